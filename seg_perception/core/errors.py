@@ -1,0 +1,30 @@
+"""The package's errors: one root, so that a caller can catch them all."""
+
+from __future__ import annotations
+
+
+class SegPerceptionError(Exception):
+    """Root of every error this package raises on purpose.
+
+    OSError is never wrapped: a missing file stays a FileNotFoundError.
+    """
+
+
+class InputError(SegPerceptionError):
+    """An image, message or file cannot be used; the text says what came and what is accepted."""
+
+
+class SettingsError(SegPerceptionError):
+    """Settings are wrong; the text lists every fault found, one a line."""
+
+
+class ModelError(SegPerceptionError):
+    """A model file or its model card breaks the contract of the deployed graph."""
+
+
+class EngineError(SegPerceptionError):
+    """An engine cannot be opened or failed while running."""
+
+
+class DatasetError(SegPerceptionError):
+    """A dataset is incomplete or holds values its label set does not know."""

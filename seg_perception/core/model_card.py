@@ -1,0 +1,94 @@
+"""The model card: what a model is, travelling inside the ONNX file as one metadata property."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from seg_perception.core.errors import ModelError, SegPerceptionError
+from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.types import Size
+
+METADATA_KEY = "seg_perception.model_card"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """Everything a user of the graph must know; nothing else repeats it.
+
+    Attributes:
+        name: for people, for example "driving".
+        version: of the weights.
+        network: registry name of the network.
+        label_set: classes with ids, colours (RGB) and which are drivable.
+        input_size: the size the network was made for; the pixel budget of other camera shapes.
+        size_multiple: width and height of the graph's input must be multiples of this.
+        precision: "fp32", "fp16" or "int8".
+        weights_sha256: hex digest of the checkpoint's weights (safetensors bytes).
+        data: one line for each dataset in training.
+        data_licence: what the data allows.
+        run: how it was trained: settings, steps, seed.
+        scores: evaluation name -> metric -> value in percent.
+        limits: where it should not be trusted.
+    """
+
+    name: str
+    version: str
+    network: str
+    label_set: LabelSet
+    input_size: Size
+    size_multiple: int
+    precision: str
+    weights_sha256: str
+    data: tuple[str, ...] = ()
+    data_licence: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size_multiple < 1:
+            raise ModelError(f"model card: size_multiple {self.size_multiple} must be at least 1")
+        if self.precision not in ("fp32", "fp16", "int8"):
+            raise ModelError(f"model card: precision {self.precision!r} is not one of fp32, fp16, int8")
+
+    @property
+    def id(self) -> str:
+        """Name, version, precision and the first digits of the weights' hash."""
+        return f"{self.name}-{self.version}-{self.precision}-{self.weights_sha256[:8]}"
+
+    def to_json(self) -> str:
+        document = asdict(self) | {"format": FORMAT}
+        return json.dumps(document, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Parse a card.
+
+        Raises:
+            ModelError: not JSON, a format this version does not read, or a missing or wrong field.
+        """
+        try:
+            document = json.loads(text)
+            if (found := document.pop("format", None)) != FORMAT:
+                raise ModelError(f"model card format {found!r} is not supported; this version reads format {FORMAT}")
+            label_set = document.pop("label_set")
+            classes = tuple(
+                LabelClass(c["id"], c["name"], tuple(c["color"]), c["drivable"]) for c in label_set["classes"]
+            )
+            return cls(
+                **document
+                | {
+                    "label_set": LabelSet(label_set["name"], classes),
+                    "input_size": Size(**document["input_size"]),
+                    "data": tuple(document["data"]),
+                    "limits": tuple(document["limits"]),
+                }
+            )
+        except ModelError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, SegPerceptionError) as error:
+            raise ModelError(f"the model card cannot be read: {type(error).__name__}: {error}") from error

@@ -1,0 +1,85 @@
+"""Image types shared by every room. Arrays are C-contiguous numpy arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+
+RgbImage: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W, 3], RGB order, 0 to 255."""
+
+LabelImage: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W] class ids; `UNLABELLED` where there is no truth."""
+
+ConfidenceImage: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W]: the winning class's softmax probability x 255, rounded."""
+
+MaskImage: TypeAlias = NDArray[np.uint8]
+"""uint8 [H, W], 0 or 255."""
+
+UNLABELLED = 255
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Size:
+    """Image size in pixels; prints and parses as WIDTHxHEIGHT."""
+
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise InputError(f"image size {self} is not accepted: width and height must be at least 1")
+
+    @classmethod
+    def parse(cls, text: str) -> Size:
+        """Parse "480x360".
+
+        Raises:
+            InputError: the text is not two positive integers joined by an x.
+        """
+        width, _, height = text.lower().partition("x")
+        if not (width.strip().isdecimal() and height.strip().isdecimal()):
+            raise InputError(f"image size {text!r} is not accepted: write WIDTHxHEIGHT, for example 480x360")
+        return cls(int(width), int(height))
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8]) -> Size:
+        """The size of an image array [H, W, ...]."""
+        return cls(int(image.shape[1]), int(image.shape[0]))
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """What the network says of one image, pixel by pixel, at the image's own size."""
+
+    labels: LabelImage
+    confidence: ConfidenceImage
+
+    def __post_init__(self) -> None:
+        for name, image in (("labels", self.labels), ("confidence", self.confidence)):
+            if image.dtype != np.uint8 or image.ndim != 2:
+                raise InputError(f"{name} must be uint8 [H, W], got {image.dtype} {list(image.shape)}")
+        if self.labels.shape != self.confidence.shape:
+            raise InputError(
+                f"labels {list(self.labels.shape)} and confidence {list(self.confidence.shape)} differ in size"
+            )
+
+
+def check_rgb(image: NDArray[np.uint8]) -> RgbImage:
+    """Pass an RGB image through, or say what is wrong with it.
+
+    Raises:
+        InputError: not uint8 [H, W, 3] with at least one pixel.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(f"an RGB image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    return image

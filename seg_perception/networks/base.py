@@ -1,0 +1,77 @@
+"""What every segmentation network offers to training and export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from seg_perception.core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class InputScaling:
+    """Per-channel normalisation (pixel - mean) / std, in RGB order on the 0 to 255 scale."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class SegmentationNetwork(nn.Module):
+    """An encoder-decoder that maps normalised RGB images to class scores.
+
+    `forward` takes float [N, 3, H, W] (RGB, normalised by `scaling`) with H and W multiples of
+    `size_multiple`, and returns unnormalised scores, float [N, C, H/score_stride, W/score_stride].
+    """
+
+    size_multiple: ClassVar[int]
+    score_stride: ClassVar[int]
+    scaling: ClassVar[InputScaling]
+
+    def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Scores first, then any coarser scores that only training looks at."""
+        return (self(x),)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB [N, H, W, 3] -> normalised float [N, 3, H, W].
+
+        The cast comes before the permutation because TensorRT transposes no uint8.
+
+        Raises:
+            InputError: H or W is not a multiple of `size_multiple`.
+        """
+        height, width = images.shape[1], images.shape[2]
+        check_size(width, height, self.size_multiple)
+        mean = torch.tensor(self.scaling.mean, device=images.device)
+        scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)
+        return ((images.to(torch.float32) - mean) * scale).permute(0, 3, 1, 2)
+
+
+def check_size(width: int, height: int, multiple: int) -> None:
+    """Refuse sizes the network would have to pad or crop.
+
+    Raises:
+        InputError: names the size that came and the nearest accepted one.
+    """
+    if width % multiple or height % multiple:
+        fitting = (-(-width // multiple) * multiple, -(-height // multiple) * multiple)
+        raise InputError(
+            f"image size {width}x{height} does not fit the network: width and height must be "
+            f"multiples of {multiple}; resize or pad to {fitting[0]}x{fitting[1]}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """A network as the registry knows it.
+
+    `build(num_classes, **options)` returns the module; the options and their defaults are those
+    of the class's constructor.
+    """
+
+    name: str
+    build: Callable[..., SegmentationNetwork]
+    summary: str

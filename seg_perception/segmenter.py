@@ -1,0 +1,113 @@
+"""Image in, Segmentation out: the whole flow on one page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from seg_perception.core.geometry import network_size
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
+from seg_perception.engines.base import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image at the network's size, and the size to bring the answer back to."""
+
+    pixels: RgbImage
+    camera_size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class RawSegmentation:
+    """The engine's answer at the network's size."""
+
+    labels: LabelImage
+    confidence: ConfidenceImage
+    camera_size: Size
+
+
+class Segmenter:
+    """Segments images of any size with one engine.
+
+    Args:
+        engine: an opened engine; the caller closes it.
+        size: the network's input size; None keeps each camera's shape and spends the model
+            card's pixel count (see `core.geometry.network_size`).
+
+    The three steps are public so that a caller can time and batch them; `segment` is all three.
+    """
+
+    def __init__(self, engine: Engine, size: Size | None = None) -> None:
+        self._engine = engine
+        self._size = engine.info.fixed_size or size
+        self._network_size = lru_cache(maxsize=64)(self._compute_network_size)
+
+    @property
+    def card(self) -> ModelCard:
+        return self._engine.card
+
+    def _compute_network_size(self, camera: Size) -> Size:
+        card = self._engine.card
+        return self._size or network_size(camera, card.input_size, card.size_multiple)
+
+    def prepare(self, image: RgbImage) -> PreparedImage:
+        """Resize an RGB image, uint8 [H, W, 3], to the network's size.
+
+        Area interpolation when shrinking (no aliasing), bilinear when growing.
+
+        Raises:
+            InputError: not uint8 [H, W, 3].
+        """
+        camera = Size.of(check_rgb(image))
+        target = self._network_size(camera)
+        if target == camera:
+            return PreparedImage(np.ascontiguousarray(image), camera)
+        shrinks = target.width < camera.width and target.height < camera.height
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels = cv2.resize(image, (target.width, target.height), interpolation=interpolation)
+        return PreparedImage(pixels, camera)
+
+    def infer(self, prepared: Sequence[PreparedImage]) -> list[RawSegmentation]:
+        """Run the engine: one call for each group of equal network size and allowed batch.
+
+        Raises:
+            EngineError: the runtime failed.
+        """
+        answers: list[RawSegmentation | None] = [None] * len(prepared)
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, item in enumerate(prepared):
+            groups[item.pixels.shape].append(index)
+        for indices in groups.values():
+            step = self._engine.info.max_batch or len(indices)
+            for start in range(0, len(indices), step):
+                chunk = indices[start : start + step]
+                labels, confidence = self._engine.infer(np.stack([prepared[i].pixels for i in chunk]))
+                for position, i in enumerate(chunk):
+                    answers[i] = RawSegmentation(labels[position], confidence[position], prepared[i].camera_size)
+        return [answer for answer in answers if answer is not None]
+
+    def finish(self, raw: RawSegmentation) -> Segmentation:
+        """Bring labels and confidence back to the camera's size (nearest neighbour, on bytes)."""
+        if Size.of(raw.labels) == raw.camera_size:
+            return Segmentation(raw.labels, raw.confidence)
+        target = (raw.camera_size.width, raw.camera_size.height)
+        return Segmentation(
+            cv2.resize(raw.labels, target, interpolation=cv2.INTER_NEAREST_EXACT),
+            cv2.resize(raw.confidence, target, interpolation=cv2.INTER_NEAREST_EXACT),
+        )
+
+    def segment(self, image: RgbImage) -> Segmentation:
+        """Segment one RGB image, uint8 [H, W, 3]; the answer has the same height and width.
+
+        Raises:
+            InputError: not uint8 [H, W, 3].
+            EngineError: the runtime failed.
+        """
+        return self.finish(self.infer([self.prepare(image)])[0])
