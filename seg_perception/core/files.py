@@ -1,0 +1,56 @@
+"""Writes files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    The content goes to a temporary file in the same folder, is brought to the disk, and takes the
+    name in one step. On a full disk or any other failure nothing is left behind.
+
+    Args:
+        path: the file; its folder must exist.
+        content: all of it.
+        mode: permission bits of the new file.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; names `path`.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        raise OSError(error.errno, f"cannot write {len(content)} bytes: {error.strerror}", str(path)) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(temporary: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must survive a power cut, too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

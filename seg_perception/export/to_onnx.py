@@ -1,0 +1,124 @@
+"""A network and its model card become one ONNX file that keeps the graph contract.
+
+The contract: one input `image`, uint8 RGB [N, H, W, 3]; two outputs, `labels` and `confidence`,
+uint8 [N, H, W]. Normalisation, network, softmax and argmax are inside.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.model_card import METADATA_KEY, ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.model_file import check_model
+from seg_perception.export.deployed_graph import DeployedGraph
+from seg_perception.export.graph_passes import (
+    check_operators,
+    drop_leftovers,
+    lower_to_opset_17,
+    name_nodes,
+    name_shapes,
+)
+from seg_perception.networks.base import SegmentationNetwork, check_size
+
+_TRACE_CELLS = (3, 4)  # rows and columns of size_multiple in the traced example: unequal, larger than one
+
+
+def export_onnx(
+    network: SegmentationNetwork,
+    card: ModelCard,
+    path: Path,
+    batch: int | None = None,
+    size: Size | None = None,
+    temperature: float = 1.0,
+) -> None:
+    """Write a network as an fp32 ONNX file with its model card inside.
+
+    Args:
+        network: trained network; it is copied, so its mode and device stay as they are.
+        card: what the model is; its precision must be "fp32" (see `export.half` and `export.quantize`).
+        path: the file to write, whole or not at all.
+        batch: fixed batch size; None leaves it open.
+        size: fixed input size; None leaves height and width open.
+        temperature: of the softmax that makes the confidence.
+
+    Raises:
+        InputError: the size does not fit the network.
+        ModelError: the card does not describe this network, or the graph holds foreign operators.
+        OSError: the file cannot be written.
+    """
+    model = build_onnx(network, card, batch, size, temperature)
+    write_atomically(path, model.SerializeToString())
+
+
+def build_onnx(
+    network: SegmentationNetwork,
+    card: ModelCard,
+    batch: int | None = None,
+    size: Size | None = None,
+    temperature: float = 1.0,
+) -> onnx.ModelProto:
+    """What `export_onnx` writes, in memory."""
+    if card.precision != "fp32" or card.size_multiple != network.size_multiple:
+        raise ModelError(
+            f"model card {card.id} says {card.precision} and size_multiple {card.size_multiple}; "
+            f"an fp32 export of this network needs fp32 and {network.size_multiple}"
+        )
+    if batch is not None and batch < 1:
+        raise ModelError(f"batch {batch} is not accepted: it must be at least 1")
+    if size is not None:
+        check_size(size.width, size.height, network.size_multiple)
+    graph = DeployedGraph(copy.deepcopy(network).cpu().eval(), temperature)
+    model = _trace(graph)
+    drop_leftovers(model)
+    lower_to_opset_17(model)
+    drop_leftovers(model)  # the lowering frees constants
+    name_nodes(model)
+    name_shapes(model, batch, size and size.height, size and size.width)
+    onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
+    model.producer_name, model.producer_version = "seg_perception", ""
+    check_operators(model)
+    onnx.checker.check_model(model, full_check=True)
+    check_model(model, card.id)
+    return model
+
+
+def _trace(graph: DeployedGraph) -> onnx.ModelProto:
+    """Export with open batch, height and width.
+
+    torch's newer exporter folds batch normalisation and padding into the convolutions and leaves no
+    shape arithmetic; the older one left both (docs/adr/0005).
+    """
+    rows, columns = _TRACE_CELLS
+    multiple = graph.network.size_multiple
+    example = torch.zeros((2, rows * multiple, columns * multiple, 3), dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    noisy = logging.getLogger("torch.onnx")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                opset_version=18,
+                input_names=[INPUT_NAME],
+                output_names=list(OUTPUT_NAMES),
+                dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
+                verbose=False,
+            )
+    finally:
+        noisy.setLevel(level)
+    assert program is not None
+    return program.model_proto
