@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,16 @@ class SegmentationNetwork(nn.Module):
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
         """Scores first, then any coarser scores that only training looks at."""
         return (self(x),)
+
+    def first_stages(self, count: int) -> list[nn.Module]:
+        """The first `count` encoder stages, with the stem; none for 0.
+
+        Raises:
+            SettingsError: this network has fewer stages, or cannot say where they end.
+        """
+        if count == 0:
+            return []
+        raise SettingsError(f"{type(self).__name__} has no stages to freeze; set network.frozen_stages to 0")
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [N, H, W, 3] -> normalised float [N, 3, H, W].
@@ -69,9 +79,11 @@ class NetworkInfo:
     """A network as the registry knows it.
 
     `build(num_classes, **options)` returns the module; the options and their defaults are those
-    of the class's constructor.
+    of the class's constructor. `start_weights` maps the name of public weights ("imagenet") to a
+    function that loads them into a network of this kind.
     """
 
     name: str
     build: Callable[..., SegmentationNetwork]
     summary: str
+    start_weights: Mapping[str, Callable[[SegmentationNetwork], None]] = field(default_factory=dict)

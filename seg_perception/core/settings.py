@@ -1,0 +1,178 @@
+"""Settings: a nested mapping (YAML, ROS parameters) into frozen dataclasses, all faults at once.
+
+Supported field types: bool, int, float, str, Path, Size, Enum, Literal, `X | None`, tuple[X, ...],
+tuple[X, Y, Z], Mapping[str, X], Any and dataclasses. A value outside a field's range is the
+dataclass's own business: its `__post_init__` raises SettingsError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.types import Size
+
+T = TypeVar("T")
+
+_WRONG = object()  # marks a value that was reported as a fault and must not be used
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """Build a settings dataclass.
+
+    Args:
+        cls: a dataclass.
+        values: keys are field names; missing keys take the field's default.
+        source: where the values came from, for the error (a file name, "parameters").
+
+    Raises:
+        SettingsError: one line for each fault: unknown key, missing key, wrong type, bad value.
+    """
+    faults: list[str] = []
+    built = _build(cls, values, "", faults)
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise SettingsError(f"{source}: {count} in the settings:\n  " + "\n  ".join(faults))
+    return built  # type: ignore[no-any-return]
+
+
+def load_settings(cls: type[T], path: Path) -> T:
+    """Read a YAML file into a settings dataclass.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SettingsError: not YAML, or any fault in it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: settings must be a table of names and values, got {type(values).__name__}")
+    return from_mapping(cls, values, str(path))
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """The resolved settings as plain YAML values: `from_mapping` of it gives the same settings."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, (Size, type)):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, Enum):
+            return value.value
+        return str(value) if isinstance(value, (Path, Size)) else value
+
+    return plain(settings)  # type: ignore[no-any-return]
+
+
+def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        faults.append(f"{where or 'settings'}: a table is expected, got {values!r}")
+        return _WRONG
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    before = len(faults)
+    for key in values:
+        if key not in fields:
+            faults.append(f"{_join(where, str(key))}: unknown; known here: {', '.join(fields)}")
+    arguments: dict[str, Any] = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], _join(where, name), faults)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            faults.append(f"{_join(where, name)}: missing")
+    if len(faults) > before:
+        return _WRONG
+    try:
+        return cls(**arguments)
+    except (SettingsError, InputError) as error:
+        faults.extend(f"{where}: {line}" if where else line for line in str(error).splitlines())
+        return _WRONG
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _convert(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        if len(options) == 1:
+            return _convert(options[0], value, where, faults)
+        for option in options:
+            attempt: list[str] = []
+            converted = _convert(option, value, where, attempt)
+            if not attempt:
+                return converted
+        faults.append(f"{where}: {value!r} is not accepted; accepted: {' or '.join(map(_type_name, options))}")
+        return _WRONG
+    if origin is Literal:
+        if value in arguments:
+            return value
+        faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(map(repr, arguments))}")
+        return _WRONG
+    if origin is tuple:
+        return _convert_tuple(arguments, value, where, faults)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            faults.append(f"{where}: a table is expected, got {value!r}")
+            return _WRONG
+        return {str(k): _convert(arguments[1], v, _join(where, str(k)), faults) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint) and hint is not Size:
+        return _build(hint, value, where, faults)
+    return _convert_scalar(hint, value, where, faults)
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, (list, tuple)):
+        faults.append(f"{where}: a list is expected, got {value!r}")
+        return _WRONG
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        faults.append(f"{where}: {len(arguments)} values are expected, got {len(value)}: {value!r}")
+        return _WRONG
+    return tuple(_convert(a, v, f"{where}[{i}]", faults) for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+
+
+def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        if value in [member.value for member in hint]:
+            return hint(value)
+        faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(str(m.value) for m in hint)}")
+        return _WRONG
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, (str, Path)):
+        return Path(value).expanduser()
+    if hint is Size and isinstance(value, (str, Size)):
+        try:
+            return value if isinstance(value, Size) else Size.parse(value)
+        except InputError as error:
+            faults.append(f"{where}: {error}")
+            return _WRONG
+    # bool is an int to Python, but not to a person who writes settings
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    faults.append(f"{where}: {value!r} is not accepted; a value of type {_type_name(hint)} is expected")
+    return _WRONG
+
+
+def _type_name(hint: Any) -> str:
+    return {Size: "WIDTHxHEIGHT", str: "text", Path: "path"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,94 @@
+"""Random changes to a training sample, in numpy and OpenCV (why not a library: docs/adr/0006).
+
+Every change is drawn from the generator that the caller seeds, so a sample repeats exactly.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.geometry import network_size
+from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage, Size
+from seg_perception.datasets.base import Sample
+from seg_perception.training.settings import AugmentationSettings
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_PADDING_GREY = 127
+
+
+def augment(
+    sample: Sample, settings: AugmentationSettings, deployed: Size, rng: np.random.Generator
+) -> tuple[RgbImage, LabelImage]:
+    """One random crop of a sample.
+
+    Args:
+        sample: image and labels of any size.
+        settings: what may change, and by how much.
+        deployed: the network's pixel budget; the zoom is relative to the size it gives this sample.
+        rng: drawn from, and nothing else.
+
+    Returns:
+        uint8 [h, w, 3] RGB and uint8 [h, w] labels of the crop's size, contiguous; pixels outside
+        the sample are grey and unlabelled.
+    """
+    image, labels = _zoom(sample, settings, deployed, rng)
+    image, labels = _crop(image, labels, settings.crop, rng)
+    if rng.random() < settings.flip:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    return _photometric(np.ascontiguousarray(image), settings, rng), np.ascontiguousarray(labels)
+
+
+def _zoom(
+    sample: Sample, settings: AugmentationSettings, deployed: Size, rng: np.random.Generator
+) -> tuple[RgbImage, LabelImage]:
+    target = network_size(Size.of(sample.image), deployed, 1)
+    low, high = np.log(settings.scale)
+    zoom = np.exp(rng.uniform(low, high))
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(settings.aspect) / 2)
+    size = (max(1, round(target.width * zoom * stretch)), max(1, round(target.height * zoom / stretch)))
+    shrinks = size[0] < sample.image.shape[1]
+    image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    labels = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return image, labels  # type: ignore[return-value]
+
+
+def _crop(
+    image: RgbImage, labels: LabelImage, crop: Size, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
+    if below or right:
+        grey = (_PADDING_GREY,) * 3
+        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=grey)  # type: ignore[assignment]
+        labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELLED,))  # type: ignore[assignment]
+    top = int(rng.integers(0, image.shape[0] - crop.height + 1))
+    left = int(rng.integers(0, image.shape[1] - crop.width + 1))
+    window = slice(top, top + crop.height), slice(left, left + crop.width)
+    return image[window], labels[window]
+
+
+def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random.Generator) -> RgbImage:
+    def around_one(amount: float) -> float:
+        return float(1 + rng.uniform(-amount, amount))
+
+    levels = np.arange(256, dtype=np.float32) / 255
+    gamma = np.exp(rng.uniform(-1, 1) * np.log(settings.gamma))
+    contrast, brightness = around_one(settings.contrast), around_one(settings.brightness)
+    curve = ((levels**gamma - 0.5) * contrast + 0.5) * brightness
+    gains = np.array([around_one(settings.color_cast) for _ in range(3)], np.float32)
+    table = np.clip(curve[:, None] * gains * 255, 0, 255).astype(np.uint8)  # [256, 3]
+    image = cv2.LUT(image, table[None])  # type: ignore[assignment]
+    saturation = around_one(settings.saturation)
+    # out = grey + (image - grey) * saturation, as one 3x3 colour matrix
+    matrix = np.eye(3, dtype=np.float32) * saturation + (1 - saturation) * _LUMA[None]
+    image = cv2.transform(image, matrix)  # type: ignore[assignment]
+    if rng.random() < settings.blur:
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.5)))  # type: ignore[assignment]
+    if rng.random() < settings.noise:
+        noise = rng.normal(0, rng.uniform(2, 12), image.shape).astype(np.float32)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < settings.jpeg:
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[assignment]
+    return image

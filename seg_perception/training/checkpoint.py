@@ -1,0 +1,202 @@
+"""Checkpoints: atomically written, and loaded without executing anything from them.
+
+A run's folder holds two kinds of file:
+
+    last.pt             everything that resuming needs (tensors and plain values, weights_only)
+    best.safetensors    the weights to deploy, with their CheckpointInfo as metadata
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.networks.registry import build_network
+
+_INFO_KEY = "seg_perception.checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """What the weights are and how they were made; becomes the model card at export.
+
+    Attributes:
+        name: of the run.
+        network, options: how to build the network.
+        label_set: the classes.
+        deployed_size: the pixel budget.
+        step: optimiser steps behind these weights.
+        settings: the resolved settings of the run, as YAML values.
+        settings_sha256: of the settings' canonical JSON.
+        scores: dataset -> metric -> percent, on validation data.
+        data_notes, licence, limits: for the card.
+    """
+
+    name: str
+    network: str
+    options: Mapping[str, Any]
+    label_set: LabelSet
+    deployed_size: Size
+    step: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_sha256: str = ""
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    data_notes: tuple[str, ...] = ()
+    licence: str = ""
+    limits: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> CheckpointInfo:
+        """Parse.
+
+        Raises:
+            ModelError: a missing or wrong field.
+        """
+        try:
+            document = json.loads(text)
+            label_set = document["label_set"]
+            classes = tuple(
+                LabelClass(c["id"], c["name"], tuple(c["color"]), c["drivable"]) for c in label_set["classes"]
+            )
+            document |= {
+                "label_set": LabelSet(label_set["name"], classes),
+                "deployed_size": Size(**document["deployed_size"]),
+                "data_notes": tuple(document["data_notes"]),
+                "limits": tuple(document["limits"]),
+            }
+            return cls(**document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"the checkpoint's description cannot be read: {type(error).__name__}: {error}") from error
+
+    def model_card(self, network: SegmentationNetwork, version: str, weights_sha256: str) -> ModelCard:
+        """The card of an fp32 export of these weights."""
+        run = {"steps": self.step, "settings_sha256": self.settings_sha256}
+        run |= {key: self.settings[key] for key in ("seed", "batch_size", "precision") if key in self.settings}
+        return ModelCard(
+            name=self.name,
+            version=version,
+            network=self.network,
+            label_set=self.label_set,
+            input_size=self.deployed_size,
+            size_multiple=network.size_multiple,
+            precision="fp32",
+            weights_sha256=weights_sha256,
+            data=self.data_notes,
+            data_licence=self.licence,
+            run=run,
+            scores=self.scores,
+            limits=self.limits,
+        )
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a file beside `path`, then put it in place: a kill leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
+    """Write the weights with their description as one safetensors file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    content = save(tensors, metadata={_INFO_KEY: info.to_json()})
+    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def read_info(path: Path) -> CheckpointInfo:
+    """The description of a weights file, without its weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModelError: not a weights file of ours, or truncated.
+    """
+    return _open(path)[0]
+
+
+def _open(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file, or truncated ({error})") from error
+    if _INFO_KEY not in metadata:
+        raise ModelError(f"{path}: no description inside; it was not written by 'seg-perception train'")
+    return CheckpointInfo.from_json(metadata[_INFO_KEY]), weights
+
+
+def load_network(path: Path) -> tuple[SegmentationNetwork, CheckpointInfo]:
+    """Build the network of a weights file and load every weight into it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModelError: not a weights file of ours, or weights that do not fit the network exactly.
+    """
+    info, weights = _open(path)
+    network = build_network(info.network, len(info.label_set), **info.options)
+    load_strictly(network, weights, str(path))
+    return network.eval(), info
+
+
+def load_strictly(network: SegmentationNetwork, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load weights that match the network name by name and shape by shape.
+
+    Raises:
+        ModelError: any name is missing or unknown, or any shape differs.
+    """
+    try:
+        network.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"{source}: the weights do not fit the network: {error}") from error
+
+
+def weights_sha256(path: Path) -> str:
+    """Hex digest of the weights file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_resume_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write what resuming needs: tensors, numbers, texts, and lists and tables of them."""
+    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_resume_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read it back without executing code.
+
+    Raises:
+        ModelError: truncated, or holds anything but plain data.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ...
+        raise ModelError(f"{path}: cannot resume from this file: {error}; delete it to start anew") from error
+    return dict(state)

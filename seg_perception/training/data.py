@@ -1,0 +1,109 @@
+"""Training batches as a pure function of (seed, step): resuming needs no sampler state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from seg_perception.core.errors import DatasetError
+from seg_perception.datasets.base import Dataset, Sample
+from seg_perception.datasets.registry import open_dataset
+from seg_perception.training.augmentation import augment
+from seg_perception.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CropKey:
+    """Names one crop of the run: the step and its place in the global batch."""
+
+    step: int
+    place: int
+
+
+class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
+    """Random crops of the weighted training datasets, drawn anew for each key.
+
+    A key gives the same crop in any process: uint8 [h, w, 3] RGB and uint8 [h, w] labels.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self.datasets = [open_dataset(s, settings.data_root) for s in settings.train]
+        if len({d.label_set.name for d in self.datasets}) > 1:
+            listed = ", ".join(f"{d.name}: {d.label_set.name}" for d in self.datasets)
+            raise DatasetError(f"the training datasets map to different label sets ({listed})")
+        weights = np.array([s.weight for s in settings.train])
+        self._shares = weights / weights.sum()
+        self._settings = settings
+        self._cache: dict[tuple[int, int], Sample] = {}
+
+    def __getitem__(self, key: CropKey) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([self._settings.seed, key.step, key.place])
+        which = int(rng.choice(len(self.datasets), p=self._shares))
+        index = int(rng.integers(len(self.datasets[which])))
+        sample = self._load(which, index)
+        image, labels = augment(sample, self._settings.augmentation, self._settings.deployed_size, rng)
+        return torch.from_numpy(image), torch.from_numpy(labels)
+
+    def _load(self, which: int, index: int) -> Sample:
+        dataset: Dataset = self.datasets[which]
+        if not self._settings.cache:
+            return dataset.load(index)
+        if (which, index) not in self._cache:
+            self._cache[which, index] = dataset.load(index)
+        return self._cache[which, index]
+
+
+class _StepSampler(Sampler[list[CropKey]]):
+    """This process's part of the global batch, one micro-batch after another, step after step."""
+
+    def __init__(self, first_step: int, settings: TrainSettings, rank: int, world: int) -> None:
+        self._steps = range(first_step, settings.steps)
+        self._rounds = settings.accumulation
+        self._size = micro_batch_size(settings, world)
+        self._rank, self._world = rank, world
+
+    def __iter__(self) -> Iterator[list[CropKey]]:
+        for step in self._steps:
+            for turn in range(self._rounds):
+                first = (turn * self._world + self._rank) * self._size
+                yield [CropKey(step, place) for place in range(first, first + self._size)]
+
+
+def micro_batch_size(settings: TrainSettings, world: int) -> int:
+    """Crops of one forward pass in one process.
+
+    Raises:
+        DatasetError: the batch does not divide evenly.
+    """
+    parts = settings.accumulation * world
+    if settings.batch_size % parts:
+        raise DatasetError(
+            f"batch_size {settings.batch_size} does not divide into {settings.accumulation} accumulation rounds "
+            f"x {world} processes; take a multiple of {parts}"
+        )
+    return settings.batch_size // parts
+
+
+def _one_thread_each(_worker: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def training_batches(
+    crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w]."""
+    return DataLoader(
+        crops,
+        batch_sampler=_StepSampler(first_step, settings, rank, world),  # type: ignore[arg-type]
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_one_thread_each,
+    )

@@ -1,0 +1,78 @@
+"""The loss: the mean over all labelled pixels of the minibatch of the cross-entropy.
+
+    L = (1 / N_total) sum_i CE(s*_i, s_i)
+
+where i runs over the labelled pixels of all images; unlabelled pixels are in neither sum nor count.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seg_perception.core.types import UNLABELLED
+from seg_perception.networks.base import SegmentationNetwork
+
+
+def pixel_loss_sum(
+    scores: Tensor, labels: Tensor, class_weights: Tensor | None = None, hard_pixels: float = 1.0
+) -> Tensor:
+    """The sum of the (weighted) cross-entropy over labelled pixels.
+
+    Args:
+        scores: float [N, C, h, w] unnormalised; resized bilinearly to the labels' size.
+        labels: uint8 or int64 [N, H, W]; 255 is unlabelled.
+        class_weights: float [C] or None for 1.
+        hard_pixels: share of the pixels, those of highest loss, to sum; the sum is scaled up by
+            its inverse, so that the magnitude does not depend on the share.
+    """
+    if scores.shape[2:] != labels.shape[1:]:
+        scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
+    losses = F.cross_entropy(
+        scores.float(), labels.long(), weight=class_weights, ignore_index=UNLABELLED, reduction="none"
+    ).flatten()
+    if hard_pixels < 1:
+        kept = max(1, int(losses.numel() * hard_pixels))
+        return losses.topk(kept, sorted=False).values.sum() / hard_pixels
+    return losses.sum()
+
+
+def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """The divisor: how many pixels are labelled, or the sum of their class weights."""
+    labelled = labels[labels != UNLABELLED].long()
+    if class_weights is None:
+        return torch.tensor(float(labelled.numel()), device=labels.device)
+    return class_weights[labelled].sum()
+
+
+def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """L for one minibatch: scores float [N, C, H, W], labels [N, H, W] with 255 unlabelled; 0 without labels."""
+    return pixel_loss_sum(scores, labels) / pixel_weight(labels).clamp(min=1)
+
+
+class LossModule(nn.Module):
+    """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
+
+    `forward` takes uint8 [n, h, w, 3] and [n, h, w] and returns the weighted sum of the losses;
+    the caller divides by the pixel weight of the whole global batch.
+    """
+
+    def __init__(
+        self, network: SegmentationNetwork, class_weights: Tensor | None, auxiliary: float, hard_pixels: float
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.auxiliary = auxiliary
+        self.hard_pixels = hard_pixels
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        x = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
+        scores, *coarser = self.network.scores_with_auxiliary(x)
+        weights = self.class_weights
+        assert weights is None or isinstance(weights, Tensor)
+        loss = pixel_loss_sum(scores, labels, weights, self.hard_pixels)
+        for other in coarser:
+            loss = loss + self.auxiliary * pixel_loss_sum(other, labels, weights)
+        return loss

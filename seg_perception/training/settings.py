@@ -1,0 +1,198 @@
+"""Everything a training run depends on; config/train/*.yaml are examples.
+
+The resolved settings are stored with the run, so that a run can be repeated from its own folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.types import Size
+from seg_perception.datasets.registry import DatasetSettings
+
+
+def _check(*faults: str | None) -> None:
+    found = [fault for fault in faults if fault]
+    if found:
+        raise SettingsError("\n".join(found))
+
+
+def _unless(accepted: bool, fault: str) -> str | None:
+    return None if accepted else fault
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Which network, and what it starts from.
+
+    Attributes:
+        name: registry name.
+        options: constructor options.
+        start: "random", or the name of public weights that the network knows ("imagenet").
+        checkpoint: start from the weights of this earlier run; overrides `start`.
+        frozen_stages: the first so many encoder stages (with the stem) stay as they start.
+        freeze_batch_norm: keep every BatchNorm's statistics; needed for runs that must not depend
+            on how a batch is split over processes.
+    """
+
+    name: str = "efficientnet_ladder"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    start: str = "random"
+    checkpoint: Path | None = None
+    frozen_stages: int = 0
+    freeze_batch_norm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationSettings:
+    """Random changes to a training sample.
+
+    Attributes:
+        crop: size of the crops the network sees.
+        scale: range of the random zoom, relative to the size at which the network is deployed.
+        aspect: greatest change of the proportions, as a factor.
+        flip: probability of a mirror image.
+        brightness, contrast, saturation: greatest relative change.
+        gamma: greatest factor of a random gamma.
+        color_cast: greatest relative gain of one channel (colour temperature).
+        blur, noise, jpeg: probability of each.
+    """
+
+    crop: Size = Size(448, 256)
+    scale: tuple[float, float] = (0.6, 1.8)
+    aspect: float = 1.15
+    flip: float = 0.5
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.4
+    gamma: float = 1.4
+    color_cast: float = 0.1
+    blur: float = 0.1
+    noise: float = 0.1
+    jpeg: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check(
+            _unless(0 < self.scale[0] <= self.scale[1], f"scale: {self.scale} must be two rising values above 0"),
+            _unless(self.aspect >= 1, f"aspect: {self.aspect} must be at least 1"),
+            _unless(self.gamma >= 1, f"gamma: {self.gamma} must be at least 1"),
+            *(
+                _unless(0 <= getattr(self, name) <= 1, f"{name}: {getattr(self, name)} is not in 0 to 1")
+                for name in ("flip", "brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """Cross-entropy over labelled pixels.
+
+    Attributes:
+        class_weights: a factor for each class by name; the others have 1. Empty: the plain mean.
+        auxiliary: weight of the loss on a network's auxiliary scores.
+        hard_pixels: share of the pixels, those of highest loss, that count (1: all).
+    """
+
+    class_weights: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: float = 0.4
+    hard_pixels: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(
+            _unless(0 < self.hard_pixels <= 1, f"hard_pixels: {self.hard_pixels} is not above 0 and at most 1"),
+            _unless(self.auxiliary >= 0, f"auxiliary: {self.auxiliary} is below 0"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiserSettings:
+    """AdamW with a linear warm-up and a polynomial decay.
+
+    Attributes:
+        learning_rate: peak, for everything but the encoder.
+        encoder_factor: the encoder's learning rate relative to that.
+        weight_decay: on convolution weights only.
+        warmup_steps: steps of linear rise.
+        decay_power: exponent of the fall to zero at the last step.
+        ema_decay: of the averaged copy of the weights, which is validated and exported; 0: no copy.
+    """
+
+    learning_rate: float = 1e-3
+    encoder_factor: float = 0.3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    decay_power: float = 0.9
+    ema_decay: float = 0.998
+
+    def __post_init__(self) -> None:
+        _check(
+            _unless(self.learning_rate > 0, f"learning_rate: {self.learning_rate} must be above 0"),
+            _unless(0 <= self.ema_decay < 1, f"ema_decay: {self.ema_decay} is not at least 0 and below 1"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """One training run.
+
+    Attributes:
+        name: of the model; the run's folder is `output`/`name`.
+        train, validation: datasets; all must map to one label set. Validation may be empty.
+        data_root: folder that the datasets' roots are relative to.
+        deployed_size: pixel budget at which the network will run (the model card's input size).
+        steps: optimiser steps of the whole run.
+        batch_size: crops of one step over all processes and accumulation rounds.
+        accumulation: forward and backward passes a step; divides batch_size / processes.
+        validate_every, checkpoint_every: in steps; the last step always does both.
+        seed: of everything random; a run on the CPU repeats exactly.
+        workers: processes that read and augment.
+        cache: keep decoded samples in each worker's memory.
+        precision: "fp32", or "bf16" autocast.
+        compile: use torch.compile.
+        device: "auto" takes CUDA when there is a GPU.
+        data_notes, licence, limits: go to the model card.
+    """
+
+    name: str
+    train: tuple[DatasetSettings, ...]
+    validation: tuple[DatasetSettings, ...] = ()
+    data_root: Path = Path()
+    output: Path = Path("runs")
+    network: NetworkSettings = NetworkSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    loss: LossSettings = LossSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    deployed_size: Size = Size(480, 352)
+    steps: int = 1000
+    batch_size: int = 8
+    accumulation: int = 1
+    validate_every: int = 500
+    checkpoint_every: int = 100
+    seed: int = 1
+    workers: int = 1
+    cache: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data_notes: tuple[str, ...] = ()
+    licence: str = ""
+    limits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "accumulation", "validate_every", "checkpoint_every")
+        _check(
+            _unless(len(self.train) > 0, "train: at least one dataset is needed"),
+            _unless(self.workers >= 0, f"workers: {self.workers} is below 0"),
+            *(
+                _unless(getattr(self, name) >= 1, f"{name}: {getattr(self, name)} must be at least 1")
+                for name in positive
+            ),
+        )
+
+    @property
+    def run_folder(self) -> Path:
+        return self.output / self.name
