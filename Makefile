@@ -1,0 +1,132 @@
+# `make demo` and `make test` set up everything they need in .venv; second runs are fast.
+# `make help` lists all targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+OUT ?= out
+
+# A sourced ROS 2 is used as it is; without one, ROS 2 Jazzy comes as wheels.
+ifneq ($(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),)
+MODE := ros-$(ROS_DISTRO)
+RUN_REQUIREMENTS := requirements/ros-sourced.txt
+VENV_OPTIONS := --system-site-packages
+else
+MODE := wheels
+RUN_REQUIREMENTS := requirements/run.txt requirements/ros-wheels.txt
+VENV_OPTIONS :=
+endif
+TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
+CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt)
+
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input $(CONSTRAINTS:%=--constraint %)
+
+# Nothing here talks to other machines, or to another robot program on this one.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+ifndef ROS_DOMAIN_ID
+export ROS_DOMAIN_ID := $(shell shuf -i 1-99 -n 1)
+endif
+export PYTHONUNBUFFERED := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+##@ Everyday
+
+.PHONY: demo
+demo: $(STAMPS)/run ## Drive, segment, record. Own material: BAG=drive.mcap or IMAGES=folder [LABELS=folder MAPPING=file.yaml]
+	$(BIN)/seg-perception demo --out "$(OUT)" $(if $(BAG),--bag "$(BAG)") $(if $(IMAGES),--images "$(IMAGES)") \
+		$(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") $(DEMO_ARGS)
+
+.PHONY: test
+test: lint ## All checks and tests that must be green (under 20 minutes on 2 cores); more with PYTEST_ARGS="..."
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/test ## Style, format, types and import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMPS)/test ## Rewrite the code in the one format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+##@ Slow proofs
+
+.PHONY: verify
+verify: verify-slow verify-colcon ## Everything that takes minutes
+
+.PHONY: verify-slow
+verify-slow: $(STAMPS)/test ## The tests marked slow
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: verify-colcon
+verify-colcon: $(STAMPS)/colcon ## colcon build and test, as on a robot
+	.ci/colcon $(VENV) $(OUT)/colcon
+
+.PHONY: verify-gpu
+verify-gpu: $(STAMPS)/test ## The tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu --timeout 900 $(PYTEST_ARGS)
+
+.PHONY: benchmark
+benchmark: $(STAMPS)/test ## Every measurement in benchmarks/: each prints a table and writes JSON
+	for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+##@ Environment
+
+.PHONY: setup
+setup: $(STAMPS)/run ## What demo and node need (no torch)
+
+.PHONY: setup-dev
+setup-dev: $(STAMPS)/test $(STAMPS)/colcon ## What training, tests and checks need
+
+.PHONY: clean
+clean: ## Remove what demo, tests and builds wrote (keeps .venv and runs/)
+	rm -rf build install log dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+.PHONY: clean-venv
+clean-venv: ## Remove .venv
+	rm -rf $(VENV)
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One stamp for each layer of the environment; a changed requirement redoes its layer only.
+
+$(STAMPS)/venv-$(MODE):
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.10, 3.11 or 3.12 is needed and none was found; name one with PYTHON=..." >&2; exit 1; }
+	@other=$$(cd $(STAMPS) 2>/dev/null && ls -d venv-* 2>/dev/null || true); [ -z "$$other" ] || { \
+		echo "$(VENV) was made for '$${other#venv-}' and this shell has '$(MODE)': run 'make clean-venv' first" >&2; exit 1; }
+	@[ -x $(BIN)/python ] || { echo "Creating $(VENV) ($(MODE)) with $$($(PYTHON) --version)"; \
+		$(PYTHON) -m venv $(VENV_OPTIONS) $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot create virtual environments: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }; }
+	@touch $(VENV)/COLCON_IGNORE
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: $(STAMPS)/venv-$(MODE) $(RUN_REQUIREMENTS) $(CONSTRAINTS) setup.py setup.cfg
+	@echo "Installing what demo and node need ($(MODE))"
+	@$(PIP) $(RUN_REQUIREMENTS:%=-r %)
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt
+	@echo "Installing what training, tests and checks need"
+	@$(PIP) $(TEST_REQUIREMENTS:%=-r %)
+	@$(PIP) --no-deps -r requirements/tensorrt.txt
+	@touch $@
+
+$(STAMPS)/colcon: $(STAMPS)/test requirements/colcon.txt
+	@echo "Installing colcon"
+	@$(PIP) -r requirements/colcon.txt
+	@touch $@

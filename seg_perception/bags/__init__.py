@@ -1,0 +1,1 @@
+"""rosbag2 bags (MCAP and SQLite) in and out, without a ROS installation."""

@@ -1,0 +1,89 @@
+"""Package metadata, for colcon (ament_python) and for pip alike.
+
+Versions accepted are stated here; the exact ones that are tested are pinned in requirements/.
+"""
+
+from __future__ import annotations
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+NAME = "seg_perception"
+SHARE = f"share/{NAME}"
+
+# OpenCV is called opencv-python-headless by pip and python3-opencv by apt; where apt's is in use,
+# install with --no-deps (README.md, "On a robot").
+CORE = ["numpy>=1.21", "opencv-python-headless>=4.5,<5", "PyYAML>=5.4"]
+ONNX = ["onnx>=1.21", "onnxruntime>=1.20"]  # older onnx follows external-data paths out of the model's folder
+BAGS = ["rosbags>=0.10.6"]  # rosbag2 and MCAP without a ROS install
+PROGRESS = ["tqdm>=4.60"]
+VIDEO = ["imageio-ffmpeg>=0.4.9"]  # carries ffmpeg: OpenCV's headless wheel writes no H.264
+ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install
+    "ros-jazzy-rclpy==7.1.6",
+    "ros-jazzy-common-interfaces==5.3.6",
+    "ros-jazzy-lifecycle-msgs==2.0.3",
+    "ros-jazzy-rmw-fastrtps-cpp==8.4.3",
+    "cv-bridge==1.13.0.post0",
+]
+TRAIN = [
+    *ONNX,
+    "torch>=2.10",  # before 2.10, weights_only=True could be made to run code
+    "onnxscript>=0.5",  # torch.onnx's exporter
+    "safetensors>=0.4",
+    "tensorboard>=2.14",
+]
+TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
+    "tensorrt-rtx-cu13-bindings>=1.7; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "onnxruntime-ep-nv-tensorrt-rtx-cu13>=0.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
+]
+TEST = ["pytest>=7.4,<8", "pytest-timeout>=2.1"]  # pytest 9 breaks ROS's launch_testing plug-in
+DEV = [*TEST, "ruff", "mypy", "import-linter", "types-PyYAML", "types-tqdm"]
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Semantic segmentation for driving: camera images in, labels and a drivable mask out",
+    long_description=open("README.md", encoding="utf-8").read(),  # noqa: SIM115, PTH123 - read once, at build time
+    long_description_content_type="text/markdown",
+    author="seg_perception maintainers",
+    author_email="seg-perception@example.org",
+    maintainer="seg_perception maintainers",
+    maintainer_email="seg-perception@example.org",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed", "weights/*.onnx", "weights/*.md"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        (f"{SHARE}/launch", glob("launch/*.launch.py")),  # noqa: PTH207 - relative paths are asked for
+        (f"{SHARE}/config", [f for f in glob("config/*") if "." in f]),  # noqa: PTH207
+        (f"{SHARE}/config/labels", glob("config/labels/*.yaml")),  # noqa: PTH207
+        (f"{SHARE}/config/train", glob("config/train/*.yaml")),  # noqa: PTH207
+    ],
+    install_requires=[*CORE, *PROGRESS],
+    extras_require={
+        "onnx": ONNX,
+        "ros": [*ROS, *BAGS, *VIDEO],
+        "train": TRAIN,
+        "tensorrt": TENSORRT,
+        "test": TEST,  # colcon test looks here to choose pytest
+        "dev": DEV,
+    },
+    entry_points={
+        "console_scripts": [
+            "seg-perception = seg_perception.cli.main:main",
+            "segmentation_node = seg_perception.ros.segmentation_node:main",
+        ],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+    zip_safe=False,
+)
