@@ -24,6 +24,9 @@ MaskImage: TypeAlias = NDArray[np.uint8]
 
 UNLABELLED = 255
 
+MAX_PIXELS = 64 * 1024 * 1024
+"""No image larger than this is decoded: a header that claims more is taken for damage or an attack."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Size:

@@ -1,0 +1,242 @@
+"""From a segmentation to the mask of where the car may drive.
+
+Every step is off by default: the mask is then the plain set of drivable labels. Each step only ever
+takes area away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from seg_perception.core.encoded import read_labels
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
+
+EGO_BAND = 0.05
+"""The ego region's height, as a share of the image's."""
+
+EGO_LEFT, EGO_RIGHT = 1 / 3, 2 / 3
+"""The ego region's first and last column, as a share of the image's width."""
+
+MAX_APPEAR_FRAMES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DrivableSettings:
+    """How the drivable mask is judged; the defaults give the network's raw answer.
+
+    Attributes:
+        classes: names of the drivable classes; None takes those that the model card marks drivable.
+        min_confidence: 0 to 1; a pixel less sure than this is not drivable.
+        ignore_polygons: areas that are never drivable (the bonnet), each as x0, y0, x1, y1, x2, y2,
+            ...; relative to the image, 0 to 1 from the left and the top.
+        ignore_mask: 8-bit grey PNG, stretched to the image; 128 and more is never drivable.
+        connected_to_ego: keep only area that is connected (edge to edge) to the ego region, see `ego_region`.
+        appear_frames: a pixel becomes drivable after this many drivable frames in a row and stops at
+            once; 1 switches the filter off.
+        max_gap_s: a longer time between two frames, or one that runs backwards, starts the count anew.
+    """
+
+    classes: tuple[str, ...] | None = None
+    min_confidence: float = 0.0
+    ignore_polygons: tuple[tuple[float, ...], ...] = ()
+    ignore_mask: Path | None = None
+    connected_to_ego: bool = False
+    appear_frames: int = 1
+    max_gap_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        faults = []
+        if self.classes is not None and not self.classes:
+            faults.append("classes is empty; name at least one class, or leave it out for the model card's")
+        if not 0.0 <= self.min_confidence <= 1.0:
+            faults.append(f"min_confidence {self.min_confidence} is not in 0 to 1")
+        for index, polygon in enumerate(self.ignore_polygons):
+            if len(polygon) < 6 or len(polygon) % 2:
+                faults.append(
+                    f"ignore_polygons[{index}] has {len(polygon)} numbers; "
+                    "x, y pairs of at least three corners are needed"
+                )
+            if outside := [value for value in polygon if not 0.0 <= value <= 1.0]:
+                faults.append(f"ignore_polygons[{index}]: {outside} not in 0 to 1 (relative to the image)")
+        if not 1 <= self.appear_frames <= MAX_APPEAR_FRAMES:
+            faults.append(f"appear_frames {self.appear_frames} is not in 1 to {MAX_APPEAR_FRAMES}")
+        if not (math.isfinite(self.max_gap_s) and self.max_gap_s > 0.0):
+            faults.append(f"max_gap_s {self.max_gap_s} is not a positive number of seconds")
+        if faults:
+            raise SettingsError("\n".join(f"drivable: {fault}" for fault in faults))
+
+
+def mask_of_classes(labels: LabelImage, class_ids: tuple[int, ...]) -> MaskImage:
+    """255 where the label, uint8 [H, W], is one of the ids."""
+    table = np.zeros(256, np.uint8)
+    table[list(class_ids)] = 255
+    return np.asarray(cv2.LUT(labels, table), np.uint8)
+
+
+def keep_confident(mask: MaskImage, confidence: ConfidenceImage, min_confidence: float) -> MaskImage:
+    """The mask where the confidence byte / 255 is at least min_confidence (0 to 1)."""
+    enough = cv2.compare(confidence, math.ceil(round(min_confidence * 255, 6)), cv2.CMP_GE)
+    return np.asarray(cv2.bitwise_and(mask, enough), np.uint8)
+
+
+def polygons_mask(polygons: tuple[tuple[float, ...], ...], size: Size) -> MaskImage:
+    """255 inside or on the border of any polygon (flat x, y pairs, relative to the image)."""
+    mask = np.zeros((size.height, size.width), np.uint8)
+    scale = np.array([size.width - 1, size.height - 1], np.float64)
+    for polygon in polygons:
+        corners = np.rint(np.asarray(polygon, np.float64).reshape(-1, 2) * scale).astype(np.int32)
+        cv2.fillPoly(mask, [corners], (255,))
+    return mask
+
+
+def ego_region(ignored: MaskImage) -> MaskImage:
+    """Where the car's own lane must begin, 255 in a mask like `ignored`.
+
+    The middle third of the columns; in each, the lowest 5 % of the image's height (at least one
+    row) that is not ignored: on a car, the road just ahead of the bonnet. A column that is ignored
+    from top to bottom has none.
+    """
+    height, width = ignored.shape
+    band = max(1, round(height * EGO_BAND))
+    columns = np.arange(math.floor(width * EGO_LEFT), max(math.ceil(width * EGO_RIGHT), 1))
+    free = ignored[:, columns] == 0  # [H, columns]
+    below = np.cumsum(free[::-1], axis=0)[::-1]  # free rows from here down to the bottom
+    region = np.zeros_like(ignored)
+    region[:, columns] = np.where(free & (below <= band), 255, 0)
+    return region
+
+
+def keep_connected(mask: MaskImage, ego: MaskImage) -> MaskImage:
+    """Keep the components of the mask (edge to edge) that reach into the ego region."""
+    count, components = cv2.connectedComponents(mask, connectivity=4)
+    rows, columns = np.flatnonzero(ego.any(axis=1)), np.flatnonzero(ego.any(axis=0))
+    if count <= 1 or not rows.size:
+        return np.zeros_like(mask)
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    kept = np.zeros(count, np.uint8)
+    kept[components[window][ego[window] != 0]] = 255
+    kept[0] = 0  # component 0 is everything outside the mask
+    if kept[1:].all():
+        return mask
+    return np.asarray(np.take(kept, components), np.uint8)
+
+
+def count_frames_in_a_row(counts: MaskImage, mask: MaskImage) -> MaskImage:
+    """One more where the mask is set (up to 255), zero elsewhere; uint8 [H, W]."""
+    return np.asarray(cv2.bitwise_and(cv2.add(counts, 1), mask), np.uint8)
+
+
+def drivable_share(mask: MaskImage) -> float:
+    """The share of the image that is drivable, 0 to 1."""
+    return float(cv2.countNonZero(mask)) / mask.size
+
+
+class DrivableMasker:
+    """Turns the segmentations of one camera into drivable masks. Holds that camera's recent past.
+
+    Args:
+        settings: what is drivable.
+        label_set: the model card's classes.
+
+    Raises:
+        SettingsError: a class that the label set does not have, no drivable class at all, or an
+            ignore mask that is not an 8-bit grey PNG.
+        OSError: the ignore mask cannot be read.
+    """
+
+    def __init__(self, settings: DrivableSettings, label_set: LabelSet) -> None:
+        self._settings = settings
+        self._class_ids = _class_ids(settings, label_set)
+        self._ignore_image = _ignore_image(settings)
+        self._size: Size | None = None
+        self._ignored: MaskImage | None = None
+        self._ego: MaskImage | None = None
+        self._counts: MaskImage | None = None
+        self._stamp_ns: int | None = None
+
+    def reset(self) -> None:
+        """Forget the past: the temporal filter starts to count anew."""
+        self._counts = None
+        self._stamp_ns = None
+
+    def mask(self, segmentation: Segmentation, stamp_ns: int | None = None) -> MaskImage:
+        """The drivable mask, uint8 [H, W], 0 or 255.
+
+        Args:
+            segmentation: of the camera's next frame.
+            stamp_ns: the frame's time in nanoseconds; None when there are no times to compare.
+        """
+        settings = self._settings
+        self._follow(Size.of(segmentation.labels), stamp_ns)
+        mask = mask_of_classes(segmentation.labels, self._class_ids)
+        if settings.min_confidence > 0.0:
+            mask = keep_confident(mask, segmentation.confidence, settings.min_confidence)
+        if self._ignored is not None:
+            mask[self._ignored != 0] = 0
+        if self._ego is not None:
+            mask = keep_connected(mask, self._ego)
+        if settings.appear_frames > 1:
+            mask = self._long_enough(mask)
+            if self._ego is not None:  # area that waits may have been the bridge to area that is sure
+                mask = keep_connected(mask, self._ego)
+        return mask
+
+    def _follow(self, size: Size, stamp_ns: int | None) -> None:
+        """Prepare for the frame's size and time."""
+        if size != self._size:
+            self.reset()
+            self._size = size
+            self._ignored = self._ignored_at(size)
+            if self._settings.connected_to_ego:
+                nothing = np.zeros((size.height, size.width), np.uint8)
+                self._ego = ego_region(nothing if self._ignored is None else self._ignored)
+        if stamp_ns is not None:
+            if self._stamp_ns is not None and not 0 < stamp_ns - self._stamp_ns <= self._settings.max_gap_s * 1e9:
+                self.reset()
+            self._stamp_ns = stamp_ns
+
+    def _ignored_at(self, size: Size) -> MaskImage | None:
+        if not self._settings.ignore_polygons and self._ignore_image is None:
+            return None
+        ignored = polygons_mask(self._settings.ignore_polygons, size)
+        if self._ignore_image is not None:
+            shape = (size.width, size.height)
+            stretched = cv2.resize(self._ignore_image, shape, interpolation=cv2.INTER_NEAREST_EXACT)
+            ignored[stretched >= 128] = 255
+        return ignored
+
+    def _long_enough(self, mask: MaskImage) -> MaskImage:
+        self._counts = count_frames_in_a_row(np.zeros_like(mask) if self._counts is None else self._counts, mask)
+        return np.asarray(cv2.compare(self._counts, self._settings.appear_frames, cv2.CMP_GE), np.uint8)
+
+
+def _class_ids(settings: DrivableSettings, label_set: LabelSet) -> tuple[int, ...]:
+    if settings.classes is None:
+        if not label_set.drivable_ids:
+            raise SettingsError(
+                f"drivable: label set {label_set.name!r} marks no class as drivable; name them in classes, "
+                f"known: {', '.join(label_set.names)}"
+            )
+        return label_set.drivable_ids
+    if unknown := [name for name in settings.classes if name not in label_set.names]:
+        raise SettingsError(
+            f"drivable: label set {label_set.name!r} has no class {', '.join(map(repr, unknown))}; "
+            f"known: {', '.join(label_set.names)}"
+        )
+    return tuple(label_set.id_of(name) for name in settings.classes)
+
+
+def _ignore_image(settings: DrivableSettings) -> MaskImage | None:
+    if settings.ignore_mask is None:
+        return None
+    try:
+        return read_labels(settings.ignore_mask)
+    except InputError as error:
+        raise SettingsError(f"drivable: ignore_mask {error}") from error

@@ -1,0 +1,207 @@
+"""Raw camera pixels, as `sensor_msgs/Image` describes them, to RGB. Knows no ROS.
+
+The names of the encodings, the meaning of `step` (bytes from one row to the next, padding included)
+and of `is_bigendian` are those of sensor_msgs; the plane layouts of nv12, nv21 and nv24 and the byte
+order of the packed YUV formats are those of V4L2 (Linux kernel documentation, "YUV Formats").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """The fields of a `sensor_msgs/Image` that describe its pixels.
+
+    Attributes:
+        size: in pixels.
+        encoding: a name from `ENCODINGS`.
+        step: bytes from the start of one row to the start of the next. For nv12, nv21 and nv24 it
+            is the row of the luma plane; the chroma plane follows at once, its rows `step` apart
+            (nv24: 2 x step).
+        is_bigendian: byte order of 16-bit pixels.
+        data: anything with the buffer protocol (array.array, bytes, uint8 array), all rows.
+    """
+
+    size: Size
+    encoding: str
+    step: int
+    is_bigendian: bool
+    data: Any
+
+
+_Rows = NDArray[np.uint8]  # uint8 [rows, step]: every plane's rows, padding included
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """How one encoding lies in memory, and how it becomes RGB.
+
+    Attributes:
+        row_bytes: bytes of pixels in one row, for a width.
+        rows: rows of `step` bytes in the data, for a height.
+        even_width, even_height: chroma is shared by neighbours, so the side must be even.
+    """
+
+    row_bytes: Callable[[int], int]
+    rows: Callable[[int], int]
+    to_rgb: Callable[[_Rows, RawImage], RgbImage]
+    even_width: bool = False
+    even_height: bool = False
+
+
+def _pixels(rows: _Rows, size: Size, channels: int) -> NDArray[np.uint8]:
+    """uint8 [H, W, channels] view without the padding (OpenCV reads padded rows as they are)."""
+    return rows[:, : size.width * channels].reshape(size.height, size.width, channels)
+
+
+def _rgb(rows: _Rows, image: RawImage) -> RgbImage:
+    return np.ascontiguousarray(_pixels(rows, image.size, 3))  # copies only padded rows
+
+
+def _converted(channels: int, code: int) -> Callable[[_Rows, RawImage], RgbImage]:
+    def to_rgb(rows: _Rows, image: RawImage) -> RgbImage:
+        pixels = _pixels(rows, image.size, channels)
+        return np.asarray(cv2.cvtColor(pixels if channels > 1 else pixels[:, :, 0], code), np.uint8)
+
+    return to_rgb
+
+
+def _mono16(rows: _Rows, image: RawImage) -> RgbImage:
+    """The high byte of each pixel: 0 to 65535 becomes 0 to 255, rounded down."""
+    high = 0 if image.is_bigendian else 1
+    rgb = np.empty((image.size.height, image.size.width, 3), np.uint8)
+    cv2.mixChannels([_pixels(rows, image.size, 2)], [rgb], [high, 0, high, 1, high, 2])
+    return rgb
+
+
+def _bayer(code: int) -> Callable[[_Rows, RawImage], RgbImage]:
+    convert = _converted(1, code)
+
+    def to_rgb(rows: _Rows, image: RawImage) -> RgbImage:
+        if image.size.width < 3 or image.size.height < 3:
+            raise InputError(
+                f"a {image.encoding} image of {image.size} is not accepted: "
+                "its colours need at least 3x3 pixels to be interpolated"
+            )
+        return convert(rows, image)
+
+    return to_rgb
+
+
+def _nv12_or_nv21(code: int) -> Callable[[_Rows, RawImage], RgbImage]:
+    def to_rgb(rows: _Rows, image: RawImage) -> RgbImage:
+        # [H * 3 / 2, W]: H rows of luma, then H / 2 rows of interleaved chroma
+        return np.asarray(cv2.cvtColor(rows[:, : image.size.width], code), np.uint8)
+
+    return to_rgb
+
+
+# BT.601, studio range (luma 16 to 235, chroma 16 to 240), to full-range RGB; rows R, G, B over Y, U, V, 1.
+# With Kr = 0.299, Kb = 0.114, Kg = 1 - Kr - Kb: luma scale 255/219, chroma scale 255/224.
+_KR, _KG, _KB = 0.299, 0.587, 0.114
+_LUMA, _CHROMA = 255 / 219, 255 / 224
+_RED_V = 2 * (1 - _KR) * _CHROMA
+_BLUE_U = 2 * (1 - _KB) * _CHROMA
+_GREEN_U, _GREEN_V = -_BLUE_U * _KB / _KG, -_RED_V * _KR / _KG
+_YUV_TO_RGB: Final[NDArray[np.float64]] = np.array(
+    [
+        [_LUMA, 0, _RED_V, -16 * _LUMA - 128 * _RED_V],
+        [_LUMA, _GREEN_U, _GREEN_V, -16 * _LUMA - 128 * (_GREEN_U + _GREEN_V)],
+        [_LUMA, _BLUE_U, 0, -16 * _LUMA - 128 * _BLUE_U],
+    ]
+)
+
+
+def _nv24(rows: _Rows, image: RawImage) -> RgbImage:
+    height, width = image.size.height, image.size.width
+    luma = rows[:height, :width]
+    chroma = rows[height:].reshape(height, 2 * image.step)[:, : 2 * width].reshape(height, width, 2)
+    yuv = np.empty((height, width, 3), np.uint8)
+    cv2.mixChannels([luma, chroma], [yuv], [0, 0, 1, 1, 2, 2])
+    return np.asarray(cv2.transform(yuv, _YUV_TO_RGB), np.uint8)
+
+
+def _packed(bytes_per_pixel: int, to_rgb: Callable[[_Rows, RawImage], RgbImage], *, even: bool = False) -> _Encoding:
+    return _Encoding(lambda width: width * bytes_per_pixel, lambda height: height, to_rgb, even_width=even)
+
+
+# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's
+# first two and the second row's: what ROS calls RGGB is OpenCV's "BG", and so on.
+ENCODINGS: Final[Mapping[str, _Encoding]] = MappingProxyType(
+    {
+        "rgb8": _packed(3, _rgb),
+        "bgr8": _packed(3, _converted(3, cv2.COLOR_BGR2RGB)),
+        "rgba8": _packed(4, _converted(4, cv2.COLOR_RGBA2RGB)),
+        "bgra8": _packed(4, _converted(4, cv2.COLOR_BGRA2RGB)),
+        "mono8": _packed(1, _converted(1, cv2.COLOR_GRAY2RGB)),
+        "mono16": _packed(2, _mono16),
+        "bayer_rggb8": _packed(1, _bayer(cv2.COLOR_BayerBG2RGB)),
+        "bayer_bggr8": _packed(1, _bayer(cv2.COLOR_BayerRG2RGB)),
+        "bayer_gbrg8": _packed(1, _bayer(cv2.COLOR_BayerGR2RGB)),
+        "bayer_grbg8": _packed(1, _bayer(cv2.COLOR_BayerGB2RGB)),
+        "yuv422": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_UYVY), even=True),
+        "uyvy": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_UYVY), even=True),
+        "yuv422_yuy2": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_YUY2), even=True),
+        "yuyv": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_YUY2), even=True),
+        "nv12": _Encoding(
+            lambda width: width, lambda height: height * 3 // 2, _nv12_or_nv21(cv2.COLOR_YUV2RGB_NV12), True, True
+        ),
+        "nv21": _Encoding(
+            lambda width: width, lambda height: height * 3 // 2, _nv12_or_nv21(cv2.COLOR_YUV2RGB_NV21), True, True
+        ),
+        "nv24": _Encoding(lambda width: width, lambda height: height * 3, _nv24),
+    }
+)
+"""Every encoding that `decode_raw` accepts."""
+
+
+def decode_raw(image: RawImage) -> RgbImage:
+    """Convert to RGB, uint8 [H, W, 3], C-contiguous.
+
+    One conversion and no other copy. Tightly packed rgb8 is not even converted: the answer is a
+    read-only view of `image.data`. Alpha is dropped. mono16 keeps the high byte (0 to 65535 becomes
+    0 to 255). YUV is BT.601, studio range, as cameras and OpenCV have it. Bayer is demosaiced
+    bilinearly.
+
+    Raises:
+        InputError: an unknown encoding, an impossible size or step, too few or too many bytes; the
+            text says what came and what is accepted.
+    """
+    size, step = image.size, image.step
+    encoding = ENCODINGS.get(image.encoding)
+    if encoding is None:
+        raise InputError(f"image encoding {image.encoding!r} is not accepted; accepted: {', '.join(ENCODINGS)}")
+    what = f"a {image.encoding} image of {size}"
+    if size.width * size.height > MAX_PIXELS:
+        raise InputError(f"{what} is not accepted: more than {MAX_PIXELS} pixels")
+    if (encoding.even_width and size.width % 2) or (encoding.even_height and size.height % 2):
+        sides = "width and height" if encoding.even_height else "width"
+        raise InputError(f"{what} is not accepted: neighbouring pixels share their colour, so its {sides} must be even")
+    if step < encoding.row_bytes(size.width):
+        raise InputError(
+            f"{what} with step {step} is not accepted: one row needs at least {encoding.row_bytes(size.width)} bytes"
+        )
+    try:
+        data = np.frombuffer(image.data, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise InputError(
+            f"{what}: its data is a {type(image.data).__name__} that cannot be read as bytes ({error}); "
+            "array.array('B'), bytes and contiguous uint8 arrays are accepted"
+        ) from error
+    rows = encoding.rows(size.height)
+    if data.size != rows * step:
+        raise InputError(f"{what} with step {step} must have {rows} x {step} = {rows * step} bytes, got {data.size}")
+    data.flags.writeable = False  # the answer may be a view: nobody may draw into a received message
+    return encoding.to_rgb(data.reshape(rows, step), image)
