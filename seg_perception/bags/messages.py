@@ -1,0 +1,109 @@
+"""Builds the messages a driving bag holds, and reads the stamps of any."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.bags.typestore import standard_types
+from seg_perception.core.errors import InputError
+
+IMAGE: Final = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE: Final = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
+
+_NANOSECONDS: Final = 1_000_000_000
+
+
+def header(stamp_ns: int, frame_id: str) -> Any:
+    """A std_msgs/Header.
+
+    Raises:
+        InputError: the stamp does not fit the message's 32-bit seconds.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, _NANOSECONDS)
+    if not 0 <= seconds < 2**31:
+        raise InputError(f"stamp {stamp_ns} ns is not accepted: seconds must be 0 to {2**31 - 1}")
+    types = standard_types().types
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)  # type: ignore[arg-type]
+
+
+def stamp_ns_of(message: Any) -> int:
+    """The header's stamp in nanoseconds.
+
+    Raises:
+        InputError: the message has no header.
+    """
+    if not hasattr(message, "header"):
+        raise InputError(f"a {type(message).__name__} message has no header, so no stamp to match by")
+    stamp = message.header.stamp
+    return int(stamp.sec) * _NANOSECONDS + int(stamp.nanosec)
+
+
+def image(pixels: NDArray[np.uint8], header: Any) -> Any:
+    """A sensor_msgs/Image: mono8 from uint8 [H, W], rgb8 from uint8 [H, W, 3]; rows are not padded.
+
+    Raises:
+        InputError: another shape or dtype.
+    """
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise InputError(
+            f"an image message takes uint8 [H, W] or uint8 [H, W, 3] RGB, got {pixels.dtype} {list(pixels.shape)}"
+        )
+    height, width = pixels.shape[:2]
+    return standard_types().types[IMAGE](
+        header=header,
+        height=height,
+        width=width,
+        encoding="mono8" if pixels.ndim == 2 else "rgb8",
+        is_bigendian=0,
+        step=width * (1 if pixels.ndim == 2 else 3),
+        data=np.ascontiguousarray(pixels).reshape(-1),
+    )
+
+
+def compressed_png(pixels: NDArray[np.uint8], header: Any) -> Any:
+    """A sensor_msgs/CompressedImage, lossless PNG, of uint8 [H, W] or RGB uint8 [H, W, 3]."""
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    encoded = cv2.imencode(".png", stored)[1]
+    return standard_types().types[COMPRESSED_IMAGE](header=header, format="png", data=encoded.reshape(-1))
+
+
+def compressed_jpeg(content: bytes, header: Any) -> Any:
+    """A sensor_msgs/CompressedImage of a JPEG file's bytes."""
+    return standard_types().types[COMPRESSED_IMAGE](
+        header=header, format="jpeg", data=np.frombuffer(content, np.uint8)
+    )
+
+
+def camera_info(
+    width: int, height: int, focal_length: float, header: Any, center: tuple[float, float] | None = None
+) -> Any:
+    """A sensor_msgs/CameraInfo of an undistorted pinhole camera.
+
+    Args:
+        width, height: in pixels.
+        focal_length: in pixels, the same for both axes.
+        header: of the image it belongs to.
+        center: principal point (x, y) in pixels; the image's middle unless given.
+    """
+    cx, cy = center or ((width - 1) / 2, (height - 1) / 2)
+    types = standard_types().types
+    f = focal_length
+    return types[CAMERA_INFO](
+        header=header,
+        height=height,
+        width=width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=np.array([f, 0, cx, 0, f, cy, 0, 0, 1], np.float64),
+        r=np.eye(3).reshape(-1),
+        p=np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1, 0], np.float64),
+        binning_x=0,
+        binning_y=0,
+        roi=types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
+    )

@@ -1,0 +1,236 @@
+"""Publishes a bag with its recorded timing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import BagMessage, Topic
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.interfaces import message_class
+
+_POLL_S = 0.02
+_ACKNOWLEDGE_S = 5.0
+_NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PlaySettings:
+    """How to play.
+
+    Attributes:
+        rate: 2.0 plays twice as fast as recorded.
+        loop: start again at the end, until stopped. Time then jumps back, as with `ros2 bag play`.
+        topics: only these; empty means all whose message types are installed.
+        start_s: skip this much of the bag.
+        delay_s: wait this long before the first message.
+        wait_for: topics that must have a subscriber before the first message; empty: any one topic.
+        wait_timeout_s: how long to wait for subscribers. When it is over, playing begins all the
+            same, unless `wait_for` names a topic that nobody subscribed to: that is an error.
+            0 does not wait.
+        clock_hz: publish the bag's time on /clock this often (for use_sim_time); 0 does not.
+    """
+
+    rate: float = 1.0
+    loop: bool = False
+    topics: tuple[str, ...] = ()
+    start_s: float = 0.0
+    delay_s: float = 0.0
+    wait_for: tuple[str, ...] = ()
+    wait_timeout_s: float = 10.0
+    clock_hz: float = 0.0
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name} is {value}, it must be {accepted}"
+            for name, value, accepted, good in (
+                ("rate", self.rate, "greater than 0", 0 < self.rate < float("inf")),
+                ("start_s", self.start_s, "0 or more", 0 <= self.start_s < float("inf")),
+                ("delay_s", self.delay_s, "0 or more", 0 <= self.delay_s < float("inf")),
+                ("wait_timeout_s", self.wait_timeout_s, "0 or more", self.wait_timeout_s >= 0),
+                ("clock_hz", self.clock_hz, "0 to 1000", 0 <= self.clock_hz <= 1000),
+            )
+            if not good
+        ]
+        if faults:
+            raise SettingsError("; ".join(faults))
+
+
+@dataclass(slots=True)
+class PlayReport:
+    """What was played.
+
+    Attributes:
+        published: messages by topic.
+        skipped: topics that were left out, with the reason.
+        unheard: topics that never had a subscriber.
+        unacknowledged: topics whose subscribers had not confirmed the last messages in time.
+        latest_s: how late the latest message was, in seconds: the disk or the machine was too slow.
+        interrupted: `stop` was set before the end.
+    """
+
+    published: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unheard: tuple[str, ...] = ()
+    unacknowledged: tuple[str, ...] = ()
+    latest_s: float = 0.0
+    interrupted: bool = False
+
+
+def play(
+    bag: BagReader | Path,
+    settings: PlaySettings,
+    stop: threading.Event | None = None,
+    on_message: Callable[[BagMessage], None] = lambda message: None,
+    on_waiting: Callable[[str], None] = lambda text: None,
+) -> PlayReport:
+    """Publish a bag's messages, byte for byte, with the time between them that was recorded.
+
+    Publishers are reliable (so they match any subscriber) and latched where the recorded ones were.
+
+    Args:
+        bag: an opened bag, or its path.
+        settings: how.
+        stop: set it to end early.
+        on_message: called after each message.
+        on_waiting: told whom the player waits for.
+
+    Raises:
+        FileNotFoundError, InputError: the bag; a topic it does not have; a type not installed that
+            was asked for by name; nobody subscribed to a topic of `wait_for`.
+    """
+    stop = stop or threading.Event()
+    if isinstance(bag, Path):
+        with BagReader(bag) as reader:
+            return play(reader, settings, stop, on_message, on_waiting)
+    report = PlayReport()
+    topics = _playable(bag, settings, report)
+    with ros_node("seg_perception_player") as node:
+        publishers = {
+            topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
+        }
+        clock = _Clock(node, settings.clock_hz)
+        _wait_for_subscribers(publishers, settings, stop, on_waiting)
+        stop.wait(settings.delay_s)
+        while not stop.is_set():
+            _play_once(bag, settings, publishers, clock, stop, on_message, report)
+            if not settings.loop:
+                break
+        report.interrupted = stop.is_set()
+        report.unheard = tuple(name for name, p in publishers.items() if p.get_subscription_count() == 0)
+        report.unacknowledged = tuple(
+            name
+            for name, publisher in publishers.items()
+            if not publisher.wait_for_all_acked(Duration(seconds=0 if report.interrupted else _ACKNOWLEDGE_S))
+        )
+    return report
+
+
+def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> list[Topic]:
+    """The topics to play; those whose types are missing are reported, or refused if asked for."""
+    wanted = [bag.topic(name) for name in settings.topics] if settings.topics else list(bag.topics)
+    playable = []
+    for topic in wanted:
+        try:
+            message_class(topic.type)
+        except InputError as error:
+            if settings.topics:
+                raise
+            report.skipped[topic.name] = str(error)
+        else:
+            playable.append(topic)
+    names = {topic.name for topic in playable}
+    for name in settings.wait_for:
+        if name not in names:
+            raise InputError(f"cannot wait for subscribers of {name!r}: it is not played; played: {sorted(names)}")
+    return playable
+
+
+def _qos(topic: Topic) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=max(topic.qos.depth, 10),
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if topic.qos.latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def _wait_for_subscribers(
+    publishers: Mapping[str, Any], settings: PlaySettings, stop: threading.Event, on_waiting: Callable[[str], None]
+) -> None:
+    deadline = time.monotonic() + settings.wait_timeout_s
+    told = False
+    while not stop.is_set():
+        heard = {name for name, publisher in publishers.items() if publisher.get_subscription_count() > 0}
+        missing = [name for name in settings.wait_for if name not in heard]
+        if (settings.wait_for and not missing) or (not settings.wait_for and heard):
+            return
+        if time.monotonic() >= deadline:
+            if missing:
+                raise InputError(
+                    f"nobody subscribed to {', '.join(missing)} within {settings.wait_timeout_s:g} s: is the node "
+                    "running, with the same topic name, ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE?"
+                )
+            return
+        if not told:
+            on_waiting(", ".join(missing) or f"any of {', '.join(publishers)}")
+            told = True
+        stop.wait(_POLL_S)
+
+
+class _Clock:
+    """Publishes the bag's time on /clock while the player waits for the next message."""
+
+    def __init__(self, node: Node, hz: float) -> None:
+        self._period_s = 1 / hz if hz else None
+        if hz:
+            self._message = message_class("rosgraph_msgs/msg/Clock")
+            self._publisher = node.create_publisher(self._message, "/clock", 10)
+
+    def sleep_until(self, due: float, bag_ns_at: Callable[[float], int], stop: threading.Event) -> None:
+        """Wait until monotonic time `due`, ticking; returns at once when it is past or `stop` is set."""
+        while not stop.is_set():
+            now = time.monotonic()
+            if self._period_s is not None:
+                message = self._message()
+                message.clock.sec, message.clock.nanosec = divmod(bag_ns_at(min(now, due)), _NANOSECONDS)
+                self._publisher.publish(message)
+            if now >= due:
+                return
+            stop.wait(due - now if self._period_s is None else min(due - now, self._period_s))
+
+
+def _play_once(
+    bag: BagReader,
+    settings: PlaySettings,
+    publishers: Mapping[str, Any],
+    clock: _Clock,
+    stop: threading.Event,
+    on_message: Callable[[BagMessage], None],
+    report: PlayReport,
+) -> None:
+    start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
+    began = time.monotonic()
+
+    def bag_ns_at(now: float) -> int:
+        return start_ns + round((now - began) * settings.rate * _NANOSECONDS)
+
+    for message in bag.messages(publishers, start_ns=start_ns):
+        due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / settings.rate
+        clock.sleep_until(due, bag_ns_at, stop)
+        if stop.is_set():
+            return
+        report.latest_s = max(report.latest_s, time.monotonic() - due)
+        publishers[message.topic.name].publish(message.data)
+        report.published[message.topic.name] = report.published.get(message.topic.name, 0) + 1
+        on_message(message)
