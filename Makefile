@@ -26,7 +26,7 @@ CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt)
 
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input $(CONSTRAINTS:%=--constraint %)
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(CONSTRAINTS:%=--constraint %)
 
 # Nothing here talks to other machines, or to another robot program on this one.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
@@ -128,5 +128,5 @@ $(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt
 
 $(STAMPS)/colcon: $(STAMPS)/test requirements/colcon.txt
 	@echo "Installing colcon"
-	@$(PIP) -r requirements/colcon.txt
+	@$(PIP) $(TEST_REQUIREMENTS:%=-r %) -r requirements/colcon.txt
 	@touch $@

@@ -1,0 +1,91 @@
+"""Start the segmentation node, and RViz if asked.
+
+    ros2 launch seg_perception segmentation.launch.py image:=/camera/image_raw
+    ros2 launch seg_perception segmentation.launch.py cameras:="[front, rear]" namespace:=car
+
+Parameters come from `params_file`; an argument of PARAMETERS that is given wins over the file, one
+that is left empty is not passed at all. So every default is in one place: the node's own.
+"""
+
+from __future__ import annotations
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+CONFIG = PathJoinSubstitution([FindPackageShare("seg_perception"), "config"])
+
+PARAMETERS = {
+    "model": "ONNX file with a model card",
+    "engine": "what runs the model: auto, onnxruntime or tensorrt",
+    "build_engine": "whether a missing TensorRT engine may be built at start (minutes): auto or never",
+    "threads": "CPU threads of one inference",
+    "network_size": "WIDTHxHEIGHT the network runs at",
+    "cameras": 'camera names as a list, "[front, left]"; then the topics are <camera>/image',
+    "input": "raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage)",
+    "autostart": "false leaves configuring and activating to a lifecycle manager",
+    "use_sim_time": "take the time from /clock",
+}
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "params_file",
+        default_value=PathJoinSubstitution([CONFIG, "segmentation.yaml"]),
+        description="YAML file with the node's parameters",
+    ),
+    *(
+        DeclareLaunchArgument(name, default_value="", description=f"{meaning}; empty: as in params_file")
+        for name, meaning in PARAMETERS.items()
+    ),
+    DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
+    DeclareLaunchArgument("image", default_value="image", description="image topic of a single camera"),
+    DeclareLaunchArgument("camera_info", default_value="camera_info", description="its sensor_msgs/CameraInfo topic"),
+    DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+    DeclareLaunchArgument("rviz", default_value="false", description="true: also start RViz"),
+    DeclareLaunchArgument(
+        "rviz_config",
+        default_value=PathJoinSubstitution([CONFIG, "segmentation.rviz"]),
+        description="RViz layout",
+    ),
+]
+
+
+def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The node; only arguments that were given are passed on as parameters."""
+    given = {name: LaunchConfiguration(name) for name in PARAMETERS if LaunchConfiguration(name).perform(context)}
+    image = LaunchConfiguration("image")
+    return [
+        Node(
+            package="seg_perception",
+            executable="segmentation_node",
+            name="segmentation_node",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+            remappings=[
+                ("image", image),
+                ("image/compressed", [image, "/compressed"]),
+                ("camera_info", LaunchConfiguration("camera_info")),
+            ],
+            ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    shown = ("overlay", "labels", "drivable")
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", LaunchConfiguration("rviz_config")],
+        remappings=[
+            ("/image", LaunchConfiguration("image")),
+            *((f"/segmentation_node/{topic}", f"segmentation_node/{topic}") for topic in shown),
+        ],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=segmentation_node), rviz])
