@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.core.encoded import read_labels
 from seg_perception.core.errors import InputError, SettingsError
@@ -73,6 +74,11 @@ class DrivableSettings:
             raise SettingsError("\n".join(f"drivable: {fault}" for fault in faults))
 
 
+def at_least(values: NDArray[np.uint8], threshold: int) -> MaskImage:
+    """255 where a value, uint8 [H, W], is the threshold or more."""
+    return np.asarray(cv2.threshold(values, threshold - 1, 255, cv2.THRESH_BINARY)[1], np.uint8)
+
+
 def mask_of_classes(labels: LabelImage, class_ids: tuple[int, ...]) -> MaskImage:
     """255 where the label, uint8 [H, W], is one of the ids."""
     table = np.zeros(256, np.uint8)
@@ -82,8 +88,7 @@ def mask_of_classes(labels: LabelImage, class_ids: tuple[int, ...]) -> MaskImage
 
 def keep_confident(mask: MaskImage, confidence: ConfidenceImage, min_confidence: float) -> MaskImage:
     """The mask where the confidence byte / 255 is at least min_confidence (0 to 1)."""
-    enough = cv2.compare(confidence, math.ceil(round(min_confidence * 255, 6)), cv2.CMP_GE)
-    return np.asarray(cv2.bitwise_and(mask, enough), np.uint8)
+    return mask & at_least(confidence, math.ceil(round(min_confidence * 255, 6)))
 
 
 def polygons_mask(polygons: tuple[tuple[float, ...], ...], size: Size) -> MaskImage:
@@ -130,7 +135,8 @@ def keep_connected(mask: MaskImage, ego: MaskImage) -> MaskImage:
 
 def count_frames_in_a_row(counts: MaskImage, mask: MaskImage) -> MaskImage:
     """One more where the mask is set (up to 255), zero elsewhere; uint8 [H, W]."""
-    return np.asarray(cv2.bitwise_and(cv2.add(counts, 1), mask), np.uint8)
+    one = cv2.threshold(mask, 0, 1, cv2.THRESH_BINARY)[1]
+    return np.asarray(cv2.bitwise_and(cv2.add(counts, one), mask), np.uint8)
 
 
 def drivable_share(mask: MaskImage) -> float:
@@ -179,7 +185,7 @@ class DrivableMasker:
         if settings.min_confidence > 0.0:
             mask = keep_confident(mask, segmentation.confidence, settings.min_confidence)
         if self._ignored is not None:
-            mask[self._ignored != 0] = 0
+            mask &= ~self._ignored
         if self._ego is not None:
             mask = keep_connected(mask, self._ego)
         if settings.appear_frames > 1:
@@ -214,7 +220,7 @@ class DrivableMasker:
 
     def _long_enough(self, mask: MaskImage) -> MaskImage:
         self._counts = count_frames_in_a_row(np.zeros_like(mask) if self._counts is None else self._counts, mask)
-        return np.asarray(cv2.compare(self._counts, self._settings.appear_frames, cv2.CMP_GE), np.uint8)
+        return at_least(self._counts, self._settings.appear_frames)
 
 
 def _class_ids(settings: DrivableSettings, label_set: LabelSet) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ def _inspect_jpeg(data: memoryview, source: str) -> EncodedImage:
 
 def _jpeg_segment(data: memoryview, position: int, source: str) -> tuple[int, memoryview, int]:
     """The marker at a position, its segment's content, and where the next marker is."""
-    while data[position : position + 2] == b"\xff\xff":  # fill bytes
+    while bytes(data[position : position + 2]) == b"\xff\xff":  # fill bytes
         position += 1
     head = bytes(data[position : position + 4])
     if head[:2] == bytes((0xFF, _JPEG_EOI)):
@@ -107,7 +107,7 @@ def _jpeg_segment(data: memoryview, position: int, source: str) -> tuple[int, me
         raise _truncated("JPEG", data, source)
     marker, length = head[1], int.from_bytes(head[2:], "big")
     if head[0] != 0xFF or marker in _JPEG_NO_SEGMENT or length < 2:
-        raise InputError(f"{source}: the JPEG is damaged: {head.hex(' ')} at byte {position} where a marker is expected")
+        raise InputError(f"{source}: the JPEG is damaged: {head.hex(' ')} at byte {position} is no marker")
     segment = data[position + 4 : position + 2 + length]
     if len(segment) != length - 2:
         raise _truncated("JPEG", data, source)

@@ -126,7 +126,7 @@ _YUV_TO_RGB: Final[NDArray[np.float64]] = np.array(
 
 def _nv24(rows: _Rows, image: RawImage) -> RgbImage:
     height, width = image.size.height, image.size.width
-    luma = rows[:height, :width]
+    luma = np.maximum(rows[:height, :width], 16)  # as OpenCV treats the other YUV formats
     chroma = rows[height:].reshape(height, 2 * image.step)[:, : 2 * width].reshape(height, width, 2)
     yuv = np.empty((height, width, 3), np.uint8)
     cv2.mixChannels([luma, chroma], [yuv], [0, 0, 1, 1, 2, 2])
@@ -172,7 +172,8 @@ def decode_raw(image: RawImage) -> RgbImage:
 
     One conversion and no other copy. Tightly packed rgb8 is not even converted: the answer is a
     read-only view of `image.data`. Alpha is dropped. mono16 keeps the high byte (0 to 65535 becomes
-    0 to 255). YUV is BT.601, studio range, as cameras and OpenCV have it. Bayer is demosaiced
+    0 to 255). YUV is BT.601, studio range, as cameras and OpenCV have it; luma under
+    16 counts as 16. Bayer is demosaiced
     bilinearly.
 
     Raises:

@@ -44,9 +44,9 @@ def overlay(image: RgbImage, labels: LabelImage, label_set: LabelSet, opacity: f
     if not 0.0 <= opacity <= 1.0:
         raise InputError(f"opacity {opacity} is not accepted: 0 (image only) to 1 (colours only) is")
     blended = cv2.addWeighted(image, 1.0 - opacity, colorize(labels, label_set), opacity, 0.0)
-    classless = cv2.compare(labels, len(label_set), cv2.CMP_GE)
-    if cv2.countNonZero(classless):
-        cv2.copyTo(image, classless, blended)
+    classless = labels >= len(label_set)
+    if classless.any():
+        cv2.copyTo(image, classless.view(np.uint8), blended)
     return np.asarray(blended, np.uint8)
 
 

@@ -146,5 +146,5 @@ def copy_header(header: HeaderLike) -> Header:
 def _bytes_array(values: NDArray[np.uint8]) -> array[int]:
     """array.array('B'): the one type that rclpy takes over without looking at every byte."""
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    data.frombytes(np.ascontiguousarray(values).data)
     return data

@@ -1,0 +1,310 @@
+"""Every encoding against an independent conversion, and every refusal."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
+from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+
+SIZE = Size(34, 22)
+Bytes = NDArray[np.uint8]
+
+
+def bt601(y: NDArray[np.float64], u: NDArray[np.float64], v: NDArray[np.float64]) -> RgbImage:
+    """ITU-R BT.601 studio range to RGB, from the definition: Kr = 0.299, Kb = 0.114."""
+    luma = (np.maximum(y, 16) - 16) / 219
+    pb, pr = (u - 128) / 224, (v - 128) / 224  # -0.5 to 0.5
+    red = luma + 2 * (1 - 0.299) * pr
+    blue = luma + 2 * (1 - 0.114) * pb
+    green = (luma - 0.299 * red - 0.114 * blue) / 0.587
+    return np.rint(np.clip(np.stack([red, green, blue], -1) * 255, 0, 255)).astype(np.uint8)
+
+
+def packed_422(order: str) -> Callable[[Bytes], RgbImage]:
+    def reference(rows: Bytes) -> RgbImage:
+        groups = rows.reshape(SIZE.height, SIZE.width // 2, 4).astype(np.float64)
+        y = np.stack([groups[..., i] for i, c in enumerate(order) if c == "Y"], -1).reshape(SIZE.height, SIZE.width)
+        u = groups[..., order.index("U")].repeat(2, axis=1)
+        v = groups[..., order.index("V")].repeat(2, axis=1)
+        return bt601(y, u, v)
+
+    return reference
+
+
+def nv_420(u_first: bool) -> Callable[[Bytes], RgbImage]:
+    def reference(rows: Bytes) -> RgbImage:
+        y = rows[: SIZE.height].astype(np.float64)
+        chroma = rows[SIZE.height :].reshape(SIZE.height // 2, SIZE.width // 2, 2).astype(np.float64)
+        chroma = chroma.repeat(2, axis=0).repeat(2, axis=1)
+        return bt601(y, chroma[..., 0 if u_first else 1], chroma[..., 1 if u_first else 0])
+
+    return reference
+
+
+def nv24(rows: Bytes) -> RgbImage:
+    flat = rows.reshape(-1).astype(np.float64)
+    pixels = SIZE.width * SIZE.height
+    y = flat[:pixels].reshape(SIZE.height, SIZE.width)
+    chroma = flat[pixels:].reshape(SIZE.height, SIZE.width, 2)
+    return bt601(y, chroma[..., 0], chroma[..., 1])
+
+
+def bayer(pattern: str) -> Callable[[Bytes], RgbImage]:
+    """Bilinear demosaicing by its definition: the mean of the nearest pixels that have the colour."""
+
+    def reference(raw: Bytes) -> RgbImage:
+        rgb = np.zeros((SIZE.height, SIZE.width, 3), np.float64)
+        for y in range(1, SIZE.height - 1):
+            for x in range(1, SIZE.width - 1):
+                for channel, color in enumerate("rgb"):
+                    for offsets in (((0, 0),), ((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1))):
+                        here = [(y + dy, x + dx) for dy, dx in offsets]
+                        values = [float(raw[p]) for p in here if pattern[(p[0] % 2) * 2 + p[1] % 2] == color]
+                        if values:
+                            rgb[y, x, channel] = sum(values) / len(values)
+                            break
+        # the outermost pixels have too few neighbours; they repeat the next ones
+        rgb[:, 0], rgb[:, -1] = rgb[:, 1], rgb[:, -2]
+        rgb[0], rgb[-1] = rgb[1], rgb[-2]
+        return np.rint(rgb).astype(np.uint8)
+
+    return reference
+
+
+def channels(count: int, order: tuple[int, int, int]) -> Callable[[Bytes], RgbImage]:
+    return lambda rows: rows.reshape(SIZE.height, SIZE.width, count)[:, :, list(order)]
+
+
+def mono16_little(rows: Bytes) -> RgbImage:
+    values = rows.reshape(SIZE.height, SIZE.width, 2).astype(np.int64) @ np.array([1, 256])
+    return (values // 256).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+# encoding -> (independent conversion, largest error allowed: 0 for moved bytes, 1 for rounded sums)
+REFERENCES: dict[str, tuple[Callable[[Bytes], RgbImage], int]] = {
+    "rgb8": (channels(3, (0, 1, 2)), 0),
+    "bgr8": (channels(3, (2, 1, 0)), 0),
+    "rgba8": (channels(4, (0, 1, 2)), 0),
+    "bgra8": (channels(4, (2, 1, 0)), 0),
+    "mono8": (channels(1, (0, 0, 0)), 0),
+    "mono16": (mono16_little, 0),
+    "bayer_rggb8": (bayer("rggb"), 1),
+    "bayer_bggr8": (bayer("bggr"), 1),
+    "bayer_gbrg8": (bayer("gbrg"), 1),
+    "bayer_grbg8": (bayer("grbg"), 1),
+    "yuv422": (packed_422("UYVY"), 1),
+    "uyvy": (packed_422("UYVY"), 1),
+    "yuv422_yuy2": (packed_422("YUYV"), 1),
+    "yuyv": (packed_422("YUYV"), 1),
+    "nv12": (nv_420(u_first=True), 1),
+    "nv21": (nv_420(u_first=False), 1),
+    "nv24": (nv24, 1),
+}
+# bytes of pixels in a row and rows of that many bytes, for SIZE; written out, not computed by the code under test
+ROW_BYTES = {name: 34 * {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}.get(name, 1) for name in REFERENCES}
+ROW_BYTES |= dict.fromkeys(("mono16", "yuv422", "uyvy", "yuv422_yuy2", "yuyv"), 68)
+ROWS = dict.fromkeys(REFERENCES, 22) | {"nv12": 33, "nv21": 33, "nv24": 66}
+
+
+def noise(encoding: str) -> Bytes:
+    """Random bytes [rows, row bytes]: every value at every place."""
+    rng = np.random.default_rng(7)
+    return rng.integers(0, 256, (ROWS[encoding], ROW_BYTES[encoding]), np.uint8)
+
+
+def raw(encoding: str, rows: Bytes, size: Size = SIZE, is_bigendian: bool = False) -> RawImage:
+    return RawImage(size, encoding, rows.shape[1], is_bigendian, array("B", rows.tobytes()))
+
+
+def padded(encoding: str, rows: Bytes, padding: int) -> RawImage:
+    """The same pixels with `padding` bytes of 0xA5 after each row of the first plane."""
+    if encoding == "nv24":  # a chroma row is twice as long as a luma row, and so is its padding
+        luma, chroma = rows[:22], rows[22:].reshape(22, 68)
+        planes = [np.pad(luma, ((0, 0), (0, padding)), constant_values=0xA5)]
+        planes.append(np.pad(chroma, ((0, 0), (0, 2 * padding)), constant_values=0xA5))
+        data = b"".join(plane.tobytes() for plane in planes)
+    else:
+        data = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xA5).tobytes()
+    return RawImage(SIZE, encoding, rows.shape[1] + padding, False, data)
+
+
+def test_every_encoding_against_an_independent_conversion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(REFERENCES) == set(ENCODINGS)
+    lines = [f"{'encoding':<14}{'max error':>10}{'mean error':>12}"]
+    worst: dict[str, int] = {}
+    for encoding, (reference, _) in REFERENCES.items():
+        rows = noise(encoding)
+        error = np.abs(decode_raw(raw(encoding, rows)).astype(np.int16) - reference(rows))
+        worst[encoding] = int(error.max())
+        lines.append(f"{encoding:<14}{error.max():>10}{error.mean():>12.4f}")
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))  # noqa: T201  the table is wanted in the test's output
+    assert len(worst) == 17
+    assert {name: value for name, value in worst.items() if value > REFERENCES[name][1]} == {}
+
+
+@pytest.mark.parametrize("padding", [1, 6, 30])
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_padding_after_rows_changes_nothing(encoding: str, padding: int) -> None:
+    rows = noise(encoding)
+    if encoding == "mono16" and padding % 2:
+        padding += 1
+    answer = decode_raw(padded(encoding, rows, padding))
+    np.testing.assert_array_equal(answer, decode_raw(raw(encoding, rows)))
+    assert answer.flags.c_contiguous
+    assert answer.dtype == np.uint8
+
+
+def test_mono16_takes_the_high_byte_in_either_byte_order() -> None:
+    # 0x00FF = 255 -> 0, 0x0100 = 256 -> 1, 0x8000 = 32768 -> 128, 0xFFFF = 65535 -> 255
+    values = [0x00FF, 0x0100, 0x8000, 0xFFFF]
+    expected = [0, 1, 128, 255]
+    for is_bigendian, order in ((False, "<u2"), (True, ">u2")):
+        rows = np.array([values], order).view(np.uint8)
+        answer = decode_raw(raw("mono16", rows, Size(4, 1), is_bigendian))
+        assert answer.tolist() == [[[value] * 3 for value in expected]]
+
+
+def test_byte_order_means_nothing_to_8_bit_pixels() -> None:
+    rows = noise("bgr8")
+    np.testing.assert_array_equal(
+        decode_raw(raw("bgr8", rows, is_bigendian=True)), decode_raw(raw("bgr8", rows, is_bigendian=False))
+    )
+
+
+def test_yuv_by_hand() -> None:
+    # white: luma 235 = full, no chroma; black: luma 16; red: Y = 16 + 219 * 0.299 = 81.5, U = 128 - 224 * 0.1687
+    # = 90.2, V = 128 + 224 * 0.5 = 240
+    white, black, red = (235, 128, 128), (16, 128, 128), (81, 90, 240)
+    for yuv, rgb in ((white, (255, 255, 255)), (black, (0, 0, 0)), (red, (254, 0, 0))):
+        y, u, v = yuv
+        for encoding, data in (
+            ("uyvy", [[u, y, v, y]]),
+            ("yuyv", [[y, u, y, v]]),
+            ("nv12", [[y, y], [y, y], [u, v]]),
+            ("nv21", [[y, y], [y, y], [v, u]]),
+            ("nv24", [[y, y], [u, v], [u, v]]),
+        ):
+            height = 2 if encoding in {"nv12", "nv21"} else 1
+            answer = decode_raw(raw(encoding, np.array(data, np.uint8), Size(2, height)))
+            assert np.abs(answer.astype(int) - rgb).max() <= 1, (encoding, yuv, answer.tolist())
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns_by_their_meaning(pattern: str) -> None:
+    # a scene of one colour, R 200, G 100, B 50: the sensor sees at each site the channel of its filter
+    color = {"r": 200, "g": 100, "b": 50}
+    tile = np.array([color[c] for c in pattern], np.uint8).reshape(2, 2)
+    answer = decode_raw(raw(f"bayer_{pattern}8", np.tile(tile, (4, 5)), Size(10, 8)))
+    assert (answer == [200, 100, 50]).all()
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_keeps_what_the_sensor_measured(pattern: str) -> None:
+    rows = noise(f"bayer_{pattern}8")
+    answer = decode_raw(raw(f"bayer_{pattern}8", rows))
+    for site, color in enumerate(pattern):
+        dy, dx = divmod(site, 2)
+        inner = (slice(2 + dy, -2, 2), slice(2 + dx, -2, 2))
+        np.testing.assert_array_equal(answer[(*inner, "rgb".index(color))], rows[inner])
+
+
+def test_packed_rgb_is_a_read_only_view() -> None:
+    image = raw("rgb8", noise("rgb8"))
+    answer = decode_raw(image)
+    assert np.shares_memory(answer, np.frombuffer(image.data, np.uint8))
+    with pytest.raises(ValueError, match="read-only"):
+        answer[0, 0, 0] = 1
+
+
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"rgb8"}))
+def test_no_other_answer_aliases_the_message(encoding: str) -> None:
+    image = raw(encoding, noise(encoding))
+    answer = decode_raw(image)
+    assert not np.shares_memory(answer, np.frombuffer(image.data, np.uint8))
+    assert answer.flags.writeable
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")])
+def test_any_buffer_is_data(kind: Callable[[bytes], object]) -> None:
+    rows = noise("bgr8")
+    image = replace(raw("bgr8", rows), data=kind(rows.tobytes()))
+    np.testing.assert_array_equal(decode_raw(image), channels(3, (2, 1, 0))(rows))
+
+
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "nv24"}))
+def test_smallest_images(encoding: str) -> None:
+    """The smallest accepted size decodes; one pixel less is refused."""
+    if encoding.startswith("bayer"):
+        assert decode_raw(raw(encoding, np.full((3, 3), 9, np.uint8), Size(3, 3))).tolist() == [[[9] * 3] * 3] * 3
+        with pytest.raises(InputError, match="at least 3x3"):
+            decode_raw(raw(encoding, np.zeros((2, 3), np.uint8), Size(3, 2)))
+    else:
+        planar = encoding in {"nv12", "nv21"}
+        rows = np.full((3, 2), 128, np.uint8) if planar else np.full((2, 4), 128, np.uint8)
+        assert decode_raw(raw(encoding, rows, Size(2, 2))).shape == (2, 2, 3)
+        with pytest.raises(InputError, match="of 3x2 is not accepted.*must be even"):
+            decode_raw(raw(encoding, np.zeros((3, 6), np.uint8), Size(3, 2)))
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_an_odd_height_has_no_quarter_chroma(encoding: str) -> None:
+    with pytest.raises(InputError, match="of 4x3 is not accepted.*width and height must be even"):
+        decode_raw(raw(encoding, np.zeros((4, 4), np.uint8), Size(4, 3)))
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "nv24"])
+def test_one_pixel_and_odd_sizes(encoding: str) -> None:
+    pixel = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2, "nv24": 1}[encoding]
+    rows = 3 if encoding == "nv24" else 1
+    assert decode_raw(raw(encoding, np.full((rows, pixel), 128, np.uint8), Size(1, 1))).shape == (1, 1, 3)
+    answer = decode_raw(raw(encoding, np.full((rows * 3, pixel * 5), 128, np.uint8), Size(5, 3)))
+    assert answer.shape == (3, 5, 3)
+
+
+def test_the_same_size_as_the_last_axis_of_an_opencv_scalar() -> None:
+    # OpenCV takes some arrays of one to four numbers for a scalar; images that small must not be mistaken
+    for size in (Size(1, 4), Size(4, 1), Size(1, 3), Size(3, 1), Size(2, 2)):
+        for encoding, pixel in (("bgr8", 3), ("mono8", 1), ("mono16", 2), ("rgba8", 4)):
+            rows = np.full((size.height, size.width * pixel), 77, np.uint8)
+            answer = decode_raw(raw(encoding, rows, size))
+            assert answer.tolist() == [[[77] * 3] * size.width] * size.height
+
+
+def test_unknown_encoding_names_the_known() -> None:
+    with pytest.raises(InputError, match="image encoding 'rgb16' is not accepted; accepted: rgb8, bgr8, .*nv24"):
+        decode_raw(raw("rgb16", np.zeros((22, 204), np.uint8)))
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_step_and_length_must_fit(encoding: str) -> None:
+    image = raw(encoding, noise(encoding))
+    with pytest.raises(InputError, match=f"a {encoding} image of 34x22 with step {image.step - 1} .*needs at least"):
+        decode_raw(replace(image, step=image.step - 1))
+    with pytest.raises(InputError, match=f"must have .* = {len(image.data)} bytes, got {len(image.data) - 1}"):
+        decode_raw(replace(image, data=image.data[:-1]))
+    with pytest.raises(InputError, match=f"must have .* = {len(image.data)} bytes, got {len(image.data) + 1}"):
+        decode_raw(replace(image, data=image.data + array("B", [0])))
+    with pytest.raises(InputError, match="got 0"):
+        decode_raw(replace(image, data=array("B")))
+
+
+def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
+    side = 1 << 31
+    with pytest.raises(InputError, match=f"more than {MAX_PIXELS} pixels"):
+        decode_raw(RawImage(Size(side, side), "nv24", side, False, b""))
+    with pytest.raises(InputError, match="must have 3 x 4294967295 = 12884901885 bytes, got 9"):
+        decode_raw(RawImage(Size(3, 3), "mono8", 2**32 - 1, False, bytes(9)))
+
+
+def test_data_that_is_no_buffer() -> None:
+    with pytest.raises(InputError, match="list that cannot be read as bytes.*array.array"):
+        decode_raw(RawImage(Size(1, 1), "mono8", 1, False, [1]))
