@@ -10,6 +10,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from seg_perception.core.errors import InputError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
@@ -39,14 +40,24 @@ class Segmenter:
     Args:
         engine: an opened engine; the caller closes it.
         size: the network's input size; None keeps each camera's shape and spends the model
-            card's pixel count (see `core.geometry.network_size`).
+            card's pixel count (see `core.geometry.network_size`), or takes the engine's one size.
+
+    Raises:
+        InputError: the size is not one that the engine takes.
 
     The three steps are public so that a caller can time and batch them; `segment` is all three.
     """
 
     def __init__(self, engine: Engine, size: Size | None = None) -> None:
         self._engine = engine
-        self._size = engine.info.fixed_size or size
+        fixed, multiple = engine.info.fixed_size, engine.card.size_multiple
+        if fixed is not None and size not in (None, fixed):
+            raise InputError(f"network size {size} does not fit this engine, which was built for {fixed}")
+        if size is not None and (size.width % multiple or size.height % multiple):
+            raise InputError(
+                f"network size {size} does not fit {engine.card.id}: width and height must be multiples of {multiple}"
+            )
+        self._size = fixed or size
         self._network_size = lru_cache(maxsize=64)(self._compute_network_size)
 
     @property

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.resources import share_path
+from seg_perception.core.settings import load_settings
 from seg_perception.core.types import UNLABELLED, LabelImage
 
 IGNORE = "ignore"
+_YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class LabelClass:
     def __post_init__(self) -> None:
         if not 0 <= self.id < UNLABELLED:
             raise SettingsError(f"class {self.name!r}: id {self.id} is not in 0 to {UNLABELLED - 1}")
-        if len(self.color) != 3 or any(not 0 <= channel <= 255 for channel in self.color):
+        channels: tuple[int, ...] = self.color  # a model card's JSON can hold any number
+        if len(channels) != 3 or any(not 0 <= channel <= 255 for channel in channels):
             raise SettingsError(f"class {self.name!r}: colour {self.color} is not three values in 0 to 255")
 
 
@@ -45,6 +48,8 @@ class LabelSet:
     classes: tuple[LabelClass, ...]
 
     def __post_init__(self) -> None:
+        if not self.classes:
+            raise SettingsError(f"label set {self.name!r}: it has no classes")
         if [c.id for c in self.classes] != list(range(len(self.classes))):
             raise SettingsError(f"label set {self.name!r}: ids must be 0 to {len(self.classes) - 1} in order")
         if len({c.name for c in self.classes}) != len(self.classes):
@@ -121,8 +126,26 @@ class LabelMapping:
         return self.table.astype(np.uint8)[values]
 
 
+@dataclass(frozen=True, slots=True)
+class _ClassRow:
+    name: str
+    color: tuple[int, int, int]
+    drivable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _LabelSetFile:
+    """What a label set's YAML file holds; ids are the rows' positions."""
+
+    name: str
+    classes: tuple[_ClassRow, ...]
+
+
 def _read_yaml(path: Path) -> Mapping[str, object]:
-    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a YAML mapping is expected, got {type(document).__name__}")
     return document
@@ -131,7 +154,7 @@ def _read_yaml(path: Path) -> Mapping[str, object]:
 def _labels_file(name_or_path: str | Path) -> Path:
     """A file by path, or a shipped one by its bare name."""
     path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
+    if path.suffix in _YAML_SUFFIXES:
         return path
     shipped = share_path("config/labels") / f"{name_or_path}.yaml"
     if not shipped.is_file():
@@ -148,20 +171,12 @@ def load_label_set(name_or_path: str | Path = "driving") -> LabelSet:
         SettingsError: unknown name or malformed file.
     """
     path = _labels_file(name_or_path)
-    document = _read_yaml(path)
+    document = load_settings(_LabelSetFile, path)
     try:
-        rows = document["classes"]
-        assert isinstance(rows, list)
-        classes = tuple(
-            LabelClass(index, str(row["name"]), tuple(row["color"]), bool(row.get("drivable", False)))
-            for index, row in enumerate(rows)
-        )
-        return LabelSet(str(document["name"]), classes)
-    except (KeyError, TypeError, AssertionError) as error:
-        raise SettingsError(
-            f"{path}: a label set needs 'name' and 'classes', a list of {{name, color: [r, g, b], drivable}}; "
-            f"wrong or missing: {error}"
-        ) from error
+        rows = enumerate(document.classes)
+        return LabelSet(document.name, tuple(LabelClass(i, row.name, row.color, row.drivable) for i, row in rows))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=32)
@@ -174,11 +189,14 @@ def load_label_mapping(name_or_path: str | Path) -> LabelMapping:
     path = _labels_file(name_or_path)
     document = _read_yaml(path)
     values = document.get("values")
-    if not isinstance(values, dict) or not all(isinstance(value, int) for value in values):
+    if not isinstance(values, dict) or not all(type(value) is int for value in values):  # a bool is an int
         raise SettingsError(f"{path}: a mapping needs 'values', a table of label value to class name or 'ignore'")
+    target = Path(str(document.get("target", "driving")))
+    if target.suffix in _YAML_SUFFIXES:
+        target = path.parent / target  # a label set's file is named relative to the mapping's own
     mapping = LabelMapping(
         str(document.get("name", path.stem)),
-        load_label_set(str(document.get("target", "driving"))),
+        load_label_set(target),
         {value: str(class_name) for value, class_name in values.items()},
     )
     mapping.table  # noqa: B018  build it now, so that a wrong class name fails here

@@ -1,6 +1,6 @@
 """Settings: a nested mapping (YAML, ROS parameters) into frozen dataclasses, all faults at once.
 
-Supported field types: bool, int, float, str, Path, Size, Enum, Literal, `X | None`, tuple[X, ...],
+Supported field types: bool, int, float (finite), str, Path, Size, Enum, Literal, `X | None`, tuple[X, ...],
 tuple[X, Y, Z], Mapping[str, X], Any and dataclasses. A value outside a field's range is the
 dataclass's own business: its `__post_init__` raises SettingsError.
 """
@@ -8,6 +8,7 @@ dataclass's own business: its `__post_init__` raises SettingsError.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -83,22 +84,28 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     before = len(faults)
-    for key in values:
-        if key not in fields:
-            faults.append(f"{_join(where, str(key))}: unknown; known here: {', '.join(fields)}")
+    faults.extend(
+        f"{_join(where, str(key))}: unknown; known here: {', '.join(fields)}" for key in values if key not in fields
+    )
     arguments: dict[str, Any] = {}
     for name, field in fields.items():
         if name in values:
             arguments[name] = _convert(hints[name], values[name], _join(where, name), faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(f"{_join(where, name)}: missing")
-    if len(faults) > before:
-        return _WRONG
+    wrong = [name for name, value in arguments.items() if value is _WRONG]
+    for name in wrong:
+        del arguments[name]  # its default stands in, so that the other fields are checked, too
+    built: Any = _WRONG
     try:
-        return cls(**arguments)
+        built = cls(**arguments)
     except (SettingsError, InputError) as error:
-        faults.extend(f"{where}: {line}" if where else line for line in str(error).splitlines())
-        return _WRONG
+        lines = (line for line in str(error).splitlines() if not line.startswith(tuple(f"{name}:" for name in wrong)))
+        faults.extend(f"{where}: {line}" if where else line for line in lines)
+    except TypeError:  # a field without a default is missing or wrong, which is in the faults
+        if len(faults) == before:
+            raise
+    return built if len(faults) == before else _WRONG
 
 
 def _join(where: str, name: str) -> str:
@@ -110,33 +117,43 @@ def _convert(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        options = [a for a in arguments if a is not type(None)]
-        if len(options) == 1:
-            return _convert(options[0], value, where, faults)
-        for option in options:
-            attempt: list[str] = []
-            converted = _convert(option, value, where, attempt)
-            if not attempt:
-                return converted
-        faults.append(f"{where}: {value!r} is not accepted; accepted: {' or '.join(map(_type_name, options))}")
-        return _WRONG
+        return _convert_union(arguments, value, where, faults)
     if origin is Literal:
-        if value in arguments:
-            return value
-        faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(map(repr, arguments))}")
-        return _WRONG
+        return _convert_choice({choice: choice for choice in arguments}, value, where, faults)
     if origin is tuple:
         return _convert_tuple(arguments, value, where, faults)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            faults.append(f"{where}: a table is expected, got {value!r}")
-            return _WRONG
-        return {str(k): _convert(arguments[1], v, _join(where, str(k)), faults) for k, v in value.items()}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _convert_table(arguments[1], value, where, faults)
     if dataclasses.is_dataclass(hint) and hint is not Size:
         return _build(hint, value, where, faults)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _convert_choice({member.value: member for member in hint}, value, where, faults)
     return _convert_scalar(hint, value, where, faults)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    options = [a for a in arguments if a is not type(None)]
+    if len(options) == 1:
+        return _convert(options[0], value, where, faults)
+    for option in options:
+        attempt: list[str] = []
+        converted = _convert(option, value, where, attempt)
+        if not attempt:
+            return converted
+    faults.append(f"{where}: {value!r} is not accepted; accepted: {' or '.join(map(_type_name, options))}")
+    return _WRONG
+
+
+def _convert_choice(choices: Mapping[Any, Any], value: Any, where: str, faults: list[str]) -> Any:
+    for accepted, meant in choices.items():
+        if type(value) is type(accepted) and value == accepted:  # 1 and True are equal to Python
+            return meant
+    if isinstance(value, Enum) and value in choices.values():
+        return value
+    faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(map(repr, choices))}")
+    return _WRONG
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> Any:
@@ -148,30 +165,49 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, faults: l
     if len(value) != len(arguments):
         faults.append(f"{where}: {len(arguments)} values are expected, got {len(value)}: {value!r}")
         return _WRONG
-    return tuple(_convert(a, v, f"{where}[{i}]", faults) for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+    items = [_convert(a, v, f"{where}[{i}]", faults) for i, (a, v) in enumerate(zip(arguments, value, strict=True))]
+    return _WRONG if _WRONG in items else tuple(items)
+
+
+def _convert_table(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, Mapping):
+        faults.append(f"{where}: a table is expected, got {value!r}")
+        return _WRONG
+    items = {str(k): _convert(hint, v, _join(where, str(k)), faults) for k, v in value.items()}
+    return _WRONG if _WRONG in items.values() else items
 
 
 def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if value in [member.value for member in hint]:
-            return hint(value)
-        faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(str(m.value) for m in hint)}")
-        return _WRONG
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is Path and isinstance(value, (str, Path)):
+        if math.isfinite(value):
+            return float(value)
+    elif hint is Path and isinstance(value, (str, Path)):
         return Path(value).expanduser()
-    if hint is Size and isinstance(value, (str, Size)):
+    elif hint is Size and isinstance(value, (str, Size)):
         try:
             return value if isinstance(value, Size) else Size.parse(value)
         except InputError as error:
             faults.append(f"{where}: {error}")
             return _WRONG
     # bool is an int to Python, but not to a person who writes settings
-    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    faults.append(f"{where}: {value!r} is not accepted; a value of type {_type_name(hint)} is expected")
+    faults.append(f"{where}: {value!r} is not accepted; a value of type {_type_name(hint)} is expected{_hint(value)}")
     return _WRONG
+
+
+def _hint(value: Any) -> str:
+    """YAML 1.1 takes 1e-3 for a text: its numbers have a point, and a sign in the exponent."""
+    mantissa, exponential, exponent = str(value).lower().partition("e")
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return ""
+    if not (isinstance(value, str) and exponential):
+        return ""
+    point = "" if "." in mantissa else ".0"
+    sign = "" if exponent[0] in "+-" else "+"
+    return f"; YAML reads {value} as text, write {mantissa}{point}e{sign}{exponent}"
 
 
 def _type_name(hint: Any) -> str:

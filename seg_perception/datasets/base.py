@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import DatasetError
+from seg_perception.core.encoded import decode_labels, decode_rgb
+from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.label_set import LabelMapping, LabelSet
 from seg_perception.core.types import LabelImage, RgbImage, Size
 
@@ -94,38 +95,33 @@ class PairedFiles:
 
 
 def read_rgb(path: Path) -> RgbImage:
-    """Read an image file as uint8 [H, W, 3] RGB.
+    """Read a JPEG or PNG file as uint8 [H, W, 3] RGB; EXIF rotation is not applied, as labels have none.
 
     Raises:
         FileNotFoundError: no such file.
-        DatasetError: not a readable image.
+        DatasetError: not an image that is read, or a truncated one.
     """
-    image = _decode(path, cv2.IMREAD_COLOR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+    return _decoded(path, decode_rgb)
 
 
 def read_ids(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit single-channel label file as uint8 [H, W].
+    """Read an 8-bit grey PNG of label values as uint8 [H, W].
+
+    Palette and colour PNGs are refused, and so are those of fewer bits: OpenCV would turn their
+    values into other ones without a word.
 
     Raises:
         FileNotFoundError: no such file.
-        DatasetError: not a readable image, or not 8-bit with one channel.
+        DatasetError: not an 8-bit grey PNG, or a truncated one.
     """
-    ids = _decode(path, cv2.IMREAD_UNCHANGED)
-    if ids.ndim != 2 or ids.dtype != np.uint8:
-        raise DatasetError(
-            f"{path}: a label image must be 8-bit with one channel of ids, got {ids.dtype} {list(ids.shape)}; "
-            "colour-coded labels must be converted first"
-        )
-    return ids
+    return _decoded(path, decode_labels)
 
 
-def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(content, flags) if content.size else None
-    if image is None:
-        raise DatasetError(f"{path}: not a readable image")
-    return image  # type: ignore[return-value]
+def _decoded(path: Path, decode: Callable[[Any, str], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    try:
+        return decode(path.read_bytes(), str(path))
+    except InputError as error:
+        raise DatasetError(str(error)) from error
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -6,6 +6,7 @@ out: images/NAME.jpg with labels/NAME.png.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from seg_perception.core.errors import DatasetError
@@ -13,7 +14,7 @@ from seg_perception.core.label_set import LabelMapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import FilePair, PairedFiles, files_in
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def folder_pairs(
@@ -27,7 +28,7 @@ def folder_pairs(
     """Pair images/NAME.* with labels/NAME.png.
 
     Args:
-        images: folder of images.
+        images: folder of JPEG and PNG images.
         labels: folder of 8-bit PNG label images.
         mapping: from the label files' values to class ids.
         name: for reports; the images folder's name by default.
@@ -35,9 +36,12 @@ def folder_pairs(
         keep: which of the sorted names to keep, for a held-out block.
 
     Raises:
-        DatasetError: a folder is missing or empty, or an image has no label file.
+        DatasetError: a folder is missing or empty, an image has no label file, or two images share one.
     """
     pairs = [FilePair(p.stem, p, labels / f"{p.stem}.png") for p in files_in(images, _IMAGE_SUFFIXES)]
+    twice = [after for before, after in itertools.pairwise(pairs) if before.name == after.name]
+    if twice:
+        raise DatasetError(f"{twice[0].image}: another image of that name differs only in its suffix; keep one of them")
     missing = [pair.name for pair in pairs if not pair.labels.is_file()]
     if missing:
         raise DatasetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from dataclasses import dataclass
 from functools import cache
@@ -13,9 +14,9 @@ import seg_perception.datasets
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
+from seg_perception.datasets import scenes
 from seg_perception.datasets.base import Dataset, Sample
 from seg_perception.datasets.folder_pairs import folder_pairs
-from seg_perception.datasets.scenes import ScenesDataset
 
 FOLDER, SCENES = "folder", "scenes"
 
@@ -50,12 +51,14 @@ class DatasetSettings:
             faults.append(f"kind: no dataset {self.kind!r}; known: {', '.join(dataset_kinds())}")
         elif self.kind == FOLDER and self.mapping is None:
             faults.append("mapping: a folder dataset needs one (a shipped name or a YAML file)")
-        elif self.kind not in (FOLDER, SCENES) and self.split not in _modules()[self.kind].SPLITS:
-            faults.append(f"split: {self.kind} has no {self.split!r}; known: {', '.join(_modules()[self.kind].SPLITS)}")
-        if self.weight <= 0:
+        elif self.kind != FOLDER and self.split not in _splits(self.kind):
+            faults.append(f"split: {self.kind} has no {self.split!r}; known: {', '.join(_splits(self.kind))}")
+        if not self.weight > 0:
             faults.append(f"weight: {self.weight} must be above 0")
         if self.every < 1:
             faults.append(f"every: {self.every} must be at least 1")
+        if self.count < 1:
+            faults.append(f"count: {self.count} must be at least 1")
         if faults:
             raise SettingsError("\n".join(faults))
 
@@ -74,6 +77,10 @@ def dataset_kinds() -> tuple[str, ...]:
     return (*_modules(), FOLDER, SCENES)
 
 
+def _splits(kind: str) -> tuple[str, ...]:
+    return scenes.SPLITS if kind == SCENES else tuple(_modules()[kind].SPLITS)
+
+
 class _Thinned:
     """One sample of every `step`."""
 
@@ -84,7 +91,7 @@ class _Thinned:
         self._step = step
 
     def __len__(self) -> int:
-        return -(-len(self._dataset) // self._step)
+        return math.ceil(len(self._dataset) / self._step)
 
     def load(self, index: int) -> Sample:
         return self._dataset.load(index * self._step)
@@ -100,7 +107,7 @@ def open_dataset(settings: DatasetSettings, data_root: Path = Path()) -> Dataset
     root = data_root / settings.root
     dataset: Dataset
     if settings.kind == SCENES:
-        dataset = ScenesDataset(settings.split, settings.count, settings.size or Size(480, 352))
+        dataset = scenes.ScenesDataset(settings.split, settings.count, settings.size or Size(480, 352))
     elif settings.kind == FOLDER:
         assert settings.mapping is not None
         mapping = load_label_mapping(settings.mapping)
