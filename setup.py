@@ -44,8 +44,6 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Semantic segmentation for driving: camera images in, labels and a drivable mask out",
-    long_description=open("README.md", encoding="utf-8").read(),  # noqa: SIM115, PTH123 - read once, at build time
-    long_description_content_type="text/markdown",
     author="seg_perception maintainers",
     author_email="seg-perception@example.org",
     maintainer="seg_perception maintainers",
