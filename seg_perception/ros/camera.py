@@ -1,0 +1,363 @@
+"""One camera of the node: its subscription, publishers, books and drivable mask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64
+
+from seg_perception.core.drivable import DrivableMasker, drivable_share
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.types import RgbImage, Segmentation
+from seg_perception.core.visual import colorize, overlay
+from seg_perception.ros import qos
+from seg_perception.ros.accounting import FrameAccount
+from seg_perception.ros.camera_info import CameraInfoMatcher
+from seg_perception.ros.gaps import LARGE_IMAGES_HINT, LARGE_MESSAGE_BYTES, GapWatch
+from seg_perception.ros.image_codec import decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.settings import CameraSettings, NodeSettings
+from seg_perception.ros.throttle import Throttle
+
+try:  # Humble has the same class under its older name
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+IMAGE_OUTPUTS = ("drivable", "labels", "confidence", "color", "overlay")
+_HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
+
+
+@dataclass(frozen=True, slots=True)
+class CameraFrame:
+    """A message on its way through the node."""
+
+    message: Image | CompressedImage
+    stamp_ns: int
+    received_at: float  # monotonic seconds
+    transport_s: float | None  # from the publisher's middleware to the callback; None: not told
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The last message that could not be used."""
+
+    reason: str
+    at: float  # monotonic seconds
+
+
+class Camera:
+    """Subscribes to one camera and publishes its outputs.
+
+    The subscription's callbacks run on the executor's thread and only fill the mailbox; `decode`
+    and `publish` run on the inference thread.
+
+    Args:
+        name: '' for the one camera without a name.
+        deliver: takes each received frame.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        name: str,
+        settings: NodeSettings,
+        label_set: LabelSet,
+        account: FrameAccount,
+        deliver: Callable[[CameraFrame], None],
+    ) -> None:
+        self.name = name
+        self.account = account
+        self.latency = LatencyWindow()
+        self.rate_in, self.rate_out = RateMeter(), RateMeter()
+        self.gaps = GapWatch()
+        self.drivable_share: float | None = None
+        self.last_rejection: Rejection | None = None
+        self.time_jumps = 0
+        self.last_received_at: float | None = None
+        self._node = node
+        self._label_set = label_set
+        self._deliver = deliver
+        self._settings = settings
+        self._infos = CameraInfoMatcher()
+        self._masker = DrivableMasker(self._own.drivable, label_set)
+        self._reset_requested = False
+        self._last_stamp_ns: int | None = None
+        self._rejections_log, self._silence_log, self._qos_log = Throttle(5.0), Throttle(10.0), Throttle(5.0)
+        self._jump_log = Throttle(5.0)
+        self._gap_hint_given = False
+        self._subscriptions: list[Subscription] = []
+        self._silent_since = time.monotonic()
+        self._input_qos = qos.profile(settings.qos.input.reliability, settings.qos.input.depth)
+        self._publishers = self._create_publishers()
+
+    @property
+    def _own(self) -> CameraSettings:
+        return self._settings.camera_settings[self.name]
+
+    # --- set up and tear down, executor thread -------------------------------------------------
+
+    def topic(self, name: str) -> str:
+        """An output topic of this camera, relative to the node."""
+        return f"~/{self.name}/{name}" if self.name else f"~/{name}"
+
+    @property
+    def image_topic(self) -> str:
+        """The resolved topic of the raw image."""
+        return self._resolve(f"{self.name}/image" if self.name else "image")
+
+    def _resolve(self, topic: str) -> str:
+        return str(self._node.resolve_topic_name(topic))
+
+    @property
+    def input_topic(self) -> str:
+        """The resolved topic the frames come from (compressed: below the image's, as image_transport does)."""
+        return self.image_topic if self._own.input == "raw" else self._resolve(f"{self.image_topic}/compressed")
+
+    @property
+    def input_type(self) -> str:
+        return "sensor_msgs/msg/Image" if self._own.input == "raw" else "sensor_msgs/msg/CompressedImage"
+
+    def _create_publishers(self) -> dict[str, Any]:
+        publishers = {name: self._create_publisher(Image, name) for name in IMAGE_OUTPUTS}
+        publishers["labels/compressed"] = self._create_publisher(CompressedImage, "labels/compressed")
+        publishers["camera_info"] = self._create_publisher(CameraInfo, "camera_info")
+        publishers["drivable_share"] = self._create_publisher(Float64, "drivable_share")
+        publishers["latency_ms"] = self._create_publisher(Float64, "latency_ms")
+        return publishers
+
+    def _create_publisher(self, message_type: Any, name: str) -> Any:
+        settings = self._settings.qos.output
+        offered = qos.profile(settings.reliability, settings.depth)
+        topic = self.topic(name)
+
+        def incompatible(_event: object) -> None:
+            if self._qos_log.due():
+                full = self._resolve(topic)
+                self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered))
+
+        return self._node.create_lifecycle_publisher(
+            message_type,
+            topic,
+            offered,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def subscribe(self) -> None:
+        """Start to receive."""
+        message_type = Image if self._own.input == "raw" else CompressedImage
+        on_frame: Callable[..., None] = self._on_frame_with_info if _HAS_MESSAGE_INFO else self._on_frame
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_publisher)
+        self._subscriptions = [
+            self._node.create_subscription(
+                message_type,
+                self.input_topic,
+                on_frame,
+                self._input_qos,
+                event_callbacks=events,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            self._node.create_subscription(
+                CameraInfo,
+                f"{self.image_topic.rpartition('/')[0]}/camera_info",
+                self._on_camera_info,
+                qos.profile("best_effort", 5),
+            ),
+        ]
+        self._silent_since = time.monotonic()
+        self.last_received_at = None
+        self.rate_in.clear()
+        self.rate_out.clear()
+        self.latency.clear()
+        self.forget_the_past()
+        self._node.get_logger().info(
+            f"{self.label}: waiting for {self.input_type} on {self.input_topic} ({qos.describe(self._input_qos)})"
+        )
+
+    def unsubscribe(self) -> None:
+        """Stop to receive."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def destroy(self) -> None:
+        """Give back every publisher."""
+        self.unsubscribe()
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = {}
+
+    @property
+    def label(self) -> str:
+        """For logs and diagnostics."""
+        return f"camera {self.name}" if self.name else "camera"
+
+    def prepare_update(self, settings: NodeSettings) -> Callable[[], None]:
+        """Check changed settings; calling the answer makes them count from the next frame.
+
+        Raises:
+            SettingsError, OSError: the drivable mask cannot be made from them.
+        """
+        own = settings.camera_settings[self.name].drivable
+        masker = self._masker if own == self._own.drivable else DrivableMasker(own, self._label_set)
+
+        def commit() -> None:
+            self._settings, self._masker = settings, masker
+
+        return commit
+
+    # --- receiving, executor thread ------------------------------------------------------------
+
+    def _on_frame_with_info(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
+        sent_ns = info.get("source_timestamp") or 0
+        transport = (time.time_ns() - sent_ns) * 1e-9 if sent_ns else None
+        sequence = info.get("publication_sequence_number")
+        alone = self._subscriptions and self._subscriptions[0].get_publisher_count() == 1
+        self._receive(message, transport, sequence if alone else None)
+
+    def _on_frame(self, message: Image | CompressedImage) -> None:
+        self._receive(message, None, None)
+
+    def _receive(self, message: Image | CompressedImage, transport_s: float | None, sequence: int | None) -> None:
+        now = time.monotonic()
+        self.last_received_at = now
+        self.rate_in.tick(now)
+        stamp_ns = nanoseconds(message.header.stamp)
+        self._deliver(CameraFrame(message, stamp_ns, now, transport_s))
+        self.gaps.note(sequence, stamp_ns)
+        if not self._gap_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.gaps.worth_a_hint():
+            self._gap_hint_given = True
+            lost, total = self.gaps.recent()
+            self._node.get_logger().warning(
+                f"{self.label}: "
+                + LARGE_IMAGES_HINT.format(
+                    lost=lost, total=total, topic=self.input_topic, size_kb=len(message.data) // 1024
+                )
+            )
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        if (late := self._infos.add(nanoseconds(info.header.stamp), info)) is not None:
+            self._publishers["camera_info"].publish(late)
+
+    def _on_incompatible_publisher(self, _event: object) -> None:
+        if self._qos_log.due():
+            self._node.get_logger().warning(
+                qos.explain_incompatible_publishers(self._node, self.input_topic, self._effective_input_qos)
+            )
+
+    @property
+    def _effective_input_qos(self) -> QoSProfile:
+        """With the overrides of qos_overrides.* applied."""
+        return self._subscriptions[0].qos_profile if self._subscriptions else self._input_qos
+
+    def seconds_without_frame(self, now: float) -> float:
+        """Since the last frame, or since the subscription began."""
+        return now - (self._silent_since if self.last_received_at is None else self.last_received_at)
+
+    def explain_silence(self, now: float) -> str | None:
+        """Why no frame comes, once the timeout has passed; also logged, at most every ten seconds."""
+        silent = self.seconds_without_frame(now)
+        if not self._subscriptions or silent < self._settings.diagnostics.frame_timeout_s:
+            self._silence_log.rearm()
+            return None
+        publishers = self._node.get_publishers_info_by_topic(self.input_topic)
+        why = qos.explain_silence(publishers, self.input_topic, self.input_type, self._effective_input_qos)
+        if self._silence_log.due():
+            kind = "no frame yet" if self.last_received_at is None else "no frame any more"
+            self._node.get_logger().warning(f"{self.label}: {kind}, for {silent:.1f} s: {why}")
+        return why
+
+    # --- working, inference thread -------------------------------------------------------------
+
+    def decode(self, frame: CameraFrame) -> RgbImage:
+        """A frame's pixels, uint8 [H, W, 3] RGB.
+
+        Raises:
+            InputError: the message cannot be used; says what came and what is accepted.
+        """
+        if isinstance(frame.message, CompressedImage):
+            return decode_compressed(frame.message)
+        return decode_image(frame.message)
+
+    def reject(self, reason: str) -> None:
+        """Count a message that cannot be used, and say so without flooding the log."""
+        self.account.reject()
+        self.last_rejection = Rejection(reason, time.monotonic())
+        if self._rejections_log.due():
+            rejected = self.account.counts().rejected
+            self._node.get_logger().warning(f"{self.label}: message rejected ({rejected} so far): {reason}")
+
+    def forget_the_past(self) -> None:
+        """Before the next frame, forget what earlier frames said (time jumped, or the node was off)."""
+        self._reset_requested = True
+
+    def publish(self, frame: CameraFrame, image: RgbImage, segmentation: Segmentation) -> dict[Stage, float]:
+        """Mask and publish; every output carries the frame's own header.
+
+        An output that nobody subscribes to is neither computed nor sent; the drivable mask is
+        computed for every frame, since its share is published and its filter has a memory.
+
+        Returns:
+            the seconds that masking (part of FINISH) and publishing took.
+        """
+        began = time.monotonic()
+        self._follow_time(frame)
+        mask = self._masker.mask(segmentation, frame.stamp_ns)
+        self.drivable_share = drivable_share(mask)
+        masked = time.monotonic()
+        header = frame.message.header
+        makers: dict[str, Callable[[], Any]] = {
+            "drivable": lambda: mask,
+            "labels": lambda: segmentation.labels,
+            "confidence": lambda: segmentation.confidence,
+            "color": lambda: colorize(segmentation.labels, self._label_set),
+            "overlay": lambda: overlay(image, segmentation.labels, self._label_set, self._settings.overlay.opacity),
+        }
+        for name, make in makers.items():
+            if self._publishers[name].get_subscription_count() > 0:
+                self._publishers[name].publish(encode_image(make(), header))
+        if self._publishers["labels/compressed"].get_subscription_count() > 0:
+            self._publishers["labels/compressed"].publish(encode_png(segmentation.labels, header))
+        if (info := self._infos.match(frame.stamp_ns)) is not None:
+            self._publishers["camera_info"].publish(info)
+        done = time.monotonic()
+        self._publishers["drivable_share"].publish(Float64(data=self.drivable_share))
+        self._publishers["latency_ms"].publish(Float64(data=(done - frame.received_at) * 1e3))
+        self.rate_out.tick(done)
+        return {Stage.FINISH: masked - began, Stage.PUBLISH: done - masked}
+
+    def note_latency(self, frame: CameraFrame, times: dict[Stage, float]) -> None:
+        """Book a published frame's times."""
+        if frame.transport_s is not None:
+            times[Stage.RECEIVE] = frame.transport_s
+        times[Stage.STAMP_TO_OUTPUT] = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9
+        self.latency.add(times)
+
+    def _follow_time(self, frame: CameraFrame) -> None:
+        backwards = self._last_stamp_ns is not None and frame.stamp_ns < self._last_stamp_ns
+        if backwards and not self._reset_requested:
+            self.time_jumps += 1
+            if self._jump_log.due():
+                back = (self._last_stamp_ns or 0) - frame.stamp_ns
+                self._node.get_logger().warning(
+                    f"{self.label}: stamps went back by {back * 1e-9:.3f} s (a looping bag?); the mask forgets the past"
+                )
+        if backwards or self._reset_requested:
+            self._reset_requested = False
+            self._masker.reset()
+        self._last_stamp_ns = frame.stamp_ns
+
+
+def nanoseconds(stamp: Time) -> int:
+    """A message's stamp as one number."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -1,0 +1,202 @@
+"""What the node says about itself on /diagnostics: reports in, standard messages out.
+
+Every number is a plain number with its unit in the key, so that PlotJuggler plots each of them.
+Levels and their thresholds are listed in docs/node.md.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from seg_perception.ros.accounting import FrameCounts
+from seg_perception.ros.inference import EngineState, EngineStatus
+from seg_perception.ros.latency import Percentiles, Stage
+from seg_perception.ros.settings import DiagnosticsSettings
+
+
+class Level(Enum):
+    """DiagnosticStatus levels, mildest first."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A level and its reason."""
+
+    level: Level
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CameraReport:
+    """One camera at one instant; the ..._since_last fields count since the previous report."""
+
+    label: str
+    active: bool
+    counts: FrameCounts
+    rate_in_hz: float | None
+    rate_out_hz: float | None
+    silent_s: float
+    ever_received: bool
+    silence_reason: str | None
+    latency: Mapping[Stage, Percentiles]
+    drivable_share: float | None
+    last_rejection: str | None
+    last_rejection_age_s: float | None
+    rejected_since_last: int
+    time_jumps: int
+    time_jumps_since_last: int
+    lost_before_node: int
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """The node at one instant."""
+
+    name: str
+    state: str  # lifecycle state
+    failure: str | None  # why the last transition failed, or the node was deactivated
+    engine: EngineStatus
+    opening_s: float | None  # how long the engine has been opening
+    clock_jumps: int
+    cameras: Sequence[CameraReport]
+
+
+def judge_camera(report: CameraReport, thresholds: DiagnosticsSettings) -> Verdict:
+    """The worst thing that is true of a camera."""
+    if not report.active:
+        return Verdict(Level.OK, "inactive")
+    if report.counts.unaccounted:
+        return Verdict(Level.ERROR, f"{report.counts.unaccounted} frames are unaccounted for: a defect of this node")
+    if report.silent_s >= thresholds.frame_timeout_s:
+        kind = "overdue: no frame any more" if report.ever_received else "never received a frame"
+        why = f": {report.silence_reason}" if report.silence_reason else ""
+        return Verdict(Level.STALE, f"{kind}, for {report.silent_s:.1f} s{why}")
+    rate = report.rate_out_hz if report.counts.published or report.rate_in_hz is None else report.rate_out_hz or 0.0
+    if rate is not None and rate < thresholds.error_rate_hz:
+        reason = f"; last rejection: {report.last_rejection}" if report.rejected_since_last else ""
+        return Verdict(Level.ERROR, f"{rate:.2f} frames/s published, below {thresholds.error_rate_hz:g}{reason}")
+    if report.rejected_since_last:
+        return Verdict(Level.WARN, f"{report.rejected_since_last} messages rejected: {report.last_rejection}")
+    if report.time_jumps_since_last:
+        return Verdict(Level.WARN, "stamps went back in time; the mask's memory was reset")
+    if rate is not None and rate < thresholds.warn_rate_hz:
+        return Verdict(Level.WARN, f"{rate:.2f} frames/s published, below {thresholds.warn_rate_hz:g}")
+    node = report.latency.get(Stage.NODE)
+    if node is not None and node.p95 > thresholds.warn_latency_ms:
+        return Verdict(
+            Level.WARN, f"delayed: {node.p95:.0f} ms in the node (p95), above {thresholds.warn_latency_ms:g}"
+        )
+    return Verdict(Level.OK, "publishing" if rate is None else f"publishing at {rate:.1f} frames/s")
+
+
+def judge_node(report: NodeReport, thresholds: DiagnosticsSettings) -> Verdict:
+    """The worst thing that is true of the engine and the node's state."""
+    engine = report.engine
+    if report.opening_s is not None:
+        return Verdict(Level.WARN, f"opening the engine, for {report.opening_s:.0f} s")
+    if report.failure:
+        return Verdict(Level.ERROR, f"{report.state}: {report.failure}")
+    if engine.state in (EngineState.FAILED, EngineState.REBUILDING):
+        return Verdict(Level.ERROR, f"engine {engine.state.value}: {engine.failure}")
+    if engine.busy_s > thresholds.engine_timeout_s:
+        return Verdict(Level.ERROR, f"one inference has been running for {engine.busy_s:.1f} s")
+    if engine.failure:
+        return Verdict(Level.WARN, f"{report.state}; the engine failed and was rebuilt: {engine.failure}")
+    return Verdict(Level.OK, report.state)
+
+
+def node_status(report: NodeReport, thresholds: DiagnosticsSettings) -> DiagnosticStatus:
+    """The status "<node>: engine"."""
+    engine = report.engine
+    values: dict[str, object] = {
+        "lifecycle_state": report.state,
+        "engine_state": engine.state.value,
+        "engine": engine.info or "none",
+        "model": engine.card.id if engine.card else "none",
+        "engine_failure": engine.failure or "none",
+        "engine_rebuilds": engine.rebuilds,
+        "inference_running_s": engine.busy_s,
+        "clock_jumps": report.clock_jumps,
+        "process_memory_mb": resident_mb(),
+        "process_cpu_s": _cpu_seconds(),
+    }
+    model = engine.card.id if engine.card else ""
+    return _status(f"{report.name}: engine", judge_node(report, thresholds), model, values)
+
+
+def camera_status(name: str, report: CameraReport, thresholds: DiagnosticsSettings) -> DiagnosticStatus:
+    """The status "<node>: camera <name>"."""
+    counts = report.counts
+    values: dict[str, object] = {
+        "topic": report.topic,
+        "received": counts.received,
+        "published": counts.published,
+        "superseded": counts.superseded,
+        "rejected": counts.rejected,
+        "failed": counts.failed,
+        "in_flight": counts.in_flight,
+        "unaccounted": counts.unaccounted,
+        "lost_before_node": report.lost_before_node,
+        "rate_in_hz": report.rate_in_hz,
+        "rate_out_hz": report.rate_out_hz,
+        "last_frame_age_s": report.silent_s if report.ever_received else None,
+        "drivable_share": report.drivable_share,
+        "time_jumps": report.time_jumps,
+        "last_rejection": report.last_rejection or "none",
+        "last_rejection_age_s": report.last_rejection_age_s,
+    }
+    for stage in Stage:
+        percentiles = report.latency.get(stage)
+        for name_of, value in (("p50", "p50"), ("p95", "p95"), ("p99", "p99")):
+            values[f"latency_{stage.value}_{name_of}_ms"] = getattr(percentiles, value) if percentiles else None
+    return _status(f"{name}: {report.label}", judge_camera(report, thresholds), report.label, values)
+
+
+def diagnostic_array(stamp: Time, report: NodeReport, thresholds: DiagnosticsSettings) -> DiagnosticArray:
+    """The whole message: one status of the engine, one of each camera."""
+    message = DiagnosticArray()
+    message.header.stamp = stamp
+    message.status = [
+        node_status(report, thresholds),
+        *(camera_status(report.name, camera, thresholds) for camera in report.cameras),
+    ]
+    return message
+
+
+def resident_mb() -> float:
+    """Memory of this process in use now, megabytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _status(name: str, verdict: Verdict, hardware: str, values: Mapping[str, object]) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=bytes([verdict.level.value]),
+        name=name,
+        message=verdict.message,
+        hardware_id=hardware,
+        # what is not known has no key: a zero would look like a measurement
+        values=[KeyValue(key=key, value=_text(value)) for key, value in values.items() if value is not None],
+    )
+
+
+def _text(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,70 @@
+"""Notices frames that were lost before they reached the node."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+LARGE_MESSAGE_BYTES = 512 * 1024
+"""Fast DDS's default shared-memory segment: a message near or above it is lost easily."""
+
+LARGE_IMAGES_HINT = (
+    "{lost} of the last {total} frames on {topic} ({size_kb} KB each) were lost before this node. With Fast DDS, "
+    "large best-effort images overflow its default shared-memory segment of 512 KB: start publisher and node with "
+    "FASTRTPS_DEFAULT_PROFILES_FILE=<share of seg_perception>/config/fastdds_large_images.xml, "
+    "or set qos.input.reliability to reliable"
+)
+
+
+class GapWatch:
+    """Counts lost frames of one camera, by the middleware's sequence numbers or else by stamps.
+
+    Args:
+        window: frames looked back.
+        share: of lost frames in a full window from which the loss deserves a word.
+    """
+
+    def __init__(self, window: int = 30, share: float = 0.1) -> None:
+        self._share = share
+        self._lost_before: deque[int] = deque(maxlen=window)
+        self._intervals: deque[int] = deque(maxlen=window)
+        self._sequence: int | None = None
+        self._stamp: int | None = None
+        self.lost = 0
+
+    def note(self, sequence: int | None, stamp_ns: int) -> None:
+        """A frame came.
+
+        Args:
+            sequence: the publisher's sequence number; None where the middleware does not tell, or
+                where several publishers share the topic, so that their numbers mix.
+            stamp_ns: the frame's header stamp; used only without a sequence number.
+        """
+        lost = self._by_sequence(sequence) if sequence is not None else self._by_stamp(stamp_ns)
+        self._sequence, self._stamp = sequence, stamp_ns
+        self._lost_before.append(lost)
+        self.lost += lost
+
+    def worth_a_hint(self) -> bool:
+        """Whether so many of the last frames were lost that the user should know."""
+        lost, kept = sum(self._lost_before), len(self._lost_before)
+        return kept == self._lost_before.maxlen and lost >= self._share * (lost + kept)
+
+    def recent(self) -> tuple[int, int]:
+        """Lost frames, and all frames sent, over the window."""
+        lost = sum(self._lost_before)
+        return lost, lost + len(self._lost_before)
+
+    def _by_sequence(self, sequence: int) -> int:
+        if self._sequence is None or sequence <= self._sequence:  # first, or the publisher restarted
+            return 0
+        return sequence - self._sequence - 1
+
+    def _by_stamp(self, stamp_ns: int) -> int:
+        interval = 0 if self._stamp is None else stamp_ns - self._stamp
+        if interval <= 0:
+            return 0
+        self._intervals.append(interval)
+        typical = statistics.median_low(self._intervals)
+        # a pause of seconds is a stopped camera, not lost frames
+        return 0 if interval > 20 * typical else max(0, round(interval / typical) - 1)

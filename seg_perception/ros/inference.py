@@ -1,0 +1,332 @@
+"""The inference thread: takes the fresh frames of all cameras, runs them as a batch, publishes.
+
+It alone opens, uses and closes the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.types import RgbImage, Segmentation, Size
+from seg_perception.engines.base import Engine, EngineInfo
+from seg_perception.engines.opening import open_engine
+from seg_perception.ros.camera import Camera, CameraFrame
+from seg_perception.ros.latency import Stage
+from seg_perception.ros.mailbox import Mailboxes
+from seg_perception.ros.settings import NodeSettings
+from seg_perception.segmenter import PreparedImage, Segmenter
+
+OpenEngine = Callable[[NodeSettings], Engine]
+
+
+def open_configured_engine(settings: NodeSettings) -> Engine:
+    """The one place where the node's parameters meet `open_engine`."""
+    return open_engine(settings.model or DEFAULT_MODEL, settings.engine, settings.threads)
+
+
+class Log(Protocol):
+    """The part of a ROS logger that is used here."""
+
+    def info(self, message: str) -> object: ...
+    def error(self, message: str) -> object: ...
+
+
+class EngineState(Enum):
+    """For diagnostics."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    READY = "ready"
+    REBUILDING = "rebuilding after a failure"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What diagnostics say of the engine."""
+
+    state: EngineState = EngineState.CLOSED
+    info: EngineInfo | None = None
+    card: ModelCard | None = None
+    failure: str = ""  # the last one's reason, also after a rebuild
+    rebuilds: int = 0
+    busy_s: float = 0.0  # how long the present inference has been running
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A frame that was decoded and resized."""
+
+    camera: Camera
+    frame: CameraFrame
+    image: RgbImage
+    prepared: PreparedImage
+
+
+class InferenceThread:
+    """Owns the engine and the thread that uses it.
+
+    Args:
+        settings: which engine, at which size.
+        mailboxes: where the frames come from.
+        open_configured: opens the engine; called on the inference thread.
+        on_failure: called on the inference thread when the engine failed and rebuilding it did not help.
+    """
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        mailboxes: Mailboxes[CameraFrame],
+        log: Log,
+        on_failure: Callable[[str], None],
+        open_configured: OpenEngine = open_configured_engine,
+    ) -> None:
+        self._settings = settings
+        self._mailboxes = mailboxes
+        self._log = log
+        self._on_failure = on_failure
+        self._open_configured = open_configured
+        self._cameras: Mapping[str, Camera] = {}
+        self._engine: Engine | None = None
+        self._segmenter: Segmenter | None = None
+        self._state = EngineState.CLOSED
+        self._failure = ""
+        self._rebuilds = 0
+        self._rebuild_allowed = True
+        self._busy_since: float | None = None
+        self._gate = threading.Lock()  # held while one frame is published
+        self._publishing_allowed = False
+        self._activation = 0  # which activation may publish; a batch taken in an earlier one may not
+        self._activation_of_batch = 0
+        self._stop = threading.Event()
+        self._opened: Future[ModelCard] | None = None
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+
+    # --- executor thread -----------------------------------------------------------------------
+
+    def open(self) -> Future[ModelCard]:
+        """Open the engine, or open it again, on the inference thread; the answer carries its card.
+
+        The future raises what opening raises: FileNotFoundError, ModelError, EngineError.
+        """
+        opened: Future[ModelCard] = Future()
+        self._state = EngineState.OPENING
+        self._opened = opened
+        if self._thread.is_alive():
+            self._mailboxes.nudge()
+        else:
+            self._thread.start()
+        return opened
+
+    def resume(self, cameras: Mapping[str, Camera]) -> None:
+        """Publish from now on; the engine may be rebuilt once until the next `resume`."""
+        self._cameras = cameras
+        self._rebuild_allowed = True
+        self._mailboxes.open()
+        with self._gate:
+            self._activation += 1
+            self._publishing_allowed = True
+
+    def pause(self) -> None:
+        """No output goes out after this returns; frames in flight are counted as failed."""
+        with self._gate:
+            self._publishing_allowed = False
+        self._mailboxes.close()
+
+    def stop(self, timeout: float) -> bool:
+        """Close the engine and end the thread; False when an inference did not come back in time."""
+        self.pause()
+        self._stop.set()
+        self._mailboxes.nudge()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def ready(self) -> bool:
+        return self._state is EngineState.READY
+
+    def status(self) -> EngineStatus:
+        """A snapshot."""
+        engine, busy_since = self._engine, self._busy_since
+        return EngineStatus(
+            self._state,
+            None if engine is None else engine.info,
+            None if engine is None else engine.card,
+            self._failure,
+            self._rebuilds,
+            0.0 if busy_since is None else time.monotonic() - busy_since,
+        )
+
+    # --- inference thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if (opened := self._opened) is not None:
+                self._opened = None
+                self._open_for(opened)
+            frames = self._mailboxes.take_all(timeout=0.5)
+            if frames:
+                self._work_off(frames)
+        self._close_engine()
+        self._state = EngineState.CLOSED
+
+    def _open_for(self, opened: Future[ModelCard]) -> None:
+        try:
+            opened.set_result(self._open_engine())
+        except Exception as error:  # noqa: BLE001  whatever it is, whoever configures must learn it
+            self._state = EngineState.FAILED
+            self._failure = describe_error(error)
+            opened.set_exception(error)
+
+    def _open_engine(self) -> ModelCard:
+        self._close_engine()
+        engine = self._open_configured(self._settings)
+        self._engine = engine
+        try:
+            segmenter = Segmenter(engine, self._settings.network_size)
+            warm_up(segmenter, engine.card.input_size, cameras=len(self._settings.cameras))
+        except BaseException:
+            self._close_engine()
+            raise
+        self._segmenter = segmenter
+        self._state = EngineState.READY
+        return engine.card
+
+    def _close_engine(self) -> None:
+        engine, self._engine, self._segmenter = self._engine, None, None
+        if engine is None:
+            return
+        try:
+            engine.close()
+        except Exception as error:  # noqa: BLE001  a broken engine may not even close; it must not stop the rest
+            self._log.error(f"closing the engine failed: {describe_error(error)}")
+
+    def _work_off(self, frames: Mapping[str, CameraFrame]) -> None:
+        open_books = {name: self._cameras[name] for name in frames}
+        self._busy_since = time.monotonic()
+        self._activation_of_batch = self._activation
+        try:
+            self._process(frames, open_books)
+        except Exception as error:  # noqa: BLE001  one way for every failure: stop, say so, rebuild once
+            for camera in open_books.values():
+                camera.account.fail()
+            self._recover(error)
+        finally:
+            self._busy_since = None
+
+    def _process(self, frames: Mapping[str, CameraFrame], open_books: dict[str, Camera]) -> None:
+        """Frames whose fate is booked leave `open_books`; the rest is the caller's when this raises."""
+        if self._segmenter is None:
+            for name in frames:
+                open_books.pop(name).account.fail()
+            return
+        times: dict[str, dict[Stage, float]] = {}
+        work: dict[str, _Work] = {}
+        for name, frame in frames.items():
+            began = time.monotonic()
+            item = self._prepare(open_books, name, frame)
+            if item is None:
+                continue
+            work[name] = item
+            times[name] = {Stage.WAIT: began - frame.received_at, Stage.PREPARE: time.monotonic() - began}
+        if not work:
+            return
+        began = time.monotonic()
+        answers = self._segmenter.infer([item.prepared for item in work.values()])
+        inferred = time.monotonic() - began
+        for (name, item), raw in zip(work.items(), answers, strict=True):
+            began = time.monotonic()
+            segmentation = self._segmenter.finish(raw)
+            times[name] |= {Stage.INFER: inferred, Stage.FINISH: time.monotonic() - began}
+            self._publish(open_books, name, item, segmentation, times[name])
+
+    def _prepare(self, open_books: dict[str, Camera], name: str, frame: CameraFrame) -> _Work | None:
+        assert self._segmenter is not None
+        camera = open_books[name]
+        try:
+            image = camera.decode(frame)
+            return _Work(camera, frame, image, self._segmenter.prepare(image))
+        except InputError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  a message must never stop the node, whatever is wrong with it
+            reason = f"unexpected {describe_error(error)}"
+        del open_books[name]
+        camera.reject(reason)
+        return None
+
+    def _publish(
+        self,
+        open_books: dict[str, Camera],
+        name: str,
+        item: _Work,
+        segmentation: Segmentation,
+        times: dict[Stage, float],
+    ) -> None:
+        camera, frame = item.camera, item.frame
+        with self._gate:
+            if not self._publishing_allowed or self._activation != self._activation_of_batch:
+                del open_books[name]
+                camera.account.fail()
+                return
+            spent = camera.publish(frame, item.image, segmentation)
+            del open_books[name]
+            camera.account.publish()
+        times[Stage.FINISH] += spent[Stage.FINISH]
+        times[Stage.PUBLISH] = spent[Stage.PUBLISH]
+        times[Stage.NODE] = time.monotonic() - frame.received_at
+        camera.note_latency(frame, times)
+
+    def _recover(self, error: Exception) -> None:
+        """One attempt to rebuild for each activation; after that the node has to go inactive."""
+        self._failure = describe_error(error)
+        self._log.error(f"the engine failed, outputs stop: {self._failure}")
+        with self._gate:
+            if not self._publishing_allowed:
+                self._close_engine()
+                self._state = EngineState.FAILED
+                return
+        if self._rebuild_allowed:
+            self._rebuild_allowed = False
+            self._state = EngineState.REBUILDING
+            try:
+                self._open_engine()
+            except Exception as again:  # noqa: BLE001  opening fails in as many ways as running
+                self._failure = f"{self._failure}; rebuilding it failed too: {describe_error(again)}"
+            else:
+                self._rebuilds += 1
+                self._log.info("the engine was rebuilt, outputs continue; another failure deactivates the node")
+                return
+        self._close_engine()
+        self._state = EngineState.FAILED
+        self._on_failure(self._failure)
+
+
+def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
+    """Run once for one frame and once for all cameras, and check what comes back.
+
+    Raises:
+        EngineError: the engine's answer has the wrong shape.
+    """
+    image = np.zeros((size.height, size.width, 3), np.uint8)
+    for count in sorted({1, cameras}):
+        answers = segmenter.infer([segmenter.prepare(image)] * count)
+        for raw in answers:
+            if segmenter.finish(raw).labels.shape != image.shape[:2]:
+                raise EngineError(f"warm-up: the engine answered a {size} image with labels of another size")
+
+
+def describe_error(error: BaseException) -> str:
+    """Class and text, on one line as far as the text allows."""
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,101 @@
+"""Where the time goes: percentiles over the last frames, and rates over the last seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+
+class Stage(Enum):
+    """The way of a frame through the node, in order; the last three span several stages."""
+
+    RECEIVE = "receive"  # from the publisher's middleware to the subscription's callback
+    WAIT = "wait"  # in the mailbox
+    PREPARE = "prepare"  # decoding the message and resizing
+    INFER = "infer"  # the engine's call (the whole batch's: every frame of it waits that long)
+    FINISH = "finish"  # labels and confidence to camera size, drivable mask
+    PUBLISH = "publish"  # making and handing over the messages
+    NODE = "node"  # from the callback to the last output handed over
+    STAMP_TO_OUTPUT = "stamp_to_output"  # from the header's stamp, by the node's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of one stage, milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class LatencyWindow:
+    """The last frames' stage times; thread-safe and of fixed size."""
+
+    def __init__(self, frames: int = 300) -> None:
+        self._times: dict[Stage, deque[float]] = {stage: deque(maxlen=frames) for stage in Stage}
+        self._lock = threading.Lock()
+
+    def add(self, seconds: Mapping[Stage, float]) -> None:
+        """Add one frame; stages that could not be measured are simply absent."""
+        with self._lock:
+            for stage, value in seconds.items():
+                self._times[stage].append(value)
+
+    def percentiles(self) -> dict[Stage, Percentiles]:
+        """p50, p95, p99 in milliseconds of every stage that was measured."""
+        with self._lock:
+            snapshot = {stage: list(times) for stage, times in self._times.items() if times}
+        return {
+            stage: Percentiles(*(float(p) * 1e3 for p in np.percentile(times, (50, 95, 99))))
+            for stage, times in snapshot.items()
+        }
+
+    def clear(self) -> None:
+        with self._lock:
+            for times in self._times.values():
+                times.clear()
+
+
+class RateMeter:
+    """Events a second over a sliding window; thread-safe and of fixed size.
+
+    Args:
+        window_s: seconds looked back.
+        limit: most events remembered; a faster stream is measured over a shorter time.
+    """
+
+    def __init__(self, window_s: float = 3.0, limit: int = 600) -> None:
+        self._window = window_s
+        self._times: deque[float] = deque(maxlen=limit)
+        self._lock = threading.Lock()
+
+    def tick(self, now: float) -> None:
+        """An event at monotonic time `now`, seconds."""
+        with self._lock:
+            self._times.append(now)
+
+    def rate(self, now: float) -> float | None:
+        """Events a second; None until the first event is half a window old (too early to judge).
+
+        Counts the intervals between events, so three events one second apart are 1 Hz; when events
+        stop, the time since the last one pulls the rate down.
+        """
+        with self._lock:
+            if not self._times or (now - self._times[0] < self._window / 2):
+                return None
+            recent = [t for t in self._times if now - t <= self._window]
+            if len(recent) < 2:
+                return len(recent) / self._window
+            span = recent[-1] - recent[0]
+            silence = now - recent[-1]
+            typical = span / (len(recent) - 1)
+            return (len(recent) - 1) / (span + max(0.0, silence - typical))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._times.clear()

@@ -1,0 +1,99 @@
+"""Quality of service: profiles from settings, and plain words about why two sides do not meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+LATCHED = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""For facts that late joiners need: published once, kept for them."""
+
+
+def profile(reliability: str, depth: int) -> QoSProfile:
+    """A volatile keep-last profile.
+
+    Args:
+        reliability: "reliable" or "best_effort".
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy[reliability.upper()],
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def describe(qos: QoSProfile) -> str:
+    """Reliability and durability in words: "best_effort, volatile"."""
+    return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
+
+
+def incompatibilities(offered: QoSProfile, requested: QoSProfile) -> list[str]:
+    """The rules of DDS that a publisher's offer breaks for a subscription's request; empty: they meet."""
+    faults = []
+    if requested.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
+        faults.append("reliability: offered best_effort, requested reliable")
+    if requested.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+        faults.append("durability: offered volatile, requested transient_local")
+    return faults
+
+
+def full_name(endpoint: TopicEndpointInfo) -> str:
+    """/namespace/node of an endpoint."""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
+def explain_silence(
+    publishers: Sequence[TopicEndpointInfo], topic: str, accepted_type: str, requested: QoSProfile
+) -> str:
+    """Why no frame comes on a topic: who publishes there, with which type and QoS, or nobody."""
+    if not publishers:
+        return f"nobody publishes on {topic}"
+    lines = []
+    for endpoint in publishers:
+        line = f"{full_name(endpoint)} publishes {endpoint.topic_type} ({describe(endpoint.qos_profile)})"
+        if endpoint.topic_type != accepted_type:
+            line += f", but this node takes {accepted_type} there"
+        elif faults := incompatibilities(endpoint.qos_profile, requested):
+            line += f", which does not fit this node's request ({'; '.join(faults)})"
+        lines.append(line)
+    return f"on {topic}: " + "; ".join(lines)
+
+
+def explain_incompatible_publishers(node: Node, topic: str, requested: QoSProfile) -> str:
+    """Names every publisher on a topic whose offer this node's request refuses.
+
+    Discovery may not list the offender yet; then only the request is named.
+    """
+    wrong = [
+        f"{full_name(e)} offers {describe(e.qos_profile)} ({'; '.join(faults)})"
+        for e in node.get_publishers_info_by_topic(topic)
+        if (faults := incompatibilities(e.qos_profile, requested))
+    ]
+    who = "; ".join(wrong) or "a publisher that discovery has not named yet"
+    return (
+        f"incompatible QoS on {topic}: this node requests {describe(requested)}, but {who}. "
+        "No frame will come from there: set qos.input.reliability to best_effort or change the publisher"
+    )
+
+
+def explain_incompatible_subscribers(node: Node, topic: str, offered: QoSProfile) -> str:
+    """Names every subscriber on a topic whose request this node's offer does not meet."""
+    wrong = [
+        f"{full_name(e)} requests {describe(e.qos_profile)} ({'; '.join(faults)})"
+        for e in node.get_subscriptions_info_by_topic(topic)
+        if (faults := incompatibilities(offered, e.qos_profile))
+    ]
+    who = "; ".join(wrong) or "a subscriber that discovery has not named yet"
+    return (
+        f"incompatible QoS on {topic}: this node offers {describe(offered)}, but {who}. "
+        "Nothing will reach it: set qos.output.reliability to reliable or change the subscriber"
+    )

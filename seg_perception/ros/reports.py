@@ -1,0 +1,105 @@
+"""Gathers what diagnostics report: the node's state over time, and each camera at one instant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from rclpy.node import Node
+
+from seg_perception.ros.camera import Camera
+from seg_perception.ros.diagnostics import CameraReport, NodeReport
+from seg_perception.ros.inference import EngineStatus
+from seg_perception.ros.parameter_table import PARAMETERS
+from seg_perception.ros.settings import DiagnosticsSettings, NodeSettings
+
+_STATE_AFTER = {
+    "configure": "inactive",
+    "activate": "active",
+    "deactivate": "inactive",
+    "clean up": "unconfigured",
+    "shut down": "finalized",
+}
+
+
+class NodeWatch:
+    """Remembers the lifecycle state, the last failure, and what earlier reports said."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.state = "unconfigured"
+        self.clock_jumps = 0
+        self.opening_s: float | None = None
+        self._failure: str | None = None
+        self._rejected_before: dict[str, int] = {}
+        self._jumps_before: dict[str, int] = {}
+
+    def succeeded(self, transition: str, failure: str = "") -> None:
+        """A transition was made; `failure` is why the node itself made it, if it had to."""
+        self.state = _STATE_AFTER[transition]
+        self.opening_s = None
+        self._failure = failure or None
+
+    def failed(self, reason: str) -> None:
+        """A transition failed; the state is what it was."""
+        self.opening_s = None
+        self._failure = reason
+
+    def thresholds(self, settings: NodeSettings | None) -> DiagnosticsSettings:
+        """The configured thresholds; the defaults while there are none."""
+        return _DEFAULT_THRESHOLDS if settings is None else settings.diagnostics
+
+    def report(self, cameras: Iterable[Camera], engine: EngineStatus | None) -> NodeReport:
+        """Everything, now."""
+        return NodeReport(
+            name=self._node.get_fully_qualified_name().lstrip("/"),
+            state=self.state,
+            failure=self._failure,
+            engine=engine or EngineStatus(),
+            opening_s=self.opening_s,
+            clock_jumps=self.clock_jumps,
+            cameras=[self._camera_report(camera) for camera in cameras],
+        )
+
+    def _camera_report(self, camera: Camera) -> CameraReport:
+        now = time.monotonic()
+        active = self.state == "active"
+        counts, jumps = camera.account.counts(), camera.time_jumps
+        rejection = camera.last_rejection
+        rejected = counts.rejected - self._rejected_before.get(camera.name, 0)
+        jumped = jumps - self._jumps_before.get(camera.name, 0)
+        self._rejected_before[camera.name], self._jumps_before[camera.name] = counts.rejected, jumps
+        return CameraReport(
+            label=camera.label,
+            active=active,
+            counts=counts,
+            rate_in_hz=camera.rate_in.rate(now),
+            rate_out_hz=camera.rate_out.rate(now),
+            silent_s=camera.seconds_without_frame(now),
+            ever_received=camera.last_received_at is not None,
+            silence_reason=camera.explain_silence(now) if active else None,
+            latency=camera.latency.percentiles(),
+            drivable_share=camera.drivable_share,
+            last_rejection=None if rejection is None else rejection.reason,
+            last_rejection_age_s=None if rejection is None else now - rejection.at,
+            rejected_since_last=max(0, rejected),
+            time_jumps=jumps,
+            time_jumps_since_last=max(0, jumped),
+            lost_before_node=camera.gaps.lost,
+            topic=camera.input_topic,
+        )
+
+
+def _default(name: str) -> float:
+    (default,) = (spec.default for spec in PARAMETERS if spec.name == f"diagnostics.{name}")
+    assert isinstance(default, float)
+    return default
+
+
+_DEFAULT_THRESHOLDS = DiagnosticsSettings(
+    frame_timeout_s=_default("frame_timeout_s"),
+    warn_rate_hz=_default("warn_rate_hz"),
+    error_rate_hz=_default("error_rate_hz"),
+    warn_latency_ms=_default("warn_latency_ms"),
+    engine_timeout_s=_default("engine_timeout_s"),
+)

@@ -1,0 +1,321 @@
+"""`segmentation_node`: camera images in, labels, confidence and drivable mask out.
+
+The node ties the parts together: parameters to settings, lifecycle transitions to cameras and the
+inference thread, and a tick a second to diagnostics. Topics and parameters: docs/node.md.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import FrameType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import (  # Humble has ClockType only here
+    Clock,
+    ClockType,  # type: ignore[attr-defined]
+    JumpThreshold,
+    TimeJump,
+)
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import Header, String
+
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.ros import label_info, qos
+from seg_perception.ros.accounting import FrameAccount
+from seg_perception.ros.camera import Camera, CameraFrame
+from seg_perception.ros.diagnostics import diagnostic_array
+from seg_perception.ros.inference import InferenceThread, OpenEngine, describe_error, open_configured_engine
+from seg_perception.ros.mailbox import Mailboxes
+from seg_perception.ros.parameters import NodeParameters
+from seg_perception.ros.reports import NodeWatch
+from seg_perception.ros.settings import NodeSettings
+
+DIAGNOSTICS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 10.0
+
+
+class SegmentationNode(LifecycleNode):
+    """The lifecycle node. Every method but `request_stop` runs on the executor's thread.
+
+    Args:
+        open_configured: opens the engine that the settings ask for.
+        options: passed to rclpy's node (context, namespace, parameter_overrides, ...).
+    """
+
+    def __init__(self, open_configured: OpenEngine = open_configured_engine, **options: Any) -> None:
+        super().__init__("segmentation_node", **options)
+        self._open_configured = open_configured
+        self._stop_requested = threading.Event()
+        self._watch = NodeWatch(self)
+        self._inference: InferenceThread | None = None
+        self._mailboxes: Mailboxes[CameraFrame] | None = None
+        self._latched: list[Any] = []
+        self._pending_failure = ""
+        self.cameras: dict[str, Camera] = {}
+        self.settings: NodeSettings | None = None
+        self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
+        self._vision_msgs = label_info.find_vision_msgs()
+        if self._vision_msgs is None:
+            self.get_logger().info(label_info.MISSING_VISION_MSGS)
+        # diagnostics must go out in every state, and also while simulated time stands still
+        self._diagnostics = Node.create_publisher(self, DiagnosticArray, "/diagnostics", 10)
+        self._tick_timer = self.create_timer(
+            DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
+        self._autostart = self.create_guard_condition(self._configure_and_activate)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_clock_jump,
+        )
+        if self.get_parameter("autostart").value:
+            self._autostart.trigger()
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state: unconfigured, inactive, active or finalized."""
+        return self._watch.state
+
+    # --- lifecycle -----------------------------------------------------------------------------
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configure", self._configure, undo=self._clean_up)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("activate", lambda: self._activate(state), undo=lambda: self._deactivate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("deactivate", lambda: self._deactivate(state))
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("clean up", self._clean_up)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        def shut_down() -> None:
+            self._deactivate(state)
+            self._clean_up()
+
+        return self._transition("shut down", shut_down)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self.on_shutdown(state)
+
+    def _transition(
+        self, name: str, act: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        """Catch, log, undo and return: rclpy swallows exceptions from transitions."""
+        before = self.state
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001  whatever failed, the node must stay usable
+            expected = isinstance(error, (SegPerceptionError, OSError))
+            reason = str(error) if expected else describe_error(error)
+            self.get_logger().error(f"{name} failed, the node stays {before}: {reason}")
+            if undo is not None:
+                undo()
+            self._watch.failed(f"{name} failed: {reason}")
+            self.publish_diagnostics()
+            return TransitionCallbackReturn.FAILURE
+        self._watch.succeeded(name, failure=self._pending_failure)
+        self._pending_failure = ""
+        self.get_logger().info(f"{name}: now {self.state}")
+        self.publish_diagnostics()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self._settings_source.read()
+        accounts = {name: FrameAccount() for name in settings.cameras}
+        mailboxes: Mailboxes[CameraFrame] = Mailboxes(accounts)
+        self._mailboxes = mailboxes
+        self._inference = InferenceThread(
+            settings, mailboxes, self.get_logger(), self._on_engine_failure, self._open_configured
+        )
+        card = self._wait_for_engine(self._inference.open())
+        self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
+        for name in settings.cameras:
+            self.cameras[name] = Camera(
+                self, name, settings, card.label_set, accounts[name], _delivery(mailboxes, name)
+            )
+        self._create_latched(settings, card)
+        self.settings = settings
+
+    def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
+        """Building an engine can take minutes: say so once a second, and let a stop through."""
+        began = last = time.monotonic()
+        while True:
+            try:
+                return opened.result(timeout=0.05)
+            except FutureTimeoutError:
+                if opened.done():
+                    return opened.result()
+            now = time.monotonic()
+            if self._stop_requested.is_set():
+                raise SegPerceptionError("stopped while the engine was opening")
+            if now - last >= DIAGNOSTICS_PERIOD_S:
+                last = now
+                self._watch.opening_s = now - began
+                self.publish_diagnostics()
+                if int(now - began) % 10 == 0:
+                    self.get_logger().info(f"still opening the engine, for {now - began:.0f} s")
+
+    def _create_latched(self, settings: NodeSettings, card: ModelCard) -> None:
+        palette = self.create_lifecycle_publisher(String, "~/palette", qos.LATCHED)
+        self._latched = [(palette, String(data=label_info.palette_json(card)))]
+        if self._vision_msgs is None:
+            return
+        for name, camera in self.cameras.items():
+            publisher = self.create_lifecycle_publisher(
+                self._vision_msgs.LabelInfo, camera.topic("label_info"), qos.LATCHED
+            )
+            threshold = settings.camera_settings[name].drivable.min_confidence
+            header = Header(stamp=self.get_clock().now().to_msg())
+            message = label_info.build_label_info(self._vision_msgs, card, header, threshold)
+            self._latched.append((publisher, message))
+
+    def _activate(self, state: LifecycleState) -> None:
+        assert self._inference is not None
+        if not self._inference.ready:  # it failed in an earlier drive
+            self._wait_for_engine(self._inference.open())
+        super().on_activate(state)
+        for publisher, message in self._latched:
+            publisher.publish(message)
+        self._inference.resume(self.cameras)
+        for camera in self.cameras.values():
+            camera.subscribe()
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        for camera in self.cameras.values():
+            camera.unsubscribe()
+        if self._inference is not None:
+            self._inference.pause()
+        super().on_deactivate(state)
+
+    def _clean_up(self) -> None:
+        if self._inference is not None and not self._inference.stop(STOP_TIMEOUT_S):
+            self.get_logger().error(f"an inference did not end within {STOP_TIMEOUT_S:g} s and is left behind")
+        for camera in self.cameras.values():
+            camera.destroy()
+        for publisher, _ in self._latched:
+            self.destroy_lifecycle_publisher(publisher)
+        self._inference, self._mailboxes, self.cameras, self._latched = None, None, {}, []
+        self.settings = None
+
+    def _configure_and_activate(self) -> None:
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # --- failures, time, changes ---------------------------------------------------------------
+
+    def _on_engine_failure(self, reason: str) -> None:
+        """On the inference thread: hand over to the executor's."""
+        self._pending_failure = f"deactivated after an engine failure: {reason}"
+        self._engine_failed.trigger()
+
+    def _deactivate_after_failure(self) -> None:
+        if self.state != "active":
+            return
+        self.get_logger().error(f"{self._pending_failure}; activate the node to try again")
+        self.trigger_deactivate()
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._watch.clock_jumps += 1
+        self.get_logger().warning(
+            f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
+        )
+        for camera in self.cameras.values():
+            camera.forget_the_past()
+
+    def _apply(self, settings: NodeSettings) -> None:
+        """All cameras or none: `prepare_update` may refuse."""
+        commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
+        for commit in commits:
+            commit()
+        self.settings = settings
+
+    # --- diagnostics ---------------------------------------------------------------------------
+
+    def publish_diagnostics(self) -> None:
+        """One message; called each second, and at once when something important happened."""
+        status = None if self._inference is None else self._inference.status()
+        report = self._watch.report(self.cameras.values(), status)
+        thresholds = self._watch.thresholds(self.settings)
+        self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), report, thresholds))
+
+    # --- end -----------------------------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """From any thread: do not wait for an engine that is still opening."""
+        self._stop_requested.set()
+
+    def close(self) -> None:
+        """Shut the lifecycle down; call it when no executor spins this node any more."""
+        if self.state != "finalized":
+            self.trigger_shutdown()
+        self._jump_handle.unregister()
+
+
+def _delivery(mailboxes: Mailboxes[CameraFrame], name: str) -> Callable[[CameraFrame], None]:
+    return lambda frame: mailboxes.put(name, frame)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; exit status 0 after a clean end."""
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    # rclpy's own handlers would destroy the context under the spinning executor
+    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    status = 0
+    try:
+        node = SegmentationNode()
+        status = spin_until(node, stop)
+        node.destroy_node()
+    finally:
+        rclpy.shutdown()
+    return status
+
+
+def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
+    """Spin the node on a thread of its own until `stop` is set; 1 if a callback raised, else 0."""
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    failures: list[BaseException] = []
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except BaseException as error:
+            failures.append(error)
+            raise
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=spin, name="executor")
+    thread.start()
+    stop.wait()
+    node.request_stop()
+    executor.shutdown()
+    thread.join()
+    node.close()
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
