@@ -1,0 +1,179 @@
+"""A drive: a moving sequence of pictures with exact labels, any of which can be drawn on its own."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import LabelImage, RgbImage, Size
+from seg_perception.scenes.backdrop import paint_backdrop
+from seg_perception.scenes.camera import Camera, Floats, GroundView
+from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.cars import paint_car
+from seg_perception.scenes.ground import GroundPainter
+from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, make_cell, make_plan
+from seg_perception.scenes.objects import paint_house, paint_post, paint_thing, paint_wall
+from seg_perception.scenes.sensor import choose_sensor, expose
+from seg_perception.scenes.shadows import cast_shadows
+from seg_perception.scenes.traffic import Traffic
+from seg_perception.scenes.weather import WEATHER_SHARES, Weather, choose_light, paint_sky
+
+SMALLEST = Size(96, 64)
+SIGHT = 170.0
+"""Metres ahead in which things are painted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneFrame:
+    """One moment of a drive.
+
+    Attributes:
+        image: uint8 [H, W, 3] RGB.
+        labels: uint8 [H, W], class ids 0 to 9 of the label set `driving`, without gaps.
+        stamp_ns: nanoseconds since the drive's start.
+    """
+
+    image: RgbImage
+    labels: LabelImage
+    stamp_ns: int
+
+
+class Drive:
+    """A drive along an endless road.
+
+    Every picture follows from (seed, size, index) alone: `frame` may be called in any order, from any process.
+
+    Args:
+        seed: chooses road, surroundings, traffic, weather and camera.
+        size: of the pictures; at least 96x64.
+        fps: pictures a second; changes how far the car drives between two pictures.
+        weather: a fixed weather instead of the seed's own.
+
+    Raises:
+        InputError: the size is too small or fps is not positive.
+    """
+
+    def __init__(self, seed: int, size: Size, fps: float = 15.0, weather: Weather | None = None) -> None:
+        if size.width < SMALLEST.width or size.height < SMALLEST.height:
+            raise InputError(f"scene size {size} is too small: at least {SMALLEST} is needed")
+        if not fps > 0:
+            raise InputError(f"fps {fps} is not accepted: it must be above 0")
+        self.seed = seed
+        self.size = size
+        self.fps = fps
+        self.plan = make_plan(seed)
+        rng = self.plan.rng(2)
+        drawn = list(WEATHER_SHARES)[int(rng.choice(len(WEATHER_SHARES), p=_shares()))]
+        self.light = choose_light(weather or drawn, rng)
+        self.sensor = choose_sensor(self.light, rng)
+        self.factor = 2 if size.width * size.height <= 700 * 500 else 1
+        wide = size.width / size.height
+        self._focal = float(rng.uniform(0.75, 1.15) if wide < 2.4 else rng.uniform(0.55, 0.75))
+        self._height = float(rng.uniform(1.25, 1.65))
+        self._horizon = float(rng.uniform(0.40, 0.52))
+        self._start = float(rng.uniform(0, 900))
+        self._sway = rng.uniform(0, 6.28, 4)
+        self._ground = GroundPainter(self.plan, self.light)
+        self._traffic = Traffic(self.plan)
+        self._cells: OrderedDict[int, Cell] = OrderedDict()
+
+    def camera(self, index: int) -> Camera:
+        """The camera at a frame, in pixels of the frame's size."""
+        seconds = index / self.fps
+        a, b, c, e = self._sway
+        position = self._start + self.plan.speed * (seconds + 0.8 * np.sin(0.35 * seconds + a))
+        side = 0.22 * np.sin(0.5 * seconds + b)
+        return Camera(
+            course=self.plan.course,
+            s=float(position),
+            d=float(self.plan.own_lane + side),
+            h=self._height,
+            focal=self._focal * self.size.width,
+            centre_x=self.size.width / 2,
+            horizon=self._horizon * self.size.height,
+            yaw=float(0.012 * np.sin(0.45 * seconds + c)),
+            pitch=float(0.0035 * np.sin(6.1 * seconds + e) + 0.003 * np.sin(2.3 * seconds)),
+        )
+
+    def frame(self, index: int) -> SceneFrame:
+        """Draw one frame.
+
+        Raises:
+            InputError: the index is negative.
+        """
+        if index < 0:
+            raise InputError(f"frame index {index} is not accepted: it must be 0 or more")
+        canvas = self._paint(index)
+        clean, labels = canvas.finish(self.factor)
+        image = expose(clean, self.sensor, self.plan.rng(21, index))
+        return SceneFrame(image, labels, round(index / self.fps * 1e9))
+
+    def _cell(self, number: int) -> Cell:
+        """A cell of the world, kept while it is near; the same number always gives the same cell."""
+        if number not in self._cells:
+            self._cells[number] = make_cell(self.plan, number)
+            while len(self._cells) > 48:
+                self._cells.popitem(last=False)
+        return self._cells[number]
+
+    def _paint(self, index: int) -> Canvas:
+        seconds = index / self.fps
+        small = self.camera(index)
+        zoom = self.factor
+        camera = Camera(
+            small.course, small.s, small.d, small.h, small.focal * zoom, small.centre_x * zoom, small.horizon * zoom, small.yaw, small.pitch
+        )
+        canvas = Canvas(self.size.width * zoom, self.size.height * zoom)
+        view = GroundView(camera, canvas.height)
+        cars = self._traffic.cars(camera.s, seconds)
+        first, last = int((camera.s - CELL) // CELL), int((camera.s + SIGHT) // CELL)
+        cells = {number: self._cell(number) for number in range(first, last + 1)}
+        paint_sky(canvas.pixels, self.light, camera, self.plan.seed, seconds * 0.6)
+        paint_backdrop(canvas, camera, self.light, self.plan, view)
+        shadows = cast_shadows(canvas, camera, self.light, view, cells.values(), cars)
+        self._ground.paint(canvas.pixels, view, shadows)
+        for number in range(last, first - 1, -1):
+            self._paint_cell(canvas, camera, view, cells[number], [c for c in cars if c.s // CELL == number], seconds)
+        return canvas
+
+    def _paint_cell(self, canvas: Canvas, camera: Camera, view: GroundView, cell: Cell, cars: list[Thing], seconds: float) -> None:
+        light = self.light
+
+        def hide_behind_crest(s: float) -> None:
+            canvas.floor = min(canvas.height, int(np.ceil(view.crest_before(s - camera.s)))) if s - camera.s > 4 else canvas.height
+
+        for house in sorted(cell.houses, key=lambda house: -house.s_near):
+            hide_behind_crest(house.s_near)
+            paint_house(canvas, camera, light, house)
+        for wall in sorted(cell.walls, key=lambda wall: -abs(wall.d)):
+            hide_behind_crest(wall.s_near)
+            paint_wall(canvas, camera, light, wall)
+        queue: list[tuple[float, object]] = [(post.s, post) for post in cell.posts]
+        queue += [(thing.s, thing) for thing in (*cell.things, *cars)]
+        for s, item in sorted(queue, key=lambda pair: -pair[0]):
+            if s - camera.s > SIGHT:
+                continue
+            hide_behind_crest(s)
+            if not isinstance(item, Thing):
+                paint_post(canvas, camera, light, item, seconds)  # type: ignore[arg-type]
+            elif item.kind is Kind.CAR:
+                paint_car(canvas, camera, light, item.s, item.d, item.turn, item.variant, braking=item.tone < 0)
+            else:
+                paint_thing(canvas, camera, light, item, seconds)
+        canvas.floor = canvas.height
+
+
+def _shares() -> Floats:
+    shares = np.array(list(WEATHER_SHARES.values()))
+    return np.asarray(shares / shares.sum())
+
+
+def random_scene(seed: int, size: Size) -> SceneFrame:
+    """A random moment of a random drive, for training and tests."""
+    rng = np.random.default_rng([seed & 0xFFFFFFFF, 99])
+    return Drive(int(rng.integers(1 << 31)), size).frame(int(rng.integers(0, 4000)))

@@ -1,0 +1,267 @@
+"""The ground: which surface lies where, and how it looks."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.scenes.camera import Camera, Floats, GroundView
+from seg_perception.scenes.classes import SceneClass
+from seg_perception.scenes.layout import CELL, Plan
+from seg_perception.scenes.textures import GROUND_LEVELS, GROUND_TEXEL, GROUND_TILE, coarse_ground, ground_tiles
+from seg_perception.scenes.weather import Light
+
+
+class Surface(IntEnum):
+    """What the ground can be made of."""
+
+    GRASS = 0
+    ASPHALT = 1
+    PATCH = 2  # newer, darker asphalt
+    GUTTER = 3
+    WHITE = 4
+    YELLOW = 5
+    KERB_TOP = 6
+    KERB_FACE = 7
+    PAVING = 8
+    PAVED_PATH = 9
+    SOIL = 10
+    YARD = 11
+    MANHOLE = 12
+    STUD = 13  # tactile paving
+
+
+_MATERIAL = {
+    Surface.GRASS: 2,
+    Surface.ASPHALT: 0,
+    Surface.PATCH: 0,
+    Surface.GUTTER: 1,
+    Surface.WHITE: 0,
+    Surface.YELLOW: 0,
+    Surface.KERB_TOP: 1,
+    Surface.KERB_FACE: 0,
+    Surface.PAVING: 1,
+    Surface.PAVED_PATH: 0,
+    Surface.SOIL: 3,
+    Surface.YARD: 1,
+    Surface.MANHOLE: 3,
+    Surface.STUD: 1,
+}
+_WALKED = (Surface.KERB_TOP, Surface.KERB_FACE, Surface.PAVING, Surface.PAVED_PATH, Surface.YARD, Surface.STUD)
+_GROWN = (Surface.GRASS, Surface.SOIL)
+
+
+def class_of(surface: Surface) -> SceneClass:
+    """The class a surface belongs to; kerbs count as pavement, lane markings as road."""
+    if surface in _WALKED:
+        return SceneClass.SIDEWALK
+    return SceneClass.TERRAIN if surface in _GROWN else SceneClass.ROAD
+
+
+_CLASSES = np.array([class_of(surface) for surface in Surface], np.uint8)
+
+
+class GroundPainter:
+    """Paints the ground of one drive."""
+
+    def __init__(self, plan: Plan, light: Light) -> None:
+        self.plan = plan
+        self.light = light
+        rng = plan.rng(11)
+        grey = rng.uniform(66, 118)
+        tint = rng.normal(0, 2.0, 3)
+        paving = rng.uniform(92, 150) * np.array([1.0, 0.97, 0.93]) + rng.normal(0, 3, 3)
+        asphalt = grey * np.array([1.0, 1.0, 1.01]) + tint
+        grass = np.array([84, 98, 52]) * rng.uniform(0.75, 1.15) + np.array([rng.uniform(-8, 22), rng.uniform(-4, 8), 0])
+        worn = rng.uniform(0.75, 1.0)
+        colors = {
+            Surface.GRASS: grass,
+            Surface.ASPHALT: asphalt,
+            Surface.PATCH: asphalt * rng.uniform(0.78, 0.92),
+            Surface.GUTTER: asphalt * 1.12,
+            Surface.WHITE: np.array([222, 222, 216]) * worn,
+            Surface.YELLOW: np.array([214, 170, 58]) * worn,
+            Surface.KERB_TOP: np.array([158, 156, 150]) * rng.uniform(0.75, 1.05),
+            Surface.KERB_FACE: np.array([88, 87, 84]) * rng.uniform(0.8, 1.1),
+            Surface.PAVING: paving if rng.random() < 0.65 else asphalt * 1.1,
+            Surface.PAVED_PATH: asphalt * rng.uniform(1.02, 1.2),
+            Surface.SOIL: np.array([112, 94, 70]) * rng.uniform(0.8, 1.1),
+            Surface.YARD: paving * 0.9,
+            Surface.MANHOLE: asphalt * 0.6,
+            Surface.STUD: paving * np.array([1.0, 0.82, 0.6]),
+        }
+        self.colors = np.array([colors[surface] for surface in Surface], np.float32)
+        material = [_MATERIAL[surface] for surface in Surface]
+        if not colors[Surface.PAVING] is paving:
+            material[Surface.PAVING] = 0
+        self.material = np.array(material, np.int32) * (GROUND_LEVELS * GROUND_TILE * GROUND_TILE)
+        self.cobbled = rng.random() < 0.05
+        if self.cobbled:
+            self.material[[Surface.ASPHALT, Surface.PATCH]] = GROUND_LEVELS * GROUND_TILE * GROUND_TILE
+        self.kerb = not (rng.random() < 0.1)
+        self.path_is_paved = bool(rng.random() < 0.5)
+        self.double_yellow = plan.traffic < 0 and rng.random() < 0.5
+
+    def surfaces(self, view: GroundView, width: int) -> NDArray[np.uint8]:
+        """The surface of every pixel, uint8 [H, W]; meaningful from view.top down."""
+        picture = np.full((view.height, width), Surface.GRASS, np.uint8)
+        plan, s0 = self.plan, view.camera.s
+        s = s0 + np.concatenate([[0.8, 1.6], np.geomspace(2.4, 380, 72)])
+        edge = np.full(len(s), plan.edge)
+
+        def strip(at: Floats, left: Floats | float, right: Floats | float, surface: Surface) -> None:
+            full = np.zeros(len(at))
+            outline = view.strip(at, left + full, right + full)
+            corners = np.round(np.clip(outline - 0.5, -1e5, 1e5) * 16).astype(np.int32)
+            cv2.fillPoly(picture, [corners], int(surface), cv2.LINE_8, 4)
+
+        for side in (-1, 1):
+            verge, walk, line = plan.bounds(s, side)
+            self._side(strip, s, side, verge, walk, line)
+        strip(s, -edge, edge, Surface.ASPHALT)
+        if self.kerb:
+            for side in (-1, 1):
+                strip(s, side * (edge - 0.32), side * edge, Surface.GUTTER)
+        first, last = int(s0 // CELL), int((s0 + 200) // CELL)
+        for cell in range(last, first - 1, -1):
+            if plan.is_junction(cell):
+                self._junction(strip, cell)
+        self._wear(strip, first, last)
+        if plan.marked:
+            self._markings(strip, s0)
+        return picture
+
+    def _side(self, strip, s, side, verge, walk, line) -> None:  # type: ignore[no-untyped-def]
+        edge = self.plan.edge
+        rng = self.plan.rng(12, side)
+        strip(s, side * walk, side * line, Surface.GRASS)
+        zones = np.array([self.plan.zone_of(float(at)) for at in s])
+        paved = np.where((zones == 0) & (line - walk < 3), line + 14, walk)
+        strip(s, side * verge, side * paved, Surface.PAVING)
+        if rng.random() < 0.5:
+            strip(s, side * (walk - 0.12), side * walk, Surface.KERB_TOP)
+        if self.kerb:
+            strip(s, side * edge, side * (edge + 0.07), Surface.KERB_FACE)
+            strip(s, side * (edge + 0.07), side * (edge + 0.24), Surface.KERB_TOP)
+
+    def _junction(self, strip, cell: int) -> None:  # type: ignore[no-untyped-def]
+        plan = self.plan
+        middle = (cell + 0.5) * CELL
+        # the side road opens with rounded corners of 4 m
+        along = np.concatenate([np.linspace(-8, -4, 9), np.linspace(4, 8, 9)])
+        depth = np.where(np.abs(along) > 4, 4 - np.sqrt(np.maximum(16 - (8 - np.abs(along)) ** 2, 0)), 60.0)
+        for side in (-1, 1):
+            strip(middle + along, side * (plan.edge - 0.4), side * (plan.edge + depth), Surface.ASPHALT)
+            strip(middle + np.array([-4.0, 4.0]), side * (plan.edge - 0.4), side * (plan.edge + 60), Surface.ASPHALT)
+        rng = plan.rng(13, cell)
+        if rng.random() < 0.6:  # crossings on both sides of the junction
+            for place in (middle - 7.6, middle + 4.8):
+                strip(np.array([place, place + 2.8]), -plan.edge, plan.edge, Surface.ASPHALT)
+                for stripe in np.arange(-plan.edge + 0.4, plan.edge - 0.4, 1.0):
+                    strip(np.array([place, place + 2.8]), stripe, stripe + 0.5, Surface.WHITE)
+        left, right = sorted((0.0, plan.traffic * (plan.edge - plan.parking)))
+        strip(np.array([middle - 9.2, middle - 8.8]), left + 0.15, right - 0.15, Surface.WHITE)
+
+    def _wear(self, strip, first: int, last: int) -> None:  # type: ignore[no-untyped-def]
+        plan = self.plan
+        for cell in range(first, min(last, first + 5)):
+            rng = plan.rng(14, cell)
+            for _ in range(rng.poisson(0.9)):
+                at = cell * CELL + rng.uniform(0, 14)
+                d = rng.uniform(-plan.edge + 0.5, plan.edge - 2.5)
+                strip(np.array([at, at + rng.uniform(0.8, 7)]), d, d + rng.uniform(0.6, 2.2), Surface.PATCH)
+            if rng.random() < 0.4:
+                at, d = cell * CELL + rng.uniform(0, 18), rng.uniform(-plan.edge + 1, plan.edge - 1)
+                turn = np.linspace(-0.32, 0.32, 9)
+                half = np.sqrt(np.maximum(0.33**2 - turn**2, 0))
+                strip(at + turn, d - half, d + half, Surface.MANHOLE)
+
+    def _markings(self, strip, s0: float) -> None:  # type: ignore[no-untyped-def]
+        plan = self.plan
+        rng = plan.rng(15)
+        solid_centre = plan.lanes > 1 or rng.random() < 0.25
+        dash, gap = ((3.0, 6.0), (4.0, 2.0), (6.0, 12.0))[int(rng.integers(3))]
+        edge_line = bool(rng.random() < 0.55) or plan.parking > 0
+        reach = s0 + 150
+        junctions = [(c + 0.5) * CELL for c in range(int(s0 // CELL) - 1, int(reach // CELL) + 1) if plan.is_junction(c)]
+
+        def free(near: float, far: float) -> bool:
+            return all(far < middle - 9.3 or near > middle + 8 for middle in junctions)
+
+        def dashes(d: float, width: float, length: float, pause: float, end: float = 130.0) -> None:
+            period = length + pause
+            for k in range(int(s0 // period), int((s0 + end) // period) + 1):
+                near, far = k * period, k * period + length
+                if far > s0 + 1 and free(near, far):
+                    strip(np.linspace(near, far, 3), d - width / 2, d + width / 2, Surface.WHITE)
+
+        def solid(d: float, width: float, surface: Surface) -> None:
+            ends = [s0 + 0.9, *(x for m in junctions if m + 8 > s0 + 1 for x in (m - 9.2, m + 8)), reach]
+            for near, far in zip(ends[::2], ends[1::2], strict=False):
+                if far > near:
+                    strip(np.geomspace(near - s0, far - s0, 24) + s0, d - width / 2, d + width / 2, surface)
+
+        if solid_centre:
+            solid(-0.12, 0.12, Surface.WHITE)
+            if plan.lanes > 1:
+                solid(0.12, 0.12, Surface.WHITE)
+        else:
+            dashes(0.0, 0.12, dash, gap)
+        for lane in range(1, plan.lanes):
+            for side in (-1, 1):
+                dashes(side * lane * plan.lane_width, 0.12, dash, gap)
+        for side in (-1, 1):
+            d = side * (plan.edge - plan.parking - (0.25 if plan.parking == 0 else 0.0))
+            if edge_line:
+                solid(d, 0.12, Surface.WHITE)
+            if self.double_yellow and not plan.parking:
+                solid(side * (plan.edge - 0.45), 0.08, Surface.YELLOW)
+                solid(side * (plan.edge - 0.62), 0.08, Surface.YELLOW)
+
+    def paint(self, pixels: NDArray[np.uint8], view: GroundView, shadows: NDArray[np.float32]) -> None:
+        """Paint the ground onto a canvas [H, W, 4].
+
+        Args:
+            shadows: float32 [H, W], the share of light that arrives, 0 to 1.
+        """
+        camera, light, top = view.camera, self.light, view.top
+        width = pixels.shape[1]
+        rows = view.rows()
+        surface = self.surfaces(view, width)[top:]
+        columns = np.arange(width, dtype=np.float32)
+        d = rows.d_start.astype(np.float32)[:, None] + rows.d_step.astype(np.float32)[:, None] * columns
+        s = camera.s + rows.distance
+        # how many texels one pixel covers chooses the level of blur
+        along = rows.distance**2 / (camera.focal * camera.h) / GROUND_TEXEL
+        level = np.clip(np.ceil(np.log2(np.maximum(along, 1e-3)) + 0.3), 0, GROUND_LEVELS - 1).astype(np.int32)
+        tile_row = (s / GROUND_TEXEL).astype(np.int64) % GROUND_TILE
+        offset = (level * GROUND_TILE * GROUND_TILE + tile_row * GROUND_TILE).astype(np.int32)
+        index = (d * (1 / GROUND_TEXEL)).astype(np.int32)
+        index &= GROUND_TILE - 1
+        index += offset[:, None]
+        index += self.material[surface]
+        fine = np.take(ground_tiles(), index).astype(np.float32)
+        fine -= 128
+        fine *= np.clip(12.0 / along, 0.15, 1.0).astype(np.float32)[:, None] / 128
+        fine += 1
+        # slow brightness changes, sampled sparsely
+        sparse = d[::2, ::4] * 4
+        slow = coarse_ground()[((s[::2] * 4).astype(np.int64) % 512)[:, None], sparse.astype(np.int32) & 511]
+        fine *= cv2.resize(slow, (width, len(s)), interpolation=cv2.INTER_LINEAR)
+        gain = light.gain((0.0, 1.0, 0.0))
+        fine *= shadows[top:]
+        clear = np.exp(-light.haze * rows.distance).astype(np.float32)
+        fine *= clear[:, None]
+        if light.lamps >= 1.0:  # headlights
+            reach = np.exp(-((rows.distance - 9) / 16) ** 2)[:, None] * np.exp(-(((d - camera.d) / 4.5) ** 2))
+            fine *= (1 + 2.2 * reach).astype(np.float32)
+        color = (self.colors * gain).astype(np.float32)[surface]
+        color *= fine[..., None]
+        fade = (light.haze_color[None, :] * (1 - clear[:, None])).astype(np.float32)
+        color += fade[:, None, :]
+        np.clip(color, 0, 255, out=color)
+        pixels[top:, :, :3] = color
+        pixels[top:, :, 3] = _CLASSES[surface]

@@ -1,0 +1,186 @@
+"""Light and weather: what the air and the sun do to a colour, and the sky itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.scenes.camera import Camera, Floats
+from seg_perception.scenes.classes import SceneClass
+from seg_perception.scenes.textures import tileable_noise
+
+Rgb = tuple[float, float, float]
+
+
+class Weather(Enum):
+    """The kinds of light a drive can have."""
+
+    SUNNY = "sunny"
+    BRIGHT = "bright"  # thin clouds: soft shadows, white sky
+    OVERCAST = "overcast"
+    DUSK = "dusk"
+    NIGHT = "night"
+    RAIN = "rain"
+    FOG = "fog"
+    GLARE = "glare"  # a low sun ahead
+
+
+WEATHER_SHARES: dict[Weather, float] = {
+    Weather.SUNNY: 0.27,
+    Weather.BRIGHT: 0.22,
+    Weather.OVERCAST: 0.24,
+    Weather.DUSK: 0.06,
+    Weather.NIGHT: 0.03,
+    Weather.RAIN: 0.07,
+    Weather.FOG: 0.04,
+    Weather.GLARE: 0.07,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """The light of one drive. Colours are RGB; `sun` and `ambient` multiply a surface's own colour.
+
+    Attributes:
+        toward_sun: unit vector to the sun: right, up, forward.
+        haze_color: what distance fades to, RGB 0 to 255.
+        haze: share lost to haze for each metre.
+        shadow: how much darker a shadow on the ground is than lit ground, 0 to 1.
+        clouds: 0 clear to 1 closed.
+        wet: 0 dry to 1 a mirror of water.
+        lamps: 0 lamps unlit to 1 lamps and windows shine.
+    """
+
+    weather: Weather
+    sun: Floats
+    ambient: Floats
+    toward_sun: Floats
+    haze_color: Floats
+    haze: float
+    shadow: float
+    sky_top: Floats
+    sky_low: Floats
+    clouds: float
+    wet: float
+    lamps: float
+
+    def shade(self, albedo: Floats, normals: Floats, distance: Floats | float) -> Floats:
+        """Lit, hazed colours of flat surfaces.
+
+        Args:
+            albedo: [N, 3] own colours, 0 to 255.
+            normals: [N, 3] unit vectors right, up, forward.
+            distance: metres, one number or [N].
+        """
+        facing = np.maximum(normals @ self.toward_sun, 0.0)[:, None]
+        # surfaces that look up see more sky than those that look down
+        sky_share = (0.8 + 0.2 * normals[:, 1])[:, None]
+        lit = albedo * (self.ambient * sky_share + self.sun * facing)
+        clear = np.exp(-self.haze * np.asarray(distance, np.float64))
+        clear = clear[:, None] if clear.ndim else clear
+        shaded: Floats = np.clip(lit * clear + self.haze_color * (1 - clear), 0, 255)
+        return shaded
+
+    def gain(self, normal: tuple[float, float, float], wrap: float = 0.0) -> Floats:
+        """The factor [3] on a surface's own colour; `wrap` lets light reach round soft things such as leaves."""
+        facing = (float(np.dot(normal, self.toward_sun)) + wrap) / (1 + wrap)
+        total: Floats = self.ambient * (0.8 + 0.2 * normal[1]) + self.sun * max(facing, 0.0)
+        return total
+
+    def on_texture(self, texture: NDArray[np.uint8], gain: Floats, distance: float) -> NDArray[np.uint8]:
+        """Light and haze an RGB or RGBA texture; alpha passes through."""
+        clear = float(np.exp(-self.haze * distance))
+        channels = texture.shape[2]
+        matrix = np.zeros((channels, channels + 1))
+        matrix[:3, :3] = np.diag(gain * clear)
+        matrix[:3, -1] = self.haze_color * (1 - clear)
+        if channels == 4:
+            matrix[3, 3] = 1.0
+        return cv2.transform(texture, matrix).reshape(texture.shape)
+
+
+def _vec(*values: float) -> Floats:
+    return np.array(values, np.float64)
+
+
+def choose_light(weather: Weather, rng: np.random.Generator) -> Light:
+    """Draw the light of a drive."""
+    azimuth = rng.uniform(-np.pi, np.pi)
+    elevation = np.deg2rad(rng.uniform(22, 60))
+    warm = rng.uniform(0, 1)
+    sun, ambient = _vec(0.78, 0.74, 0.66 - 0.06 * warm), _vec(0.36, 0.40, 0.46)
+    haze_color, haze, shadow = _vec(205, 215, 228), rng.uniform(0.0015, 0.004), rng.uniform(0.45, 0.65)
+    top, low = _vec(78, 128, 196), _vec(206, 222, 240)
+    clouds, wet, lamps = rng.uniform(0.0, 0.55), 0.0, 0.0
+    if weather is Weather.SUNNY and rng.random() < 0.45:  # cameras often clip a sunny sky to white
+        top, low = _vec(168, 205, 243), _vec(246, 250, 254)
+    if weather is Weather.BRIGHT:
+        sun, ambient, shadow = sun * 0.4, _vec(0.60, 0.61, 0.63), rng.uniform(0.12, 0.3)
+        top, low, clouds = _vec(232, 238, 246), _vec(250, 251, 252), rng.uniform(0.3, 0.9)
+        haze_color = _vec(222, 226, 230)
+    elif weather in (Weather.OVERCAST, Weather.RAIN):
+        level = rng.uniform(0.85, 1.05)
+        sun, ambient, shadow = _vec(0.06, 0.06, 0.06), _vec(0.66, 0.68, 0.71) * level, rng.uniform(0.0, 0.08)
+        grey = rng.uniform(165, 240)
+        top, low, clouds = _vec(grey - 22, grey - 16, grey - 8), _vec(grey + 8, grey + 10, grey + 12), 1.0
+        haze_color, haze = _vec(grey - 20, grey - 15, grey - 8) * 0.9, rng.uniform(0.002, 0.005)
+        if weather is Weather.RAIN:
+            ambient, haze, wet = ambient * 0.85, rng.uniform(0.004, 0.009), rng.uniform(0.5, 1.0)
+            lamps = float(rng.random() < 0.5) * 0.5
+    elif weather is Weather.DUSK:
+        elevation = np.deg2rad(rng.uniform(4, 10))
+        sun, ambient, shadow = _vec(0.40, 0.25, 0.14), _vec(0.33, 0.34, 0.42), 0.2
+        top, low = _vec(80, 100, 150), _vec(245, 190, 140)
+        haze_color, lamps, clouds = _vec(170, 150, 145), 0.7, rng.uniform(0.2, 0.8)
+    elif weather is Weather.NIGHT:
+        sun, ambient, shadow = _vec(0.05, 0.05, 0.06), _vec(0.24, 0.21, 0.19), 0.1
+        top, low = _vec(14, 16, 30), _vec(58, 48, 46)
+        haze_color, haze, lamps = _vec(44, 38, 38), 0.006, 1.0
+    elif weather is Weather.FOG:
+        level = rng.uniform(165, 215)
+        sun, ambient, shadow = _vec(0.03, 0.03, 0.03), _vec(0.64, 0.65, 0.66), 0.0
+        top, low, clouds = _vec(level, level + 2, level + 5), _vec(level, level + 2, level + 4), 0.0
+        haze_color, haze = _vec(level, level + 2, level + 4), rng.uniform(0.010, 0.024)
+    elif weather is Weather.GLARE:
+        azimuth, elevation = rng.uniform(-0.35, 0.35), np.deg2rad(rng.uniform(8, 20))
+        sun, ambient, shadow = _vec(0.85, 0.72, 0.55), _vec(0.34, 0.35, 0.38), 0.5
+        top, low = _vec(170, 200, 235), _vec(252, 246, 236)
+        haze_color, haze = _vec(235, 225, 210), rng.uniform(0.003, 0.007)
+    toward = _vec(np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation))
+    return Light(weather, sun, ambient, toward, haze_color, float(haze), float(shadow), top, low, clouds, wet, lamps)
+
+
+def paint_sky(pixels: NDArray[np.uint8], light: Light, camera: Camera, variant: int, drift: float) -> None:
+    """Fill a canvas [H, W, 4] with sky; clouds keep their compass bearing when the camera turns."""
+    height, width = pixels.shape[:2]
+    small_h, small_w = max(2, height // 4), max(2, width // 4)
+    rows = (np.arange(small_h) + 0.5) * 4
+    columns = (np.arange(small_w) + 0.5) * 4
+    up = np.clip((camera.horizon + camera.climb * camera.focal * 0 - rows) / camera.focal, 0.0, 2.0)
+    blend = np.clip(up / 0.55, 0, 1)[:, None] ** 0.7
+    sky = light.sky_low * (1 - blend)[..., None] + light.sky_top * blend[..., None]
+    sky = np.repeat(sky.reshape(small_h, 1, 3), small_w, axis=1)
+    if light.clouds > 0:
+        noise = tileable_noise(512, 5, 900 + variant % 4)
+        depth = 0.9 / (up + 0.12)  # a flat ceiling of cloud, seen at a slant
+        bearing = (columns - camera.centre_x) / camera.focal + camera.heading
+        x = ((bearing[None, :] * depth[:, None] * 150 + drift) % 512).astype(np.int32)
+        y = (np.repeat(depth[:, None] * 150, small_w, axis=1) % 512).astype(np.int32)
+        cloud = cv2.GaussianBlur(noise[y, x], (0, 0), 1.0)
+        cover = np.clip((cloud - (1.0 - light.clouds) * 0.9 + 0.25) * 2.2, 0, 1)[..., None]
+        shade = 0.80 + 0.28 * noise[(y + 24) % 512, x][..., None]
+        base = light.sky_low * (0.5 if light.weather is Weather.NIGHT else 1.0)
+        sky = sky * (1 - 0.85 * cover) + np.clip(base * 1.06 * shade, 0, 255) * (0.85 * cover)
+    if light.toward_sun[2] > 0.2 and light.weather in (Weather.SUNNY, Weather.GLARE, Weather.DUSK, Weather.BRIGHT):
+        sun_x = camera.centre_x + camera.focal * (light.toward_sun[0] / light.toward_sun[2] - camera.heading)
+        sun_y = camera.horizon - camera.focal * light.toward_sun[1] / light.toward_sun[2]
+        far2 = ((columns[None, :] - sun_x) ** 2 + (rows[:, None] - sun_y) ** 2) / camera.focal**2
+        glow = np.clip(0.9 * np.exp(-far2 / 0.02) + 0.35 * np.exp(-far2 / 0.25), 0, 1)[..., None]
+        sky = sky * (1 - glow) + np.array([255, 248, 232]) * glow
+    image = cv2.resize(np.clip(sky, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    pixels[..., :3] = image
+    pixels[..., 3] = SceneClass.SKY
