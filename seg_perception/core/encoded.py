@@ -214,7 +214,7 @@ def decode_labels(data: Any, source: str) -> LabelImage:
     if image.codec is not Codec.PNG or image.has_palette or (image.channels, image.bit_depth) != (1, 8):
         kind = "palette" if image.has_palette else f"{image.channels}-channel"
         raise InputError(
-            f"{source}: a {image.bit_depth}-bit {kind} {image.codec.value} is not accepted as a label image; "
+            f"{source}: {image.bit_depth}-bit {kind} {image.codec.value} is not accepted as a label image; "
             "an 8-bit grey PNG whose values are class ids is"
         )
     return _decode(data, image, cv2.IMREAD_GRAYSCALE, source)

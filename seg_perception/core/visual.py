@@ -106,9 +106,7 @@ def contact_sheet(
     columns = max(len(row) for row in rows)
     tiles = [[_scaled(check_rgb(image), tile_width) for image in row] for row in rows]
     heights = [max(tile.shape[0] for tile in row) for row in tiles]
-    sheet = _blank(
-        Size(columns * (tile_width + gap) + gap, sum(h + caption_height + gap for h in heights) + gap)
-    )
+    sheet = _blank(Size(columns * (tile_width + gap) + gap, sum(h + caption_height + gap for h in heights) + gap))
     top = gap
     for row_index, (row, height) in enumerate(zip(tiles, heights, strict=True)):
         for column, tile in enumerate(row):

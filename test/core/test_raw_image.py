@@ -57,6 +57,10 @@ def nv24(rows: Bytes) -> RgbImage:
     return bt601(y, chroma[..., 0], chroma[..., 1])
 
 
+# the pixel itself; those beside it; those at its corners
+NEIGHBOURS = (((0, 0),), ((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1)))
+
+
 def bayer(pattern: str) -> Callable[[Bytes], RgbImage]:
     """Bilinear demosaicing by its definition: the mean of the nearest pixels that have the colour."""
 
@@ -65,7 +69,7 @@ def bayer(pattern: str) -> Callable[[Bytes], RgbImage]:
         for y in range(1, SIZE.height - 1):
             for x in range(1, SIZE.width - 1):
                 for channel, color in enumerate("rgb"):
-                    for offsets in (((0, 0),), ((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1))):
+                    for offsets in NEIGHBOURS:
                         here = [(y + dy, x + dx) for dy, dx in offsets]
                         values = [float(raw[p]) for p in here if pattern[(p[0] % 2) * 2 + p[1] % 2] == color]
                         if values:
@@ -146,7 +150,7 @@ def test_every_encoding_against_an_independent_conversion(capsys: pytest.Capture
         worst[encoding] = int(error.max())
         lines.append(f"{encoding:<14}{error.max():>10}{error.mean():>12.4f}")
     with capsys.disabled():
-        print("\n" + "\n".join(lines))  # noqa: T201  the table is wanted in the test's output
+        print("\n" + "\n".join(lines))
     assert len(worst) == 17
     assert {name: value for name, value in worst.items() if value > REFERENCES[name][1]} == {}
 
@@ -221,7 +225,7 @@ def test_packed_rgb_is_a_read_only_view() -> None:
     image = raw("rgb8", noise("rgb8"))
     answer = decode_raw(image)
     assert np.shares_memory(answer, np.frombuffer(image.data, np.uint8))
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match=r"read-only"):
         answer[0, 0, 0] = 1
 
 
@@ -233,37 +237,42 @@ def test_no_other_answer_aliases_the_message(encoding: str) -> None:
     assert answer.flags.writeable
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")])
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")]
+)
 def test_any_buffer_is_data(kind: Callable[[bytes], object]) -> None:
     rows = noise("bgr8")
     image = replace(raw("bgr8", rows), data=kind(rows.tobytes()))
     np.testing.assert_array_equal(decode_raw(image), channels(3, (2, 1, 0))(rows))
 
 
-@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "nv24"}))
+ANY_SIZE = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2, "nv24": 1}  # -> bytes a luma pixel
+
+
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - set(ANY_SIZE)))
 def test_smallest_images(encoding: str) -> None:
     """The smallest accepted size decodes; one pixel less is refused."""
     if encoding.startswith("bayer"):
         assert decode_raw(raw(encoding, np.full((3, 3), 9, np.uint8), Size(3, 3))).tolist() == [[[9] * 3] * 3] * 3
-        with pytest.raises(InputError, match="at least 3x3"):
+        with pytest.raises(InputError, match=r"at least 3x3"):
             decode_raw(raw(encoding, np.zeros((2, 3), np.uint8), Size(3, 2)))
     else:
         planar = encoding in {"nv12", "nv21"}
         rows = np.full((3, 2), 128, np.uint8) if planar else np.full((2, 4), 128, np.uint8)
         assert decode_raw(raw(encoding, rows, Size(2, 2))).shape == (2, 2, 3)
-        with pytest.raises(InputError, match="of 3x2 is not accepted.*must be even"):
+        with pytest.raises(InputError, match=r"of 3x2 is not accepted.*must be even"):
             decode_raw(raw(encoding, np.zeros((3, 6), np.uint8), Size(3, 2)))
 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
 def test_an_odd_height_has_no_quarter_chroma(encoding: str) -> None:
-    with pytest.raises(InputError, match="of 4x3 is not accepted.*width and height must be even"):
+    with pytest.raises(InputError, match=r"of 4x3 is not accepted.*width and height must be even"):
         decode_raw(raw(encoding, np.zeros((4, 4), np.uint8), Size(4, 3)))
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "nv24"])
+@pytest.mark.parametrize("encoding", sorted(ANY_SIZE))
 def test_one_pixel_and_odd_sizes(encoding: str) -> None:
-    pixel = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "mono16": 2, "nv24": 1}[encoding]
+    pixel = ANY_SIZE[encoding]
     rows = 3 if encoding == "nv24" else 1
     assert decode_raw(raw(encoding, np.full((rows, pixel), 128, np.uint8), Size(1, 1))).shape == (1, 1, 3)
     answer = decode_raw(raw(encoding, np.full((rows * 3, pixel * 5), 128, np.uint8), Size(5, 3)))
@@ -280,20 +289,20 @@ def test_the_same_size_as_the_last_axis_of_an_opencv_scalar() -> None:
 
 
 def test_unknown_encoding_names_the_known() -> None:
-    with pytest.raises(InputError, match="image encoding 'rgb16' is not accepted; accepted: rgb8, bgr8, .*nv24"):
+    with pytest.raises(InputError, match=r"image encoding 'rgb16' is not accepted; accepted: rgb8, bgr8, .*nv24"):
         decode_raw(raw("rgb16", np.zeros((22, 204), np.uint8)))
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
 def test_step_and_length_must_fit(encoding: str) -> None:
     image = raw(encoding, noise(encoding))
-    with pytest.raises(InputError, match=f"a {encoding} image of 34x22 with step {image.step - 1} .*needs at least"):
+    with pytest.raises(InputError, match=rf"a {encoding} image of 34x22 with step {image.step - 1} .*needs at least"):
         decode_raw(replace(image, step=image.step - 1))
     with pytest.raises(InputError, match=f"must have .* = {len(image.data)} bytes, got {len(image.data) - 1}"):
         decode_raw(replace(image, data=image.data[:-1]))
     with pytest.raises(InputError, match=f"must have .* = {len(image.data)} bytes, got {len(image.data) + 1}"):
         decode_raw(replace(image, data=image.data + array("B", [0])))
-    with pytest.raises(InputError, match="got 0"):
+    with pytest.raises(InputError, match=r"got 0"):
         decode_raw(replace(image, data=array("B")))
 
 
@@ -301,10 +310,10 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
     side = 1 << 31
     with pytest.raises(InputError, match=f"more than {MAX_PIXELS} pixels"):
         decode_raw(RawImage(Size(side, side), "nv24", side, False, b""))
-    with pytest.raises(InputError, match="must have 3 x 4294967295 = 12884901885 bytes, got 9"):
+    with pytest.raises(InputError, match=r"must have 3 x 4294967295 = 12884901885 bytes, got 9"):
         decode_raw(RawImage(Size(3, 3), "mono8", 2**32 - 1, False, bytes(9)))
 
 
 def test_data_that_is_no_buffer() -> None:
-    with pytest.raises(InputError, match="list that cannot be read as bytes.*array.array"):
+    with pytest.raises(InputError, match=r"list that cannot be read as bytes.*array.array"):
         decode_raw(RawImage(Size(1, 1), "mono8", 1, False, [1]))

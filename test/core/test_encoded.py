@@ -1,0 +1,345 @@
+"""JPEG and PNG: decoded right, or refused with the reason; never another image's pixels."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seg_perception.core.encoded import (
+    Codec,
+    EncodedImage,
+    decode_labels,
+    decode_rgb,
+    encode_png_bytes,
+    inspect_encoded,
+    read_labels,
+    read_rgb,
+)
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+
+
+def smooth_picture(width: int = 64, height: int = 48) -> RgbImage:
+    """A colour gradient: JPEG keeps it almost exactly."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, 255 - x], -1).astype(np.uint8)
+
+
+def jpeg(image: NDArray[np.uint8], *settings: int) -> bytes:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95, *settings])
+    assert done
+    return data.tobytes()
+
+
+def png(image: NDArray[np.generic]) -> bytes:
+    done, data = cv2.imencode(".png", image)
+    assert done
+    return data.tobytes()
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def handmade_png(width: int, height: int, depth: int, color_type: int, rows: bytes, extra: bytes = b"") -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + data + chunk(b"IEND", b"")
+
+
+def frame_header(data: bytes) -> int:
+    """Where the baseline JPEG's frame header (FF C0) starts."""
+    return data.index(b"\xff\xc0")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        (cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+        (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+    ],
+)
+def test_jpeg_comes_out_in_rgb(settings: tuple[int, ...]) -> None:
+    picture = smooth_picture()
+    data = jpeg(picture, *settings)
+    assert inspect_encoded(data, "test") == EncodedImage(Codec.JPEG, Size(64, 48), 3, 8)
+    answer = decode_rgb(data, "test")
+    assert np.abs(answer.astype(int) - picture).mean() < 2
+    assert answer.dtype == np.uint8
+    assert answer.flags.c_contiguous
+
+
+def test_png_comes_out_exactly_in_rgb() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    data = png(picture[:, :, ::-1])
+    assert inspect_encoded(data, "test") == EncodedImage(Codec.PNG, Size(7, 5), 3, 8)
+    np.testing.assert_array_equal(decode_rgb(data, "test"), picture)
+
+
+def test_grey_is_repeated_and_alpha_dropped() -> None:
+    grey = np.array([[0, 100, 255]], np.uint8)
+    expected = [[[0] * 3, [100] * 3, [255] * 3]]
+    assert decode_rgb(png(grey), "test").tolist() == expected
+    bgra = np.dstack([grey, grey, grey, [[0, 7, 255]]]).astype(np.uint8)
+    assert decode_rgb(png(bgra), "test").tolist() == expected
+    assert inspect_encoded(png(bgra), "test").channels == 4
+    flat = np.full((16, 16), 90, np.uint8)
+    assert inspect_encoded(jpeg(flat), "test").channels == 1
+    assert np.abs(decode_rgb(jpeg(flat), "test").astype(int) - 90).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "kind", [bytes, bytearray, memoryview, lambda b: array("B", b), lambda b: np.frombuffer(b, "u1")]
+)
+def test_any_buffer_is_data(kind: type) -> None:
+    picture = np.full((4, 6, 3), 9, np.uint8)
+    np.testing.assert_array_equal(decode_rgb(kind(png(picture)), "test"), picture)
+
+
+def test_bytes_after_the_end_are_ignored() -> None:
+    picture = smooth_picture()
+    for data in (jpeg(picture), png(picture)):
+        np.testing.assert_array_equal(decode_rgb(data + bytes(1000), "test"), decode_rgb(data, "test"))
+
+
+def test_exif_rotation_is_not_applied() -> None:
+    """Labels belong to the pixels as they are stored."""
+    # an Exif segment with one entry: tag 0x0112 (orientation), type 3, count 1, value 6 (turn by 90 degrees)
+    tiff = b"MM\x00\x2a\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+    body = b"Exif\x00\x00" + tiff
+    data = jpeg(smooth_picture())
+    turned = data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)  # OpenCV's default
+    np.testing.assert_array_equal(decode_rgb(turned, "test"), decode_rgb(data, "test"))
+
+
+@pytest.mark.parametrize("codec", ["baseline", "progressive", "restarts", "png"])
+def test_no_cut_file_is_ever_decoded(codec: str) -> None:
+    """Every length shorter than the whole is refused, wherever the cut falls."""
+    picture = np.random.default_rng(1).integers(0, 256, (24, 32, 3), np.uint8)
+    settings = {"progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), "restarts": (cv2.IMWRITE_JPEG_RST_INTERVAL, 1)}
+    whole = png(picture) if codec == "png" else jpeg(picture, *settings.get(codec, ()))
+    decode_rgb(whole, "test")
+    for length in range(len(whole)):
+        with pytest.raises(InputError, match=r"truncated|neither JPEG nor PNG"):
+            decode_rgb(whole[:length], "test")
+
+
+def test_no_pixel_of_the_last_image_in_half_of_the_next() -> None:
+    """Opencv issue 26488: decode A, then half of B."""
+    magenta = np.full((240, 320, 3), (255, 0, 255), np.uint8)
+    noise = np.random.default_rng(2).integers(0, 256, (240, 320), np.uint8)
+    grey_noise = np.dstack([noise] * 3)  # nothing in B is anywhere near magenta
+    a, b = jpeg(magenta), jpeg(grey_noise)
+    for _ in range(5):
+        decode_rgb(a, "A")
+        with pytest.raises(InputError, match=r"half of B: the JPEG ends early, after .* truncated"):
+            decode_rgb(b[: len(b) // 2], "half of B")
+    # a transport that closes the half file with an end marker fools the structure check: the decoder then
+    # pads with what it has of B, never with A
+    closed = b[: len(b) // 2] + b"\xff\xd9"
+    decode_rgb(a, "A")
+    answer = decode_rgb(closed, "closed").astype(int)
+    like_a = (answer[..., 0] > 200) & (answer[..., 1] < 60) & (answer[..., 2] > 200)
+    assert not like_a.any()
+
+
+def test_neither_jpeg_nor_png() -> None:
+    with pytest.raises(InputError, match=r"x: 8 bytes that start with 52 49 46 46 00 00 00 00 are neither"):
+        decode_rgb(b"RIFF" + bytes(4), "x")
+    with pytest.raises(InputError, match=r"x: 0 bytes that start with nothing are neither"):
+        decode_rgb(b"", "x")
+    with pytest.raises(InputError, match=r"x: list cannot be read as bytes"):
+        decode_rgb([1, 2], "x")
+
+
+def test_sixteen_bits_and_other_depths() -> None:
+    deep = png(np.full((2, 3), 40000, np.uint16))
+    assert inspect_encoded(deep, "test").bit_depth == 16
+    with pytest.raises(InputError, match=r"x: 16-bit PNG is not accepted; 8 bits a channel are"):
+        decode_rgb(deep, "x")
+    data = bytearray(jpeg(smooth_picture()))
+    data[frame_header(bytes(data)) + 4] = 12
+    with pytest.raises(InputError, match=r"x: 12-bit JPEG is not accepted"):
+        decode_rgb(bytes(data), "x")
+
+
+def test_a_palette_png_is_an_image_but_not_labels() -> None:
+    palette = chunk(b"PLTE", bytes([255, 0, 0, 0, 0, 255]))
+    data = handmade_png(2, 1, 8, 3, bytes([0, 0, 1]), palette)  # a filter byte, then indices 0 and 1
+    assert decode_rgb(data, "test").tolist() == [[[255, 0, 0], [0, 0, 255]]]
+    with pytest.raises(InputError, match=r"x: 8-bit palette PNG is not accepted as a label image"):
+        decode_labels(data, "x")
+
+
+def test_labels_are_exact_or_refused() -> None:
+    ids = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    np.testing.assert_array_equal(decode_labels(png(ids), "test"), ids)
+    for data, kind in (
+        (png(np.zeros((2, 2, 3), np.uint8)), "8-bit 3-channel PNG"),
+        (png(np.zeros((2, 2), np.uint16)), "16-bit 1-channel PNG"),
+        (handmade_png(8, 1, 1, 0, b"\x00\xaa"), "1-bit 1-channel PNG"),
+        (jpeg(np.zeros((8, 8), np.uint8)), "8-bit 1-channel JPEG"),
+    ):
+        with pytest.raises(InputError, match=f"x: {kind} is not accepted as a label image"):
+            decode_labels(data, "x")
+
+
+def test_sizes_that_no_camera_has_are_refused_before_decoding() -> None:
+    bomb = handmade_png(100_000, 100_000, 8, 0, b"\x00")
+    with pytest.raises(InputError, match=rf"x: a size of 100000x100000 is not accepted; 1 to {MAX_PIXELS} pixels"):
+        decode_rgb(bomb, "x")
+    with pytest.raises(InputError, match=r"a size of 0x5 is not accepted"):
+        decode_rgb(handmade_png(0, 5, 8, 0, b"\x00"), "x")
+    data = bytearray(jpeg(smooth_picture()))
+    at = frame_header(bytes(data)) + 5
+    data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+    with pytest.raises(InputError, match=r"a size of 65500x65500 is not accepted"):
+        decode_rgb(bytes(data), "x")
+    data[at : at + 4] = struct.pack(">HH", 0, 10)  # a height that only a later marker (DNL) would tell
+    with pytest.raises(InputError, match=r"a size of 10x0 is not accepted"):
+        decode_rgb(bytes(data), "x")
+
+
+def test_jpeg_kinds_that_are_refused() -> None:
+    data = bytearray(jpeg(smooth_picture()))
+    at = frame_header(bytes(data))
+    data[at + 1] = 0xC9  # arithmetic coding
+    with pytest.raises(InputError, match=r"frame type 0xc9 .*baseline and progressive are"):
+        decode_rgb(bytes(data), "x")
+    data[at + 1] = 0xC0
+    data[at + 9] = 4  # four components: CMYK
+    with pytest.raises(InputError, match=r"a JPEG with 4 channels is not accepted"):
+        decode_rgb(bytes(data), "x")
+
+
+def test_damaged_structure() -> None:
+    data = jpeg(smooth_picture())
+    at = frame_header(data)
+    length = struct.unpack(">H", data[at + 2 : at + 4])[0]
+    frame = data[at : at + 2 + length]
+    scan = data.index(b"\xff\xda")
+    for damaged, words in (
+        (data[:2] + b"\x00\x00" + data[4:], "is no marker"),
+        (data[:2] + b"\xff\xd8" + data[2:], "is no marker"),
+        (data[:2] + b"\xff\xd9", "ends before any pixels"),
+        (data[:at] + frame + data[at:], "two frame headers"),
+        (data[:at] + b"\xff\xc0\x00\x04\x08\x00" + data[at + 2 + length :], "frame header has 2 bytes"),
+        (data[:at] + data[at + 2 + length :], "a scan before the frame header"),
+        (data[:scan] + data[scan:-2] * 101 + b"\xff\xd9", "too many scans"),
+    ):
+        with pytest.raises(InputError, match=f"x: the JPEG is damaged: .*{words}"):
+            inspect_encoded(damaged, "x")
+
+
+def test_damaged_png() -> None:
+    data = png(smooth_picture())
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1  # one bit in the pixels
+    start, rest = data[:8], data[8:]
+    for damaged, words in (
+        (bytes(flipped), "wrong checksum of chunk b'IDAT'"),
+        (start + chunk(b"IEND", b""), "chunk b'IEND' where the header"),
+        (start + rest[:25] + rest, "chunk b'IHDR' where the header or data"),
+        (start + chunk(b"IHDR", bytes(12)) + rest[25:], "header is not one of the standard's"),
+        (start + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 5, 0, 0, 0)) + rest[25:], "header is not one"),
+    ):
+        with pytest.raises(InputError, match=f"x: the PNG is damaged: .*{words}"):
+            inspect_encoded(damaged, "x")
+
+
+def test_a_file_whose_pixels_are_missing_is_refused() -> None:
+    """The structure is whole, the pixels are not: 4 rows are promised, one is there."""
+    data = handmade_png(4, 4, 8, 0, bytes(5))
+    with pytest.raises(InputError, match=r"cannot be decoded"):
+        decode_rgb(data, "x")
+
+
+def test_random_damage_never_escapes_as_another_error() -> None:
+    rng = np.random.default_rng(4)
+    picture = smooth_picture(40, 24)
+    refused = 0
+    for whole in (jpeg(picture), png(picture)):
+        for _ in range(150):
+            data = bytearray(whole)
+            for position in rng.integers(0, len(data), 3):
+                data[position] = rng.integers(0, 256)
+            try:
+                assert decode_rgb(bytes(data), "x").ndim == 3
+            except InputError:
+                refused += 1
+    assert refused > 150  # all damage to a PNG is seen, and some to a JPEG
+
+
+def test_labels_survive_png() -> None:
+    rng = np.random.default_rng(6)
+    for shape in ((1, 1), (4, 1), (37, 53)):
+        labels = rng.integers(0, 256, shape, np.uint8)
+        data = encode_png_bytes(labels)
+        assert data.dtype == np.uint8
+        assert data.ndim == 1
+        np.testing.assert_array_equal(decode_labels(data, "test"), labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.int64), np.zeros((0, 2), np.uint8)]
+)
+def test_only_labels_are_encoded(labels: NDArray[np.uint8]) -> None:
+    with pytest.raises(InputError, match=r"labels to encode must be uint8 \[H, W\], got"):
+        encode_png_bytes(labels)
+
+
+def test_files_are_named_in_errors(tmp_path: Path) -> None:
+    picture, labels, broken = tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "c.png"
+    picture.write_bytes(jpeg(smooth_picture()))
+    labels.write_bytes(png(np.full((2, 2), 3, np.uint8)))
+    broken.write_bytes(labels.read_bytes()[:-1])
+    assert read_rgb(picture).shape == (48, 64, 3)
+    assert read_labels(labels).tolist() == [[3, 3], [3, 3]]
+    with pytest.raises(InputError, match=r"c\.png: the PNG ends early"):
+        read_rgb(broken)
+    with pytest.raises(InputError, match=r"a\.jpg: 8-bit 3-channel JPEG is not accepted as a label image"):
+        read_labels(picture)
+    with pytest.raises(FileNotFoundError):
+        read_rgb(tmp_path / "absent.png")
+
+
+def test_a_decoder_without_rgb_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu 22.04 and 24.04 carry OpenCV 4.5 and 4.6, which can only decode to BGR."""
+    picture = smooth_picture()
+    data = [jpeg(picture), png(picture), png(picture[:, :, 0])]
+    expected = [decode_rgb(item, "test") for item in data]
+    monkeypatch.delattr(cv2, "IMREAD_COLOR_RGB", raising=False)
+    for item, pixels in zip(data, expected, strict=True):
+        np.testing.assert_array_equal(decode_rgb(item, "test"), pixels)
+
+
+def test_opencv_says_nothing_on_the_terminal() -> None:
+    """A camera with a bad cable must not fill the log: damaged frames are refused in one message of ours."""
+    code = (
+        "import cv2, numpy as np\n"
+        "from seg_perception.core.encoded import decode_rgb\n"
+        "from seg_perception.core.errors import InputError\n"
+        "data = cv2.imencode('.png', np.zeros((9, 9), np.uint8))[1].tobytes()\n"
+        "for cut in range(len(data)):\n"
+        "    try: decode_rgb(data[:cut], 'x')\n"
+        "    except InputError: pass\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    assert (run.stdout, run.stderr) == ("", "")
