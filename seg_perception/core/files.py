@@ -32,7 +32,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         _remove(temporary)
@@ -44,7 +44,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 def _remove(temporary: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
+        Path(temporary).unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -51,7 +51,9 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     _check_tensors("output", graph.output, dict.fromkeys(OUTPUT_NAMES, 3), faults)
     cards = [p.value for p in model.metadata_props if p.key == METADATA_KEY]
     if not cards:
-        faults.append(f"it has no model card (metadata property {METADATA_KEY!r}); make it with 'seg-perception export'")
+        faults.append(
+            f"it has no model card (metadata property {METADATA_KEY!r}); make it with 'seg-perception export'"
+        )
     if faults:
         raise ModelError(f"{source} breaks the contract of a deployed graph:\n  " + "\n  ".join(faults))
     return ModelCard.from_json(cards[0])

@@ -71,16 +71,6 @@ def drop_leftovers(model: onnx.ModelProto) -> None:
         del item.metadata_props[:]
 
 
-def name_shapes(model: onnx.ModelProto, batch: int | None, height: int | None, width: int | None) -> None:
-    """Write [N, H, W(, 3)] into the graph's inputs and outputs; a number pins an axis."""
-    axes = ("N" if batch is None else batch, "H" if height is None else height, "W" if width is None else width)
-    for tensor in (*model.graph.input, *model.graph.output):
-        kind = tensor.type.tensor_type
-        tail = [3] if len(kind.shape.dim) == 4 else []
-        shape = onnx.helper.make_tensor_type_proto(kind.elem_type, [*axes, *tail])
-        tensor.type.CopyFrom(shape)
-
-
 def name_nodes(model: onnx.ModelProto) -> None:
     """Call every node after its operator and its weights, so that a compiler's error can be placed."""
     seen: Counter[str] = Counter()

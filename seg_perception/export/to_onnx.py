@@ -19,6 +19,7 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.graph_edits import pin_shapes
 from seg_perception.engines.model_file import check_model
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.export.graph_passes import (
@@ -26,7 +27,6 @@ from seg_perception.export.graph_passes import (
     drop_leftovers,
     lower_to_opset_17,
     name_nodes,
-    name_shapes,
 )
 from seg_perception.networks.base import SegmentationNetwork, check_size
 
@@ -83,7 +83,7 @@ def build_onnx(
     lower_to_opset_17(model)
     drop_leftovers(model)  # the lowering frees constants
     name_nodes(model)
-    name_shapes(model, batch, size and size.height, size and size.width)
+    pin_shapes(model, batch, size)
     onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     model.producer_name, model.producer_version = "seg_perception", ""
     check_operators(model)

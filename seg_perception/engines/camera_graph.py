@@ -1,0 +1,137 @@
+"""Puts the camera-to-network resize and the upscale of the answer into the graph.
+
+Then an engine takes camera images as they come and answers at the camera's size, and the host
+resizes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.geometry import network_size
+from seg_perception.core.types import Size
+from seg_perception.engines.graph_edits import card_of, first_transpose, fixed_batch, fixed_size, pin_shapes, write_card
+
+
+def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None) -> onnx.ModelProto:
+    """The same graph for images of one camera size; the argument is not changed.
+
+    Images are shrunk by averaging whole blocks, then bilinearly to the network's size; labels and
+    confidence are enlarged by nearest neighbour, as the Segmenter does on the host.
+
+    Args:
+        model: a graph with open height and width.
+        camera: width and height of the camera's images.
+        network: input size of the network; None keeps the camera's shape and spends the model
+            card's pixel count.
+
+    Raises:
+        ModelError: the graph is already for one size, or the network's size does not fit it.
+    """
+    card = card_of(model)
+    if fixed_size(model) is not None:
+        raise ModelError(
+            f"{card.id} takes only {fixed_size(model)} images; a camera size needs a graph with open height and width"
+        )
+    inner = network or network_size(camera, card.input_size, card.size_multiple)
+    if inner.width % card.size_multiple or inner.height % card.size_multiple:
+        raise ModelError(f"network size {inner} does not fit {card.id}: it needs multiples of {card.size_multiple}")
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    pin_shapes(result, fixed_batch(model), camera)
+    if inner != camera:
+        _shrink_input(result, camera, inner)
+        _enlarge_outputs(result, inner, camera)
+    write_card(result, dataclasses.replace(card, input_size=camera, size_multiple=1))
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def block_length(length: int, target: int) -> int:
+    """The largest block that divides `length` and is no longer than the reduction factor."""
+    return next(block for block in range(max(1, length // target), 0, -1) if length % block == 0)
+
+
+def _shrink_input(model: onnx.ModelProto, camera: Size, inner: Size) -> None:
+    graph = model.graph
+    transpose = first_transpose(model)
+    index = list(graph.node).index(transpose)
+    result_name = transpose.output[0]
+    current = f"{result_name}.camera"
+    graph.node[index].output[0] = current
+    added: list[onnx.NodeProto] = []
+    blocks = (block_length(camera.height, inner.height), block_length(camera.width, inner.width))
+    pooled = Size(camera.width // blocks[1], camera.height // blocks[0])
+    if blocks != (1, 1):
+        target = result_name if pooled == inner else f"{result_name}.blocks"
+        added.append(
+            helper.make_node(
+                "AveragePool", [current], [target], name="CameraBlocks", kernel_shape=blocks, strides=blocks
+            )
+        )
+        current = target
+    if pooled != inner:
+        added.append(_resize(graph, current, result_name, pooled, inner, "linear", "CameraResize"))
+    for offset, node in enumerate(added):
+        graph.node.insert(index + 1 + offset, node)
+
+
+def _enlarge_outputs(model: onnx.ModelProto, inner: Size, camera: Size) -> None:
+    """Insert a nearest-neighbour resize before the last cast of each output.
+
+    It works on float [N, 1, H, W]: TensorRT resizes no uint8, and ids up to 255 are exact in float.
+    """
+    graph = model.graph
+    for output in graph.output:
+        cast = next(node for node in graph.node if node.output[0] == output.name)
+        if cast.op_type != "Cast":
+            raise ModelError(f"output {output.name!r} does not end with a cast to uint8")
+        index = list(graph.node).index(cast)
+        name = output.name
+        axis = _constant(graph, f"{name}.axis", np.array([1], np.int64))
+        steps = [
+            helper.make_node(
+                "Cast", [cast.input[0]], [f"{name}.float"], name=f"Cast:{name}.float", to=TensorProto.FLOAT
+            ),
+            helper.make_node("Unsqueeze", [f"{name}.float", axis], [f"{name}.plane"], name=f"Unsqueeze:{name}"),
+            _resize(graph, f"{name}.plane", f"{name}.enlarged", inner, camera, "nearest", f"CameraResize:{name}"),
+            helper.make_node("Squeeze", [f"{name}.enlarged", axis], [f"{name}.full"], name=f"Squeeze:{name}"),
+        ]
+        cast.input[0] = f"{name}.full"
+        for offset, node in enumerate(steps):
+            graph.node.insert(index + offset, node)
+
+
+def _resize(
+    graph: onnx.GraphProto, source: str, target: str, before: Size, after: Size, mode: str, name: str
+) -> onnx.NodeProto:
+    """A resize by scale factors, chosen so that rounding down gives exactly the target size."""
+
+    def factor(length: int, wanted: int) -> np.float32:
+        scale = np.float32(wanted / length)
+        while int(np.floor(np.float32(length) * scale)) < wanted:
+            scale = np.nextafter(scale, np.float32(np.inf))
+        return scale
+
+    factors = np.array([1.0, 1.0, factor(before.height, after.height), factor(before.width, after.width)], np.float32)
+    scales = _constant(graph, f"{name}.scales", factors)
+    options = {"nearest_mode": "round_prefer_floor"} if mode == "nearest" else {}
+    return helper.make_node(
+        "Resize",
+        [source, "", scales],
+        [target],
+        name=name,
+        mode=mode,
+        coordinate_transformation_mode="half_pixel",
+        **options,
+    )
+
+
+def _constant(graph: onnx.GraphProto, name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
+    graph.initializer.append(numpy_helper.from_array(values, name))
+    return name

@@ -1,0 +1,149 @@
+"""Rewrites an exported graph to half precision, strongly typed: every tensor says its own type.
+
+The convolutions and what lies between them are half; normalisation, the last upsampling, softmax
+and argmax stay fp32. Inputs and outputs stay uint8.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from seg_perception.core.errors import ModelError
+from seg_perception.engines.graph_edits import card_of, write_card
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+_HALF_QUANTISER_OPSET = 19  # half scales of (De)QuantizeLinear
+_LARGEST_HALF = 65504.0
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with a half-precision network inside; the argument is not changed.
+
+    An fp32 graph becomes an fp16 one. In an int8 graph the layers that were left unquantised
+    become half, and the card keeps saying int8; an fp16 graph comes back as it is.
+
+    Raises:
+        ModelError: no convolution, or a weight that half cannot hold.
+    """
+    card = card_of(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    if card.precision == "fp16":
+        return result
+    region = _region(result.graph)
+    _convert_constants(result.graph, region)
+    _insert_casts(result.graph, region)
+    if any(node.op_type in _QUANTISERS for node in result.graph.node):
+        del result.opset_import[:]
+        result.opset_import.append(helper.make_opsetid("", _HALF_QUANTISER_OPSET))
+        result.ir_version = 9  # what came with opset 19
+    else:
+        write_card(result, dataclasses.replace(card, precision="fp16"))
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _region(graph: onnx.GraphProto) -> set[int]:
+    """Indices of the nodes on any path from the first convolution's input to the last convolution."""
+    convolutions = [i for i, node in enumerate(graph.node) if node.op_type in _CONVOLUTIONS]
+    if not convolutions:
+        raise ModelError("the graph holds no convolution, so there is nothing to make half")
+    producer = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    ancestors: set[int] = set()
+    stack = [convolutions[-1]]
+    while stack:
+        index = stack.pop()
+        if index not in ancestors:
+            ancestors.add(index)
+            stack += [producer[name] for name in graph.node[index].input if name in producer]
+    first = graph.node[convolutions[0]].input[0]
+    start = producer.get(first)
+    if start is not None and graph.node[start].op_type == "DequantizeLinear":  # image quantised before the first one
+        first = graph.node[producer[graph.node[start].input[0]]].input[0]
+    reached = {first}
+    region: set[int] = set()
+    constants = {tensor.name for tensor in graph.initializer}
+    for index, node in enumerate(graph.node):
+        fed_by_constants = bool(node.input) and all(name in constants for name in node.input)
+        if index in ancestors and (fed_by_constants or any(name in reached for name in node.input)):
+            region.add(index)
+            reached.update(node.output)
+    _add_trailing_quantisers(graph, region, reached)
+    return region
+
+
+def _add_trailing_quantisers(graph: onnx.GraphProto, region: set[int], reached: set[str]) -> None:
+    """A quantiser pair right after the last convolution belongs to it."""
+    for index, node in enumerate(graph.node):
+        if node.op_type in _QUANTISERS and index not in region and node.input[0] in reached:
+            region.add(index)
+            reached.update(node.output)
+
+
+def _convert_constants(graph: onnx.GraphProto, region: set[int]) -> None:
+    users: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for index, node in enumerate(graph.node):
+        for position, name in enumerate(node.input):
+            users[name].append((index, position))
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        inside = [
+            (i, p) for i, p in users[tensor.name] if i in region and not (graph.node[i].op_type == "Resize" and p > 0)
+        ]
+        if not inside:
+            continue
+        name = f"{tensor.name}.half"
+        graph.initializer.append(numpy_helper.from_array(_half(tensor), name))
+        for i, p in inside:
+            graph.node[i].input[p] = name
+        if len(inside) == len(users[tensor.name]):
+            graph.initializer.remove(tensor)
+
+
+def _half(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+    values = numpy_helper.to_array(tensor)
+    largest = float(np.abs(values).max()) if values.size else 0.0
+    if largest > _LARGEST_HALF or not np.isfinite(largest):
+        raise ModelError(f"weights {tensor.name!r} reach {largest:g}; half precision holds up to {_LARGEST_HALF:g}")
+    return values.astype(np.float16)
+
+
+def _insert_casts(graph: onnx.GraphProto, region: set[int]) -> None:
+    """Cast what enters the region to half and what leaves it to float."""
+    produced = {name for i in region for name in graph.node[i].output}
+    constants = {tensor.name for tensor in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    halved: dict[str, str] = {}
+    floated: dict[str, str] = {}
+    for index, node in enumerate(graph.node):
+        if index in region:
+            for position, name in enumerate(node.input):
+                if name and name not in produced and name not in constants:
+                    if name not in halved:
+                        halved[name] = f"{name}.half"
+                        nodes.append(_cast(name, halved[name], TensorProto.FLOAT16))
+                    node.input[position] = halved[name]
+        else:
+            for position, name in enumerate(node.input):
+                if name in produced:
+                    if name not in floated:
+                        floated[name] = f"{name}.float"
+                        nodes.append(_cast(name, floated[name], TensorProto.FLOAT))
+                    node.input[position] = floated[name]
+        nodes.append(node)
+    copied = [onnx.NodeProto() for _ in nodes]
+    for target, source in zip(copied, nodes, strict=True):
+        target.CopyFrom(source)
+    del graph.node[:]
+    graph.node.extend(copied)
+
+
+def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [source], [target], name=f"Cast:{target}", to=kind)

@@ -1,0 +1,404 @@
+"""Compiles an exported ONNX graph to a TensorRT engine, in memory. Needs no GPU with TensorRT-RTX."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.types import Size
+from seg_perception.engines import tensorrt_versions as versions
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.camera_graph import for_camera
+from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.half import to_half
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What to build; every field is part of the engine's cache key.
+
+    Attributes:
+        precision: "fp32", "fp16" or "int8"; None takes fp16, or int8 from an int8 graph.
+        batch: the largest batch; smaller ones run, too.
+        size: network input size; None takes the model card's.
+        camera_size: images come at this size and are resized inside the engine; None: they come at `size`.
+        workspace_mib: scratch memory the builder may plan with; None leaves it to TensorRT.
+        optimization_level: 0 (builds fastest) to 5; None is TensorRT's own default.
+        dla_core: run what can on this DLA core, the rest on the GPU; None: all on the GPU.
+        hardware_compatible: also runs on other GPUs from the Ampere generation on.
+        target: GPU to build for that is not in this machine, such as "sm89" (TensorRT-RTX only).
+    """
+
+    precision: str | None = None
+    batch: int = 1
+    size: Size | None = None
+    camera_size: Size | None = None
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    dla_core: int | None = None
+    hardware_compatible: bool = False
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        if self.precision is not None and self.precision not in PRECISIONS:
+            faults.append(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+        if self.batch < 1:
+            faults.append(f"batch {self.batch} must be at least 1")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            faults.append(f"workspace {self.workspace_mib} MiB must be at least 1")
+        if self.dla_core is not None and self.dla_core < 0:
+            faults.append(f"DLA core {self.dla_core} must be 0 or more")
+        if faults:
+            raise EngineError("engine settings: " + "; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """How far a build is: TensorRT's own phase name, and the fraction of the whole, 0 to 1."""
+
+    phase: str
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """A finished engine and how it came about."""
+
+    content: bytes
+    seconds: float
+    layers: int
+    dla_layers: tuple[str, ...]  # names; empty without a DLA
+    gpu_fallback_layers: tuple[str, ...]  # with a DLA: "name (type)" of what it cannot run
+
+
+ProgressCallback = Callable[[BuildProgress], None]
+StopRequested = Callable[[], bool]
+
+
+class BuildStoppedError(EngineError):
+    """The build was stopped on request; nothing was written."""
+
+
+def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibrary) -> onnx.ModelProto:
+    """The graph as the parser will see it: precision, camera size and shapes applied.
+
+    Args:
+        content: a checked ONNX file.
+        settings: what to build.
+        library: decides how precision is expressed.
+
+    Raises:
+        ModelError: the graph cannot have this precision, size or batch.
+    """
+    model = load_graph(content)
+    card = card_of(model)
+    precision = resolve_precision(card.precision, settings.precision)
+    batch, size = fixed_batch(model), fixed_size(model)
+    if batch is not None and batch != settings.batch:
+        raise ModelError(f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch")
+    if size is not None and settings.size not in (None, size):
+        raise ModelError(f"{card.id} is fixed to {size}; an engine for {settings.size} needs open height and width")
+    if settings.camera_size is not None:
+        model = for_camera(model, settings.camera_size, settings.size)
+        size = settings.camera_size
+    else:
+        size = size or settings.size or card.input_size
+        if size.width % card.size_multiple or size.height % card.size_multiple:
+            raise ModelError(
+                f"size {size} does not fit {card.id}: width and height must be multiples of {card.size_multiple}"
+            )
+    if precision != "fp32" and library.strongly_typed and card.precision != "fp16":
+        model = to_half(model)
+    pin_shapes(model, 1 if settings.batch == 1 else batch, size)
+    return model
+
+
+def resolve_precision(of_graph: str, wanted: str | None) -> str:
+    """The engine's precision from the graph's and the wish.
+
+    An fp32 graph makes fp32 and fp16 engines, fp16 and int8 graphs only their own.
+
+    Raises:
+        ModelError: the wish cannot be met; says which graph to export.
+    """
+    default = "fp16" if of_graph == "fp32" else of_graph
+    chosen = wanted or default
+    if chosen not in {of_graph, default}:
+        raise ModelError(
+            f"precision {chosen} cannot be made from an {of_graph} graph; "
+            f"export one with 'seg-perception export --precision {'fp32' if chosen == 'fp16' else chosen}'"
+        )
+    return chosen
+
+
+def build_engine(
+    content: bytes,
+    settings: BuildSettings,
+    library: TensorRtLibrary,
+    timing_cache: Path | None = None,
+    progress: ProgressCallback | None = None,
+    stop_requested: StopRequested | None = None,
+) -> BuiltEngine:
+    """Compile a checked ONNX file.
+
+    Args:
+        content: the file's bytes, as `model_file.read_model` returned them.
+        settings: what to build.
+        library: from `tensorrt_versions.load_library`.
+        timing_cache: file with kernel timings of earlier builds; made and updated where given.
+        progress: called often from this thread; its exceptions end the build.
+        stop_requested: asked often; True ends the build (from TensorRT 10 on).
+
+    Raises:
+        ModelError: the graph cannot be built so.
+        EngineError: TensorRT refused the graph or failed, with its own words.
+        BuildStoppedError: as requested.
+    """
+    prepared = prepare_graph(content, settings, library)
+    return _Build(library, settings, timing_cache).run(prepared, progress, stop_requested)
+
+
+class _Build:
+    """One build; TensorRT's objects live as long as it."""
+
+    def __init__(self, library: TensorRtLibrary, settings: BuildSettings, timing_cache: Path | None) -> None:
+        self._library = library
+        self._settings = settings
+        self._timing_cache = timing_cache
+        if TYPE_CHECKING:
+            self._trt = trt
+        else:
+            self._trt = library.module
+        self.messages: list[str] = []
+        self._logger = make_logger(library, self.messages)
+
+    def run(
+        self, model: onnx.ModelProto, progress: ProgressCallback | None, stop_requested: StopRequested | None
+    ) -> BuiltEngine:
+        started = time.monotonic()
+        library, settings = self._library, self._settings
+        builder = self._trt.Builder(self._logger)
+        weakly_typed = not library.strongly_typed or (
+            settings.dla_core is not None and not library.strongly_typed_only
+        )
+        network = builder.create_network(versions.network_flags(library, weakly_typed))
+        self._parse(model, network)
+        config = builder.create_builder_config()
+        if weakly_typed:
+            versions.set_weak_precision(
+                library, config, resolve_precision(card_of(model).precision, settings.precision)
+            )
+        self._configure(config)
+        self._add_profile(builder, network, config)
+        on_dla, on_gpu = self._place_on_dla(builder, network, config)
+        cache = self._load_timing_cache(config)
+        monitor = make_progress_monitor(library, progress, stop_requested)
+        if monitor is not None:
+            config.progress_monitor = monitor
+        layers = network.num_layers
+        serialized = builder.build_serialized_network(network, config)
+        if monitor is not None and monitor.failure is not None:
+            raise monitor.failure
+        if stop_requested is not None and stop_requested():
+            raise BuildStoppedError("the build was stopped; no engine was written")
+        if serialized is None:
+            raise EngineError(f"{library} could not build the engine: {self._reasons()}")
+        if cache is not None and self._timing_cache is not None:
+            write_atomically(self._timing_cache, bytes(memoryview(cache.serialize())))
+        content = bytes(memoryview(serialized))
+        return BuiltEngine(content, time.monotonic() - started, layers, on_dla, on_gpu)
+
+    def _parse(self, model: onnx.ModelProto, network: trt.INetworkDefinition) -> None:
+        parser = self._trt.OnnxParser(network, self._logger)
+        if self._settings.dla_core is not None:
+            versions.adjust_parser_for_dla(self._library, parser)
+        if not parser.parse(model.SerializeToString()):
+            names = [node.name for node in model.graph.node]
+            operators = [node.op_type for node in model.graph.node]
+            errors = [
+                versions.describe_parser_error(parser.get_error(i), names, operators) for i in range(parser.num_errors)
+            ]
+            raise EngineError(
+                f"{self._library} does not accept this graph:\n  " + "\n  ".join(errors or [self._reasons()])
+            )
+        found = {network.get_input(i).name for i in range(network.num_inputs)}
+        found |= {network.get_output(i).name for i in range(network.num_outputs)}
+        if found != {INPUT_NAME, *OUTPUT_NAMES}:
+            raise EngineError(f"the parsed network has inputs and outputs {sorted(found)}, not those of the contract")
+
+    def _configure(self, config: trt.IBuilderConfig) -> None:
+        settings = self._settings
+        if settings.workspace_mib is not None:
+            config.set_memory_pool_limit(self._trt.MemoryPoolType.WORKSPACE, settings.workspace_mib << 20)
+        versions.set_optimization_level(self._library, config, settings.optimization_level)
+        versions.set_targets(self._library, config, settings.target)
+        if settings.hardware_compatible:
+            versions.set_hardware_compatible(self._library, config)
+
+    def _add_profile(
+        self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig
+    ) -> None:
+        """A batch of 1 to the largest, tuned for the largest; nothing where the graph is static."""
+        shape = tuple(network.get_input(0).shape)
+        if shape[0] != -1:
+            return
+        profile = builder.create_optimization_profile()
+        largest = (self._settings.batch, *shape[1:])
+        profile.set_shape(INPUT_NAME, (1, *shape[1:]), largest, largest)
+        config.add_optimization_profile(profile)
+
+    def _place_on_dla(
+        self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        core = self._settings.dla_core
+        if core is None:
+            return (), ()
+        cores = versions.dla_cores(builder)
+        if core >= cores:
+            raise EngineError(
+                f"DLA core {core} is not there: {self._library} sees {cores} on this machine; leave out --dla-core"
+            )
+        if self._settings.batch != 1:
+            raise EngineError("a DLA takes one fixed shape: build with --batch 1")
+        config.default_device_type = self._trt.DeviceType.DLA
+        config.DLA_core = core
+        config.set_flag(self._trt.BuilderFlag.GPU_FALLBACK)
+        on_dla, on_gpu = [], []
+        for layer in (network.get_layer(i) for i in range(network.num_layers)):
+            if config.can_run_on_DLA(layer):
+                on_dla.append(layer.name)
+            else:
+                on_gpu.append(f"{layer.name} ({layer.type.name})")
+        if not on_dla:
+            raise EngineError(f"no layer of this graph can run on a DLA with {self._library}; leave out --dla-core")
+        return tuple(on_dla), tuple(on_gpu)
+
+    def _load_timing_cache(self, config: trt.IBuilderConfig) -> trt.ITimingCache | None:
+        path = self._timing_cache
+        if path is None:
+            return None
+        content = path.read_bytes() if path.is_file() else b""
+        cache = config.create_timing_cache(content)
+        if cache is None or not config.set_timing_cache(cache, False):
+            log.warning("%s does not fit %s on this GPU; timing anew", path, self._library)
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
+        return cache
+
+    def _reasons(self) -> str:
+        return "; ".join(dict.fromkeys(self.messages)) or "it gave no reason"
+
+
+def make_logger(library: TensorRtLibrary, errors: list[str]) -> trt.ILogger:
+    """A TensorRT logger that writes to Python's logging and keeps the errors' text."""
+    if TYPE_CHECKING:
+        module = trt
+    else:
+        module = library.module
+    levels = {
+        module.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+        module.ILogger.Severity.ERROR: logging.ERROR,
+        module.ILogger.Severity.WARNING: logging.WARNING,
+    }
+
+    class PythonLogger(module.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                errors.append(msg.strip())
+                level = logging.DEBUG  # it reaches the user once, inside our error
+            log.log(level, "%s: %s", library, msg.strip())
+
+    return PythonLogger()
+
+
+def make_progress_monitor(
+    library: TensorRtLibrary, progress: ProgressCallback | None, stop_requested: StopRequested | None
+) -> Any:
+    """TensorRT's progress monitor around two callables; None where the version has none.
+
+    Exceptions of the callables must not fly through TensorRT: they are kept in `failure`, and the
+    build is stopped.
+    """
+    if not versions.supports_progress(library):
+        return None
+    if TYPE_CHECKING:
+        module = trt
+    else:
+        module = library.module
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
+        def __init__(self) -> None:
+            module.IProgressMonitor.__init__(self)
+            self.failure: BaseException | None = None
+            self._fractions = NestedFractions()
+
+        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
+            self._fractions.start(phase_name, parent_phase, num_steps)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._fractions.finish(phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                fraction = self._fractions.step(phase_name, step)
+                if progress is not None:
+                    progress(BuildProgress(phase_name, fraction))
+                return not (stop_requested is not None and stop_requested())
+            except BaseException as error:  # noqa: BLE001  it is raised again after the build
+                self.failure = error
+                return False
+
+    return Monitor()
+
+
+class NestedFractions:
+    """Turns TensorRT's nested phases into one fraction, 0 to 1, that never falls.
+
+    A phase counts as one step of its parent.
+    """
+
+    def __init__(self) -> None:
+        self._phases: dict[str, tuple[float, float, int]] = {}  # name -> (start, width, steps)
+        self._reached: dict[str, int] = {}
+        self._highest = 0.0
+
+    def start(self, phase: str, parent: str | None, steps: int) -> None:
+        start, width = 0.0, 1.0
+        if parent in self._phases and parent is not None:
+            parent_start, parent_width, parent_steps = self._phases[parent]
+            width = parent_width / max(1, parent_steps)
+            start = parent_start + width * self._reached[parent]
+        self._phases[phase] = (start, width, steps)
+        self._reached[phase] = 0
+
+    def step(self, phase: str, step: int) -> float:
+        if phase in self._phases:
+            start, width, steps = self._phases[phase]
+            self._reached[phase] = step + 1
+            self._highest = max(self._highest, min(1.0, start + width * min(1.0, (step + 1) / max(1, steps))))
+        return self._highest
+
+    def finish(self, phase: str) -> None:
+        self._phases.pop(phase, None)
+        self._reached.pop(phase, None)

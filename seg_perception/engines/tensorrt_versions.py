@@ -1,0 +1,239 @@
+"""Everything that differs between TensorRT 8.5, 10.x, 11.x and TensorRT-RTX, in one place.
+
+The table in docs/tensorrt.md lists the differences; code elsewhere in this folder calls only what
+every one of them has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from seg_perception.core.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+log = logging.getLogger(__name__)
+
+TENSORRT = "tensorrt"
+TENSORRT_RTX = "tensorrt_rtx"
+LIBRARIES = (TENSORRT, TENSORRT_RTX)
+OLDEST = (8, 5)
+
+_RTX_MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")  # NVIDIA's SDK package, and the bindings on PyPI
+_RTX_LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"  # its wheel carries the shared libraries
+_RTX_LIBRARY_FILES = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
+_INSTALL = {
+    TENSORRT: (
+        "NVIDIA TensorRT 8.5 or newer with its Python package 'tensorrt' "
+        "(part of JetPack on a Jetson; NVIDIA's apt packages or containers elsewhere)"
+    ),
+    TENSORRT_RTX: "NVIDIA TensorRT-RTX: pip install 'seg_perception[tensorrt]'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRtLibrary:
+    """One imported TensorRT flavour.
+
+    `module` has the API of `tensorrt`, whichever flavour it is.
+    """
+
+    name: str  # "tensorrt" or "tensorrt_rtx"
+    module: ModuleType
+    version_text: str
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The leading numbers, for example (10, 3, 0, 30)."""
+        return tuple(int(part) for part in self.version_text.split(".") if part.isdecimal())
+
+    @property
+    def is_rtx(self) -> bool:
+        return self.name == TENSORRT_RTX
+
+    @property
+    def strongly_typed_only(self) -> bool:
+        """Precision comes from the graph's tensor types alone; there are no FP16 or INT8 builder flags."""
+        return self.is_rtx or self.version >= (11,)
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Networks can be strongly typed (not in 8.x)."""
+        return self.is_rtx or self.version >= (10,)
+
+    def __str__(self) -> str:
+        return f"{'TensorRT-RTX' if self.is_rtx else 'TensorRT'} {self.version_text}"
+
+
+def load_library(wanted: str | None = None) -> TensorRtLibrary:
+    """Import TensorRT: the named flavour, or `tensorrt` where installed, else `tensorrt_rtx`.
+
+    Raises:
+        EngineError: not installed, too old, or an unknown name; says what to install.
+    """
+    if wanted is not None and wanted not in LIBRARIES:
+        raise EngineError(f"TensorRT flavour {wanted!r} is not known; accepted: {', '.join(LIBRARIES)}")
+    reasons: list[str] = []
+    for name in LIBRARIES if wanted is None else (wanted,):
+        try:
+            module = _import_rtx() if name == TENSORRT_RTX else _import_complete(TENSORRT)
+        except (ImportError, OSError) as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        library = TensorRtLibrary(name, module, str(module.__version__))
+        if not library.is_rtx and library.version < OLDEST:
+            raise EngineError(f"{library} is too old; 8.5 or newer is needed")
+        return library
+    needed = "; or ".join(_INSTALL[name] for name in (LIBRARIES if wanted is None else (wanted,)))
+    raise EngineError(f"TensorRT cannot be used ({'; '.join(reasons)}). Install {needed}")
+
+
+def _import_complete(name: str) -> ModuleType:
+    """Import a module that really is TensorRT: type stubs alone import as an empty package."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "Builder"):
+        raise ImportError(f"the module {name!r} holds no TensorRT (type stubs only?)")
+    return module
+
+
+def _import_rtx() -> ModuleType:
+    reasons: list[str] = []
+    for attempt in ("as installed", "with the libraries of " + _RTX_LIBRARY_PACKAGE):
+        if attempt != "as installed" and not _preload_rtx_libraries():
+            break
+        for name in _RTX_MODULES:
+            try:
+                return _import_complete(name)
+            except ImportError as error:
+                if importlib.util.find_spec(name) is not None:
+                    reasons.append(str(error))
+    raise ImportError("; ".join(dict.fromkeys(reasons)) or f"no module {' or '.join(_RTX_MODULES)}")
+
+
+def _preload_rtx_libraries() -> bool:
+    """Load TensorRT-RTX's shared libraries from the wheel that carries them; False where it is absent."""
+    spec = importlib.util.find_spec(_RTX_LIBRARY_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    for pattern in _RTX_LIBRARY_FILES:
+        found = sorted(folder.glob(pattern))
+        if not found:
+            return False
+        ctypes.CDLL(str(found[-1]), mode=ctypes.RTLD_GLOBAL)
+    return True
+
+
+def network_flags(library: TensorRtLibrary, weakly_typed: bool) -> int:
+    """Creation flags of a network.
+
+    8.x wants explicit batch said aloud; 10.x takes the strong typing flag; 11.x and RTX are strongly
+    typed in any case.
+    """
+    flags = library.module.NetworkDefinitionCreationFlag
+    if library.strongly_typed and not weakly_typed:
+        return 1 << int(flags.STRONGLY_TYPED)
+    if library.version < (10,):
+        return 1 << int(flags.EXPLICIT_BATCH)
+    return 0
+
+
+def set_weak_precision(library: TensorRtLibrary, config: trt.IBuilderConfig, precision: str) -> None:
+    """Allow half and int8 kernels in a weakly typed network (8.x, and DLA before 11)."""
+    flags = library.module.BuilderFlag
+    if precision in ("fp16", "int8"):
+        config.set_flag(flags.FP16)
+    if precision == "int8":
+        config.set_flag(flags.INT8)
+
+
+def set_targets(library: TensorRtLibrary, config: trt.IBuilderConfig, target: str | None) -> None:
+    """Choose the GPU to build for.
+
+    Args:
+        target: a name such as "sm89"; None builds for the machine's GPU, or, with TensorRT-RTX on a
+            machine without one, for every GPU that it supports.
+
+    Raises:
+        EngineError: plain TensorRT builds only for the GPU in the machine, or the name is unknown.
+    """
+    if target is None:
+        return
+    if not library.is_rtx:
+        raise EngineError(f"--target {target}: {library} builds only for the GPU in the machine; TensorRT-RTX can")
+    capabilities: dict[str, Any] = dict(library.module.ComputeCapability.__members__)
+    known = [name.lower() for name in capabilities if name.startswith("SM")]
+    if target.lower() not in known:
+        raise EngineError(f"--target {target} is not known to {library}; accepted: {', '.join(known)}")
+    any_config: Any = config  # RTX only, so not in the stubs of TensorRT
+    any_config.num_compute_capabilities = 1
+    any_config.set_compute_capability(capabilities[target.upper()], 0)
+
+
+def set_optimization_level(library: TensorRtLibrary, config: trt.IBuilderConfig, level: int | None) -> None:
+    """0 builds fastest, 5 searches longest (from TensorRT 8.6).
+
+    Raises:
+        EngineError: this version has no such setting, or the level is out of range.
+    """
+    if level is None:
+        return
+    if not hasattr(config, "builder_optimization_level"):
+        raise EngineError(f"{library} has no optimisation level; leave it out or use TensorRT 8.6 or newer")
+    if not 0 <= level <= 5:
+        raise EngineError(f"optimisation level {level} is not accepted: 0 (fast build) to 5 (fast engine)")
+    config.builder_optimization_level = level
+
+
+def set_hardware_compatible(library: TensorRtLibrary, config: trt.IBuilderConfig) -> None:
+    """Let the engine run on every GPU from the Ampere generation on, at some cost in speed.
+
+    Raises:
+        EngineError: this version cannot.
+    """
+    if library.is_rtx or not hasattr(config, "hardware_compatibility_level"):
+        raise EngineError(f"{library} builds no hardware-compatible engine; TensorRT 8.6 or newer does")
+    config.hardware_compatibility_level = library.module.HardwareCompatibilityLevel.AMPERE_PLUS
+
+
+def supports_progress(library: TensorRtLibrary) -> bool:
+    """The builder reports progress and can be stopped through it (from 10.0)."""
+    return hasattr(library.module, "IProgressMonitor")
+
+
+def describe_parser_error(error: trt.ParserError, node_names: list[str], node_operators: list[str]) -> str:
+    """One parser error as: node, operator, reason.
+
+    Names are part of the error from 10.0 on; before that it holds only the node's index.
+    """
+    index = error.node()
+    in_range = 0 <= index < len(node_names)
+    name = error.node_name() if hasattr(error, "node_name") else (node_names[index] if in_range else "")
+    operator = error.node_operator() if hasattr(error, "node_operator") else (node_operators[index] if in_range else "")
+    where = f"node {name!r} ({operator})" if name or operator else "the graph"
+    return f"{where}: {error.desc().strip()}"
+
+
+def dla_cores(builder: trt.Builder) -> int:
+    """DLA cores that this library can use on this machine; 0 where there are none."""
+    return int(getattr(builder, "num_DLA_cores", 0))
+
+
+def adjust_parser_for_dla(library: TensorRtLibrary, parser: trt.OnnxParser) -> None:
+    """Let the parser shape layers for the DLA, where the version can (from 10.x)."""
+    flag = getattr(getattr(library.module, "OnnxParserFlag", None), "ADJUST_FOR_DLA", None)
+    if flag is not None:
+        parser.set_flag(flag)
+
+
+def engine_device_memory(engine: trt.ICudaEngine) -> int:
+    """Bytes of device memory one execution context needs."""
+    return int(getattr(engine, "device_memory_size_v2", None) or getattr(engine, "device_memory_size", 0))
