@@ -1,0 +1,46 @@
+"""The dataset options that commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seg_perception.datasets.registry import DatasetSettings
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        "--kind",
+        metavar="KIND",
+        dest="dataset",
+        help="camvid, cityscapes, kitti, bdd100k, mapillary, cityscapes256, folder (images/ beside labels/) or scenes",
+    )
+    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the dataset's folder")
+    parser.add_argument("--split", default="val", help="as the dataset names it (default: %(default)s)")
+    parser.add_argument("--mapping", help="label mapping: a shipped name or a YAML file (default: the dataset's own)")
+    parser.add_argument("--size", metavar="WxH", help="resize images and truth to this when reading")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take one image of N (default: all)")
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="how many scenes (default: %(default)s)")
+
+
+def dataset_settings(arguments: argparse.Namespace) -> DatasetSettings:
+    """The dataset that the options of `add_dataset_arguments` name.
+
+    Raises:
+        SettingsError, InputError: a wrong value.
+    """
+    from seg_perception.core.types import Size
+    from seg_perception.datasets.registry import DatasetSettings
+
+    return DatasetSettings(
+        kind=arguments.dataset,
+        root=arguments.root,
+        split=arguments.split,
+        mapping=arguments.mapping,
+        size=Size.parse(arguments.size) if arguments.size else None,
+        every=arguments.every,
+        count=arguments.count,
+    )

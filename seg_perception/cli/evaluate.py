@@ -1,0 +1,81 @@
+"""Score a model on labelled images, run by the very engine that will run it on the car.
+
+One dataset by options, or several by --config: a file with `data_root` and `datasets`, or the settings of
+a training run, whose validation sets are taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_perception.cli._datasets import add_dataset_arguments, dataset_settings
+from seg_perception.cli._opening import add_model_arguments, open_segmenter
+
+if TYPE_CHECKING:
+    from seg_perception.datasets.registry import DatasetSettings
+
+HELP = "score a model on a labelled dataset, with any engine"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_dataset_arguments(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of several datasets, instead of --dataset")
+    parser.add_argument("--data-root", type=Path, help="folder of the datasets in --config (overrides the file's)")
+    add_model_arguments(parser)
+    parser.add_argument("--network-size", dest="input_size", metavar="WxH", help="another name of --input-size")
+    parser.add_argument(
+        "--min-confidence", type=float, default=0.0, help="threshold of the drivable mask, 0 to 1 (default: 0)"
+    )
+    parser.add_argument("--band", type=int, default=3, help="pixels around class borders (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write scores and counts")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write evaluation.json, pictures and report.html")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.datasets.registry import open_dataset
+    from seg_perception.evaluation import EvaluationOptions, evaluate
+    from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
+    from seg_perception.evaluation.pictures import write_examples
+
+    options = EvaluationOptions(arguments.min_confidence, arguments.band)
+    wanted, data_root = _wanted_datasets(arguments)
+    if arguments.json:  # a folder that cannot be made is better known before the work than after it
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.report:
+        arguments.report.mkdir(parents=True, exist_ok=True)
+    datasets = [open_dataset(settings, data_root) for settings in wanted]
+    evaluations, examples = [], []
+    with open_segmenter(arguments) as opened:
+        print(opened.description)
+        for dataset in datasets:
+            evaluation = evaluate(dataset, opened.segmenter, progress=True, options=options)
+            print(evaluation.table(), flush=True)
+            evaluations.append(evaluation)
+            if arguments.report:
+                examples += write_examples(arguments.report, dataset, opened.segmenter, evaluation)
+        content = EvaluationFile(
+            opened.segmenter.card.id, opened.description, tuple(evaluations), tuple(examples)
+        )
+    if arguments.json:
+        write_evaluations(arguments.json, content)
+    if arguments.report:
+        from seg_perception.evaluation.report import read_source, write_report
+
+        write_evaluations(arguments.report / FILE_NAME, content)
+        write_report(arguments.report / "report.html", [read_source(arguments.report)])
+        print(f"report: {arguments.report / 'report.html'}")
+    return 0
+
+
+def _wanted_datasets(arguments: argparse.Namespace) -> tuple[tuple[DatasetSettings, ...], Path]:
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.evaluation.settings import load_evaluation_settings
+
+    if (arguments.config is None) == (arguments.dataset is None):
+        raise SettingsError("name one dataset with --dataset (and --root), or several with --config; not both")
+    if arguments.config is None:
+        return (dataset_settings(arguments),), Path()
+    settings = load_evaluation_settings(arguments.config)
+    return settings.datasets, arguments.data_root or settings.data_root
