@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.resources import DEFAULT_MODEL
     from seg_perception.core.types import Size
     from seg_perception.engines import compilation, engine_file
-    from seg_perception.engines.tensorrt_build import BuildProgress, BuildSettings
+    from seg_perception.engines.tensorrt_build import BuildProgress, BuildSettings, BuildStoppedError
     from seg_perception.engines.tensorrt_versions import load_library
 
     settings = BuildSettings(
@@ -78,7 +78,11 @@ def run(arguments: argparse.Namespace) -> int:
             bar.set_description(progress.phase[:40])
             bar.update(int(progress.fraction * 100) - bar.n)
 
-        built = compilation.compile_engine(plan, path, arguments.timing_cache, show, stopped.is_set)
+        try:
+            built = compilation.compile_engine(plan, path, arguments.timing_cache, show, stopped.is_set)
+        except BuildStoppedError as error:
+            print(f"seg-perception compile: {error}", file=sys.stderr)
+            return 130
     print(
         f"wrote {path}: {len(built.content) / 1e6:.1f} MB, {plan.key.precision}, {plan.key.input_size}, "
         f"batch up to {plan.key.batch}, {built.layers} layers, {built.seconds:.1f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ class CompilePlan:
 
     model: Path
     content: bytes
-    card: ModelCard
+    card: ModelCard  # of the engine: its precision, and its input size where it takes camera images
     settings: BuildSettings
     library: TensorRtLibrary
     key: EngineKey
@@ -53,7 +54,10 @@ def plan_compilation(model: Path, settings: BuildSettings, library: TensorRtLibr
     card = card_of(load_graph(content))
     precision = resolve_precision(card.precision, settings.precision)
     key = engine_file.engine_key(content, card, settings, precision, library, gpu)
-    return CompilePlan(model, content, card, settings, library, key)
+    of_engine = dataclasses.replace(card, precision=precision)
+    if settings.camera_size is not None:
+        of_engine = dataclasses.replace(of_engine, input_size=settings.camera_size, size_multiple=1)
+    return CompilePlan(model, content, of_engine, settings, library, key)
 
 
 def compile_engine(

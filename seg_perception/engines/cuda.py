@@ -1,3 +1,4 @@
+# ruff: noqa: N802, N815  (the names are CUDA's)
 """The few CUDA runtime calls an engine needs, through NVIDIA's cuda-python, failing loudly."""
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ class CudaRuntime(Protocol):
     cudaMemcpyKind: Any
     cudaStreamCaptureMode: Any
 
-    def cudaGetErrorString(self, error: Any) -> tuple[Any, bytes]: ...  # noqa: N802
-    def cudaGetDeviceCount(self) -> tuple[Any, int]: ...  # noqa: N802
-    def cudaSetDevice(self, device: int) -> tuple[Any]: ...  # noqa: N802
-    def cudaGetDeviceProperties(self, device: int) -> tuple[Any, Any]: ...  # noqa: N802
-    def cudaMemGetInfo(self) -> tuple[Any, int, int]: ...  # noqa: N802
-    def cudaMalloc(self, size: int) -> tuple[Any, int]: ...  # noqa: N802
-    def cudaFree(self, pointer: int) -> tuple[Any]: ...  # noqa: N802
-    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, int]: ...  # noqa: N802
-    def cudaFreeHost(self, pointer: int) -> tuple[Any]: ...  # noqa: N802
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaStreamCreate(self) -> tuple[Any, Any]: ...  # noqa: N802
-    def cudaStreamSynchronize(self, stream: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaStreamDestroy(self, stream: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, Any]: ...  # noqa: N802
-    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, Any]: ...  # noqa: N802
-    def cudaGraphLaunch(self, graph: Any, stream: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaGraphExecDestroy(self, graph: Any) -> tuple[Any]: ...  # noqa: N802
-    def cudaGraphDestroy(self, graph: Any) -> tuple[Any]: ...  # noqa: N802
+    def cudaGetErrorString(self, error: Any) -> tuple[Any, bytes]: ...
+    def cudaGetDeviceCount(self) -> tuple[Any, int]: ...
+    def cudaSetDevice(self, device: int) -> tuple[Any]: ...
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Any, Any]: ...
+    def cudaMemGetInfo(self) -> tuple[Any, int, int]: ...
+    def cudaMalloc(self, size: int) -> tuple[Any, int]: ...
+    def cudaFree(self, pointer: int) -> tuple[Any]: ...
+    def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, int]: ...
+    def cudaFreeHost(self, pointer: int) -> tuple[Any]: ...
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Any) -> tuple[Any]: ...
+    def cudaStreamCreate(self) -> tuple[Any, Any]: ...
+    def cudaStreamSynchronize(self, stream: Any) -> tuple[Any]: ...
+    def cudaStreamDestroy(self, stream: Any) -> tuple[Any]: ...
+    def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any]: ...
+    def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, Any]: ...
+    def cudaGraphInstantiate(self, graph: Any, flags: int) -> tuple[Any, Any]: ...
+    def cudaGraphLaunch(self, graph: Any, stream: Any) -> tuple[Any]: ...
+    def cudaGraphExecDestroy(self, graph: Any) -> tuple[Any]: ...
+    def cudaGraphDestroy(self, graph: Any) -> tuple[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ def load_cuda() -> CudaRuntime:
     """
     for name in _MODULES:
         try:
-            return importlib.import_module(name)  # type: ignore[return-value]
-        except ImportError:
+            return importlib.import_module(name)
+        except ImportError:  # noqa: PERF203
             continue
     raise EngineError(
         "the engine 'tensorrt' needs cuda-python: pip install cuda-python, of the CUDA version in use "
@@ -86,12 +87,12 @@ class Cuda:
         Raises:
             EngineError: the function failed; names it, its code and CUDA's explanation.
         """
-        code, *results = getattr(self._runtime, function)(*arguments)
+        answer: tuple[Any, ...] = getattr(self._runtime, function)(*arguments)
+        code, results = answer[0], answer[1:]
         if int(code) != 0:
-            text = self._runtime.cudaGetErrorString(code)[1]
-            explanation = text.decode() if isinstance(text, bytes) else str(text)
+            explanation = self._runtime.cudaGetErrorString(code)[1].decode()
             raise EngineError(f"{function} failed: {getattr(code, 'name', code)} ({int(code)}): {explanation}")
-        return results[0] if len(results) == 1 else (tuple(results) or None)
+        return results[0] if len(results) == 1 else (results or None)
 
     def device_count(self) -> int:
         """GPUs that the driver offers.

@@ -61,6 +61,7 @@ def first_transpose(model: onnx.ModelProto) -> onnx.NodeProto:
     Raises:
         ModelError: the graph has none, so it was not made by `export_onnx`.
     """
+    node: onnx.NodeProto
     for node in model.graph.node:
         if node.op_type == "Transpose" and list(node.attribute[0].ints) == FIRST_PERMUTATION:
             return node

@@ -112,7 +112,9 @@ def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibr
     precision = resolve_precision(card.precision, settings.precision)
     batch, size = fixed_batch(model), fixed_size(model)
     if batch is not None and batch != settings.batch:
-        raise ModelError(f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch")
+        raise ModelError(
+            f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch"
+        )
     if size is not None and settings.size not in (None, size):
         raise ModelError(f"{card.id} is fixed to {size}; an engine for {settings.size} needs open height and width")
     if settings.camera_size is not None:
@@ -195,9 +197,7 @@ class _Build:
         started = time.monotonic()
         library, settings = self._library, self._settings
         builder = self._trt.Builder(self._logger)
-        weakly_typed = not library.strongly_typed or (
-            settings.dla_core is not None and not library.strongly_typed_only
-        )
+        weakly_typed = not library.strongly_typed or (settings.dla_core is not None and not library.strongly_typed_only)
         network = builder.create_network(versions.network_flags(library, weakly_typed))
         self._parse(model, network)
         config = builder.create_builder_config()
@@ -252,9 +252,7 @@ class _Build:
         if settings.hardware_compatible:
             versions.set_hardware_compatible(self._library, config)
 
-    def _add_profile(
-        self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig
-    ) -> None:
+    def _add_profile(self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
         """A batch of 1 to the largest, tuned for the largest; nothing where the graph is static."""
         shape = tuple(network.get_input(0).shape)
         if shape[0] != -1:
@@ -293,6 +291,9 @@ class _Build:
     def _load_timing_cache(self, config: trt.IBuilderConfig) -> trt.ITimingCache | None:
         path = self._timing_cache
         if path is None:
+            return None
+        if not versions.keeps_timings(self._library):
+            log.debug("%s times no kernels at build time; %s is not used", self._library, path)
             return None
         content = path.read_bytes() if path.is_file() else b""
         cache = config.create_timing_cache(content)

@@ -112,7 +112,7 @@ def _import_rtx() -> ModuleType:
         for name in _RTX_MODULES:
             try:
                 return _import_complete(name)
-            except ImportError as error:
+            except ImportError as error:  # noqa: PERF203
                 if importlib.util.find_spec(name) is not None:
                     reasons.append(str(error))
     raise ImportError("; ".join(dict.fromkeys(reasons)) or f"no module {' or '.join(_RTX_MODULES)}")
@@ -204,6 +204,11 @@ def set_hardware_compatible(library: TensorRtLibrary, config: trt.IBuilderConfig
     config.hardware_compatibility_level = library.module.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
+def keeps_timings(library: TensorRtLibrary) -> bool:
+    """TensorRT-RTX compiles its kernels when the engine is opened, so its builder has none to time."""
+    return not library.is_rtx
+
+
 def supports_progress(library: TensorRtLibrary) -> bool:
     """The builder reports progress and can be stopped through it (from 10.0)."""
     return hasattr(library.module, "IProgressMonitor")
@@ -236,4 +241,4 @@ def adjust_parser_for_dla(library: TensorRtLibrary, parser: trt.OnnxParser) -> N
 
 def engine_device_memory(engine: trt.ICudaEngine) -> int:
     """Bytes of device memory one execution context needs."""
-    return int(getattr(engine, "device_memory_size_v2", None) or getattr(engine, "device_memory_size", 0))
+    return int(getattr(engine, "device_memory_size_v2", 0) or getattr(engine, "device_memory_size", 0))

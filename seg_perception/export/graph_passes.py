@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -66,7 +67,8 @@ def drop_leftovers(model: onnx.ModelProto) -> None:
     graph.initializer.extend(kept)
     del graph.value_info[:]
     del model.functions[:]
-    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+    items: list[Any] = [model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer]
+    for item in items:
         item.doc_string = ""
         del item.metadata_props[:]
 

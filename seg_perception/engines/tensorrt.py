@@ -1,0 +1,281 @@
+"""Runs a TensorRT engine through NVIDIA's cuda-python; no torch.
+
+One stream; one pinned host and one device buffer for each tensor, sized for the largest batch once
+and for all, so that running allocates nothing on the device. All calls come from the thread that
+opened the engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines import tensorrt_versions as versions
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
+from seg_perception.engines.cuda import Cuda, CudaRuntime, PinnedPair, load_cuda
+from seg_perception.engines.engine_file import EngineFile, check_runs_here
+from seg_perception.engines.tensorrt_build import make_logger
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+log = logging.getLogger(__name__)
+
+_TENSORS = (INPUT_NAME, *OUTPUT_NAMES)
+
+
+@dataclass
+class _CapturedGraph:
+    """A CUDA graph of one batch size."""
+
+    graph: Any
+    executable: Any
+
+
+@dataclass
+class _Resources:
+    """What must be released, in the order it was taken."""
+
+    stream: Any = None
+    buffers: dict[str, PinnedPair] = field(default_factory=dict)
+    graphs: dict[int, _CapturedGraph] = field(default_factory=dict)
+
+
+class TensorRtEngine:
+    """An opened engine on the first GPU.
+
+    Args:
+        file: a checked engine file.
+        library: the TensorRT flavour it was built with; None imports it.
+        runtime: cuda-python's runtime module; None imports it.
+        cuda_graph: capture copies and kernels once for each batch size and replay them; where the
+            capture fails, the engine says so in the log and goes on without.
+        warm_up: runs of the largest batch before the engine counts as open; smaller ones run once each.
+
+    Raises:
+        EngineError: no GPU, the engine does not run here, it breaks the contract, or CUDA or
+            TensorRT failed, with their own words. Nothing stays allocated.
+    """
+
+    def __init__(
+        self,
+        file: EngineFile,
+        library: TensorRtLibrary | None = None,
+        runtime: CudaRuntime | None = None,
+        cuda_graph: bool = True,
+        warm_up: int = 3,
+    ) -> None:
+        self._library = library or load_library(file.key.library)
+        self._cuda = Cuda(runtime or load_cuda())
+        self._card = file.card
+        self._messages: list[str] = []
+        self._resources = _Resources()
+        self._engine: trt.ICudaEngine | None = None
+        self._context: trt.IExecutionContext | None = None
+        self._shape: tuple[int, ...] = ()
+        self._use_graph = cuda_graph
+        self._cuda.call("cudaSetDevice", 0)
+        gpu = self._cuda.gpu()
+        check_runs_here(file, self._library, gpu)
+        size = Size.parse(file.key.input_size)
+        self._info = EngineInfo(
+            runtime=self._library.name,
+            version=self._library.version_text,
+            device=gpu.name,
+            precision=file.key.precision,
+            max_batch=file.key.batch,
+            fixed_size=size,
+        )
+        try:
+            self._deserialize(file)
+            self._check_contract(size, file.key.batch)
+            self._allocate(size, file.key.batch)
+            largest = file.key.batch
+            for count in (*range(1, largest), *([largest] * warm_up)) if warm_up else ():
+                self._run(np.zeros((count, size.height, size.width, 3), np.uint8))
+        except BaseException:
+            with contextlib.suppress(EngineError):  # the first error is the one to tell
+                self.close()
+            raise
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def uses_cuda_graph(self) -> bool:
+        """Whether runs are replayed from a captured graph; False once a capture has failed."""
+        return self._use_graph
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._context is None:
+            raise EngineError("this engine is closed")
+        check_batch(images, self._card, self._info)
+        return self._run(images)
+
+    def close(self) -> None:
+        """Release everything, also when a release fails; the first failure is raised at the end.
+
+        Raises:
+            EngineError: CUDA could not release something (after an earlier asynchronous failure).
+        """
+        held, self._resources = self._resources, _Resources()
+        self._context = None  # before the engine that it belongs to
+        self._engine = None
+        failures: list[EngineError] = []
+
+        def release(function: str, *arguments: Any) -> None:
+            try:
+                self._cuda.call(function, *arguments)
+            except EngineError as error:
+                failures.append(error)
+
+        if held.stream is not None:
+            release("cudaStreamSynchronize", held.stream)
+        for captured in held.graphs.values():
+            release("cudaGraphExecDestroy", captured.executable)
+            release("cudaGraphDestroy", captured.graph)
+        for pair in held.buffers.values():
+            try:
+                pair.free()
+            except EngineError as error:  # noqa: PERF203
+                failures.append(error)
+        if held.stream is not None:
+            release("cudaStreamDestroy", held.stream)
+        if failures:
+            raise failures[0]
+
+    def _deserialize(self, file: EngineFile) -> None:
+        if TYPE_CHECKING:
+            module = trt
+        else:
+            module = self._library.module
+        self._logger = make_logger(self._library, self._messages)
+        self._runtime = module.Runtime(self._logger)
+        engine = self._runtime.deserialize_cuda_engine(file.content)
+        if engine is None:
+            raise EngineError(f"{self._library} cannot open {file.path}: {self._reasons()}")
+        self._engine = engine
+        context = engine.create_execution_context()
+        if context is None:
+            raise EngineError(f"{self._library} cannot make an execution context: {self._reasons()}")
+        self._context = context
+
+    def _check_contract(self, size: Size, batch: int) -> None:
+        """What was built must take and give what the graph contract says."""
+        engine = self._open_engine()
+        if TYPE_CHECKING:
+            module = trt
+        else:
+            module = self._library.module
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        if sorted(names) != sorted(_TENSORS):
+            raise EngineError(f"the engine has tensors {sorted(names)}; the contract says {sorted(_TENSORS)}")
+        for name in names:
+            mode = module.TensorIOMode.INPUT if name == INPUT_NAME else module.TensorIOMode.OUTPUT
+            expected = (size.height, size.width, 3) if name == INPUT_NAME else (size.height, size.width)
+            dtype, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
+            if engine.get_tensor_mode(name) != mode or dtype != module.uint8 or shape[1:] != expected:
+                raise EngineError(
+                    f"tensor {name!r} of the engine is {dtype} {list(shape)}; "
+                    f"the contract says uint8 [N, {', '.join(map(str, expected))}]"
+                )
+            if shape[0] not in (-1, batch):
+                raise EngineError(f"the engine takes a batch of {shape[0]}, its key says up to {batch}")
+
+    def _allocate(self, size: Size, batch: int) -> None:
+        context = self._open_context()
+        self._resources.stream = self._cuda.call("cudaStreamCreate")
+        pixels = batch * size.width * size.height
+        for name in _TENSORS:
+            pair = PinnedPair(self._cuda, pixels * (3 if name == INPUT_NAME else 1))
+            self._resources.buffers[name] = pair
+            if not context.set_tensor_address(name, pair.device):
+                raise EngineError(f"{self._library} refuses the buffer of {name!r}: {self._reasons()}")
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        held = self._resources
+        self._set_shape(images.shape)
+        np.copyto(held.buffers[INPUT_NAME].view(images.shape), images)
+        batch = images.shape[0]
+        if batch in held.graphs:
+            self._cuda.call("cudaGraphLaunch", held.graphs[batch].executable, held.stream)
+        else:
+            self._enqueue(images.shape)
+        self._cuda.call("cudaStreamSynchronize", held.stream)
+        labels, confidence = (held.buffers[name].view(images.shape[:3]).copy() for name in OUTPUT_NAMES)
+        if self._use_graph and batch not in held.graphs:
+            self._capture(images.shape)  # after a plain run: the first one may allocate, which a capture forbids
+        return labels, confidence
+
+    def _set_shape(self, shape: tuple[int, ...]) -> None:
+        if shape == self._shape:
+            return
+        if not self._open_context().set_input_shape(INPUT_NAME, shape):
+            raise EngineError(f"{self._library} refuses the input shape {list(shape)}: {self._reasons()}")
+        self._shape = shape
+
+    def _enqueue(self, shape: tuple[int, ...]) -> None:
+        """Copy in, run, copy out, all on the one stream; returns before it is done."""
+        held = self._resources
+        pixels = int(np.prod(shape[:3]))
+        image = held.buffers[INPUT_NAME]
+        self._cuda.copy_to_device(image.device, image.host, pixels * 3, held.stream)
+        if not self._open_context().execute_async_v3(int(held.stream)):
+            raise EngineError(f"{self._library} could not run: {self._reasons()}")
+        for name in OUTPUT_NAMES:
+            pair = held.buffers[name]
+            self._cuda.copy_to_host(pair.host, pair.device, pixels, held.stream)
+
+    def _capture(self, shape: tuple[int, ...]) -> None:
+        held = self._resources
+        try:
+            self._cuda.begin_capture(held.stream)
+            try:
+                self._enqueue(shape)
+            finally:
+                graph = self._cuda.call("cudaStreamEndCapture", held.stream)
+            try:
+                executable = self._cuda.call("cudaGraphInstantiate", graph, 0)
+            except EngineError:
+                self._cuda.call("cudaGraphDestroy", graph)
+                raise
+        except EngineError as error:
+            self._use_graph = False
+            log.warning("no CUDA graph for this engine, running without: %s", error)
+            return
+        held.graphs[shape[0]] = _CapturedGraph(graph, executable)
+
+    def _open_engine(self) -> trt.ICudaEngine:
+        if self._engine is None:
+            raise EngineError("this engine is closed")
+        return self._engine
+
+    def _open_context(self) -> trt.IExecutionContext:
+        if self._context is None:
+            raise EngineError("this engine is closed")
+        return self._context
+
+    def _reasons(self) -> str:
+        """What TensorRT has logged as errors since the last question."""
+        text = "; ".join(dict.fromkeys(self._messages)) or "it gave no reason"
+        self._messages.clear()
+        return text
+
+    def device_memory(self) -> int:
+        """Bytes of device memory that this engine's activations and buffers take."""
+        buffers = sum(pair.size for pair in self._resources.buffers.values())
+        return versions.engine_device_memory(self._open_engine()) + buffers
