@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 HELP = "train a network from a settings file; run again to resume"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, required=True, help="settings file, for example config/train/driving.yaml")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="settings file, for example config/train/driving.yaml"
+    )
     parser.add_argument("--data-root", type=Path, help="folder of the datasets (overrides the settings)")
     parser.add_argument("--output", type=Path, help="folder of the runs (overrides the settings)")
     parser.add_argument("--steps", type=int, help="optimiser steps (overrides the settings)")
@@ -26,5 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = {name: getattr(arguments, name) for name in ("data_root", "output", "steps")}
     settings = dataclasses.replace(settings, **{k: v for k, v in overrides.items() if v is not None})
     weights = run_training(settings)
-    print(f"weights: {weights}\nnext: seg-perception export --checkpoint {weights} --out {weights.with_suffix('.onnx')}")
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
+        onnx = weights.with_suffix(".onnx")
+        print(f"weights: {weights}\nnext: seg-perception export --checkpoint {weights} --out {onnx}")
     return 0

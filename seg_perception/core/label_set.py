@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -54,6 +55,17 @@ class LabelSet:
             raise SettingsError(f"label set {self.name!r}: ids must be 0 to {len(self.classes) - 1} in order")
         if len({c.name for c in self.classes}) != len(self.classes):
             raise SettingsError(f"label set {self.name!r}: class names repeat")
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> LabelSet:
+        """From what `dataclasses.asdict` made of it, after a trip through JSON.
+
+        Raises:
+            KeyError, TypeError: it does not have that form.
+            SettingsError: its values are no label set.
+        """
+        rows = document["classes"]
+        return cls(document["name"], tuple(LabelClass(**row | {"color": tuple(row["color"])}) for row in rows))
 
     def __len__(self) -> int:
         return len(self.classes)

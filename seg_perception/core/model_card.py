@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from seg_perception.core.errors import ModelError, SegPerceptionError
-from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import Size
 
 METADATA_KEY = "seg_perception.model_card"
@@ -73,22 +73,21 @@ class ModelCard:
         """
         try:
             document = json.loads(text)
-            if (found := document.pop("format", None)) != FORMAT:
-                raise ModelError(f"model card format {found!r} is not supported; this version reads format {FORMAT}")
-            label_set = document.pop("label_set")
-            classes = tuple(
-                LabelClass(c["id"], c["name"], tuple(c["color"]), c["drivable"]) for c in label_set["classes"]
-            )
-            return cls(
-                **document
-                | {
-                    "label_set": LabelSet(label_set["name"], classes),
-                    "input_size": Size(**document["input_size"]),
-                    "data": tuple(document["data"]),
-                    "limits": tuple(document["limits"]),
-                }
-            )
-        except ModelError:
-            raise
+            found = document.pop("format", None)
+            if found == FORMAT:
+                return cls._from_document(document)
         except (ValueError, KeyError, TypeError, AttributeError, SegPerceptionError) as error:
             raise ModelError(f"the model card cannot be read: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model card format {found!r} is not supported; this version reads format {FORMAT}")
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> ModelCard:
+        return cls(
+            **document
+            | {
+                "label_set": LabelSet.from_document(document["label_set"]),
+                "input_size": Size(**document["input_size"]),
+                "data": tuple(document["data"]),
+                "limits": tuple(document["limits"]),
+            }
+        )

@@ -96,7 +96,7 @@ class _InvertedResidual(nn.Module):
         self.has_identity = stride == 1 and in_channels == stage.channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
+        y: Tensor = x if self.expand is None else self.expand(x)
         y = self.activation(self.depthwise_norm(self.depthwise(y)))
         y = self.project_norm(self.project(y))
         return x + y if self.has_identity else y
@@ -156,7 +156,8 @@ class _Context(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
-        return self.fuse(torch.cat([x, *(pool(x) for pool in self.pools)], dim=1))
+        fused: Tensor = self.fuse(torch.cat([x, *(pool(x) for pool in self.pools)], dim=1))
+        return fused
 
 
 class _Rung(nn.Module):
@@ -171,7 +172,8 @@ class _Rung(nn.Module):
 
     def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
         deep = F.interpolate(deep, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.blend(F.relu(deep + self.lateral(lateral)))
+        blended: Tensor = self.blend(F.relu(deep + self.lateral(lateral)))
+        return blended
 
 
 class EfficientNetLadder(SegmentationNetwork):
@@ -180,6 +182,9 @@ class EfficientNetLadder(SegmentationNetwork):
     Args:
         num_classes: number of output classes.
         decoder_channels: channels of the ladder (128 by default; the last rung has half).
+
+    Raises:
+        SettingsError: decoder_channels is not even and positive.
     """
 
     size_multiple = 32
@@ -188,6 +193,8 @@ class EfficientNetLadder(SegmentationNetwork):
 
     def __init__(self, num_classes: int, decoder_channels: int = 128) -> None:
         super().__init__()
+        if decoder_channels < 2 or decoder_channels % 2:
+            raise SettingsError(f"efficientnet_ladder: decoder_channels {decoder_channels} must be even and positive")
         half = decoder_channels // 2
         self.encoder = EfficientNetLite0()
         self.context = _Context(_STAGES[-1].channels, decoder_channels)

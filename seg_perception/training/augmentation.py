@@ -51,7 +51,7 @@ def _zoom(
     shrinks = size[0] < sample.image.shape[1]
     image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     labels = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return image, labels  # type: ignore[return-value]
+    return image, labels
 
 
 def _crop(
@@ -60,8 +60,8 @@ def _crop(
     below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
     if below or right:
         grey = (_PADDING_GREY,) * 3
-        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=grey)  # type: ignore[assignment]
-        labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELLED,))  # type: ignore[assignment]
+        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=grey)
+        labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELLED,))
     top = int(rng.integers(0, image.shape[0] - crop.height + 1))
     left = int(rng.integers(0, image.shape[1] - crop.width + 1))
     window = slice(top, top + crop.height), slice(left, left + crop.width)
@@ -77,18 +77,18 @@ def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random
     contrast, brightness = around_one(settings.contrast), around_one(settings.brightness)
     curve = ((levels**gamma - 0.5) * contrast + 0.5) * brightness
     gains = np.array([around_one(settings.color_cast) for _ in range(3)], np.float32)
-    table = np.clip(curve[:, None] * gains * 255, 0, 255).astype(np.uint8)  # [256, 3]
-    image = cv2.LUT(image, table[None])  # type: ignore[assignment]
+    table = np.clip(np.rint(curve[:, None] * gains * 255), 0, 255).astype(np.uint8)  # [256, 3]
+    image = cv2.LUT(image, table[None])
     saturation = around_one(settings.saturation)
     # out = grey + (image - grey) * saturation, as one 3x3 colour matrix
     matrix = np.eye(3, dtype=np.float32) * saturation + (1 - saturation) * _LUMA[None]
-    image = cv2.transform(image, matrix)  # type: ignore[assignment]
+    image = cv2.transform(image, matrix)
     if rng.random() < settings.blur:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.5)))  # type: ignore[assignment]
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.5)))
     if rng.random() < settings.noise:
         noise = rng.normal(0, rng.uniform(2, 12), image.shape).astype(np.float32)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     if rng.random() < settings.jpeg:
         _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[assignment]
+        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
     return image

@@ -9,10 +9,10 @@ A run's folder holds two kinds of file:
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from seg_perception.core.errors import ModelError
-from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.errors import ModelError, SegPerceptionError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.networks.base import SegmentationNetwork
@@ -72,18 +73,14 @@ class CheckpointInfo:
         """
         try:
             document = json.loads(text)
-            label_set = document["label_set"]
-            classes = tuple(
-                LabelClass(c["id"], c["name"], tuple(c["color"]), c["drivable"]) for c in label_set["classes"]
-            )
             document |= {
-                "label_set": LabelSet(label_set["name"], classes),
+                "label_set": LabelSet.from_document(document["label_set"]),
                 "deployed_size": Size(**document["deployed_size"]),
                 "data_notes": tuple(document["data_notes"]),
                 "limits": tuple(document["limits"]),
             }
             return cls(**document)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, SegPerceptionError) as error:
             raise ModelError(f"the checkpoint's description cannot be read: {type(error).__name__}: {error}") from error
 
     def model_card(self, network: SegmentationNetwork, version: str, weights_sha256: str) -> ModelCard:
@@ -107,27 +104,10 @@ class CheckpointInfo:
         )
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then put it in place: a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_weights(path: Path, weights: Mapping[str, Tensor], info: CheckpointInfo) -> None:
     """Write the weights with their description as one safetensors file."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    content = save(tensors, metadata={_INFO_KEY: info.to_json()})
-    write_atomically(path, lambda temporary: _write_bytes(temporary, content))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+    write_atomically(path, save(tensors, metadata={_INFO_KEY: info.to_json()}))
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -184,19 +164,46 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def save_resume_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write what resuming needs: tensors, numbers, texts, and lists and tables of them."""
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+@dataclass(frozen=True, slots=True)
+class ResumeState:
+    """Everything that going on with a run needs; batches and random numbers follow from the step.
 
-
-def load_resume_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read it back without executing code.
-
-    Raises:
-        ModelError: truncated, or holds anything but plain data.
+    Attributes:
+        step: optimiser steps taken.
+        best_score: of the validations so far, a fraction; -inf before the first.
+        settings_sha256: of the settings that the run was last continued with.
+        settings: those settings, as YAML values; None in runs begun before they were stored here.
+        network, average: their state_dicts.
+        optimiser: its state_dict.
     """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ...
-        raise ModelError(f"{path}: cannot resume from this file: {error}; delete it to start anew") from error
-    return dict(state)
+
+    step: int
+    best_score: float
+    settings_sha256: str
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    settings: dict[str, Any] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save({f.name: getattr(self, f.name) for f in fields(self)}, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> ResumeState:
+        """Read it back without executing code.
+
+        Raises:
+            ModelError: truncated, or not the state of a run.
+        """
+        advice = "delete it to start anew"
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ...
+            raise ModelError(f"{path}: cannot resume from this file: {error}; {advice}") from error
+        try:
+            return cls(**state)
+        except TypeError as error:
+            raise ModelError(f"{path}: not the resume state of a run: {error}; {advice}") from error

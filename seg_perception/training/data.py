@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from seg_perception.core.errors import DatasetError
-from seg_perception.datasets.base import Dataset, Sample
+from seg_perception.core.errors import DatasetError, SettingsError
+from seg_perception.datasets.base import Sample
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.training.augmentation import augment
 from seg_perception.training.settings import TrainSettings
@@ -35,13 +35,14 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, settings: TrainSettings) -> None:
         self.datasets = [open_dataset(s, settings.data_root) for s in settings.train]
-        if len({d.label_set.name for d in self.datasets}) > 1:
+        if len({d.label_set for d in self.datasets}) > 1:
             listed = ", ".join(f"{d.name}: {d.label_set.name}" for d in self.datasets)
             raise DatasetError(f"the training datasets map to different label sets ({listed})")
         weights = np.array([s.weight for s in settings.train])
         self._shares = weights / weights.sum()
         self._settings = settings
         self._cache: dict[tuple[int, int], Sample] = {}
+        self._cache_bytes = settings.cache_gigabytes * 1e9 if settings.cache else 0.0
 
     def __getitem__(self, key: CropKey) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self._settings.seed, key.step, key.place])
@@ -52,12 +53,15 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(image), torch.from_numpy(labels)
 
     def _load(self, which: int, index: int) -> Sample:
-        dataset: Dataset = self.datasets[which]
-        if not self._settings.cache:
-            return dataset.load(index)
-        if (which, index) not in self._cache:
-            self._cache[which, index] = dataset.load(index)
-        return self._cache[which, index]
+        kept = self._cache.get((which, index))
+        if kept is not None:
+            return kept
+        sample = self.datasets[which].load(index)
+        size = sample.image.nbytes + sample.labels.nbytes
+        if size <= self._cache_bytes:
+            self._cache_bytes -= size
+            self._cache[which, index] = sample
+        return sample
 
 
 class _StepSampler(Sampler[list[CropKey]]):
@@ -80,11 +84,11 @@ def micro_batch_size(settings: TrainSettings, world: int) -> int:
     """Crops of one forward pass in one process.
 
     Raises:
-        DatasetError: the batch does not divide evenly.
+        SettingsError: the batch does not divide evenly.
     """
     parts = settings.accumulation * world
     if settings.batch_size % parts:
-        raise DatasetError(
+        raise SettingsError(
             f"batch_size {settings.batch_size} does not divide into {settings.accumulation} accumulation rounds "
             f"x {world} processes; take a multiple of {parts}"
         )
@@ -101,7 +105,7 @@ def training_batches(
     """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w]."""
     return DataLoader(
         crops,
-        batch_sampler=_StepSampler(first_step, settings, rank, world),  # type: ignore[arg-type]
+        batch_sampler=_StepSampler(first_step, settings, rank, world),
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
         pin_memory=torch.cuda.is_available(),

@@ -7,6 +7,8 @@ where i runs over the labelled pixels of all images; unlabelled pixels are in ne
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,26 +26,26 @@ def pixel_loss_sum(
         scores: float [N, C, h, w] unnormalised; resized bilinearly to the labels' size.
         labels: uint8 or int64 [N, H, W]; 255 is unlabelled.
         class_weights: float [C] or None for 1.
-        hard_pixels: share of the pixels, those of highest loss, to sum; the sum is scaled up by
-            its inverse, so that the magnitude does not depend on the share.
+        hard_pixels: share of the labelled pixels, those of highest loss, to sum; the sum is scaled
+            up by its inverse, so that the magnitude does not depend on the share.
     """
     if scores.shape[2:] != labels.shape[1:]:
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
     losses = F.cross_entropy(
         scores.float(), labels.long(), weight=class_weights, ignore_index=UNLABELLED, reduction="none"
     ).flatten()
-    if hard_pixels < 1:
-        kept = max(1, int(losses.numel() * hard_pixels))
-        return losses.topk(kept, sorted=False).values.sum() / hard_pixels
-    return losses.sum()
+    if hard_pixels == 1:
+        return losses.sum()
+    losses = losses[labels.flatten() != UNLABELLED]
+    kept = math.ceil(losses.numel() * hard_pixels)
+    return losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept))
 
 
 def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """The divisor: how many pixels are labelled, or the sum of their class weights."""
-    labelled = labels[labels != UNLABELLED].long()
     if class_weights is None:
-        return torch.tensor(float(labelled.numel()), device=labels.device)
-    return class_weights[labelled].sum()
+        return (labels != UNLABELLED).sum().float()
+    return class_weights[labels[labels != UNLABELLED].long()].sum()
 
 
 def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -63,6 +65,7 @@ class LossModule(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.auxiliary = auxiliary
         self.hard_pixels = hard_pixels
@@ -70,9 +73,7 @@ class LossModule(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
         scores, *coarser = self.network.scores_with_auxiliary(x)
-        weights = self.class_weights
-        assert weights is None or isinstance(weights, Tensor)
-        loss = pixel_loss_sum(scores, labels, weights, self.hard_pixels)
+        loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels)
         for other in coarser:
-            loss = loss + self.auxiliary * pixel_loss_sum(other, labels, weights)
+            loss = loss + self.auxiliary * pixel_loss_sum(other, labels, self.class_weights)
         return loss

@@ -46,6 +46,9 @@ class NetworkSettings:
     frozen_stages: int = 0
     freeze_batch_norm: bool = False
 
+    def __post_init__(self) -> None:
+        _check(_unless(self.frozen_stages >= 0, f"frozen_stages: {self.frozen_stages} is below 0"))
+
 
 @dataclass(frozen=True, slots=True)
 class AugmentationSettings:
@@ -105,6 +108,10 @@ class LossSettings:
         _check(
             _unless(0 < self.hard_pixels <= 1, f"hard_pixels: {self.hard_pixels} is not above 0 and at most 1"),
             _unless(self.auxiliary >= 0, f"auxiliary: {self.auxiliary} is below 0"),
+            *(
+                _unless(weight >= 0, f"class_weights.{name}: {weight} is below 0")
+                for name, weight in self.class_weights.items()
+            ),
         )
 
 
@@ -131,6 +138,10 @@ class OptimiserSettings:
     def __post_init__(self) -> None:
         _check(
             _unless(self.learning_rate > 0, f"learning_rate: {self.learning_rate} must be above 0"),
+            *(
+                _unless(getattr(self, name) >= 0, f"{name}: {getattr(self, name)} is below 0")
+                for name in ("encoder_factor", "weight_decay", "warmup_steps", "decay_power")
+            ),
             _unless(0 <= self.ema_decay < 1, f"ema_decay: {self.ema_decay} is not at least 0 and below 1"),
         )
 
@@ -151,6 +162,7 @@ class TrainSettings:
         seed: of everything random; a run on the CPU repeats exactly.
         workers: processes that read and augment.
         cache: keep decoded samples in each worker's memory.
+        cache_gigabytes: of each worker; what does not fit is read anew each time.
         precision: "fp32", or "bf16" autocast.
         compile: use torch.compile.
         device: "auto" takes CUDA when there is a GPU.
@@ -175,6 +187,7 @@ class TrainSettings:
     seed: int = 1
     workers: int = 1
     cache: bool = True
+    cache_gigabytes: float = 4.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -185,7 +198,13 @@ class TrainSettings:
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "accumulation", "validate_every", "checkpoint_every")
         _check(
+            _unless(
+                self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0"),
+                f"name: {self.name!r} cannot name a folder",
+            ),
             _unless(len(self.train) > 0, "train: at least one dataset is needed"),
+            _unless(self.seed >= 0, f"seed: {self.seed} is below 0"),
+            _unless(self.cache_gigabytes >= 0, f"cache_gigabytes: {self.cache_gigabytes} is below 0"),
             _unless(self.workers >= 0, f"workers: {self.workers} is below 0"),
             *(
                 _unless(getattr(self, name) >= 1, f"{name}: {getattr(self, name)} must be at least 1")

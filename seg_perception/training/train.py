@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from seg_perception.core.errors import SegPerceptionError, SettingsError
+from seg_perception.core.errors import InputError, SegPerceptionError, SettingsError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.settings import to_mapping
+from seg_perception.datasets.base import Dataset
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.evaluation import Evaluation, evaluate
-from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.networks.base import SegmentationNetwork, check_size
 from seg_perception.networks.registry import build_network, networks
 from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
+from seg_perception.training.checkpoint import ResumeState
 from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches
 from seg_perception.training.loss import LossModule, pixel_weight
 from seg_perception.training.optimisation import AveragedNetwork, build_optimiser, learning_rate, set_learning_rate
+from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
 
 
-class TrainingDiverged(SegPerceptionError):
+class TrainingDivergedError(SegPerceptionError):
     """The loss is not a number any more."""
 
 
@@ -51,7 +49,7 @@ def run_training(settings: TrainSettings) -> Path:
 
     Raises:
         SettingsError, DatasetError: before anything is written.
-        TrainingDiverged: the loss became infinite or NaN.
+        TrainingDivergedError: the loss became infinite or NaN.
     """
     rank, world = _join_process_group(settings)
     try:
@@ -63,10 +61,14 @@ def run_training(settings: TrainSettings) -> Path:
 
 def _join_process_group(settings: TrainSettings) -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        dist.init_process_group("nccl" if _device(settings).type == "cuda" else "gloo")
-        return dist.get_rank(), world
-    return 0, 1
+    if world == 1:
+        return 0, 1
+    device = _device(settings)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # the others wait here while rank 0 validates
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    return dist.get_rank(), world
 
 
 def _device(settings: TrainSettings) -> torch.device:
@@ -83,27 +85,32 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     micro_batch_size(settings, world)  # refuse a batch that does not divide before any work
     crops = TrainingCrops(settings)
     label_set = crops.datasets[0].label_set
-    validation = [open_dataset(s, settings.data_root) for s in settings.validation] if rank == 0 else []
+    validation = _open_validation(settings, label_set) if rank == 0 else []
 
-    network = _start_network(settings.network, len(label_set)).to(device, memory_format=torch.channels_last)
+    network = _start_network(settings.network, len(label_set)).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _check_crop(settings, network)
     average = AveragedNetwork(network, settings.optimiser.ema_decay)
     optimiser = build_optimiser(network, settings.optimiser)
     class_weights = _class_weights(settings, label_set, device)
     module: nn.Module = LossModule(network, class_weights, settings.loss.auxiliary, settings.loss.hard_pixels)
+    without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     if world > 1:
         module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+        without_exchange = module.no_sync
     if settings.compile:
         module = torch.compile(module)  # type: ignore[assignment]
 
-    run = _Run(settings, label_set, writes=rank == 0)
+    run = RunFolder(settings, label_set, writes=rank == 0)
     first_step, best_score = 0, -math.inf
     if run.resume_file.is_file():
-        state = checkpoint.load_resume_state(run.resume_file, device)
+        state = ResumeState.load(run.resume_file, device)
         run.check_same_settings(state)
-        checkpoint.load_strictly(network, state["network"], str(run.resume_file))
-        checkpoint.load_strictly(average.network, state["average"], str(run.resume_file))
-        optimiser.load_state_dict(state["optimiser"])
-        first_step, best_score = state["step"], state["best_score"]
+        checkpoint.load_strictly(network, state.network, str(run.resume_file))
+        checkpoint.load_strictly(average.network, state.average, str(run.resume_file))
+        optimiser.load_state_dict(state.optimiser)
+        first_step, best_score = state.step, state.best_score
+    _check_same_everywhere(first_step, run, device, world)
     run.open_logs(first_step)
 
     batches = iter(training_batches(crops, settings, first_step, rank, world))
@@ -113,20 +120,25 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         _set_training_mode(network, settings.network)
         rate = learning_rate(step, settings.steps, settings.optimiser)
         set_learning_rate(optimiser, rate)
-        micro_batches = [(i.to(device), t.to(device)) for i, t in islice(batches, settings.accumulation)]
+        micro_batches = [
+            (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
+            for images, labels in islice(batches, settings.accumulation)
+        ]
         weight = _global_pixel_weight((t for _, t in micro_batches), class_weights, device, world)
         loss_sum = torch.zeros((), device=device)
-        for images, labels in micro_batches:
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                part = module(images, labels)
-            # DDP averages gradients over processes; the sum over all pixels is wanted
-            (part * (world / weight)).backward()
+        for round_, (images, labels) in enumerate(micro_batches, start=1):
+            # processes exchange gradients once a step, in the last round
+            with nullcontext() if round_ == settings.accumulation else without_exchange():
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                    part = module(images, labels)
+                # DDP averages gradients over processes; the sum over all pixels is wanted
+                (part * (world / weight)).backward()
             loss_sum += part.detach()
         if world > 1:
             dist.all_reduce(loss_sum)
         loss = float(loss_sum / weight)
         if not math.isfinite(loss):
-            raise TrainingDiverged(f"the loss is {loss} at step {step}; lower the learning rate or use fp32")
+            raise TrainingDivergedError(f"the loss is {loss} at step {step}; lower the learning rate or use fp32")
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         average.update(step)
@@ -148,7 +160,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
             run.save_weights("last", average.network, run.info(done, ()))
             run.save_resume_state(done, best_score, network, average.network, optimiser)
     run.close()
-    return run.weights_file("best" if run.weights_file("best").is_file() else "last")
+    return run.weights_file("best" if best_score > -math.inf else "last")
 
 
 def _start_network(settings: NetworkSettings, num_classes: int) -> SegmentationNetwork:
@@ -168,6 +180,37 @@ def _start_network(settings: NetworkSettings, num_classes: int) -> SegmentationN
     for part in network.first_stages(settings.frozen_stages):
         part.requires_grad_(False)
     return network
+
+
+def _open_validation(settings: TrainSettings, label_set: LabelSet) -> list[Dataset]:
+    datasets = [open_dataset(s, settings.data_root) for s in settings.validation]
+    for dataset in datasets:
+        if dataset.label_set != label_set:
+            raise SettingsError(
+                f"validation: {dataset.name} maps to the label set {dataset.label_set.name!r}, "
+                f"but the training data to {label_set.name!r}"
+            )
+    return datasets
+
+
+def _check_crop(settings: TrainSettings, network: SegmentationNetwork) -> None:
+    crop = settings.augmentation.crop
+    try:
+        check_size(crop.width, crop.height, network.size_multiple)
+    except InputError as error:
+        raise SettingsError(f"augmentation.crop: {error}") from error
+
+
+def _check_same_everywhere(first_step: int, run: RunFolder, device: torch.device, world: int) -> None:
+    if world == 1:
+        return
+    bounds = torch.tensor([first_step, -first_step], device=device)
+    dist.all_reduce(bounds, dist.ReduceOp.MAX)
+    if bounds[0] != -bounds[1]:
+        raise SettingsError(
+            f"{run.resume_file}: the processes would start at steps {-bounds[1]} to {bounds[0]}; "
+            "the output folder must be one that all machines share"
+        )
 
 
 def _set_training_mode(network: SegmentationNetwork, settings: NetworkSettings) -> None:
@@ -194,130 +237,12 @@ def _global_pixel_weight(
     total = torch.stack([pixel_weight(t, class_weights) for t in labels]).sum().to(device)
     if world > 1:
         dist.all_reduce(total)
-    return total.clamp(min=1)
+    return torch.where(total > 0, total, 1.0)
 
 
 def _validate(
-    datasets: list[Any], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
+    datasets: list[Dataset], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
 ) -> list[Evaluation]:
     card = info.model_card(network, version="training", weights_sha256="")
     segmenter = Segmenter(TorchEngine(network, card, autocast=settings.precision == "bf16"))
     return [evaluate(dataset, segmenter) for dataset in datasets]
-
-
-class _Run:
-    """The run's folder: settings, logs and checkpoints. Only the writing process touches it."""
-
-    def __init__(self, settings: TrainSettings, label_set: LabelSet, writes: bool) -> None:
-        self._settings = settings
-        self._label_set = label_set
-        self._writes = writes
-        self._resolved = to_mapping(settings)
-        canonical = json.dumps(self._resolved, sort_keys=True)
-        self._settings_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
-        self._folder = settings.run_folder
-        self.resume_file = self._folder / "last.pt"
-        self._board: SummaryWriter | None = None
-
-    def weights_file(self, which: str) -> Path:
-        return self._folder / f"{which}.safetensors"
-
-    def check_same_settings(self, state: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than the run began with.
-
-        Raises:
-            SettingsError: names what to do.
-        """
-        if state["settings_sha256"] != self._settings_sha256:
-            raise SettingsError(
-                f"{self._folder} holds a run with other settings (see its settings.yaml); "
-                "restore them to resume, or choose another name or output"
-            )
-
-    def open_logs(self, first_step: int) -> None:
-        """Start the logs, or cut them back to the step that the run resumes from."""
-        if not self._writes:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "settings.yaml").write_text(yaml.safe_dump(self._resolved, sort_keys=False), encoding="utf-8")
-        _begin_csv(self._folder / "steps.csv", ["step", "loss", "learning_rate"], first_step)
-        names = ["step", "dataset", "mean_iou", "pixel_accuracy", *self._label_set.names]
-        _begin_csv(self._folder / "validation.csv", names, first_step)
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=first_step)
-
-    def log_step(self, step: int, loss: float, rate: float, per_second: float) -> None:
-        if self._board is None:
-            return
-        _append_csv(self._folder / "steps.csv", [step, repr(loss), repr(rate)])
-        self._board.add_scalar("loss", loss, step)
-        self._board.add_scalar("learning rate", rate, step)
-        self._board.add_scalar("crops per second", per_second, step)
-
-    def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
-        for e in evaluations:
-            scores = e.scores
-            row = [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *scores.iou]
-            _append_csv(self._folder / "validation.csv", row)
-            tqdm.write(f"step {step}: {e.dataset}: mean IoU {100 * scores.mean_iou:.2f}, road {100 * scores.iou[0]:.2f}")
-            if self._board is not None:
-                self._board.add_scalar(f"mean IoU/{e.dataset}", scores.mean_iou, step)
-
-    def info(self, step: int, evaluations: Iterable[Evaluation]) -> checkpoint.CheckpointInfo:
-        settings = self._settings
-        return checkpoint.CheckpointInfo(
-            name=settings.name,
-            network=settings.network.name,
-            options=settings.network.options,
-            label_set=self._label_set,
-            deployed_size=settings.deployed_size,
-            step=step,
-            settings=self._resolved,
-            settings_sha256=self._settings_sha256,
-            scores={e.dataset: e.percentages() for e in evaluations},
-            data_notes=settings.data_notes,
-            licence=settings.licence,
-            limits=settings.limits,
-        )
-
-    def save_weights(self, which: str, network: SegmentationNetwork, info: checkpoint.CheckpointInfo) -> None:
-        if self._writes:
-            checkpoint.save_weights(self.weights_file(which), network.state_dict(), info)
-
-    def save_resume_state(
-        self,
-        step: int,
-        best_score: float,
-        network: SegmentationNetwork,
-        average: SegmentationNetwork,
-        optimiser: torch.optim.Optimizer,
-    ) -> None:
-        if not self._writes:
-            return
-        state = {
-            "step": step,
-            "best_score": best_score,
-            "settings_sha256": self._settings_sha256,
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
-        checkpoint.save_resume_state(self.resume_file, state)
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
-
-
-def _begin_csv(path: Path, header: list[str], first_step: int) -> None:
-    rows: list[list[str]] = []
-    if path.is_file() and first_step > 0:
-        with path.open(newline="", encoding="utf-8") as file:
-            # a kill can leave rows past the checkpoint, and half a row at the end
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= first_step]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
-def _append_csv(path: Path, row: list[Any]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(row)

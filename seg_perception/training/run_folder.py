@@ -1,0 +1,206 @@
+"""A run's folder: its settings, logs and checkpoints.
+
+settings.yaml       the resolved settings: `seg-perception train --config` of it repeats the run
+steps.csv           loss and learning rate of each step
+validation.csv      scores of each validation
+tensorboard/        both, as curves
+last.pt             what resuming needs
+last.safetensors    the weights of the last checkpoint
+best.safetensors    the weights that scored best on the validation data, if there is any
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.settings import from_mapping, load_settings, to_mapping
+from seg_perception.evaluation import Evaluation
+from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.training import checkpoint
+from seg_perception.training.checkpoint import ResumeState
+from seg_perception.training.settings import TrainSettings
+
+_MAY_CHANGE = frozenset(
+    {
+        "data_root",
+        "output",
+        "workers",
+        "cache",
+        "cache_gigabytes",
+        "checkpoint_every",
+        "data_notes",
+        "licence",
+        "limits",
+    }
+)
+"""Settings that leave a run's numbers as they are, so that it may go on with others."""
+
+
+class RunFolder:
+    """Reads and writes the folder of one run; only the writing process writes."""
+
+    def __init__(self, settings: TrainSettings, label_set: LabelSet, writes: bool) -> None:
+        self._settings = settings
+        self._label_set = label_set
+        self._writes = writes
+        self._resolved = to_mapping(settings)
+        canonical = json.dumps(self._resolved, sort_keys=True)
+        self._settings_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
+        self._folder = settings.run_folder
+        self.resume_file = self._folder / "last.pt"
+        self._board: SummaryWriter | None = None
+        self._lock: IO[str] | None = None
+
+    def weights_file(self, which: str) -> Path:
+        return self._folder / f"{which}.safetensors"
+
+    def check_same_settings(self, state: ResumeState) -> None:
+        """Refuse to go on with settings that would change the run; see `_MAY_CHANGE` for those that do not.
+
+        Raises:
+            SettingsError: names each difference, and what to do.
+        """
+        if state.settings_sha256 == self._settings_sha256:
+            return
+        stored = self._folder / "settings.yaml"
+        if state.settings is None:
+            earlier = load_settings(TrainSettings, stored)
+        else:  # what was not a setting then has its default
+            earlier = from_mapping(TrainSettings, state.settings, str(self.resume_file))
+        differences = list(_differences(to_mapping(earlier), self._resolved))
+        if differences:
+            raise SettingsError(
+                f"{self._folder} holds a run with other settings:\n  " + "\n  ".join(differences) + "\n"
+                "restore them to resume, or choose another name or output"
+            )
+
+    def open_logs(self, first_step: int) -> None:
+        """Start the logs, or cut them back to the step that the run resumes from."""
+        if not self._writes:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        for left_by_a_kill in self._folder.glob(".*.part"):
+            left_by_a_kill.unlink()
+        settings = yaml.safe_dump(self._resolved, sort_keys=False)
+        write_atomically(self._folder / "settings.yaml", settings.encode())
+        _begin_csv(self._folder / "steps.csv", ["step", "loss", "learning_rate"], first_step)
+        names = ["step", "dataset", "mean_iou", "pixel_accuracy", *self._label_set.names]
+        _begin_csv(self._folder / "validation.csv", names, first_step)
+        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=first_step + 1)
+
+    def _take_lock(self) -> None:
+        self._lock = (self._folder / ".lock").open("w", encoding="utf-8")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with this process, whatever its end
+        except OSError as error:
+            raise SettingsError(
+                f"{self._folder}: another process is training there; wait for it, or choose another name or output"
+            ) from error
+
+    def log_step(self, step: int, loss: float, rate: float, per_second: float) -> None:
+        if self._board is None:
+            return
+        _append_csv(self._folder / "steps.csv", [step, repr(loss), repr(rate)])
+        self._board.add_scalar("loss", loss, step)
+        self._board.add_scalar("learning rate", rate, step)
+        self._board.add_scalar("crops per second", per_second, step)
+
+    def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
+        for e in evaluations:
+            scores = e.scores
+            row = [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *scores.iou]
+            _append_csv(self._folder / "validation.csv", row)
+            drivable = ((self._label_set.names[i], scores.iou[i]) for i in self._label_set.drivable_ids)
+            listed = (("mean IoU", scores.mean_iou), *drivable)
+            tqdm.write(f"step {step}: {e.dataset}: " + ", ".join(f"{name} {100 * iou:.2f}" for name, iou in listed))
+            if self._board is not None:
+                self._board.add_scalar(f"mean IoU/{e.dataset}", scores.mean_iou, step)
+
+    def info(self, step: int, evaluations: Iterable[Evaluation]) -> checkpoint.CheckpointInfo:
+        settings = self._settings
+        return checkpoint.CheckpointInfo(
+            name=settings.name,
+            network=settings.network.name,
+            options=settings.network.options,
+            label_set=self._label_set,
+            deployed_size=settings.deployed_size,
+            step=step,
+            settings=self._resolved,
+            settings_sha256=self._settings_sha256,
+            scores={e.dataset: e.percentages() for e in evaluations},
+            data_notes=settings.data_notes,
+            licence=settings.licence,
+            limits=settings.limits,
+        )
+
+    def save_weights(self, which: str, network: SegmentationNetwork, info: checkpoint.CheckpointInfo) -> None:
+        if self._writes:
+            checkpoint.save_weights(self.weights_file(which), network.state_dict(), info)
+
+    def save_resume_state(
+        self,
+        step: int,
+        best_score: float,
+        network: SegmentationNetwork,
+        average: SegmentationNetwork,
+        optimiser: torch.optim.Optimizer,
+    ) -> None:
+        if not self._writes:
+            return
+        state = ResumeState(
+            step=step,
+            best_score=best_score,
+            settings_sha256=self._settings_sha256,
+            settings=self._resolved,
+            network=network.state_dict(),
+            average=average.state_dict(),
+            optimiser=optimiser.state_dict(),
+        )
+        state.save(self.resume_file)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _differences(then: Any, now: Any, where: str = "") -> Iterator[str]:
+    """Each setting whose value is not what it was, by its full name."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now} - (_MAY_CHANGE if not where else set())):
+            yield from _differences(then.get(key), now.get(key), f"{where}.{key}" if where else key)
+    elif then != now:
+        yield f"{where}: {then!r} then, {now!r} now"
+
+
+def _begin_csv(path: Path, header: list[str], first_step: int) -> None:
+    rows: list[list[str]] = []
+    if path.is_file() and first_step > 0:
+        with path.open(newline="", encoding="utf-8") as file:
+            # a kill can leave rows past the checkpoint, and half a row at the end
+            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= first_step]
+    table = io.StringIO()
+    csv.writer(table).writerows([header, *rows])
+    write_atomically(path, table.getvalue().encode())
+
+
+def _append_csv(path: Path, row: list[Any]) -> None:
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(row)

@@ -1,0 +1,40 @@
+"""Fixtures for all rooms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from seg_perception.core.resources import DEFAULT_MODEL
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    # The machine is shared and the images are small: more threads only get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of third-party datasets; it never ships, so a test that asks for it may be skipped."""
+    named = os.environ.get("SEG_PERCEPTION_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not (folder / "camvid11").is_dir():
+        pytest.skip(f"no datasets under {folder}; name their folder in SEG_PERCEPTION_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def driving_model() -> Path:
+    """The shipped model."""
+    assert DEFAULT_MODEL.is_file(), f"{DEFAULT_MODEL} is missing: the package ships it"
+    return DEFAULT_MODEL
