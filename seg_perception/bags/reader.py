@@ -83,15 +83,16 @@ class BagReader:
             raise InputError(f"{self.path} has no topic {name!r}; it has: {known}")
         return self._topics[name]
 
-    def topic_of_type(self, types: Collection[str], purpose: str) -> Topic:
-        """The only topic of one of these types.
+    def topic_of_type(self, types: Collection[str], purpose: str, preferred: str) -> Topic:
+        """The topic called `preferred`, or else the only topic, of one of these types.
 
         Raises:
             InputError: there is none, or several to choose from.
         """
         found = [topic for topic in self.topics if topic.type in types and topic.count]
-        if len(found) == 1:
-            return found[0]
+        named = [topic for topic in found if topic.name == preferred]
+        if len(named or found) == 1:
+            return (named or found)[0]
         listed = ", ".join(topic.name for topic in (found or self.topics)) or "none"
         problem = "several topics" if found else "no topic"
         raise InputError(f"{self.path} has {problem} of type {' or '.join(types)}; name the {purpose}: {listed}")

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
@@ -21,6 +21,12 @@ from seg_perception.core.errors import InputError
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.interfaces import message_class, message_definition
 
+try:  # Humble has the same class under its older name
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+_HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
 _SPIN_S = 0.1
 _DEPTH = 100
 
@@ -31,7 +37,7 @@ class RecordedMessage:
 
     Attributes:
         topic: absolute name.
-        received_ns: when the middleware received it, nanoseconds since 1970.
+        received_ns: when the middleware received it (on Humble: when it was taken), nanoseconds since 1970.
         data: serialised (CDR).
     """
 
@@ -115,7 +121,7 @@ class TopicRecorder:
         self._subscriptions[name] = self._node.create_subscription(
             message_class(type_name),
             name,
-            partial(self._received, name),
+            partial(self._received_with_info if _HAS_MESSAGE_INFO else self._received, name),
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
                 depth=_DEPTH,
@@ -128,9 +134,15 @@ class TopicRecorder:
         self.report.received[name] = 0
         self.report.lost[name] = 0
 
-    def _received(self, name: str, data: bytes, info: Mapping[str, int]) -> None:
-        self._on_message(RecordedMessage(name, info["received_timestamp"], data))
-        self.report.received[name] += 1
+    def _received_with_info(self, name: str, data: bytes, info: Mapping[str, int]) -> None:
+        self._hand_on(RecordedMessage(name, info["received_timestamp"], data))
+
+    def _received(self, name: str, data: bytes) -> None:
+        self._hand_on(RecordedMessage(name, time.time_ns(), data))
+
+    def _hand_on(self, message: RecordedMessage) -> None:
+        self._on_message(message)
+        self.report.received[message.topic] += 1
 
     def _lost(self, name: str, info: Any) -> None:
         self.report.lost[name] = info.total_count
@@ -189,8 +201,8 @@ def record(
             try:
                 while not stop.is_set():
                     recorder.discover()
-                    _spin_for(executor, _SPIN_S, stop)
-                _spin_for(executor, _SPIN_S, threading.Event())  # what had arrived when `stop` was set
+                    spin_for(executor, _SPIN_S, stop)
+                spin_for(executor, _SPIN_S, threading.Event())  # what had arrived when `stop` was set
             finally:
                 executor.shutdown()
             recorder.report.missing = recorder.missing
@@ -199,7 +211,7 @@ def record(
         writer.close()
 
 
-def _spin_for(executor: SingleThreadedExecutor, seconds: float, stop: threading.Event) -> None:
+def spin_for(executor: SingleThreadedExecutor, seconds: float, stop: threading.Event) -> None:
     """Handle whatever comes for a while; discovery runs in between, not after every message."""
     end = time.monotonic() + seconds
     while not stop.is_set() and (left := end - time.monotonic()) > 0:

@@ -1,0 +1,144 @@
+"""Drives that are not bags yet, and how they become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from seg_perception.bags import messages
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.encoded import read_rgb
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.label_set import LabelMapping
+from seg_perception.core.types import LabelImage, RgbImage, Size
+from seg_perception.datasets.base import files_in
+from seg_perception.datasets.folder_pairs import folder_pairs
+
+IMAGE_TOPIC = "/image"
+TRUTH_TOPIC = "/truth"
+FRAME_ID = "camera"
+
+FIRST_STAMP_NS = 1_600_000_000 * 1_000_000_000
+"""Stamp of a made drive's first frame (13 September 2020, 12:26:40 UTC): fixed, so that bags are reproducible."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriveFrame:
+    """One moment of a drive, from wherever.
+
+    Attributes:
+        stamp_ns: of the image, nanoseconds since 1970.
+        image: uint8 [H, W, 3] RGB.
+        truth: uint8 [H, W] class ids, 255 unlabelled; None when nobody knows.
+        frame_id: of the camera.
+    """
+
+    stamp_ns: int
+    image: RgbImage
+    truth: LabelImage | None = None
+    frame_id: str = FRAME_ID
+
+
+class DriveSource(Protocol):
+    """Frames in the order of their stamps; can be iterated again and again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[DriveFrame]: ...
+
+
+def stamp_of_frame(index: int, fps: float) -> int:
+    """The stamp of a made drive's frame, in nanoseconds.
+
+    Raises:
+        SettingsError: fps is not a positive number.
+    """
+    if not 0 < fps < 100_000:
+        raise SettingsError(f"fps is {fps}, it must be greater than 0")
+    return FIRST_STAMP_NS + round(index * 1_000_000_000 / fps)
+
+
+class FolderDrive:
+    """A folder of images in the order of their names, as the frames of a drive.
+
+    Args:
+        images: folder of JPEG or PNG images.
+        labels: folder of 8-bit PNG label images with the same names; None: no truth.
+        mapping: from the label files' values to class ids; needed with `labels`.
+        fps: frames a second.
+        limit: at most so many frames; None: all.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or an image has no label file.
+        SettingsError: labels without a mapping, or a bad fps.
+    """
+
+    def __init__(
+        self, images: Path, labels: Path | None, mapping: LabelMapping | None, fps: float, limit: int | None = None
+    ) -> None:
+        if labels is not None and mapping is None:
+            raise SettingsError("label images need a mapping to our class ids: give its name or YAML file")
+        self.fps = fps
+        stamp_of_frame(0, fps)
+        self._pairs = folder_pairs(images, labels, mapping) if labels is not None and mapping is not None else None
+        self._files = [] if self._pairs else files_in(images, (".jpg", ".jpeg", ".png"))
+
+        self._length = min(len(self._pairs or self._files), limit or len(self._pairs or self._files))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        for index in range(len(self)):
+            stamp_ns = stamp_of_frame(index, self.fps)
+            if self._pairs is None:
+                yield DriveFrame(stamp_ns, read_rgb(self._files[index]))
+            else:
+                sample = self._pairs.load(index)
+                yield DriveFrame(stamp_ns, sample.image, sample.labels)
+
+
+class SceneDrive:
+    """A procedural drive: made on the spot, the same for the same seed, size and frame rate."""
+
+    def __init__(self, seed: int, size: Size, fps: float, frames: int) -> None:
+        from seg_perception.scenes import Drive
+
+        stamp_of_frame(0, fps)
+        self.fps = fps
+        self._drive = Drive(seed, size, fps)
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        for index in range(self._frames):
+            frame = self._drive.frame(index)
+            yield DriveFrame(stamp_of_frame(index, self.fps), frame.image, frame.labels)
+
+
+def write_drive(drive: DriveSource, out: Path, overwrite: bool = False) -> Iterator[DriveFrame]:
+    """Write a drive's frames to a bag, yielding each after it was written (for a progress bar).
+
+    The topics are /image (rgb8) and, where there is truth, /truth (mono8 class ids). Both carry the
+    same stamp; the record time is the stamp. The bag exists once the iterator is exhausted.
+
+    Raises:
+        FileExistsError: the bag exists and `overwrite` is false.
+        DatasetError, InputError: a file cannot be read.
+    """
+    with BagWriter(out, overwrite=overwrite) as bag:
+        bag.add_topic(IMAGE_TOPIC, messages.IMAGE)
+        truth_added = False
+        for frame in drive:
+            header = messages.header(frame.stamp_ns, frame.frame_id)
+            bag.write(IMAGE_TOPIC, frame.stamp_ns, messages.image(frame.image, header))
+            if frame.truth is not None:
+                if not truth_added:
+                    bag.add_topic(TRUTH_TOPIC, messages.IMAGE)
+                    truth_added = True
+                bag.write(TRUTH_TOPIC, frame.stamp_ns, messages.image(frame.truth, header))
+            yield frame

@@ -1,0 +1,205 @@
+"""Segments every frame of a bag, offline: as fast as the engine goes, the same answer every time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seg_perception.bags import messages
+from seg_perception.bags.images import IMAGE_TYPES, rgb_of
+from seg_perception.bags.journal import Journal
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import BagMessage, OfferedQos
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import RgbImage
+from seg_perception.core.visual import overlay
+from seg_perception.segmenter import RawSegmentation, Segmenter
+
+OUTPUTS = ("labels", "confidence", "drivable", "overlay")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """What to segment and what to write.
+
+    Attributes:
+        images: image topics (Image or CompressedImage); empty: /image, or the only one.
+        prefix: output topics are <prefix>/labels and so on, as the node names them; with several
+            image topics <prefix>/<image topic>/labels.
+        outputs: of `OUTPUTS`.
+        drivable: how the mask is judged; one masker for each image topic.
+        opacity: of the overlay.
+    """
+
+    images: tuple[str, ...] = ()
+    prefix: str = "/segmentation_node"
+    outputs: tuple[str, ...] = OUTPUTS
+    drivable: DrivableSettings = field(default_factory=DrivableSettings)
+    opacity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.outputs if name not in OUTPUTS]:
+            raise InputError(f"outputs {', '.join(unknown)} are not known; accepted: {', '.join(OUTPUTS)}")
+
+
+@dataclass(slots=True)
+class ProcessReport:
+    """What was done.
+
+    Attributes:
+        frames: images read.
+        resumed: of these, segmented by an earlier attempt that was stopped.
+        rejected: images that could not be decoded, by reason; they have no outputs.
+        replaced: topics of the input that the outputs replaced.
+    """
+
+    frames: int = 0
+    resumed: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    replaced: tuple[str, ...] = ()
+
+
+def journal_path(out: Path) -> Path:
+    """Where the finished frames of an unfinished job are kept."""
+    return out.with_name(out.name + ".journal")
+
+
+def process_bag(
+    source: Path,
+    out: Path,
+    segmenter: Segmenter,
+    settings: ProcessSettings,
+    identity: str,
+    overwrite: bool = False,
+    on_message: Callable[[BagMessage], None] = lambda message: None,
+) -> ProcessReport:
+    """Copy a bag and add what the network says of every image.
+
+    All other topics are kept byte for byte. An output message has its image's header and record
+    time. The result depends on the inputs only: killed half-way and started again with the same
+    arguments, the job skips the frames that were done and writes the same bag. `out` appears when
+    it is complete; until then there are `<out>.partial` and `<out>.journal`.
+
+    Args:
+        source: the bag to read.
+        out: the bag to write, see `BagWriter`.
+        segmenter: segments one image at a time (a batch could change its last bits).
+        settings: what to segment and write.
+        identity: names the model file and the engine, to tell whether a journal fits.
+        overwrite: replace `out`.
+        on_message: called after each message of the input.
+
+    Raises:
+        FileNotFoundError, InputError: the bag, or a topic; a journal of another job.
+        FileExistsError: `out` exists and `overwrite` is false.
+        EngineError: the engine failed.
+    """
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists already: move or remove it first")
+    with BagReader(source) as bag:
+        cameras = _cameras(bag, settings)
+        outputs = {f"{prefix}/{name}" for prefix in cameras.values() for name in settings.outputs}
+        report = ProcessReport(replaced=tuple(sorted(outputs & {topic.name for topic in bag.topics})))
+        job = _job(source, identity, cameras)
+        with Journal(journal_path(out), job) as journal:
+            with BagWriter(out, overwrite=True) as written:
+                for topic in bag.topics:
+                    if topic.name not in outputs:
+                        written.add_topic(topic.name, topic.definition, topic.qos)
+                for name in sorted(outputs):
+                    written.add_topic(name, messages.IMAGE, OfferedQos())
+                work = _Work(segmenter, settings, cameras, journal, written, report)
+                for message in bag.messages():
+                    if message.topic.name not in outputs:
+                        written.write_raw(message.topic.name, message.stamp_ns, message.data)
+                    if message.topic.name in cameras:
+                        work.add_outputs(bag, message)
+                    on_message(message)
+            journal.remove()
+    return report
+
+
+def _cameras(bag: BagReader, settings: ProcessSettings) -> dict[str, str]:
+    """Image topic -> prefix of its outputs."""
+    names = settings.images or (bag.topic_of_type(IMAGE_TYPES, "image topic", "/image").name,)
+    for name in names:
+        if (topic := bag.topic(name)).type not in IMAGE_TYPES:
+            raise InputError(f"{bag.path}: topic {name} is a {topic.type}; images are {' or '.join(IMAGE_TYPES)}")
+    if len(names) == 1:
+        return {names[0]: settings.prefix}
+    return {name: f"{settings.prefix}/{name.strip('/')}" for name in names}
+
+
+def _job(source: Path, identity: str, cameras: dict[str, str]) -> str:
+    """Everything that a frame's raw segmentation depends on, in one line."""
+    files = sorted(p for p in source.iterdir() if p.is_file()) if source.is_dir() else [source]
+    return json.dumps(
+        {
+            "format": 1,
+            "bag": [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files],
+            "images": list(cameras),
+            "segmenter": identity,
+        },
+        sort_keys=True,
+    )
+
+
+class _Work:
+    """Segments one image message after the other and writes its outputs."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: ProcessSettings,
+        cameras: dict[str, str],
+        journal: Journal,
+        bag: BagWriter,
+        report: ProcessReport,
+    ) -> None:
+        self._segmenter = segmenter
+        self._settings = settings
+        self._cameras = cameras
+        self._maskers = {name: DrivableMasker(settings.drivable, segmenter.card.label_set) for name in cameras}
+        self._journal = journal
+        self._bag = bag
+        self._report = report
+
+    def add_outputs(self, source: BagReader, message: BagMessage) -> None:
+        frame = self._report.frames
+        self._report.frames += 1
+        try:
+            decoded = source.decode(message)
+            pixels = rgb_of(decoded, message.topic.type)
+        except InputError as error:
+            self._report.rejected[f"{message.topic.name}: {error}"] += 1
+            return
+        raw = self._raw_segmentation(frame, pixels)
+        for name, image in self._images(message.topic.name, decoded, pixels, raw).items():
+            topic = f"{self._cameras[message.topic.name]}/{name}"
+            header = messages.header(messages.stamp_ns_of(decoded), decoded.header.frame_id)
+            self._bag.write(topic, message.stamp_ns, messages.image(image, header))
+
+    def _raw_segmentation(self, frame: int, pixels: RgbImage) -> RawSegmentation:
+        raw = self._journal.get(frame)
+        if raw is not None:
+            self._report.resumed += 1
+            return raw
+        raw = self._segmenter.infer([self._segmenter.prepare(pixels)])[0]
+        self._journal.add(frame, raw)
+        return raw
+
+    def _images(self, topic: str, decoded: Any, pixels: RgbImage, raw: RawSegmentation) -> dict[str, Any]:
+        segmentation = self._segmenter.finish(raw)
+        # A temporal mask needs every frame, so it is computed even where it is not written.
+        mask = self._maskers[topic].mask(segmentation, messages.stamp_ns_of(decoded))
+        images = {"labels": segmentation.labels, "confidence": segmentation.confidence, "drivable": mask}
+        if "overlay" in self._settings.outputs:
+            card = self._segmenter.card
+            images["overlay"] = overlay(pixels, segmentation.labels, card.label_set, self._settings.opacity)
+        return {name: image for name, image in images.items() if name in self._settings.outputs}

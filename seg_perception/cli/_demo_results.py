@@ -1,0 +1,234 @@
+"""What the demo shows of its recorded bag: video, contact sheet, scores, summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from seg_perception.bags.images import labels_of, rgb_of
+from seg_perception.bags.messages import stamp_ns_of
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.scoring import BagScore, score_bag
+from seg_perception.cli._scores import drivable_iou, percent, score_table
+from seg_perception.cli._video import VideoWriter
+from seg_perception.core.errors import EngineError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage
+from seg_perception.core.visual import colorize, contact_sheet, legend
+from seg_perception.ros.drive_session import SessionReport, output_topic
+
+IMAGE, TRUTH = "/image", "/truth"
+LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """How the published answers compare with the truth.
+
+    Attributes:
+        labels: the label topic against the truth, all frames that have both.
+        mask_iou: IoU of the published mask with the drivable classes of the truth, 0 to 1 or NaN.
+    """
+
+    labels: BagScore
+    mask_iou: float
+
+
+def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
+    """Score what the node published; None if the drive has no truth."""
+    if TRUTH not in {topic.name for topic in bag.topics}:
+        return None
+    score = score_bag(bag, LABELS, TRUTH, label_set)
+    waiting: dict[int, LabelImage] = {}
+    hits = union = 0
+    for message in bag.messages((DRIVABLE, TRUTH)):
+        decoded = bag.decode(message)
+        pixels = labels_of(decoded, message.topic.type)
+        stamp_ns = stamp_ns_of(decoded)
+        if (other := waiting.pop(stamp_ns, None)) is None:
+            waiting[stamp_ns] = pixels
+            continue
+        mask, truth = (pixels, other) if message.topic.name == DRIVABLE else (other, pixels)
+        said, right = mask == UNLABELLED, np.isin(truth, label_set.drivable_ids)
+        said &= truth != UNLABELLED  # pixels without truth are not counted
+        hits += int((said & right).sum())
+        union += int((said | right).sum())
+    return Scored(score, hits / union if union else math.nan)
+
+
+def write_video(bag: BagReader, path: Path) -> int:
+    """Write the overlay topic as a video at the drive's own rate; returns the number of frames."""
+    fps = frame_rate(bag)
+    with VideoWriter(path, fps) as video:
+        for message in bag.messages((OVERLAY,)):
+            video.add(rgb_of(bag.decode(message), message.topic.type))
+        return video.frames
+
+
+def frame_rate(bag: BagReader) -> float:
+    """Frames a second of the images, by the median time between their stamps; 15 for a single image."""
+    stamps = sorted(message.stamp_ns for message in bag.messages((IMAGE,)))
+    gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False) if after > before]
+    return min(120.0, 1e9 / statistics.median(gaps)) if gaps else 15.0
+
+
+def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments: int = 5) -> None:
+    """Camera, overlay, labels, mask and truth at several moments of the drive, with a legend.
+
+    Raises:
+        EngineError: the bag holds no labels.
+    """
+    stamps = [message.stamp_ns for message in bag.messages((LABELS,))]
+    if not stamps:
+        raise EngineError(f"{bag.path}: the node published no labels")
+    chosen = sorted({stamps[round(i * (len(stamps) - 1) / max(1, moments - 1))] for i in range(moments)})
+    rows, captions = [], []
+    for stamp_ns in chosen:
+        row = list(_pictures_at(bag, stamp_ns, label_set))
+        rows.append([picture for _, picture in row])
+        seconds = (stamp_ns - bag.start_ns) / 1e9
+        captions.append([f"{name}  {seconds:.2f} s" if name == "camera" else name for name, _ in row])
+    sheet = contact_sheet(rows, captions, tile_width=400)
+    key = legend(label_set, height=28)
+    height = max(sheet.shape[0], key.shape[0])
+    both = np.full((height, sheet.shape[1] + key.shape[1], 3), 245, np.uint8)
+    both[: sheet.shape[0], : sheet.shape[1]] = sheet
+    both[: key.shape[0], sheet.shape[1] :] = key
+    encoded = cv2.imencode(".png", cv2.cvtColor(both, cv2.COLOR_RGB2BGR))[1]
+    write_atomically(path, encoded.tobytes())
+
+
+def _pictures_at(bag: BagReader, stamp_ns: int, label_set: LabelSet) -> Iterator[tuple[str, RgbImage]]:
+    names = {IMAGE: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH: "truth"}
+    wanted = [topic.name for topic in bag.topics if topic.name in names]
+    found = {m.topic.name: m for m in bag.messages(wanted, start_ns=stamp_ns, stop_ns=stamp_ns + 1)}
+    for topic, name in names.items():
+        if (message := found.get(topic)) is None:
+            continue
+        decoded = bag.decode(message)
+        if topic in (IMAGE, OVERLAY):
+            yield name, rgb_of(decoded, message.topic.type)
+        elif topic == DRIVABLE:
+            yield name, cv2.cvtColor(labels_of(decoded, message.topic.type), cv2.COLOR_GRAY2RGB)  # type: ignore[misc]
+        else:
+            yield name, colorize(labels_of(decoded, message.topic.type), label_set)
+
+
+def percentile_ms(seconds: list[float], percent_: float) -> float:
+    """The smallest value that so many percent of the values do not exceed, in milliseconds; NaN without values."""
+    if not seconds:
+        return math.nan
+    return 1000 * sorted(seconds)[max(0, math.ceil(len(seconds) * percent_ / 100) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The demo in numbers.
+
+    Attributes:
+        drive: what was driven, in words.
+        pace: how, in words.
+        size: of the images.
+        model: model card id.
+        session: frames and times.
+        scored: None without truth.
+        label_set: of the model.
+        files: what was written.
+    """
+
+    drive: str
+    pace: str
+    size: str
+    model: str
+    session: SessionReport
+    scored: Scored | None
+    label_set: LabelSet
+    files: tuple[Path, ...]
+
+    @property
+    def unanswered(self) -> int:
+        return self.session.published - self.session.answered
+
+    def text(self) -> str:
+        """For people."""
+        session = self.session
+        rows = [
+            ("drive", f"{self.drive}, {self.size}"),
+            ("model", self.model),
+            ("pace", self.pace),
+            ("frames in", f"{session.published}"),
+            ("frames out", f"{session.answered}{self._loss()}"),
+            ("rate out", f"{session.answered / session.seconds:.1f} Hz" if session.seconds else "-"),
+            (
+                "latency",
+                f"p50 {percentile_ms(session.latency_s, 50):.1f} ms, p95 {percentile_ms(session.latency_s, 95):.1f} ms "
+                "(image published to labels received, through DDS both ways)",
+            ),
+        ]
+        lines = [f"{name:<12}{value}" for name, value in rows]
+        if self.scored is None:
+            lines.append(f"{'scores':<12}none: this drive has no ground truth")
+        else:
+            counts = self.scored.labels.matrix.counts
+            lines += [
+                f"{'mean IoU':<12}{percent(self.scored.labels.matrix.scores().mean_iou)}",
+                f"{'road IoU':<12}{percent(drivable_iou(counts, self.label_set))} (drivable classes of the labels), "
+                f"{percent(self.scored.mask_iou)} (drivable mask)",
+                "",
+                f"What the node published against the truth, {self.scored.labels.matched} frames:",
+                score_table(counts, self.label_set),
+            ]
+        return "\n".join([*lines, "", "written:", *(f"  {path}" for path in self.files)])
+
+    def _loss(self) -> str:
+        if not self.unanswered:
+            return " (every frame)"
+        return (
+            f" ({self.unanswered} superseded by a newer frame while the engine was busy: it is slower than this "
+            "camera on this machine; --lockstep waits for it)"
+        )
+
+    def to_json(self) -> str:
+        """For machines; fractions in 0 to 1, times in milliseconds, null where there is nothing to say."""
+        session = self.session
+        document: dict[str, Any] = {
+            "drive": self.drive,
+            "pace": self.pace,
+            "size": self.size,
+            "model": self.model,
+            "frames_in": session.published,
+            "frames_out": session.answered,
+            "frames_unanswered": self.unanswered,
+            "messages_out": session.outputs,
+            "messages_lost": session.lost,
+            "messages_with_unknown_stamp": session.strangers,
+            "seconds": session.seconds,
+            "latency_ms": {f"p{p}": _number(percentile_ms(session.latency_s, p)) for p in (50, 95, 99)},
+            "latest_publish_ms": 1000 * session.latest_s,
+            "scores": None,
+            "files": [str(path) for path in self.files],
+        }
+        if self.scored is not None:
+            scores = self.scored.labels.matrix.scores()
+            document["scores"] = {
+                "frames": self.scored.labels.matched,
+                "mean_iou": _number(scores.mean_iou),
+                "drivable_iou": _number(drivable_iou(self.scored.labels.matrix.counts, self.label_set)),
+                "drivable_mask_iou": _number(self.scored.mask_iou),
+                "pixel_accuracy": _number(scores.pixel_accuracy),
+                "iou": {c.name: _number(scores.iou[c.id]) for c in self.label_set.classes},
+            }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

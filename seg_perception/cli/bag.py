@@ -1,0 +1,272 @@
+"""Play, record, inspect, segment, score and make rosbag2 bags (MCAP and SQLite).
+
+Everything works without a ROS installation; play and record need the rclpy wheels or a sourced ROS 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from seg_perception.cli._opening import add_model_arguments, open_segmenter
+
+HELP = "play, record, inspect, segment, score and make bags"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_play(actions.add_parser("play", help="publish a bag with its recorded timing"))
+    _add_record(actions.add_parser("record", help="record topics into an MCAP bag until Ctrl-C"))
+    info = actions.add_parser("info", help="what a bag holds")
+    info.add_argument("bag", type=Path)
+    info.set_defaults(bag_action=_info)
+    _add_process(actions.add_parser("process", help="segment every frame of a bag, offline; run again to resume"))
+    _add_evaluate(actions.add_parser("evaluate", help="score a label topic against a truth topic"))
+    _add_make(actions.add_parser("make", help="make a bag from a folder of images"))
+    _add_recover(actions.add_parser("recover", help="save what is readable of an MCAP file that was cut off"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return int(arguments.bag_action(arguments))
+
+
+def _add_play(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path, help="bag folder, .mcap or .db3 file")
+    parser.add_argument("--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
+    parser.add_argument("--topics", nargs="+", default=[], help="only these (default: all)")
+    parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="skip the bag's first seconds")
+    parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="wait before the first message")
+    parser.add_argument(
+        "--wait-for-subscribers", nargs="+", default=[], metavar="TOPIC",
+        help="begin when each of these has a subscriber, fail if one has none in time (default: when any topic has one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait", type=float, default=10.0, metavar="SECONDS",
+        help="how long to wait for subscribers; 0 does not (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clock", type=float, nargs="?", const=40.0, default=0.0, metavar="HZ",
+        help="publish the bag's time on /clock, for use_sim_time (default when given: %(const)s Hz)",
+    )  # fmt: skip
+    parser.set_defaults(bag_action=_play)
+
+
+def _play(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.ros.player import PlaySettings, play
+
+    settings = PlaySettings(
+        rate=arguments.rate,
+        loop=arguments.loop,
+        topics=tuple(arguments.topics),
+        start_s=arguments.start,
+        delay_s=arguments.delay,
+        wait_for=tuple(arguments.wait_for_subscribers),
+        wait_timeout_s=arguments.wait,
+        clock_hz=arguments.clock,
+    )
+    with BagReader(arguments.bag) as bag, stop_on_signals() as stop:
+        names = settings.topics or tuple(topic.name for topic in bag.topics)
+        total = None if settings.loop or settings.start_s else sum(bag.topic(name).count for name in names)
+        with tqdm(total=total, unit="msg", desc="play") as bar:
+            report = play(
+                bag,
+                settings,
+                stop,
+                on_message=lambda message: bar.update() and None,
+                on_waiting=lambda text: bar.write(f"waiting for a subscriber of {text}", file=sys.stderr),
+            )
+    for name, reason in report.skipped.items():
+        print(f"not played: {name}: {reason}", file=sys.stderr)
+    for name, count in report.published.items():
+        print(f"{name}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
+    if report.latest_s > 0.1:
+        print(f"up to {report.latest_s:.2f} s late: reading or publishing is slower than the recording", file=sys.stderr)
+    if report.unacknowledged and not report.interrupted:
+        print(f"not confirmed by all subscribers: {', '.join(report.unacknowledged)}", file=sys.stderr)
+        return 1
+    return 130 if report.interrupted and not settings.loop else 0
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topics", nargs="*", help="topics to record")
+    parser.add_argument("--all", action="store_true", help="record every topic except /clock and /rosout")
+    parser.add_argument("--out", type=Path, required=True, help="x.mcap for one file, other names for a bag folder")
+    parser.add_argument("--compress", action="store_true", help="zstd: smaller, costs CPU time while recording")
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
+    parser.set_defaults(bag_action=_record)
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    import threading
+
+    from tqdm import tqdm
+
+    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.core.errors import InputError, SettingsError
+    from seg_perception.ros.recorder import record
+
+    if bool(arguments.topics) == arguments.all:
+        raise SettingsError("name the topics to record, or give --all")
+    if arguments.out.suffix == ".db3":
+        raise InputError(f"{arguments.out}: recording writes MCAP, which survives a crash better: end the name in .mcap")
+    topics = None if arguments.all else tuple(name if name.startswith("/") else f"/{name}" for name in arguments.topics)
+    with stop_on_signals() as stop, tqdm(unit="msg", desc="record (Ctrl-C ends)") as bar:
+        if arguments.duration is not None:
+            timer = threading.Timer(arguments.duration, stop.set)
+            timer.daemon = True
+            timer.start()
+        report = record(
+            topics,
+            arguments.out,
+            stop,
+            compress=arguments.compress,
+            overwrite=arguments.overwrite,
+            on_message=lambda message: bar.update() and None,
+            on_topic=lambda name: bar.write(f"recording {name}", file=sys.stderr),
+        )
+    for name, count in report.received.items():
+        print(f"{name}: {count} recorded, {report.lost[name]} lost")
+    for name, reason in report.skipped.items():
+        print(f"not recorded: {name}: {reason}", file=sys.stderr)
+    if report.missing:
+        print(f"nobody published {', '.join(report.missing)}", file=sys.stderr)
+    print(f"wrote {arguments.out}")
+    return 1 if report.missing or any(report.lost.values()) else 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from datetime import datetime, timezone
+
+    from seg_perception.bags.reader import BagReader
+
+    with BagReader(arguments.bag) as bag:
+        start = datetime.fromtimestamp(bag.start_ns / 1e9, tz=timezone.utc)
+        print(f"{arguments.bag}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s")
+        print(f"begins {start:%Y-%m-%d %H:%M:%S.%f} UTC ({bag.start_ns} ns)")
+        width = max((len(topic.name) for topic in bag.topics), default=0)
+        for topic in bag.topics:
+            qos = f"{'reliable' if topic.qos.reliable else 'best effort'}{', latched' if topic.qos.latched else ''}"
+            print(f"  {topic.name:<{width}}  {topic.count:>7}  {topic.type}  ({qos})")
+    return 0
+
+
+def _add_process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, help="bag to read")
+    parser.add_argument("output", type=Path, help="bag to write: x.mcap, x.db3, or a folder's name")
+    parser.add_argument("--images", nargs="+", default=[], metavar="TOPIC", help="image topics (default: /image or the only one)")
+    parser.add_argument(
+        "--prefix", default="/segmentation_node", help="outputs are PREFIX/labels and so on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--outputs", nargs="+", default=["labels", "confidence", "drivable", "overlay"],
+        help="which to write (default: labels confidence drivable overlay)",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    add_model_arguments(parser)
+    parser.set_defaults(bag_action=_process)
+
+
+def _process(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from seg_perception.bags.processing import ProcessSettings, process_bag
+    from seg_perception.bags.reader import BagReader
+
+    settings = ProcessSettings(
+        images=tuple(arguments.images), prefix=arguments.prefix.rstrip("/"), outputs=tuple(arguments.outputs)
+    )
+    with BagReader(arguments.input) as bag:
+        total = bag.message_count
+    with open_segmenter(arguments) as opened, tqdm(total=total, unit="msg", desc="process") as bar:
+        bar.write(opened.description, file=sys.stderr)
+        report = process_bag(
+            arguments.input,
+            arguments.output,
+            opened.segmenter,
+            settings,
+            opened.identity,
+            overwrite=arguments.overwrite,
+            on_message=lambda message: bar.update() and None,
+        )
+    segmented = report.frames - sum(report.rejected.values())
+    resumed = f", {report.resumed} of them by an earlier attempt" if report.resumed else ""
+    print(f"{arguments.output}: {segmented} of {report.frames} frames segmented{resumed}")
+    if report.replaced:
+        print(f"replaced topics of the input: {', '.join(report.replaced)}")
+    for reason, count in report.rejected.items():
+        print(f"rejected {count} frames: {reason}", file=sys.stderr)
+    return 1 if report.rejected else 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path)
+    parser.add_argument("--labels", required=True, metavar="TOPIC", help="mono8 class ids to score")
+    parser.add_argument("--truth", required=True, metavar="TOPIC", help="mono8 class ids that are right; 255 unlabelled")
+    parser.add_argument("--label-set", default="driving", help="name or YAML file (default: %(default)s)")
+    parser.set_defaults(bag_action=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.scoring import score_bag
+    from seg_perception.cli._scores import score_table
+    from seg_perception.core.label_set import load_label_set
+
+    label_set = load_label_set(arguments.label_set)
+    with BagReader(arguments.bag) as bag:
+        score = score_bag(bag, arguments.labels, arguments.truth, label_set)
+    print(f"{arguments.bag}: {arguments.labels} against {arguments.truth}")
+    print(
+        f"{score.matched} frames matched by stamp; without a partner: {score.labels_only} labels, {score.truth_only} truth"
+    )
+    print(score_table(score.matrix.counts, label_set))
+    return 0
+
+
+def _add_make(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="images in the order of their names")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="their truth: 8-bit PNGs of the same names")
+    parser.add_argument("--mapping", help="from the PNGs' values to our ids: a name such as camvid, or a YAML file")
+    parser.add_argument("--fps", type=float, default=15.0, help="frames a second (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="bag to write: x.mcap, x.db3, or a folder's name")
+    parser.add_argument("--overwrite", action="store_true")
+    parser.set_defaults(bag_action=_make)
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from seg_perception.bags.making import FolderDrive, write_drive
+    from seg_perception.core.label_set import load_label_mapping
+
+    mapping = load_label_mapping(arguments.mapping) if arguments.mapping else None
+    drive = FolderDrive(arguments.images, arguments.labels, mapping, arguments.fps)
+    frames = truths = 0
+    for frame in tqdm(write_drive(drive, arguments.out, arguments.overwrite), total=len(drive), unit="frame"):
+        frames += 1
+        truths += frame.truth is not None
+    print(f"{arguments.out}: {frames} images on /image, {truths} truth images on /truth")
+    return 0
+
+
+def _add_recover(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("damaged", type=Path, help="the .mcap file, for example x.mcap.partial/x/x.mcap")
+    parser.add_argument("output", type=Path, help="bag to write")
+    parser.set_defaults(bag_action=_recover)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    from seg_perception.bags.recovery import recover
+
+    report = recover(arguments.damaged, arguments.output)
+    for name, count in report.recovered.items():
+        print(f"{name}: {count} recovered")
+    print(f"wrote {arguments.output}; the last {report.lost_bytes} bytes were not readable")
+    return 0

@@ -1,0 +1,209 @@
+"""Drive through the real node over real DDS, and show what it published.
+
+Without --bag or --images the drive is a procedural one, with exact truth, at its own pace: frames
+that the engine cannot keep up with are superseded, as on the robot, and counted. With --bag or
+--images the demo waits for each answer before it sends the next frame (--lockstep), so that every
+frame is scored and the mean IoU equals that of `seg-perception evaluate` on the same images.
+
+Written under --out: demo.mcap (images, truth, labels, mask, overlay), overlay.mp4,
+contact_sheet.png, summary.json, and the node's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.resources import DEFAULT_MODEL, share_path
+
+HELP = "drive through the real node over DDS; writes bag, video, contact sheet and scores"
+
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--bag", type=Path, help="drive a bag's images instead")
+    source.add_argument("--images", type=Path, metavar="DIR", help="drive a folder's images instead, by name")
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="with --images: truth, 8-bit PNGs of the same names")
+    parser.add_argument("--mapping", help="with --labels: from their values to our ids: camvid, ..., or a YAML file")
+    parser.add_argument("--image-topic", help="with --bag (default: /image or the only image topic)")
+    parser.add_argument("--truth-topic", help="with --bag: mono8 class ids (default: /truth if there)")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
+    parser.add_argument("--frames", type=int, help="at most so many (default: 90 of the procedural drive, else all)")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="of the procedural drive (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=7, help="of the procedural drive (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=15.0, help="of procedural drive and folder (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=1.0, help="at the drive's own pace: 2 is twice as fast")
+    parser.add_argument(
+        "--lockstep", action=argparse.BooleanOptionalAction, default=None,
+        help="wait for each answer before the next frame (default: with --bag and --images)",
+    )  # fmt: skip
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
+    parser.add_argument("--engine", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
+    parser.add_argument("--gif", action="store_true", help="write overlay.gif instead of overlay.mp4")
+
+
+@dataclass(frozen=True, slots=True)
+class _Drive:
+    """A bag to drive, and words for it."""
+
+    bag: Path
+    description: str
+    image_topic: str
+    truth_topic: str | None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.cli._signals import stop_on_signals
+
+    _check(arguments)
+    prepare_ros_environment()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with stop_on_signals() as stop, tempfile.TemporaryDirectory(prefix=".demo-", dir=arguments.out) as work:
+        drive = _drive_bag(arguments) if arguments.bag else _made_drive(arguments, Path(work), stop)
+        return 130 if drive is None else _run(arguments, drive, stop)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would be ignored, before anything starts."""
+    given = {name: getattr(arguments, name) is not None for name in ("labels", "mapping", "image_topic", "truth_topic")}
+    if given["labels"] != given["mapping"]:
+        raise InputError("--labels and --mapping belong together: the PNGs, and what their values mean")
+    if given["labels"] and not arguments.images:
+        raise InputError("--labels goes with --images; a bag's truth is a topic of it (--truth-topic)")
+    if (given["image_topic"] or given["truth_topic"]) and not arguments.bag:
+        raise InputError("--image-topic and --truth-topic go with --bag")
+    if arguments.frames is not None and arguments.frames < 1:
+        raise InputError(f"--frames {arguments.frames} is not accepted: at least 1")
+    if not 0 < arguments.rate < float("inf"):
+        raise InputError(f"--rate {arguments.rate} is not accepted: it must be greater than 0")
+
+
+def prepare_ros_environment() -> None:
+    """Keep the demo's traffic to itself, and give the middleware room for large images.
+
+    Only what is not set already: a domain of its own, discovery on this machine only, and Fast
+    DDS's profile for large images. Must run before the first ROS node of the process.
+    """
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not any(os.environ.get(name) for name in _PROFILE_VARIABLES):
+        try:
+            profile = share_path("config/fastdds_large_images.xml")
+        except FileNotFoundError:
+            return  # an installation without it works, with Fast DDS's own defaults
+        for name in _PROFILE_VARIABLES:
+            os.environ[name] = str(profile)
+
+
+def _drive_bag(arguments: argparse.Namespace) -> _Drive:
+    from seg_perception.bags.messages import IMAGE
+    from seg_perception.bags.reader import BagReader
+
+    with BagReader(arguments.bag) as bag:
+        image = arguments.image_topic or bag.topic_of_type((IMAGE,), "image topic (--image-topic)", "/image").name
+        names = {topic.name for topic in bag.topics}
+        truth = arguments.truth_topic or ("/truth" if "/truth" in names else None)
+        for name in (image, truth):
+            if name is not None:
+                bag.topic(name)
+    return _Drive(arguments.bag, f"bag {arguments.bag}", image, truth)
+
+
+def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event) -> _Drive | None:
+    """Render or gather the drive into a bag, so that nothing but playing happens while it is driven."""
+    from tqdm import tqdm
+
+    from seg_perception.bags.making import FolderDrive, SceneDrive, write_drive
+    from seg_perception.core.label_set import load_label_mapping
+    from seg_perception.core.types import Size
+
+    drive: FolderDrive | SceneDrive
+    if arguments.images:
+        mapping = load_label_mapping(arguments.mapping) if arguments.mapping else None
+        drive = FolderDrive(arguments.images, arguments.labels, mapping, arguments.fps, arguments.frames)
+        words, truth = f"images of {arguments.images}", arguments.labels is not None
+    else:
+        drive = SceneDrive(arguments.seed, Size.parse(arguments.size), arguments.fps, arguments.frames or 90)
+        words, truth = f"procedural drive, seed {arguments.seed}", True
+    bag = work / "drive.mcap"
+    for _ in tqdm(write_drive(drive, bag), total=len(drive), unit="frame", desc="prepare the drive"):
+        if stop.is_set():
+            return None
+    return _Drive(bag, f"{words}, {arguments.fps:g} Hz", "/image", "/truth" if truth else None)
+
+
+def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) -> int:
+    from tqdm import tqdm
+
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.ros import drive_session
+    from seg_perception.ros.node_process import NodeProcess
+
+    lockstep = bool(arguments.bag or arguments.images) if arguments.lockstep is None else arguments.lockstep
+    settings = drive_session.SessionSettings(
+        drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames
+    )
+    recorded = arguments.out / "demo.mcap"
+    node_arguments = ["--ros-args", "-p", f"model:={arguments.model.resolve()}", "-p", f"engine:={arguments.engine}"]
+    with BagReader(drive.bag) as bag, NodeProcess(arguments.out / "node.log", node_arguments) as node:
+        frames = bag.topic(drive.image_topic).count
+        with tqdm(total=min(frames, arguments.frames or frames), unit="frame", desc="drive") as bar:
+            session = drive_session.drive(
+                bag,
+                recorded,
+                node,
+                settings,
+                stop,
+                on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
+                on_frame=lambda answered: bar.update(answered - bar.n) and None,
+            )
+    if session.interrupted:
+        print(f"interrupted; {recorded} has what was driven so far", file=sys.stderr)
+        return 130
+    if not session.answered:
+        raise EngineError(f"the node answered none of {session.published} frames; its log ends:\n{node.log_tail()}")
+    pace = "lockstep: each frame waits for the answer before" if lockstep else f"real time x {arguments.rate:g}"
+    return _show(arguments, drive, pace, recorded, session)
+
+
+def _show(arguments, drive, pace, recorded, session) -> int:  # type: ignore[no-untyped-def]
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.cli import _demo_results as results
+    from seg_perception.core.files import write_atomically
+    from seg_perception.core.types import Size
+    from seg_perception.engines.model_file import read_card
+
+    card = read_card(arguments.model)
+    video = arguments.out / ("overlay.gif" if arguments.gif else "overlay.mp4")
+    sheet, summary_file = arguments.out / "contact_sheet.png", arguments.out / "summary.json"
+    with BagReader(recorded) as bag:
+        scored = results.score_published(bag, card.label_set)
+        results.write_video(bag, video)
+        results.write_contact_sheet(bag, sheet, card.label_set)
+        first = bag.decode(next(bag.messages((results.IMAGE,))))
+    summary = results.Summary(
+        drive=drive.description,
+        pace=pace,
+        size=str(Size(first.width, first.height)),
+        model=card.id,
+        session=session,
+        scored=scored,
+        label_set=card.label_set,
+        files=(recorded, video, sheet, summary_file),
+    )
+    write_atomically(summary_file, summary.to_json().encode())
+    print(summary.text())
+    missing = [path for path in summary.files if not path.is_file() or not path.stat().st_size]
+    if missing:
+        print(f"not written: {', '.join(map(str, missing))}", file=sys.stderr)
+    if session.strangers:
+        print(f"{session.strangers} messages came with a stamp that no image had", file=sys.stderr)
+    return 1 if missing or session.strangers else 0

@@ -1,0 +1,290 @@
+"""Drives images through DDS into the running node and collects what it publishes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from seg_perception.bags import messages, typestore
+from seg_perception.bags.messages import stamp_ns_of
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.errors import EngineError, InputError
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.node_process import NODE_NAME, NodeProcess
+from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
+
+_NANOSECONDS = 1_000_000_000
+_SPIN_S = 0.05
+_QUIET_S = 2.0
+NODE_TOPIC = "/image"
+OUTPUTS = ("labels", "drivable", "overlay")
+
+
+def output_topic(name: str) -> str:
+    """The node's topic of one output, such as /segmentation_node/labels."""
+    return f"/{NODE_NAME}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How to drive.
+
+    Attributes:
+        image_topic: of the drive's bag; it reaches the node as /image.
+        truth_topic: of the drive's bag; None: it has none.
+        lockstep: publish a frame when the answer to the one before is here, so that none is
+            superseded; otherwise keep the recorded timing.
+        rate: with the recorded timing, 2.0 drives twice as fast.
+        limit: at most so many frames; None: all.
+        start_timeout_s: how long the node may take until it answers a first frame.
+        answer_timeout_s: how long one answer may take in lockstep.
+    """
+
+    image_topic: str
+    truth_topic: str | None
+    lockstep: bool
+    rate: float = 1.0
+    limit: int | None = None
+    start_timeout_s: float = 300.0
+    answer_timeout_s: float = 30.0
+
+
+@dataclass(slots=True)
+class SessionReport:
+    """What went in and what came out.
+
+    Attributes:
+        published: frames sent, without those that only woke the node.
+        answered: frames for which labels came back.
+        outputs: messages that came back, by output.
+        lost: messages that the middleware lost on the way back.
+        strangers: messages whose stamp is no published frame's; must be 0.
+        latency_s: from just before publishing an image to the middleware's receiving its labels.
+        latest_s: how late a frame was published, at worst, against the recorded timing.
+        seconds: from the first frame to the last answer.
+        interrupted: `stop` was set before the end.
+    """
+
+    published: int = 0
+    answered: int = 0
+    outputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTPUTS, 0))
+    lost: int = 0
+    strangers: int = 0
+    latency_s: list[float] = field(default_factory=list)
+    latest_s: float = 0.0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+def drive(
+    bag: BagReader,
+    out: Path,
+    node_process: NodeProcess,
+    settings: SessionSettings,
+    stop: threading.Event,
+    on_waiting: Callable[[str], None] = lambda text: None,
+    on_frame: Callable[[int], None] = lambda count: None,
+) -> SessionReport:
+    """Publish a bag's images to the node and write images, truth and answers to a new bag.
+
+    The new bag has /image, /truth (if there is truth), /segmentation_node/labels, .../drivable and
+    .../overlay; every message's record time is its stamp, so a frame and its answers play together.
+
+    Raises:
+        InputError: a topic is missing or has the wrong type, or a stamp occurs twice.
+        EngineError: the node ended or did not answer.
+    """
+    source = bag.topic(settings.image_topic)
+    if source.type != messages.IMAGE:
+        raise InputError(
+            f"{bag.path}: topic {source.name} is a {source.type}; the demo drives {messages.IMAGE}: "
+            "convert it first, for example with image_transport's republish"
+        )
+    with BagWriter(out, overwrite=True) as writer, ros_node("seg_perception_demo") as node:
+        session = _Session(bag, writer, node, node_process, settings, stop)
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        try:
+            session.wait_for_node(executor, on_waiting)
+            session.drive_all(executor, on_frame)
+        finally:
+            executor.shutdown()
+        return session.report
+
+
+class _Session:
+    def __init__(
+        self,
+        bag: BagReader,
+        writer: BagWriter,
+        node: Node,
+        process: NodeProcess,
+        settings: SessionSettings,
+        stop: threading.Event,
+    ) -> None:
+        self._bag = bag
+        self._writer = writer
+        self._process = process
+        self._settings = settings
+        self._stop = stop
+        self._definitions: dict[str, TypeDefinition] = {}
+        self._sent_ns: dict[int, int] = {}  # stamp -> wall time of publishing
+        self._answers: dict[int, set[str]] = {}  # stamp -> outputs that came back
+        self._waking: set[int] = set()
+        self._last_answer = time.monotonic()
+        self.report = SessionReport()
+        writer.add_topic(NODE_TOPIC, bag.topic(settings.image_topic).definition)
+        if settings.truth_topic is not None:
+            writer.add_topic("/truth", bag.topic(settings.truth_topic).definition)
+        self._publisher: Publisher = node.create_publisher(
+            message_class(messages.IMAGE),
+            NODE_TOPIC,
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST,
+                depth=5,
+                reliability=ReliabilityPolicy.RELIABLE,
+                durability=DurabilityPolicy.VOLATILE,
+            ),
+        )
+        topics = tuple(output_topic(name) for name in OUTPUTS)
+        self._recorder = TopicRecorder(node, topics, self._add_topic, self._received)
+
+    def _add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
+        self._definitions[name] = definition
+        self._writer.add_topic(name, definition, qos)
+
+    def _received(self, message: RecordedMessage) -> None:
+        stamp_ns = stamp_ns_of(typestore.decode(message.data, self._definitions[message.topic]))
+        output = message.topic.rsplit("/", 1)[1]
+        if stamp_ns in self._waking:
+            self._answers.setdefault(stamp_ns, set()).add(output)
+            return
+        if stamp_ns not in self._sent_ns:
+            self.report.strangers += 1
+            return
+        self._last_answer = time.monotonic()
+        self._answers[stamp_ns].add(output)
+        self.report.outputs[output] += 1
+        if output == "labels":
+            self.report.answered += 1
+            self.report.latency_s.append((message.received_ns - self._sent_ns[stamp_ns]) / _NANOSECONDS)
+        self._writer.write_raw(message.topic, stamp_ns, message.data)
+
+    def _complete(self, stamp_ns: int) -> bool:
+        return len(self._answers.get(stamp_ns, ())) == len(OUTPUTS)
+
+    def wait_for_node(self, executor: SingleThreadedExecutor, on_waiting: Callable[[str], None]) -> None:
+        """Send frames from before the drive until one is answered in full.
+
+        Only an answer proves that both directions are connected and the engine is warm. These frames
+        carry stamps of their own and are neither counted nor recorded.
+        """
+        first = next(self._bag.messages((self._settings.image_topic,)), None)
+        if first is None:
+            raise InputError(f"{self._bag.path}: topic {self._settings.image_topic} has no messages")
+        decoded = self._bag.decode(first)
+        before = max(0, stamp_ns_of(decoded) - 10 * _NANOSECONDS)
+        deadline = time.monotonic() + self._settings.start_timeout_s
+        next_try = 0.0
+        on_waiting("the node")
+        while not self._stop.is_set():
+            self._process.check()
+            self._recorder.discover()
+            now = time.monotonic()
+            if now > deadline:
+                missing = ", ".join(self._recorder.missing) or "an answer"
+                raise EngineError(
+                    f"the node did not answer a first frame within {self._settings.start_timeout_s:g} s; missing: "
+                    f"{missing}; its log ({self._process.log}) ends:\n{self._process.log_tail()}"
+                )
+            if self._publisher.get_subscription_count() and not self._recorder.missing and now >= next_try:
+                stamp_ns = before + len(self._waking)
+                self._waking.add(stamp_ns)
+                decoded.header = messages.header(stamp_ns, decoded.header.frame_id)
+                self._publisher.publish(typestore.encode(decoded, first.topic.definition))
+                next_try = now + 1.0
+            spin_for(executor, _SPIN_S, self._stop)
+            if any(self._complete(stamp_ns) for stamp_ns in self._waking):
+                spin_for(executor, 0.2, self._stop)  # answers to other waking frames on their way
+                return
+
+    def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], None]) -> None:
+        """Publish every frame, then wait for the last answers."""
+        topics = [topic for topic in (self._settings.image_topic, self._settings.truth_topic) if topic]
+        began = time.monotonic()
+        start_ns: int | None = None
+        for message in self._limited(self._bag.messages(topics)):
+            stamp_ns = stamp_ns_of(self._bag.decode(message))
+            if message.topic.name != self._settings.image_topic:
+                self._writer.write_raw("/truth", stamp_ns, message.data)
+                continue
+            if stamp_ns in self._sent_ns:
+                raise InputError(f"{self._bag.path}: two images have the stamp {stamp_ns} ns")
+            start_ns = message.stamp_ns if start_ns is None else start_ns
+            if not self._settings.lockstep:
+                due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / self._settings.rate
+                spin_for(executor, max(0.0, due - time.monotonic()), self._stop)
+                self.report.latest_s = max(self.report.latest_s, time.monotonic() - due)
+            self._publish(stamp_ns, message)
+            on_frame(self.report.answered)
+            if self._settings.lockstep:
+                self._wait_for_answer(executor, stamp_ns)
+            self._process.check()
+        self._settle(executor)
+        self.report.interrupted = self._stop.is_set()
+        self.report.lost = sum(self._recorder.report.lost.values())
+        self.report.seconds = time.monotonic() - began
+        on_frame(self.report.answered)
+
+    def _limited(self, found: Iterable[BagMessage]) -> Iterable[BagMessage]:
+        """Up to the limit of frames; truth may follow its image, so it ends before the frame after."""
+        images = 0
+        for message in found:
+            if self._stop.is_set():
+                return
+            if message.topic.name == self._settings.image_topic:
+                images += 1
+                if self._settings.limit is not None and images > self._settings.limit:
+                    return
+            yield message
+
+    def _publish(self, stamp_ns: int, message: BagMessage) -> None:
+        self._writer.write_raw(NODE_TOPIC, stamp_ns, message.data)
+        self._answers[stamp_ns] = set()
+        self.report.published += 1
+        self._sent_ns[stamp_ns] = time.time_ns()
+        self._publisher.publish(message.data)
+
+    def _wait_for_answer(self, executor: SingleThreadedExecutor, stamp_ns: int) -> None:
+        deadline = time.monotonic() + self._settings.answer_timeout_s
+        while not self._complete(stamp_ns) and not self._stop.is_set():
+            self._process.check()
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"the node did not answer frame {self.report.published} (stamp {stamp_ns} ns) within "
+                    f"{self._settings.answer_timeout_s:g} s; it gave {sorted(self._answers[stamp_ns]) or 'nothing'}; "
+                    f"its log ({self._process.log}) ends:\n{self._process.log_tail()}"
+                )
+            executor.spin_once(timeout_sec=_SPIN_S)
+
+    def _settle(self, executor: SingleThreadedExecutor) -> None:
+        """Wait until every frame is answered, or nothing has come for a while (the rest was superseded)."""
+        self._publisher.wait_for_all_acked(Duration(seconds=5))
+        self._last_answer = time.monotonic()
+        while not self._stop.is_set() and time.monotonic() - self._last_answer < _QUIET_S:
+            self._process.check()
+            if all(len(answers) == len(OUTPUTS) for answers in self._answers.values()):
+                return
+            executor.spin_once(timeout_sec=_SPIN_S)
