@@ -86,6 +86,7 @@ def generate_launch_description() -> LaunchDescription:
             ("/image", LaunchConfiguration("image")),
             *((f"/segmentation_node/{topic}", f"segmentation_node/{topic}") for topic in shown),
         ],
+        output="screen",
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=segmentation_node), rviz])
