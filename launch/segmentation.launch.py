@@ -76,7 +76,7 @@ def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    shown = ("overlay", "labels", "drivable")
+    shown = ("overlay", "color", "drivable", "confidence", "labels")  # by segmentation.rviz
     rviz = Node(
         package="rviz2",
         executable="rviz2",

@@ -1,0 +1,59 @@
+"""The RViz and Foxglove layouts show topics that the demo and the node really have."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CONFIG = Path(__file__).resolve().parents[2] / "config"
+LAUNCH = CONFIG.parent / "launch" / "segmentation.launch.py"
+
+
+@pytest.fixture(scope="module")
+def published() -> set[str]:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    from seg_perception.ros.outputs import MESSAGE_TYPES
+
+    return {"/image", "/diagnostics"} | {f"/segmentation_node/{name}" for name in MESSAGE_TYPES}
+
+
+def rviz_topics() -> dict[str, dict[str, Any]]:
+    layout = yaml.safe_load((CONFIG / "segmentation.rviz").read_text(encoding="utf-8"))
+    return {display["Topic"]["Value"]: display for display in layout["Visualization Manager"]["Displays"]}
+
+
+def test_rviz_shows_camera_overlay_labels_and_mask(published: set[str]) -> None:
+    topics = rviz_topics()
+    node = "/segmentation_node"
+    assert {"/image", f"{node}/overlay", f"{node}/color", f"{node}/labels", f"{node}/drivable"} <= set(topics)
+    assert set(topics) <= published
+
+
+def test_rviz_meets_best_effort_cameras() -> None:
+    assert rviz_topics()["/image"]["Topic"]["Reliability Policy"] == "Best Effort"
+
+
+def test_launch_remaps_every_topic_of_the_rviz_layout() -> None:
+    names = re.search(r"shown = \((.*?)\)", LAUNCH.read_text(encoding="utf-8"))
+    assert names is not None
+    remapped = {f"/segmentation_node/{name}" for name in re.findall(r'"(\w+)"', names[1])}
+    assert remapped | {"/image"} == set(rviz_topics())
+
+
+def test_foxglove_shows_what_is_published_and_places_every_panel_once(published: set[str]) -> None:
+    layout = json.loads((CONFIG / "foxglove_layout.json").read_text(encoding="utf-8"))
+    panels = layout["configById"]
+    text = json.dumps(panels)
+    topics = set(re.findall(r'"(/[\w/]+)(?:\.data)?"', text))
+    assert len(topics) == 7, topics  # four images, diagnostics, two numbers
+    assert topics <= published
+
+    def placed(part: dict[str, Any] | str) -> list[str]:
+        return [part] if isinstance(part, str) else placed(part["first"]) + placed(part["second"])
+
+    assert sorted(placed(layout["layout"])) == sorted(panels)
