@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,20 +168,21 @@ class Summary:
             ("frames in", f"{session.published}"),
             ("frames out", f"{session.answered}{self._loss()}"),
             ("rate out", f"{session.answered / session.seconds:.1f} Hz" if session.seconds else "-"),
+            ("node's books", self._books()),
             (
                 "latency",
                 f"p50 {percentile_ms(session.latency_s, 50):.1f} ms, p95 {percentile_ms(session.latency_s, 95):.1f} ms "
                 "(image published to labels received, through DDS both ways)",
             ),
         ]
-        lines = [f"{name:<12}{value}" for name, value in rows]
+        lines = [f"{name:<14}{value}" for name, value in rows]
         if self.scored is None:
-            lines.append(f"{'scores':<12}none: this drive has no ground truth")
+            lines.append(f"{'scores':<14}none: this drive has no ground truth")
         else:
             counts = self.scored.labels.matrix.counts
             lines += [
-                f"{'mean IoU':<12}{percent(self.scored.labels.matrix.scores().mean_iou)}",
-                f"{'road IoU':<12}{percent(drivable_iou(counts, self.label_set))} (drivable classes of the labels), "
+                f"{'mean IoU':<14}{percent(self.scored.labels.matrix.scores().mean_iou)}",
+                f"{'road IoU':<14}{percent(drivable_iou(counts, self.label_set))} (drivable classes of the labels), "
                 f"{percent(self.scored.mask_iou)} (drivable mask)",
                 "",
                 f"What the node published against the truth, {self.scored.labels.matched} frames:",
@@ -192,9 +193,23 @@ class Summary:
     def _loss(self) -> str:
         if not self.unanswered:
             return " (every frame)"
+        books = self.session.books
+        if books is None or books.superseded < self.unanswered:
+            return f" ({self.unanswered} without an answer: see the node's books and its log)"
         return (
-            f" ({self.unanswered} superseded by a newer frame while the engine was busy: it is slower than this "
-            "camera on this machine; --lockstep waits for it)"
+            f" ({self.unanswered} superseded by a newer frame while the engine was busy: on this machine it is slower "
+            "than this camera; --lockstep waits for it)"
+        )
+
+    def _books(self) -> str:
+        books = self.session.books
+        if books is None:
+            return "no diagnostics came"
+        flight = f" + in flight {books.in_flight}" if books.in_flight else ""
+        wakers = f"{self.session.wakers} frame{'s' if self.session.wakers != 1 else ''} that woke the node"
+        return (
+            f"received {books.received} {'=' if books.add_up else '!='} published {books.published} + superseded "
+            f"{books.superseded} + rejected {books.rejected} + failed {books.failed}{flight} (with {wakers})"
         )
 
     def to_json(self) -> str:
@@ -210,6 +225,7 @@ class Summary:
             "frames_unanswered": self.unanswered,
             "messages_out": session.outputs,
             "messages_lost": session.lost,
+            "node": None if session.books is None else asdict(session.books) | {"of_them_to_wake_it": session.wakers},
             "messages_with_unknown_stamp": session.strangers,
             "seconds": session.seconds,
             "latency_ms": {f"p{p}": _number(percentile_ms(session.latency_s, p)) for p in (50, 95, 99)},

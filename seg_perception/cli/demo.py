@@ -18,9 +18,13 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.resources import DEFAULT_MODEL, share_path
+
+if TYPE_CHECKING:
+    from seg_perception.ros.drive_session import SessionReport
 
 HELP = "drive through the real node over DDS; writes bag, video, contact sheet and scores"
 
@@ -174,7 +178,8 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     return _show(arguments, drive, pace, recorded, session)
 
 
-def _show(arguments, drive, pace, recorded, session) -> int:  # type: ignore[no-untyped-def]
+def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Path, session: SessionReport) -> int:
+    """Write the pictures and the summary, print it; 0 if everything is as it should be."""
     from seg_perception.bags.reader import BagReader
     from seg_perception.cli import _demo_results as results
     from seg_perception.core.files import write_atomically
@@ -206,4 +211,6 @@ def _show(arguments, drive, pace, recorded, session) -> int:  # type: ignore[no-
         print(f"not written: {', '.join(map(str, missing))}", file=sys.stderr)
     if session.strangers:
         print(f"{session.strangers} messages came with a stamp that no image had", file=sys.stderr)
-    return 1 if missing or session.strangers else 0
+    if session.books is not None and not session.books.add_up:
+        print("the node's books do not add up", file=sys.stderr)
+    return 1 if missing or session.strangers or not (session.books is None or session.books.add_up) else 0

@@ -37,6 +37,13 @@ def read_model(path: Path) -> bytes:
     return content
 
 
+def read_card(path: Path) -> ModelCard:
+    """The model card of an ONNX file; the same checks and errors as `read_model`."""
+    model = onnx.ModelProto()
+    model.ParseFromString(read_model(path))
+    return check_model(model, str(path))
+
+
 def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     """Check a loaded model against the contract and return its card.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
@@ -30,6 +31,7 @@ _SPIN_S = 0.05
 _QUIET_S = 2.0
 NODE_TOPIC = "/image"
 OUTPUTS = ("labels", "drivable", "overlay")
+_DIAGNOSTICS = "/diagnostics"
 
 
 def output_topic(name: str) -> str:
@@ -61,6 +63,23 @@ class SessionSettings:
     answer_timeout_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class NodeBooks:
+    """The node's own account of its frames, from its diagnostics; with the frames that woke it."""
+
+    received: int
+    published: int
+    superseded: int
+    rejected: int
+    failed: int
+    in_flight: int
+
+    @property
+    def add_up(self) -> bool:
+        """Whether every received frame is accounted for."""
+        return self.received == self.published + self.superseded + self.rejected + self.failed + self.in_flight
+
+
 @dataclass(slots=True)
 class SessionReport:
     """What went in and what came out.
@@ -69,6 +88,8 @@ class SessionReport:
         published: frames sent, without those that only woke the node.
         answered: frames for which labels came back.
         outputs: messages that came back, by output.
+        wakers: frames sent before the drive, until the node answered.
+        books: the node's own account at the end; None if it gave none.
         lost: messages that the middleware lost on the way back.
         strangers: messages whose stamp is no published frame's; must be 0.
         latency_s: from just before publishing an image to the middleware's receiving its labels.
@@ -80,6 +101,8 @@ class SessionReport:
     published: int = 0
     answered: int = 0
     outputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTPUTS, 0))
+    wakers: int = 0
+    books: NodeBooks | None = None
     lost: int = 0
     strangers: int = 0
     latency_s: list[float] = field(default_factory=list)
@@ -144,6 +167,7 @@ class _Session:
         self._answers: dict[int, set[str]] = {}  # stamp -> outputs that came back
         self._waking: set[int] = set()
         self._last_answer = time.monotonic()
+        self._books_at = float("-inf")
         self.report = SessionReport()
         writer.add_topic(NODE_TOPIC, bag.topic(settings.image_topic).definition)
         if settings.truth_topic is not None:
@@ -158,15 +182,20 @@ class _Session:
                 durability=DurabilityPolicy.VOLATILE,
             ),
         )
-        topics = tuple(output_topic(name) for name in OUTPUTS)
+        topics = (*(output_topic(name) for name in OUTPUTS), _DIAGNOSTICS)
         self._recorder = TopicRecorder(node, topics, self._add_topic, self._received)
 
     def _add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
         self._definitions[name] = definition
-        self._writer.add_topic(name, definition, qos)
+        if name != _DIAGNOSTICS:  # its stamps are of now, not of the drive
+            self._writer.add_topic(name, definition, qos)
 
     def _received(self, message: RecordedMessage) -> None:
-        stamp_ns = stamp_ns_of(typestore.decode(message.data, self._definitions[message.topic]))
+        decoded = typestore.decode(message.data, self._definitions[message.topic])
+        if message.topic == _DIAGNOSTICS:
+            self._read_books(decoded)
+            return
+        stamp_ns = stamp_ns_of(decoded)
         output = message.topic.rsplit("/", 1)[1]
         if stamp_ns in self._waking:
             self._answers.setdefault(stamp_ns, set()).add(output)
@@ -181,6 +210,14 @@ class _Session:
             self.report.answered += 1
             self.report.latency_s.append((message.received_ns - self._sent_ns[stamp_ns]) / _NANOSECONDS)
         self._writer.write_raw(message.topic, stamp_ns, message.data)
+
+    def _read_books(self, diagnostics: Any) -> None:
+        for status in diagnostics.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if status.name.startswith(f"{NODE_NAME}: ") and "received" in values:
+                names = ("received", "published", "superseded", "rejected", "failed", "in_flight")
+                self.report.books = NodeBooks(*(int(values[name]) for name in names))
+                self._books_at = time.monotonic()
 
     def _complete(self, stamp_ns: int) -> bool:
         return len(self._answers.get(stamp_ns, ())) == len(OUTPUTS)
@@ -212,6 +249,7 @@ class _Session:
             if self._publisher.get_subscription_count() and not self._recorder.missing and now >= next_try:
                 stamp_ns = before + len(self._waking)
                 self._waking.add(stamp_ns)
+                self.report.wakers += 1
                 decoded.header = messages.header(stamp_ns, decoded.header.frame_id)
                 self._publisher.publish(typestore.encode(decoded, first.topic.definition))
                 next_try = now + 1.0
@@ -243,9 +281,10 @@ class _Session:
                 self._wait_for_answer(executor, stamp_ns)
             self._process.check()
         self._settle(executor)
+        self.report.seconds = self._last_answer - began if self.report.answered else 0.0
+        self._wait_for_books(executor)
         self.report.interrupted = self._stop.is_set()
-        self.report.lost = sum(self._recorder.report.lost.values())
-        self.report.seconds = time.monotonic() - began
+        self.report.lost = sum(self._recorder.report.lost[output_topic(name)] for name in OUTPUTS)
         on_frame(self.report.answered)
 
     def _limited(self, found: Iterable[BagMessage]) -> Iterable[BagMessage]:
@@ -282,9 +321,17 @@ class _Session:
     def _settle(self, executor: SingleThreadedExecutor) -> None:
         """Wait until every frame is answered, or nothing has come for a while (the rest was superseded)."""
         self._publisher.wait_for_all_acked(Duration(seconds=5))
-        self._last_answer = time.monotonic()
-        while not self._stop.is_set() and time.monotonic() - self._last_answer < _QUIET_S:
+        sent = time.monotonic()
+        while not self._stop.is_set() and time.monotonic() - max(sent, self._last_answer) < _QUIET_S:
             self._process.check()
             if all(len(answers) == len(OUTPUTS) for answers in self._answers.values()):
                 return
             executor.spin_once(timeout_sec=_SPIN_S)
+
+    def _wait_for_books(self, executor: SingleThreadedExecutor) -> None:
+        """The next diagnostics after the last answer; the node sends them every second."""
+        now = time.monotonic()
+        while not self._stop.is_set() and self._books_at < now and time.monotonic() < now + 2.5:
+            executor.spin_once(timeout_sec=_SPIN_S)
+        if self._books_at < now:
+            self.report.books = None
