@@ -61,18 +61,39 @@ class PairedFiles:
         pairs: the files, in order.
         mapping: from the label files' values to the label set's ids.
         size: resize every sample to this; None keeps the files' size.
+        read_values: reads a label file's values, uint8 [H, W]; None: `read_ids`.
 
     Raises:
         DatasetError: no pairs.
     """
 
-    def __init__(self, name: str, pairs: Sequence[FilePair], mapping: LabelMapping, size: Size | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        pairs: Sequence[FilePair],
+        mapping: LabelMapping,
+        size: Size | None = None,
+        read_values: Callable[[Path], NDArray[np.uint8]] | None = None,
+    ) -> None:
         if not pairs:
             raise DatasetError(f"dataset {name!r} has no images")
         self.name = name
         self.pairs = tuple(pairs)
         self.mapping = mapping
         self.size = size
+        self.read_values = read_values or read_ids
+
+    def demand_labels(self, keep: slice = slice(None)) -> PairedFiles:
+        """Itself, or the kept part of itself, if every image has its label file.
+
+        Raises:
+            MissingLabelsError: some label files are not there.
+        """
+        kept = PairedFiles(self.name, self.pairs[keep], self.mapping, self.size, self.read_values)
+        missing = tuple(pair for pair in kept.pairs if not pair.labels.is_file())
+        if missing:
+            raise MissingLabelsError(kept, missing)
+        return kept
 
     @property
     def label_set(self) -> LabelSet:
@@ -84,7 +105,7 @@ class PairedFiles:
     def load(self, index: int) -> Sample:
         pair = self.pairs[index]
         image = read_rgb(pair.image)
-        labels = self.mapping.apply(read_ids(pair.labels), pair.labels)
+        labels = self.mapping.apply(self.read_values(pair.labels), pair.labels)
         if image.shape[:2] != labels.shape:
             raise DatasetError(f"{pair.labels}: size {Size.of(labels)} differs from its image's, {Size.of(image)}")
         if self.size is not None and Size.of(image) != self.size:
@@ -92,6 +113,16 @@ class PairedFiles:
             image = cv2.resize(image, target, interpolation=cv2.INTER_LINEAR)
             labels = cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST_EXACT)
         return Sample(pair.name, image, labels)
+
+
+class MissingLabelsError(DatasetError):
+    """Images without a label file; `dataset` has them all the same, so that the rest can be looked at."""
+
+    def __init__(self, dataset: PairedFiles, missing: Sequence[FilePair]) -> None:
+        count = f"{len(missing)} of {len(dataset)} images"
+        super().__init__(f"{dataset.name}: no label image for {count}, for example {missing[0].labels}")
+        self.dataset = dataset
+        self.missing = tuple(missing)
 
 
 def read_rgb(path: Path) -> RgbImage:

@@ -42,9 +42,4 @@ def folder_pairs(
     twice = [after for before, after in itertools.pairwise(pairs) if before.name == after.name]
     if twice:
         raise DatasetError(f"{twice[0].image}: another image of that name differs only in its suffix; keep one of them")
-    missing = [pair.name for pair in pairs if not pair.labels.is_file()]
-    if missing:
-        raise DatasetError(
-            f"{labels}: no label image for {len(missing)} of {len(pairs)} images, for example {missing[0]}.png"
-        )
-    return PairedFiles(name or images.parent.name, pairs[keep], mapping, size)
+    return PairedFiles(name or images.parent.name, pairs, mapping, size).demand_labels(keep)

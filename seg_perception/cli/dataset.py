@@ -1,0 +1,50 @@
+"""Look after datasets: `check` reads every file and reports all that is wrong, and the class balance.
+
+The exit status is 0 for a sound dataset, 1 when faults were found, and 2 when it could not be opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seg_perception.cli._datasets import add_dataset_arguments, dataset_settings
+
+HELP = "check a dataset: unreadable files, unknown labels, sizes, class balance"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="read every file and report faults and class balance")
+    add_dataset_arguments(check)
+    check.add_argument("--picture", type=Path, metavar="FILE", help="write the class balance as a PNG")
+    check.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    check.add_argument("--show", type=int, default=10, metavar="N", help="faults shown of each kind (default: 10)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.datasets.base import MissingLabelsError
+    from seg_perception.datasets.check import check_dataset
+    from seg_perception.datasets.registry import open_dataset
+
+    if arguments.dataset is None:
+        raise SettingsError("name the dataset with --dataset, and its folder with --root")
+    try:
+        dataset = open_dataset(dataset_settings(arguments))
+    except MissingLabelsError as error:
+        dataset = error.dataset
+    result = check_dataset(dataset, arguments.workers, progress=True)
+    print(result.table())
+    if arguments.picture:
+        from seg_perception.core.files import write_atomically
+        from seg_perception.evaluation.figures import class_balance, png
+
+        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.picture, png(class_balance(result)))
+        print(f"picture: {arguments.picture}")
+    if result.faults:
+        print(f"{len(result.faults)} faults\n{result.fault_list(arguments.show)}")
+        return 1
+    print("no faults")
+    return 0

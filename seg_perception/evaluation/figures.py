@@ -1,0 +1,205 @@
+"""Figures for reports and checks. Matplotlib draws them without a window."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seg_perception.core.label_set import LabelSet
+from seg_perception.datasets.check import DatasetCheck
+from seg_perception.evaluation.calibration import Calibration
+from seg_perception.evaluation.evaluator import Evaluation
+from seg_perception.evaluation.run_folder import TrainingRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SERIES = ("#2563a8", "#d1672b", "#3b8f5a", "#9a4fa3", "#b8423f", "#6b6b6b")
+"""Colours of compared models and runs, in order."""
+
+_INK, _FAINT = "#333333", "#dddddd"
+_DARK = 0.55  # text on a cell above this is white
+
+
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no global state, no window
+    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(colors=_INK, labelsize=9)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """A figure as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, facecolor="white")
+    return content.getvalue()
+
+
+def _colors(label_set: LabelSet) -> list[tuple[float, ...]]:
+    return [tuple(channel / 255 for channel in c.color) for c in label_set.classes]
+
+
+def confusion_figure(evaluation: Evaluation) -> Figure:
+    """Where each class's pixels went, each row as shares of the true class."""
+    counts = evaluation.counts.confusion
+    names = evaluation.label_set.names
+    truth = counts.sum(axis=1)
+    shares = counts / np.maximum(truth, 1)[:, None]
+    side = 2.4 + 0.52 * len(names)
+    figure, (axis,) = _figure(side + 0.6, side)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(names)), [f"{n} ({_count(t)})" for n, t in zip(names, truth, strict=True)])
+    axis.set_xlabel("answer")
+    axis.set_ylabel("truth (pixels)")
+    axis.spines[:].set_visible(False)
+    for row, column in np.ndindex(*shares.shape):
+        share = shares[row, column]
+        if truth[row] and share >= 0.0005:
+            color = "white" if share > _DARK else _INK
+            axis.text(column, row, f"{100 * share:.1f}", ha="center", va="center", fontsize=7.5, color=color)
+        elif not truth[row] and column == 0:
+            axis.text(-0.4, row, "not in the truth", va="center", fontsize=7.5, color="#888888")
+    return figure
+
+
+def _count(pixels: int) -> str:
+    for limit, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")):
+        if pixels >= limit:
+            return f"{pixels / limit:.3g} {letter}"
+    return str(pixels)
+
+
+def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
+    """Per-class IoU of one or several models on one dataset; the key names each."""
+    first = next(iter(evaluations.values()))
+    names = first.label_set.names
+    figure, (axis,) = _figure(8.6, 3.4)
+    width = 0.8 / len(evaluations)
+    for place, (label, evaluation) in enumerate(evaluations.items()):
+        values = [100 * v for v in evaluation.scores.iou]
+        in_truth = evaluation.counts.confusion.sum(axis=1) > 0
+        heights = [v if seen else math.nan for v, seen in zip(values, in_truth, strict=True)]
+        left = np.arange(len(names)) - 0.4 + width * (place + 0.5)
+        color = _colors(first.label_set) if len(evaluations) == 1 else SERIES[place % len(SERIES)]
+        edge = "#555555" if len(evaluations) == 1 else "none"
+        bars = axis.bar(left, heights, width * 0.94, color=color, label=label, edgecolor=edge, linewidth=0.5)
+        if len(evaluations) <= 3:
+            axis.bar_label(bars, [("" if math.isnan(h) else f"{h:.1f}") for h in heights], fontsize=7.5, padding=2)
+        if len(evaluations) == 1:
+            mean = 100 * evaluation.scores.mean_iou
+            axis.axhline(mean, color=_INK, linewidth=1, linestyle="--")
+            axis.text(len(names) - 0.45, mean + 1.5, f"mean {mean:.1f}", ha="right", fontsize=8, color=_INK)
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axis.set_xlim(-0.6, len(names) - 0.4)
+    axis.set_ylim(0, 108)
+    axis.set_yticks(range(0, 101, 20))
+    axis.set_ylabel("IoU, %")
+    axis.grid(axis="y", color=_FAINT)
+    if len(evaluations) > 1:
+        axis.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
+def reliability_figure(calibrations: Mapping[str, Calibration]) -> Figure:
+    """Share of right answers against confidence, and how many pixels each bin holds."""
+    figure, (left, right) = _figure(8.6, 3.6, columns=2)
+    left.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1)
+    for place, (label, calibration) in enumerate(calibrations.items()):
+        filled = [b for b in calibration.bins if b.pixels]
+        color = SERIES[place % len(SERIES)]
+        left.plot(
+            [b.confidence for b in filled],
+            [b.accuracy for b in filled],
+            color=color,
+            marker="o",
+            markersize=4,
+            label=f"{label}: ECE {100 * calibration.expected_error:.2f} %",
+        )
+        total = max(sum(b.pixels for b in calibration.bins), 1)
+        edges = [b.low for b in calibration.bins] + [calibration.bins[-1].high]
+        right.stairs([100 * b.pixels / total for b in calibration.bins], edges, color=color, linewidth=1.5)
+    left.text(0.03, 0.9, "answers better than it claims", fontsize=8, color="#888888")
+    left.text(0.97, 0.04, "claims more than it knows", fontsize=8, color="#888888", ha="right")
+    left.set(xlabel="confidence", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    left.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.02, 1.15))
+    right.set(xlabel="confidence", ylabel="share of the pixels, %", xlim=(0, 1))
+    right.set_yscale("log")
+    for axis in (left, right):
+        axis.grid(color=_FAINT)
+    return figure
+
+
+def training_curves(runs: Mapping[str, TrainingRun]) -> Figure:
+    """Loss by step, and validation mean IoU by step for each dataset."""
+    figure, (left, right) = _figure(8.6, 3.4, columns=2)
+    for place, (label, run) in enumerate(runs.items()):
+        color = SERIES[place % len(SERIES)]
+        left.plot(run.steps, run.loss, color=color, linewidth=0.5, alpha=0.25)
+        left.plot(run.steps, _smoothed(run.loss), color=color, linewidth=1.5, label=label)
+        for style, (dataset, points) in zip(_styles(), run.validation.items(), strict=False):
+            marker = "o" if len(points) < 30 else None
+            right.plot(
+                [p.step for p in points],
+                [100 * p.mean_iou for p in points],
+                style,
+                color=color if len(runs) > 1 else None,
+                marker=marker,
+                markersize=3.5,
+                label=dataset if len(runs) == 1 else f"{label}: {dataset}",
+            )
+    left.set(xlabel="step", ylabel="training loss")
+    right.set(xlabel="step", ylabel="validation mean IoU, %")
+    for axis in (left, right):
+        axis.grid(color=_FAINT)
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=7.5, frameon=False)
+    return figure
+
+
+def _styles() -> Sequence[str]:
+    return ("-", "--", ":", "-.") * 4
+
+
+def _smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
+    """A running mean over 3 % of the steps, so that noise does not hide the course."""
+    window = max(1, round(len(values) * share))
+    sums = np.cumsum([0.0, *values])
+    return [
+        float((sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1))
+        for i in range(len(values))
+    ]
+
+
+def class_balance(check: DatasetCheck) -> Figure:
+    """Each class's share of the labelled pixels (log scale), and of the images that hold it."""
+    names = list(check.label_set.names)
+    colors = _colors(check.label_set)
+    places = np.arange(len(names))
+    figure, (left, right) = _figure(8.6, 1.2 + 0.3 * len(names), columns=2)
+    shares = [100 * float(s) for s in check.shares()]
+    occurs = [100 * int(check.images[c.id]) / max(check.samples, 1) for c in check.label_set.classes]
+    halves = ((left, shares, "share of labelled pixels, %"), (right, occurs, "in how many images, %"))
+    for axis, values, title in halves:
+        bars = axis.barh(places, values, color=colors, edgecolor="#555555", linewidth=0.5)
+        axis.bar_label(bars, [f"{v:.3g}" for v in values], fontsize=8, padding=3)
+        axis.set_yticks(places, names)
+        axis.invert_yaxis()
+        axis.set_xlabel(title)
+        axis.grid(axis="x", color=_FAINT)
+    left.set_xscale("log")
+    left.set_xlim(0.005, 300)
+    right.set_xlim(0, 115)
+    right.set_yticks(places, [""] * len(names))
+    figure.suptitle(f"{check.name}: {check.samples} images", fontsize=11, color=_INK)
+    return figure

@@ -1,0 +1,110 @@
+"""`dataset check`: every fault of a dataset at once, and what the dataset holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from seg_perception.cli.main import main
+from seg_perception.core.types import Size
+from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
+
+
+def make_sound(root: Path, count: int = 4) -> None:
+    """Images of 8x4: the upper half sky (23), the lower half road (7); the first column unlabelled (0)."""
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    ids = np.full((4, 8), 7, np.uint8)
+    ids[:2] = 23
+    ids[:, 0] = 0
+    for index in range(count):
+        cv2.imwrite(str(root / f"images/{index}.jpg"), np.full((4, 8, 3), 100, np.uint8))
+        cv2.imwrite(str(root / f"labels/{index}.png"), ids)
+
+
+def spoil(root: Path) -> None:
+    """One fault of each kind; the last sample has two."""
+    content = (root / "images/0.jpg").read_bytes()
+    (root / "images/0.jpg").write_bytes(content[: len(content) // 2])
+    (root / "labels/1.png").write_bytes(b"not a picture")
+    cv2.imwrite(str(root / "labels/2.png"), np.full((4, 8), 77, np.uint8))
+    cv2.imwrite(str(root / "labels/3.png"), np.full((2, 8), 7, np.uint8))
+    (root / "labels/4.png").unlink()
+    (root / "images/5.jpg").write_bytes(b"")
+    cv2.imwrite(str(root / "labels/5.png"), np.array([[78, 79, 7, 7]], np.uint8))
+
+
+def check(root: Path, workers: int = 0) -> DatasetCheck:
+    return check_dataset(open_dataset(DatasetSettings("folder", root, mapping="cityscapes")), workers)
+
+
+def test_a_sound_dataset_by_hand(tmp_path: Path) -> None:
+    make_sound(tmp_path, 3)
+    result = check(tmp_path)
+    assert result.faults == ()
+    assert result.samples == 3
+    assert result.sizes == {Size(8, 4): 3}
+    # each image: 7 columns x 2 rows of sky (class 7), as many of road (class 0), 4 pixels unlabelled
+    assert result.pixels[[0, 7, 255]].tolist() == [42, 42, 12]
+    assert result.images[[0, 7, 255]].tolist() == [3, 3, 3]
+    assert result.shares()[[0, 7]].tolist() == [0.5, 0.5]
+
+
+def test_all_faults_are_found_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sound(tmp_path, 7)
+    spoil(tmp_path)
+    status = main(
+        ["dataset", "check", "--kind", "folder", "--root", str(tmp_path), "--mapping", "cityscapes", "--workers", "2",
+         "--picture", str(tmp_path / "out/balance.png")]
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert status == 1
+    assert "7 faults" in printed
+    for expected in (
+        "no label file: 1",
+        "unreadable image: 2",
+        "unreadable labels: 1",
+        "unknown label values: 2",
+        "image and labels differ in size: 1",
+        "label values 77 (32 pixels) are unknown",
+        "label values 78 (1 pixels), 79 (1 pixels) are unknown",
+        "3.png: 8x2, its image 8x4",
+        "1.png: 13 bytes",
+    ):
+        assert expected in printed
+    picture = cv2.imread(str(tmp_path / "out/balance.png"))
+    assert picture is not None
+    assert picture.shape[1] > 400
+
+
+def test_processes_and_one_process_agree(tmp_path: Path) -> None:
+    make_sound(tmp_path, 7)
+    (tmp_path / "labels/1.png").write_bytes(b"not a picture")
+    one, several = check(tmp_path, workers=0), check(tmp_path, workers=2)
+    assert one.faults == several.faults
+    assert [fault.kind for fault in one.faults] == [FaultKind.UNREADABLE_LABELS]
+    assert (one.pixels == several.pixels).all()
+    assert one.sizes == several.sizes
+
+
+def test_a_long_list_is_cut_but_counted(tmp_path: Path) -> None:
+    make_sound(tmp_path, 5)
+    for index in range(5):
+        (tmp_path / f"labels/{index}.png").write_bytes(b"")
+    listed = check(tmp_path).fault_list(shown=2).splitlines()
+    assert listed[0] == "unreadable labels: 5"
+    assert listed[-1] == "  and 3 more"
+    assert len(listed) == 4
+
+
+def test_exit_status_of_a_sound_and_of_no_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sound(tmp_path)
+    command = ["dataset", "check", "--kind", "folder", "--mapping", "cityscapes", "--workers", "0", "--root"]
+    assert main([*command, str(tmp_path)]) == 0
+    assert "no faults" in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "nowhere")]) == 2
+    assert "nowhere/images: no such folder" in capsys.readouterr().err
