@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -101,11 +102,18 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
         built = cls(**arguments)
     except (SettingsError, InputError) as error:
         lines = (line for line in str(error).splitlines() if not line.startswith(tuple(f"{name}:" for name in wrong)))
-        faults.extend(f"{where}: {line}" if where else line for line in lines)
+        faults.extend(_placed(where, line, fields) for line in lines)
     except TypeError:  # a field without a default is missing or wrong, which is in the faults
         if len(faults) == before:
             raise
     return built if len(faults) == before else _WRONG
+
+
+def _placed(where: str, line: str, fields: Mapping[str, object]) -> str:
+    """A dataclass's own fault, which begins with the field's name as in "rate: -1 is below 0", under its full name."""
+    if not where:
+        return line
+    return f"{where}.{line}" if re.split(r"\W", line, maxsplit=1)[0] in fields else f"{where}: {line}"
 
 
 def _join(where: str, name: str) -> str:

@@ -1,0 +1,79 @@
+"""The model card, to JSON and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+
+CARD = ModelCard(
+    name="driving",
+    version="1.2.0",
+    network="efficientnet_ladder",
+    label_set=load_label_set("driving"),
+    input_size=Size(480, 352),
+    size_multiple=32,
+    precision="fp32",
+    weights_sha256="0123456789abcdef",
+    data=("scenes, 500 pictures", "CamVid train"),
+    data_licence="non-commercial research data",
+    run={"steps": 10, "seed": 1, "precision": "bf16"},
+    scores={"camvid/val": {"mean_iou": 75.5, "iou/road": 95.7}},
+    limits=("not at night",),
+)
+
+
+def test_a_card_survives_the_trip_through_json() -> None:
+    assert ModelCard.from_json(CARD.to_json()) == CARD
+    minimal = dataclasses.replace(CARD, data=(), data_licence="", run={}, scores={}, limits=())
+    assert ModelCard.from_json(minimal.to_json()) == minimal
+
+
+def test_the_id_names_version_precision_and_weights() -> None:
+    assert CARD.id == "driving-1.2.0-fp32-01234567"
+
+
+def _changed(**changes: Any) -> str:
+    document = json.loads(CARD.to_json())
+    for name, value in changes.items():
+        if value is None:
+            del document[name]
+        else:
+            document[name] = value
+    return json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("not JSON", "the model card cannot be read: JSONDecodeError"),
+        ("[]", "the model card cannot be read: TypeError"),
+        ("null", "the model card cannot be read: AttributeError"),
+        (_changed(format=2), "model card format 2 is not supported; this version reads format 1"),
+        (_changed(format=None), "model card format None is not supported"),
+        (_changed(name=None), "missing 1 required positional argument: 'name'"),
+        (_changed(surprise=1), "unexpected keyword argument 'surprise'"),
+        (_changed(label_set=None), "KeyError: 'label_set'"),
+        (_changed(label_set={"name": "x", "classes": []}), "label set 'x': it has no classes"),
+        (_changed(label_set={"name": "x", "classes": [{"id": 0}]}), "KeyError: 'color'"),
+        (
+            _changed(
+                label_set={"name": "x", "classes": [{"id": 0, "name": "road", "color": [1, 2], "drivable": True}]}
+            ),
+            r"colour \(1, 2\) is not three values",
+        ),
+        (_changed(input_size={"width": 0, "height": 5}), "image size 0x5 is not accepted"),
+        (_changed(size_multiple=0), "size_multiple 0 must be at least 1"),
+        (_changed(precision="fp8"), "precision 'fp8' is not one of fp32, fp16, int8"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_the_fault(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ModelCard.from_json(text)
