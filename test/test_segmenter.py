@@ -1,0 +1,149 @@
+"""Image in, Segmentation out, around an engine whose answers can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines.base import EngineInfo, check_batch
+from seg_perception.engines.opening import open_engine
+from seg_perception.segmenter import Segmenter
+
+CARD = ModelCard(
+    name="fake",
+    version="1",
+    network="none",
+    label_set=load_label_set("driving"),
+    input_size=Size(64, 32),
+    size_multiple=16,
+    precision="fp32",
+    weights_sha256="0" * 64,
+)
+
+
+class RedEngine:
+    """The label of a pixel is its red value modulo 10, the confidence its green value; it remembers its batches."""
+
+    def __init__(self, max_batch: int | None = None, fixed_size: Size | None = None) -> None:
+        self.info = EngineInfo("fake", "1", "CPU", "fp32", max_batch, fixed_size)
+        self.card = CARD
+        self.batches: list[tuple[int, ...]] = []
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        check_batch(images, self.card, self.info)
+        self.batches.append(images.shape)
+        return images[..., 0] % 10, images[..., 1].copy()
+
+    def close(self) -> None:
+        pass
+
+
+def picture(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_an_image_of_the_networks_size_goes_through_untouched() -> None:
+    image = picture(64, 32)
+    answer = Segmenter(RedEngine()).segment(image)
+    assert np.array_equal(answer.labels, image[..., 0] % 10)
+    assert np.array_equal(answer.confidence, image[..., 1])
+
+
+@pytest.mark.parametrize("width, height", [(64, 32), (640, 480), (31, 17), (1, 1), (1000, 20), (33, 400)])
+def test_the_answer_has_the_images_size(width: int, height: int) -> None:
+    engine = RedEngine()
+    answer = Segmenter(engine).segment(picture(width, height))
+    assert answer.labels.shape == answer.confidence.shape == (height, width)
+    assert engine.batches[0][1] % 16 == engine.batches[0][2] % 16 == 0
+
+
+def test_the_prepared_image_has_the_cards_pixel_count_and_the_cameras_shape() -> None:
+    prepared = Segmenter(RedEngine()).prepare(picture(256, 128))
+    assert Size.of(prepared.pixels) == Size(64, 32)
+    assert prepared.camera_size == Size(256, 128)
+    # 320x240 at 2048 pixels: scale 0.1633 -> 52.3 x 39.2 -> nearest multiples of 16: 48 x 32
+    assert Size.of(Segmenter(RedEngine()).prepare(picture(320, 240)).pixels) == Size(48, 32)
+
+
+def test_shrinking_averages_so_that_fine_patterns_do_not_alias() -> None:
+    stripes = np.zeros((64, 128, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.all(Segmenter(RedEngine()).prepare(stripes).pixels == 100)
+
+
+def test_blocks_of_pixels_come_back_where_they_were() -> None:
+    image = np.zeros((64, 128, 3), np.uint8)  # twice the network's size
+    image[:32, :64, 0] = 3  # the upper left quarter
+    labels = Segmenter(RedEngine()).segment(image).labels
+    assert np.array_equal(labels, image[..., 0])
+
+
+def test_a_batch_of_mixed_sizes_equals_single_runs() -> None:
+    images = [picture(64, 32, 1), picture(256, 128, 2), picture(31, 17, 3), picture(64, 32, 4), picture(48, 48, 5)]
+    segmenter = Segmenter(RedEngine())
+    together = [segmenter.finish(raw) for raw in segmenter.infer([segmenter.prepare(image) for image in images])]
+    assert len(together) == 5
+    for image, answer in zip(images, together, strict=True):
+        alone = Segmenter(RedEngine()).segment(image)
+        assert np.array_equal(answer.labels, alone.labels)
+        assert np.array_equal(answer.confidence, alone.confidence)
+
+
+def test_one_engine_call_for_each_network_size_within_the_engines_batch() -> None:
+    engine = RedEngine(max_batch=2)
+    segmenter = Segmenter(engine)
+    images = [picture(64, 32, i) for i in range(5)] + [picture(48, 48, 9)]
+    assert len(segmenter.infer([segmenter.prepare(image) for image in images])) == 6
+    assert engine.batches == [(2, 32, 64, 3), (2, 32, 64, 3), (1, 32, 64, 3), (1, 48, 48, 3)]
+    assert segmenter.infer([]) == []
+
+
+def test_an_image_that_is_a_view_is_as_good_as_a_copy() -> None:
+    image = picture(64, 32)
+    mirrored = image[:, ::-1]
+    answer = Segmenter(RedEngine()).segment(mirrored)
+    assert np.array_equal(answer.labels, mirrored[..., 0] % 10)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)]
+)
+def test_what_is_no_rgb_image_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"an RGB image must be uint8 \[H, W, 3\], got"):
+        Segmenter(RedEngine()).segment(image)
+
+
+def test_a_size_of_ones_own_is_used_for_every_camera() -> None:
+    segmenter = Segmenter(RedEngine(), Size(48, 16))
+    assert Size.of(segmenter.prepare(picture(640, 480)).pixels) == Size(48, 16)
+    assert Size.of(segmenter.prepare(picture(20, 20)).pixels) == Size(48, 16)
+
+
+def test_an_engine_of_one_size_gets_that_size() -> None:
+    segmenter = Segmenter(RedEngine(fixed_size=Size(32, 32)))
+    assert Size.of(segmenter.prepare(picture(640, 480)).pixels) == Size(32, 32)
+
+
+def test_a_size_that_the_engine_does_not_take_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="network size 64x32 does not fit this engine, which was built for 32x32"):
+        Segmenter(RedEngine(fixed_size=Size(32, 32)), Size(64, 32))
+    with pytest.raises(InputError, match=r"network size 50x32 does not fit fake-1-fp32-00000000: .* multiples of 16"):
+        Segmenter(RedEngine(), Size(50, 32))
+
+
+def test_the_shipped_model_answers_mixed_sizes_as_it_answers_each_alone(driving_model: object) -> None:
+    engine = open_engine(driving_model, threads=1)  # type: ignore[arg-type]
+    segmenter = Segmenter(engine, Size(64, 64))
+    images = [picture(64, 64, 1), picture(100, 50, 2)]
+    together = [segmenter.finish(raw) for raw in segmenter.infer([segmenter.prepare(image) for image in images])]
+    for image, answer in zip(images, together, strict=True):
+        alone = segmenter.segment(image)
+        # noise has near-ties, which a batch's other order of additions may turn
+        assert np.mean(answer.labels == alone.labels) > 0.99
+        assert np.abs(answer.confidence.astype(int) - alone.confidence).max() <= 2
+    engine.close()
