@@ -195,24 +195,37 @@ def test_a_background_that_fills_the_ego_region_is_not_kept() -> None:
     assert not keep_connected(drawn("##.\n...\n..."), drawn("...\n.#.\n.#.")).any()
 
 
-def test_connected_masks_of_noise_equal_a_flood_fill() -> None:
-    """Against a slow, obvious reference on 20 random masks."""
+def grown_from(mask: NDArray[np.uint8], ego: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The slow, obvious way: grow the pixels of the ego region by one step until nothing changes."""
+    allowed = mask != 0
+    reached: NDArray[np.bool_] = allowed & (ego != 0)
+    while True:
+        grown = reached.copy()
+        grown[1:] |= reached[:-1]
+        grown[:-1] |= reached[1:]
+        grown[:, 1:] |= reached[:, :-1]
+        grown[:, :-1] |= reached[:, 1:]
+        grown &= allowed
+        if np.array_equal(grown, reached):
+            return reached
+        reached = grown
+
+
+@pytest.mark.parametrize("size", [(12, 15), (200, 150)])
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.6, 0.8])
+def test_noise_is_connected_as_the_slow_way_has_it(size: tuple[int, int], density: float) -> None:
+    """Small noise is flooded, large noise has so many components that they are labelled."""
     rng = np.random.default_rng(3)
-    for _ in range(20):
-        mask = np.where(rng.random((12, 15)) < 0.6, 255, 0).astype(np.uint8)
+    for _ in range(5):
+        mask = np.where(rng.random(size) < density, 255, 0).astype(np.uint8)
         ego = ego_region(np.zeros_like(mask))
-        reached = (mask != 0) & (ego != 0)
-        while True:
-            grown = reached.copy()
-            grown[1:] |= reached[:-1]
-            grown[:-1] |= reached[1:]
-            grown[:, 1:] |= reached[:, :-1]
-            grown[:, :-1] |= reached[:, 1:]
-            grown &= mask != 0
-            if (grown == reached).all():
-                break
-            reached = grown
-        np.testing.assert_array_equal(keep_connected(mask, ego) != 0, reached)
+        np.testing.assert_array_equal(keep_connected(mask, ego) != 0, grown_from(mask, ego))
+
+
+def test_an_ego_region_in_pieces() -> None:
+    # two free columns left and right of an ignored one; only pixels inside the region are seeds
+    mask, ego = drawn("#.#.#\n#.#.#"), drawn(".....\n#.#..")
+    np.testing.assert_array_equal(keep_connected(mask, ego), drawn("#.#..\n#.#.."))
 
 
 def test_counts_rise_and_fall_to_zero_at_once() -> None:

@@ -16,9 +16,10 @@ from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
 
 SIZE = Size(34, 22)
 Bytes = NDArray[np.uint8]
+Values = NDArray[np.float64]
 
 
-def bt601(y: NDArray[np.float64], u: NDArray[np.float64], v: NDArray[np.float64]) -> RgbImage:
+def bt601(y: Values, u: Values, v: Values) -> RgbImage:
     """ITU-R BT.601 studio range to RGB, from the definition: Kr = 0.299, Kb = 0.114."""
     luma = (np.maximum(y, 16) - 16) / 219
     pb, pr = (u - 128) / 224, (v - 128) / 224  # -0.5 to 0.5
@@ -31,10 +32,10 @@ def bt601(y: NDArray[np.float64], u: NDArray[np.float64], v: NDArray[np.float64]
 def packed_422(order: str) -> Callable[[Bytes], RgbImage]:
     def reference(rows: Bytes) -> RgbImage:
         groups = rows.reshape(SIZE.height, SIZE.width // 2, 4).astype(np.float64)
-        y = np.stack([groups[..., i] for i, c in enumerate(order) if c == "Y"], -1).reshape(SIZE.height, SIZE.width)
+        luma = np.stack([groups[..., i] for i, c in enumerate(order) if c == "Y"], -1)
         u = groups[..., order.index("U")].repeat(2, axis=1)
         v = groups[..., order.index("V")].repeat(2, axis=1)
-        return bt601(y, u, v)
+        return bt601(luma.reshape(u.shape), u, v)
 
     return reference
 
@@ -43,8 +44,8 @@ def nv_420(u_first: bool) -> Callable[[Bytes], RgbImage]:
     def reference(rows: Bytes) -> RgbImage:
         y = rows[: SIZE.height].astype(np.float64)
         chroma = rows[SIZE.height :].reshape(SIZE.height // 2, SIZE.width // 2, 2).astype(np.float64)
-        chroma = chroma.repeat(2, axis=0).repeat(2, axis=1)
-        return bt601(y, chroma[..., 0 if u_first else 1], chroma[..., 1 if u_first else 0])
+        u, v = (chroma[..., index].repeat(2, axis=0).repeat(2, axis=1) for index in ((0, 1) if u_first else (1, 0)))
+        return bt601(y, u, v)
 
     return reference
 
@@ -88,8 +89,8 @@ def channels(count: int, order: tuple[int, int, int]) -> Callable[[Bytes], RgbIm
 
 
 def mono16_little(rows: Bytes) -> RgbImage:
-    values = rows.reshape(SIZE.height, SIZE.width, 2).astype(np.int64) @ np.array([1, 256])
-    return (values // 256).astype(np.uint8)[..., None].repeat(3, axis=2)
+    low, high = (rows[:, index::2].astype(np.int64) for index in (0, 1))
+    return ((low + 256 * high) // 256).astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 # encoding -> (independent conversion, largest error allowed: 0 for moved bytes, 1 for rounded sums)

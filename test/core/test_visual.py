@@ -31,7 +31,7 @@ def test_tiny_images(shape: tuple[int, int]) -> None:
 
 def test_colorize_refuses_what_is_no_label_image() -> None:
     with pytest.raises(InputError, match=r"labels must be uint8 \[H, W\], got int64 \[2, 2\]"):
-        colorize(np.zeros((2, 2), np.int64), TWO)  # type: ignore[arg-type]
+        colorize(np.zeros((2, 2), np.int64), TWO)
     with pytest.raises(InputError, match=r"got uint8 \[0, 2\]"):
         colorize(np.zeros((0, 2), np.uint8), TWO)
 

@@ -230,6 +230,7 @@ def test_labels_as_png_for_image_transport() -> None:
     assert msg.format.partition(";")[0] == "mono8"
     assert "png" in msg.format
     unchanged = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert unchanged is not None
     assert unchanged.shape == labels.shape  # one channel: ids, not colours
     np.testing.assert_array_equal(unchanged, labels)
     np.testing.assert_array_equal(decode_labels(msg.data, "test"), labels)
