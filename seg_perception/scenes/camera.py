@@ -9,6 +9,7 @@ than two percent at the slopes used here and keeps one distance for every image 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +44,10 @@ class Course:
     hills: tuple[Wave, ...] = ()
 
     def x(self, s: Floats | float) -> Floats:
-        total = np.zeros(np.shape(s))
-        for wave in self.bends:
-            total = total + wave.at(s)
-        return total
+        return _sum(self.bends, s)
 
     def y(self, s: Floats | float) -> Floats:
-        total = np.zeros(np.shape(s))
-        for wave in self.hills:
-            total = total + wave.at(s)
-        return total
+        return _sum(self.hills, s)
 
     def x_slope(self, s: float) -> float:
         return sum(wave.slope(s) for wave in self.bends)
@@ -61,7 +56,16 @@ class Course:
         return sum(wave.slope(s) for wave in self.hills)
 
 
-@dataclass(frozen=True, slots=True)
+def _sum(waves: tuple[Wave, ...], s: Floats | float) -> Floats:
+    if not waves:
+        return np.zeros(np.shape(s))
+    total = waves[0].at(s)
+    for wave in waves[1:]:
+        total = total + wave.at(s)
+    return total
+
+
+@dataclass(frozen=True)
 class Camera:
     """A pinhole camera over the road at one moment.
 
@@ -84,17 +88,17 @@ class Camera:
     yaw: float = 0.0
     pitch: float = 0.0
 
-    @property
+    @cached_property
     def heading(self) -> float:
         """Tangent of the angle between the world's forward axis and the view, positive to the right."""
         return self.course.x_slope(self.s) + self.yaw
 
-    @property
+    @cached_property
     def climb(self) -> float:
         """Tangent of the upward angle of the view."""
         return self.course.y_slope(self.s) + self.pitch
 
-    @property
+    @cached_property
     def position(self) -> tuple[float, float, float]:
         """World x, y, s of the camera."""
         return float(self.course.x(self.s)) + self.d, float(self.course.y(self.s)) + self.h, self.s
@@ -103,15 +107,19 @@ class Camera:
         """Turn world points (s, d, h) [..., 3] into camera space: right, up, forward in metres [..., 3]."""
         s, d, h = points[..., 0], points[..., 1], points[..., 2]
         x0, y0, s0 = self.position
-        forward = s - s0
-        right = self.course.x(s) + d - x0 - self.heading * forward
-        up = self.course.y(s) + h - y0 - self.climb * forward
-        return np.stack([right, up, forward], axis=-1)
+        view = np.empty(points.shape)
+        forward = view[..., 2] = s - s0
+        view[..., 0] = self.course.x(s) + d - x0 - self.heading * forward
+        view[..., 1] = self.course.y(s) + h - y0 - self.climb * forward
+        return view
 
     def project_view(self, view: Floats) -> Floats:
         """Camera space [..., 3] to image columns and rows [..., 2]; nearer than NEAREST counts as NEAREST."""
         scale = self.focal / np.maximum(view[..., 2], NEAREST)
-        return np.stack([self.centre_x + view[..., 0] * scale, self.horizon - view[..., 1] * scale], axis=-1)
+        picture = np.empty((*view.shape[:-1], 2))
+        picture[..., 0] = self.centre_x + view[..., 0] * scale
+        picture[..., 1] = self.horizon - view[..., 1] * scale
+        return picture
 
     def project(self, points: Floats) -> Floats:
         """World points (s, d, h) [..., 3] to image columns and rows [..., 2]."""

@@ -14,6 +14,44 @@ from seg_perception.core.types import LabelImage, RgbImage
 from seg_perception.scenes.camera import Floats
 
 _SHIFT = 4  # sub-pixel bits of polygon corners
+_FARTHEST_PIXEL = 3e4  # polygon corners beyond this are moved to it: OpenCV's fixed point ends there
+
+
+class Texture:
+    """An RGB or RGBA picture, uint8 [h, w, 3 or 4], with halved copies for small appearances."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.levels = [np.ascontiguousarray(pixels)]
+        while min(self.levels[-1].shape[:2]) >= 8:
+            height, width = self.levels[-1].shape[:2]
+            half = cv2.resize(self.levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            self.levels.append(half)
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.levels[0].shape[1] / self.levels[0].shape[0]
+
+    def fitting(self, width: float, height: float, start: float = 0.0, end: float = 1.0) -> NDArray[np.uint8]:
+        """A copy a little larger than it will appear; `start` and `end` cut it to a share of its width."""
+        level = 0
+        while level + 1 < len(self.levels):
+            rows, columns = self.levels[level].shape[:2]
+            if rows < 2.2 * height or columns * (end - start) < 2.2 * width:
+                break
+            level += 1
+        pixels = self.levels[level]
+        first, last = int(start * pixels.shape[1]), max(int(np.ceil(end * pixels.shape[1])), 1)
+        pixels = pixels[:, min(first, last - 1) : last]
+        rows, columns = pixels.shape[:2]
+        # a wall seen at a slant is squeezed one way only
+        squeezed = (
+            max(2, min(columns, int(np.ceil(2 * width)))) if columns > 2.2 * width else columns,
+            max(2, min(rows, int(np.ceil(2 * height)))) if rows > 2.2 * height else rows,
+        )
+        if squeezed != (columns, rows):
+            pixels = cv2.resize(pixels, squeezed, interpolation=cv2.INTER_AREA)
+        return pixels
 
 
 class Canvas:
@@ -27,59 +65,57 @@ class Canvas:
 
     def polygon(self, outline: Floats, color: tuple[float, float, float] | Floats, label: int) -> None:
         """Fill a polygon (image columns and rows [N, 2]) with one colour (RGB, 0 to 255) and one label."""
-        corners = np.round(np.clip(outline - 0.5, -3e4, 3e4) * (1 << _SHIFT)).astype(np.int32)
         fill = (float(color[0]), float(color[1]), float(color[2]), float(label))
-        cv2.fillPoly(self.pixels[: self.floor], [corners], fill, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(self.pixels[: self.floor], [fixed_point(outline - 0.5)], fill, cv2.LINE_8, _SHIFT)
 
-    def sprite(self, texture: NDArray[np.uint8], box: tuple[float, float, float, float], label: int) -> None:
-        """Paint an RGBA sprite [h, w, 4] into the box (left, top, right, bottom) where its alpha is at least 128."""
+    def sprite(self, texture: Texture, tint: Floats, box: tuple[float, float, float, float], label: int) -> None:
+        """Paint an RGBA texture into a box (left, top, right, bottom) where its alpha is at least 128.
+
+        Args:
+            tint: [3, 4] what light and haze make of a colour, see `Light.tint`.
+        """
         left, top, right, bottom = box
         x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
         x1, y1 = min(self.width, int(np.ceil(right))), min(self.floor, int(np.ceil(bottom)))
         if x1 <= x0 or y1 <= y0 or right - left < 0.5 or bottom - top < 0.5:
             return
-        rows, columns = texture.shape[:2]
+        pixels = texture.fitting(right - left, bottom - top)
+        rows, columns = pixels.shape[:2]
         zoom_x, zoom_y = (right - left) / columns, (bottom - top) / rows
-        if zoom_x < 0.5 and zoom_y < 0.5:  # shrink first, or thin parts flicker
-            factor = min(0.5 / zoom_x, 0.5 / zoom_y, 16.0)
-            small = (max(1, round(columns / factor / 1.0)), max(1, round(rows / factor / 1.0)))
-            texture = cv2.resize(texture, small, interpolation=cv2.INTER_AREA)
-            rows, columns = texture.shape[:2]
-            zoom_x, zoom_y = (right - left) / columns, (bottom - top) / rows
-        move = np.array(
-            [[zoom_x, 0, left - x0 + 0.5 * zoom_x - 0.5], [0, zoom_y, top - y0 + 0.5 * zoom_y - 0.5]], np.float64
-        )
-        drawn = cv2.warpAffine(texture, move, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+        move = np.array([[zoom_x, 0, left - x0 + 0.5 * zoom_x - 0.5], [0, zoom_y, top - y0 + 0.5 * zoom_y - 0.5]])
+        drawn = cv2.warpAffine(_tinted(pixels, tint), move, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
         self._stamp(drawn, drawn[..., 3] >= 128, x0, y0, label)
 
-    def textured(self, texture: NDArray[np.uint8], quad: Floats, label: int) -> None:
-        """Paint an RGB or RGBA texture onto a quad: corners top left, top right, bottom right, bottom left [4, 2]."""
-        x0, y0 = np.maximum(0, np.floor(quad.min(axis=0))).astype(int)
+    def textured(self, texture: Texture, tint: Floats, quad: Floats, label: int, start: float = 0.0, end: float = 1.0) -> None:
+        """Paint a texture onto a quad: corners top left, top right, bottom right, bottom left [4, 2].
+
+        Args:
+            tint: [3, 4] what light and haze make of a colour, see `Light.tint`.
+            start, end: the share of the texture's width that the quad shows.
+        """
+        x0, y0 = (int(v) for v in np.maximum(0, np.floor(quad.min(axis=0))))
         x1 = min(self.width, int(np.ceil(quad[:, 0].max())))
         y1 = min(self.floor, int(np.ceil(quad[:, 1].max())))
         if x1 - x0 < 1 or y1 - y0 < 1:
             return
         shown = quad.max(axis=0) - quad.min(axis=0)
-        while texture.shape[1] > 2.2 * shown[0] and texture.shape[1] > 8:
-            texture = cv2.resize(texture, (texture.shape[1] // 2, texture.shape[0]), interpolation=cv2.INTER_AREA)
-        while texture.shape[0] > 2.2 * shown[1] and texture.shape[0] > 8:
-            texture = cv2.resize(texture, (texture.shape[1], texture.shape[0] // 2), interpolation=cv2.INTER_AREA)
-        rows, columns = texture.shape[:2]
-        source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32) - 0.5
+        pixels = texture.fitting(float(shown[0]), float(shown[1]), start, end)
+        rows, columns = pixels.shape[:2]
+        source = np.array([[0, 0], [columns, 0], [columns, rows], [0, rows]], np.float32) - np.float32(0.5)
         target = (quad - (x0, y0) - 0.5).astype(np.float32)
-        area = abs(cv2.contourArea(target))
-        if area < 1.0:
+        if abs(cv2.contourArea(target)) < 1.0:
             return
         warp = cv2.getPerspectiveTransform(source, target)
-        size = (int(x1 - x0), int(y1 - y0))
-        drawn = cv2.warpPerspective(texture, warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        size = (x1 - x0, y1 - y0)
+        drawn = cv2.warpPerspective(
+            _tinted(pixels, tint), warp, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         mask = np.zeros((size[1], size[0]), np.uint8)
-        corners = np.round(np.clip(target, -3e4, 3e4) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(mask, [corners], 255, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(mask, [fixed_point(target)], 255, cv2.LINE_8, _SHIFT)
         inside = mask > 0
-        if texture.shape[2] == 4:
+        if drawn.shape[2] == 4:
             inside &= drawn[..., 3] >= 128
-        self._stamp(drawn, inside, int(x0), int(y0), label)
+        self._stamp(drawn, inside, x0, y0, label)
 
     def _stamp(self, drawn: NDArray[np.uint8], inside: NDArray[np.bool_], x0: int, y0: int, label: int) -> None:
         if drawn.shape[2] == 3:
@@ -90,10 +126,23 @@ class Canvas:
 
     def finish(self, factor: int) -> tuple[RgbImage, LabelImage]:
         """Average the colours down by a whole factor and pick the labels at one fixed place of every cell."""
-        color = np.ascontiguousarray(self.pixels[..., :3])
         pick = factor // 2
         labels = np.ascontiguousarray(self.pixels[pick::factor, pick::factor, 3])
+        color = self.pixels
         if factor > 1:
             size = (self.width // factor, self.height // factor)
             color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
-        return color, labels
+        return cv2.cvtColor(color, cv2.COLOR_RGBA2RGB), labels
+
+
+def fixed_point(outline: Floats | NDArray[np.float32]) -> NDArray[np.int32]:
+    """Image points as OpenCV's fixed-point corners with _SHIFT fraction bits."""
+    return np.rint(np.clip(outline, -_FARTHEST_PIXEL, _FARTHEST_PIXEL) * (1 << _SHIFT)).astype(np.int32)
+
+
+def _tinted(pixels: NDArray[np.uint8], tint: Floats) -> NDArray[np.uint8]:
+    if pixels.shape[2] == 3:
+        return cv2.transform(pixels, tint)
+    matrix = np.zeros((4, 5))
+    matrix[:3, :3], matrix[:3, 4], matrix[3, 3] = tint[:, :3], tint[:, 3], 1.0
+    return cv2.transform(pixels, matrix)

@@ -133,7 +133,7 @@ class Drive:
         cars = self._traffic.cars(camera.s, seconds)
         first, last = int((camera.s - CELL) // CELL), int((camera.s + SIGHT) // CELL)
         cells = {number: self._cell(number) for number in range(first, last + 1)}
-        paint_sky(canvas.pixels, self.light, camera, self.plan.seed, seconds * 0.6)
+        paint_sky(canvas.pixels, self.light, camera, self.plan.seed, seconds * 0.6, view.top)
         paint_backdrop(canvas, camera, self.light, self.plan, view)
         shadows = cast_shadows(canvas, camera, self.light, view, cells.values(), cars)
         self._ground.paint(canvas.pixels, view, shadows)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Floats
+from seg_perception.scenes.canvas import Texture
 from seg_perception.scenes.textures import tileable_noise
 
 TEXELS_PER_METRE = 20
@@ -27,9 +28,9 @@ class Facade:
         pitched: it has a sloping roof.
     """
 
-    front: NDArray[np.uint8]
-    lit: NDArray[np.uint8]
-    side: NDArray[np.uint8]
+    front: Texture
+    lit: Texture
+    side: Texture
     wall: Floats
     roof: Floats
     width: float
@@ -156,6 +157,6 @@ def facade(variant: int) -> Facade:
         if rng.random() < 0.5:
             cv2.line(image, (3, 0), (3, height), tuple(wall * 0.45), 2)
     roof = np.array([[112, 66, 52], [74, 70, 70], [96, 78, 66]][int(rng.integers(3))]) * rng.uniform(0.7, 1.1)
-    finished = [np.clip(image, 0, 255).astype(np.uint8) for image in (front, lit, side)]
+    finished = [Texture(np.clip(image, 0, 255).astype(np.uint8)) for image in (front, lit, side)]
     pitched = small or bool(rng.random() < 0.45 and not office)
     return Facade(finished[0], finished[1], finished[2], wall, roof, width_m, height_m, pitched)

@@ -61,7 +61,8 @@ def class_of(surface: Surface) -> SceneClass:
     return SceneClass.TERRAIN if surface in _GROWN else SceneClass.ROAD
 
 
-_CLASSES = np.array([class_of(surface) for surface in Surface], np.uint8)
+_CLASSES = np.zeros(256, np.uint8)
+_CLASSES[: len(Surface)] = [class_of(surface) for surface in Surface]
 
 
 class GroundPainter:
@@ -97,7 +98,8 @@ class GroundPainter:
         material = [_MATERIAL[surface] for surface in Surface]
         if not colors[Surface.PAVING] is paving:
             material[Surface.PAVING] = 0
-        self.material = np.array(material, np.int32) * (GROUND_LEVELS * GROUND_TILE * GROUND_TILE)
+        self.material = np.zeros(256, np.int32)
+        self.material[: len(Surface)] = np.array(material) * (GROUND_LEVELS * GROUND_TILE * GROUND_TILE)
         self.cobbled = rng.random() < 0.05
         if self.cobbled:
             self.material[[Surface.ASPHALT, Surface.PATCH]] = GROUND_LEVELS * GROUND_TILE * GROUND_TILE
@@ -234,34 +236,36 @@ class GroundPainter:
         columns = np.arange(width, dtype=np.float32)
         d = rows.d_start.astype(np.float32)[:, None] + rows.d_step.astype(np.float32)[:, None] * columns
         s = camera.s + rows.distance
-        # how many texels one pixel covers chooses the level of blur
+        # how many texels one pixel covers along the road chooses the level of blur
         along = rows.distance**2 / (camera.focal * camera.h) / GROUND_TEXEL
         level = np.clip(np.ceil(np.log2(np.maximum(along, 1e-3)) + 0.3), 0, GROUND_LEVELS - 1).astype(np.int32)
         tile_row = (s / GROUND_TEXEL).astype(np.int64) % GROUND_TILE
         offset = (level * GROUND_TILE * GROUND_TILE + tile_row * GROUND_TILE).astype(np.int32)
-        index = (d * (1 / GROUND_TEXEL)).astype(np.int32)
+        index = (d * np.float32(1 / GROUND_TEXEL)).astype(np.int32)
         index &= GROUND_TILE - 1
         index += offset[:, None]
-        index += self.material[surface]
+        index += cv2.LUT(surface, self.material)
         fine = np.take(ground_tiles(), index).astype(np.float32)
-        fine -= 128
-        fine *= np.clip(12.0 / along, 0.15, 1.0).astype(np.float32)[:, None] / 128
-        fine += 1
+        weight = (np.clip(12.0 / along, 0.15, 1.0) / 128).astype(np.float32)[:, None]
+        fine *= weight
+        fine += 1 - 128 * weight
         # slow brightness changes, sampled sparsely
-        sparse = d[::2, ::4] * 4
-        slow = coarse_ground()[((s[::2] * 4).astype(np.int64) % 512)[:, None], sparse.astype(np.int32) & 511]
+        sparse = (d[::2, ::4] * 4).astype(np.int32) & 511
+        slow = coarse_ground()[((s[::2] * 4).astype(np.int64) % 512)[:, None], sparse]
         fine *= cv2.resize(slow, (width, len(s)), interpolation=cv2.INTER_LINEAR)
-        gain = light.gain((0.0, 1.0, 0.0))
         fine *= shadows[top:]
         clear = np.exp(-light.haze * rows.distance).astype(np.float32)
         fine *= clear[:, None]
         if light.lamps >= 1.0:  # headlights
-            reach = np.exp(-((rows.distance - 9) / 16) ** 2)[:, None] * np.exp(-(((d - camera.d) / 4.5) ** 2))
-            fine *= (1 + 2.2 * reach).astype(np.float32)
-        color = (self.colors * gain).astype(np.float32)[surface]
-        color *= fine[..., None]
-        fade = (light.haze_color[None, :] * (1 - clear[:, None])).astype(np.float32)
-        color += fade[:, None, :]
-        np.clip(color, 0, 255, out=color)
-        pixels[top:, :, :3] = color
-        pixels[top:, :, 3] = _CLASSES[surface]
+            reach = (2.4 * np.exp(-(((rows.distance - 9) / 16) ** 2))).astype(np.float32)
+            fine *= 1 + reach[:, None] * np.exp(-(((d - np.float32(camera.d)) / 4.5) ** 2))
+        layers = []
+        gain = light.gain((0.0, 1.0, 0.0))
+        for channel in range(3):
+            own = np.zeros(256, np.float32)
+            own[: len(Surface)] = self.colors[:, channel] * gain[channel]
+            layer = cv2.LUT(surface, own)
+            layer *= fine
+            layer += (light.haze_color[channel] * (1 - clear[:, None])).astype(np.float32)
+            layers.append(cv2.convertScaleAbs(layer))
+        pixels[top:] = cv2.merge([*layers, cv2.LUT(surface, _CLASSES)])

@@ -196,7 +196,7 @@ def make_plan(seed: int) -> Plan:
     parking = float(rng.choice([0.0, 2.1, 2.2]))
     return Plan(
         seed=seed,
-        course=Course(bends, hills),
+        course=Course(bends if bend else (), hills if hill else ()),
         traffic=1 if rng.random() < 0.7 else -1,
         lanes=lanes,
         lane_width=rng.uniform(2.9, 3.6),
@@ -284,17 +284,17 @@ def _greenery(
     if junction:
         return
     rhythm = plan.rng(6, int(start // ZONE), side)  # one planting for each zone
-    avenue, species = rhythm.random() < (0.4 if zone is Zone.CITY else 0.5), int(rhythm.integers(32))
+    avenue, species = rhythm.random() < (0.4 if zone is Zone.CITY else 0.5), int(rhythm.integers(40))
     if avenue:
         d = (plan.edge + verge) / 2 if verge > plan.edge + 1 else plan.edge + 0.7
         for s in (start + 4.0, start + 14.0):
             height = rng.uniform(5.5, 9)
-            things.append(Thing(Kind.TREE, s, side * d, height * 0.8, height, (species + int(rng.integers(2)) * 5) % 32, rng.uniform(0.8, 1.15)))
+            things.append(Thing(Kind.TREE, s, side * d, height * 0.8, height, (species + int(rng.integers(2)) * 5) % 40, rng.uniform(0.8, 1.15)))
     room = line - walk
     for _ in range({Zone.CITY: 0, Zone.SUBURB: 1, Zone.PARK: 3, Zone.RURAL: 2}[zone] if room > 3 else 0):
         height = rng.uniform(5, 12)
         d = side * rng.uniform(walk + 1.5, line)
-        things.append(Thing(Kind.TREE, start + rng.uniform(1, 19), d, height * 0.75, height, int(rng.integers(32)), rng.uniform(0.75, 1.15)))
+        things.append(Thing(Kind.TREE, start + rng.uniform(1, 19), d, height * 0.75, height, int(rng.integers(40)), rng.uniform(0.75, 1.15)))
     for _ in range(int(rng.integers(0, 4)) if room > 1.5 else 0):
         height = rng.uniform(0.6, 2.2)
         d = side * rng.uniform(walk + 0.8, max(walk + 1.0, min(line, walk + 6)))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import NEAREST, Camera, Floats
-from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.canvas import Canvas, Texture
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.facades import facade
 from seg_perception.scenes.layout import House, Kind, Post, Thing, Wall
 from seg_perception.scenes.signs import cyclist_sprite, person_sprite, sign_sprite, traffic_light_sprite
-from seg_perception.scenes.textures import bush_sprite, forest_texture, tree_sprite
+from seg_perception.scenes.plants import bush_sprite, forest_texture, hedge_texture, tree_sprite
 from seg_perception.scenes.weather import Light
 
 _NEAR_S = 0.8  # metres ahead of the camera where long things are cut
@@ -63,7 +64,7 @@ def paint_house(canvas: Canvas, camera: Camera, light: Light, house: House) -> N
             np.array([[near, ends[0], look.height], [near, ends[1], look.height], [near, ends[1], 0.0], [near, ends[0], 0.0]])
         )
         gain = light.gain((0.0, 0.0, -1.0)) * dark
-        canvas.textured(light.on_texture(look.side, gain, near - camera.s), quad, SceneClass.BACKGROUND)
+        canvas.textured(look.side, light.tint(gain, near - camera.s), quad, SceneClass.BACKGROUND)
         if look.pitched:
             middle = (house.d + back) / 2
             gable = camera.project(np.array([[near, house.d, look.height], [near, back, look.height], [near, middle, look.height + 3.2]]))
@@ -76,23 +77,17 @@ def paint_house(canvas: Canvas, camera: Camera, light: Light, house: House) -> N
         color = light.shade(look.roof[None] * dark, np.array([[-side * 0.6, 0.8, 0.0]]), distance)[0]
         canvas.polygon(slope, color, SceneClass.BACKGROUND)
     front = look.lit if light.lamps >= 0.7 else look.front
-    columns = front.shape[1]
-    hidden = int(share * columns)
     # the texture's left edge is the near end on the left side of the road, the far end on the right
-    part = front[:, hidden:] if side < 0 else front[:, : columns - hidden]
-    if part.shape[1] < 2:
-        return
+    start, end = (share, 1.0) if side < 0 else (0.0, 1.0 - share)
     gain = light.gain((-side, 0.0, 0.0)) * dark
     if light.lamps >= 1.0:
         gain = gain * 1.6
     quad = _wall_quad(camera, near, far, house.d, 0.0, look.height, side)
-    canvas.textured(light.on_texture(part, gain, distance), quad, SceneClass.BACKGROUND)
+    canvas.textured(front, light.tint(gain, distance), quad, SceneClass.BACKGROUND, start, end)
 
 
-_FENCE_CACHE: dict[str, NDArray[np.uint8]] = {}
-
-
-def _fence_texture(look: str) -> NDArray[np.uint8]:
+@lru_cache(maxsize=3)
+def _fence_texture(look: str) -> Texture:
     """RGBA [64, 512, 4]: a railing, a guard rail or a stone wall."""
     image = np.zeros((64, 512, 4), np.uint8)
     if look == "fence":
@@ -117,7 +112,7 @@ def _fence_texture(look: str) -> NDArray[np.uint8]:
         image[..., :3] = np.clip((np.array([138, 126, 108])[None, None] * (own * grain * np.where(joint, 0.7, 1.0))[..., None]), 0, 255)
         image[0:4, :, :3] = (150, 146, 138)
         image[..., 3] = 255
-    return image
+    return Texture(image)
 
 
 def paint_wall(canvas: Canvas, camera: Camera, light: Light, wall: Wall) -> None:
@@ -132,17 +127,14 @@ def paint_wall(canvas: Canvas, camera: Camera, light: Light, wall: Wall) -> None
         texture, label = forest_texture(wall.variant), SceneClass.VEGETATION
         gain = light.gain((-side * 0.8, 0.4, -0.4), wrap=0.5) * wall.tone
     elif wall.look == "hedge":
-        texture, label = np.tile(bush_sprite(wall.variant // 2 * 2 % 16), (1, 3, 1))[8:], SceneClass.VEGETATION
+        texture, label = hedge_texture(wall.variant), SceneClass.VEGETATION
         gain = light.gain((-side * 0.8, 0.4, -0.4), wrap=0.4) * wall.tone
     else:
         texture, label = _fence_texture(wall.look), SceneClass.BACKGROUND
         gain = light.gain((-side, 0.1, 0.0)) * wall.tone
-    columns = texture.shape[1]
-    hidden = int(share * columns)
-    part = texture[:, hidden:] if side < 0 else texture[:, : columns - hidden]
-    if part.shape[1] >= 2:
-        quad = _wall_quad(camera, near, far, wall.d, 0.0, wall.height, side)
-        canvas.textured(light.on_texture(np.ascontiguousarray(part), gain, distance), quad, label)
+    start, end = (share, 1.0) if side < 0 else (0.0, 1.0 - share)
+    quad = _wall_quad(camera, near, far, wall.d, 0.0, wall.height, side)
+    canvas.textured(texture, light.tint(gain, distance), quad, label, start, end)
 
 
 def _rod(canvas: Canvas, camera: Camera, light: Light, ends: Floats, radius: float, albedo: float, label: SceneClass) -> None:
@@ -181,13 +173,13 @@ def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post, drift: 
         gain = gain * 2.6  # signs throw headlights back
     for variant, height, size in post.signs:
         sprite = sign_sprite(variant)
-        width = size * sprite.shape[1] / sprite.shape[0]
+        width = size * sprite.aspect
         box = _upright(camera, post.s - 0.06, post.d, height - size / 2, height + size / 2, width)
-        canvas.sprite(light.on_texture(sprite, np.minimum(gain, 1.15), distance), box, SceneClass.TRAFFIC_SIGN)
+        canvas.sprite(sprite, light.tint(np.minimum(gain, 1.15), distance), box, SceneClass.TRAFFIC_SIGN)
     for state, height, offset in post.lights:
         box = _upright(camera, post.s - 0.1, post.d + offset, height - 0.46, height + 0.46, 0.36)
         lamp = np.maximum(light.gain((0.0, 0.0, -1.0)), 0.75)
-        canvas.sprite(light.on_texture(traffic_light_sprite(state), lamp, distance * 0.4), box, SceneClass.TRAFFIC_LIGHT)
+        canvas.sprite(traffic_light_sprite(state), light.tint(lamp, distance * 0.4), box, SceneClass.TRAFFIC_LIGHT)
 
 
 def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seconds: float) -> None:
@@ -200,14 +192,14 @@ def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seco
         sprite = tree_sprite(thing.variant) if tree else bush_sprite(thing.variant)
         gain = _facing_camera(camera, light, thing.d) * thing.tone
         box = _upright(camera, thing.s, thing.d, -0.05, thing.height, thing.width)
-        canvas.sprite(light.on_texture(sprite, gain, distance), box, SceneClass.VEGETATION)
+        canvas.sprite(sprite, light.tint(gain, distance), box, SceneClass.VEGETATION)
     elif thing.kind is Kind.PERSON or thing.kind is Kind.CYCLIST:
         moment = int((seconds * 1.1 + thing.variant * 0.13) * 8) % 8 if thing.speed else 1
         walker = thing.kind is Kind.PERSON
         sprite = person_sprite(thing.variant, moment) if walker else cyclist_sprite(thing.variant, moment)
         box = _upright(camera, thing.s, thing.d, 0.0, thing.height, thing.height * 80 / 176)
         gain = light.gain((0.0, 0.3, -0.9), wrap=0.4)
-        canvas.sprite(light.on_texture(sprite, gain, distance), box, SceneClass.BACKGROUND)
+        canvas.sprite(sprite, light.tint(gain, distance), box, SceneClass.BACKGROUND)
     elif thing.kind is Kind.LAMP_POST:
         foot, top = np.array([thing.s, thing.d, 0.0]), np.array([thing.s, thing.d, thing.height])
         albedo = 100 * thing.tone

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.core.types import RgbImage
 from seg_perception.scenes.weather import Light, Weather
@@ -54,22 +56,31 @@ def expose(image: RgbImage, sensor: Sensor, rng: np.random.Generator) -> RgbImag
         image = cv2.GaussianBlur(image, (0, 0), sensor.blur * max(1.0, width / 480))
     ramp = np.arange(256) / 255
     curve = np.clip(ramp * sensor.exposure, 0, 1.15)
-    # a soft S: shadows fall, highlights roll off
+    # a soft S: shadows fall, highlights clip as cameras clip a bright sky
     curve = 255 * np.clip(curve**sensor.gamma * 1.06, 0, 1)
     table = np.stack([np.clip(curve * factor, 0, 255) for factor in sensor.cast], axis=-1).reshape(1, 256, 3)
-    graded = cv2.LUT(image, table.astype(np.float32))
-    grey = cv2.cvtColor(graded, cv2.COLOR_RGB2GRAY)[..., None]
-    graded = grey + (graded - grey) * np.float32(sensor.saturation)
+    graded = cv2.LUT(image, np.rint(table).astype(np.uint8))
+    share = sensor.saturation
+    grey = np.tile(np.array([0.299, 0.587, 0.114]) * (1 - share), (3, 1))
+    graded = cv2.transform(graded, np.eye(3) * share + grey).astype(np.float32)
     if sensor.corners > 0:
         y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
-        graded *= (1 - sensor.corners * 0.5 * (y[:, None] ** 2 + x[None, :] ** 2))[..., None]
+        loss = 1 - np.float32(sensor.corners * 0.5) * (y[:, None] ** 2 + x[None, :] ** 2)
+        cv2.multiply(graded, cv2.merge([loss, loss, loss]), dst=graded)
     if sensor.noise > 0:
-        luminance = rng.standard_normal((height, width, 1), np.float32)
-        color = rng.standard_normal((height // 2 + 1, width // 2 + 1, 3), np.float32)
-        graded += luminance * np.float32(sensor.noise * 0.8)
-        graded += cv2.resize(color, (width, height)) * np.float32(sensor.noise * 0.5)
+        row, column = (int(v) for v in rng.integers(0, 256, 2))
+        rows, columns = np.arange(row, row + height) & 511, np.arange(column, column + width) & 511
+        graded += _noise_tile()[rows[:, None], columns] * np.float32(sensor.noise)
     result: RgbImage = np.clip(graded, 0, 255).astype(np.uint8)
     if sensor.quality:
         _, packed = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
         result = cv2.imdecode(packed, cv2.IMREAD_COLOR)
     return result
+
+
+@lru_cache(maxsize=1)
+def _noise_tile() -> NDArray[np.float32]:
+    """Noise of a colour sensor, float32 [512, 512, 3], spread about 1: mostly brightness, a little colour."""
+    rng = np.random.default_rng(1)
+    color = cv2.GaussianBlur(rng.standard_normal((512, 512, 3), np.float32), (0, 0), 0.8)
+    return rng.standard_normal((512, 512, 1), np.float32) * np.float32(0.9) + color

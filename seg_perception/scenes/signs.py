@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.scenes.canvas import Texture
+
 SIGN_VARIANTS = 16
 LAMP_STATES = ("red", "amber", "green")
 
@@ -36,7 +38,7 @@ def _scribble(image: NDArray[np.uint8], rng: np.random.Generator, area: tuple[in
 
 
 @lru_cache(maxsize=SIGN_VARIANTS)
-def sign_sprite(variant: int) -> NDArray[np.uint8]:
+def sign_sprite(variant: int) -> Texture:
     """A traffic sign, uint8 RGBA [96, 96 or 160, 4], transparent round its outline."""
     rng = np.random.default_rng([51, variant])
     wide = variant in (9, 10, 11)
@@ -95,11 +97,11 @@ def sign_sprite(variant: int) -> NDArray[np.uint8]:
         cv2.rectangle(image, (6, 20), (89, 75), _BLACK, -1)
         cv2.rectangle(image, (9, 23), (86, 72), _WHITE, -1)
         _scribble(image, rng, (16, 30, 80, 70), _BLACK)
-    return image
+    return Texture(image)
 
 
 @lru_cache(maxsize=3)
-def traffic_light_sprite(state: str) -> NDArray[np.uint8]:
+def traffic_light_sprite(state: str) -> Texture:
     """A housing with three lamps, one lit, uint8 RGBA [144, 60, 4]."""
     image = np.zeros((144, 60, 4), np.uint8)
     cv2.rectangle(image, (0, 0), (59, 143), (16, 17, 18, 255), -1)
@@ -113,11 +115,11 @@ def traffic_light_sprite(state: str) -> NDArray[np.uint8]:
         cv2.circle(image, centre, 17, (*color, 255), -1)
         if name == state:
             cv2.circle(image, centre, 9, tuple(min(255, c + 70) for c in color) + (255,), -1)
-    return image
+    return Texture(image)
 
 
 @lru_cache(maxsize=64)
-def person_sprite(variant: int, step: int) -> NDArray[np.uint8]:
+def person_sprite(variant: int, step: int) -> Texture:
     """A walking person, uint8 RGBA [176, 80, 4]; `step` 0 to 7 is the moment of the stride."""
     rng = np.random.default_rng([61, variant])
     image = np.zeros((176, 80, 4), np.uint8)
@@ -142,11 +144,11 @@ def person_sprite(variant: int, step: int) -> NDArray[np.uint8]:
     cv2.line(image, (40, 30), (40, 40), skin, 9)
     cv2.ellipse(image, (40, 19), (10, 13), 0, 0, 360, skin, -1)
     cv2.ellipse(image, (39, 14), (11, 10), 0, 150, 370, hair, -1)
-    return image
+    return Texture(image)
 
 
 @lru_cache(maxsize=64)
-def cyclist_sprite(variant: int, step: int) -> NDArray[np.uint8]:
+def cyclist_sprite(variant: int, step: int) -> Texture:
     """A cyclist from behind, uint8 RGBA [176, 80, 4]."""
     rng = np.random.default_rng([62, variant])
     image = np.zeros((176, 80, 4), np.uint8)
@@ -163,4 +165,4 @@ def cyclist_sprite(variant: int, step: int) -> NDArray[np.uint8]:
     cv2.ellipse(image, (40, 24), (10, 13), 0, 0, 360, (190, 148, 124, 255), -1)
     cv2.ellipse(image, (40, 19), (12, 11), 0, 170, 370, (*(rng.uniform(0.2, 1, 3) * 200), 255.0), -1)
     cv2.rectangle(image, (37, 96), (43, 101), (200, 24, 20, 255), -1)
-    return image
+    return Texture(image)

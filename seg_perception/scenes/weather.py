@@ -91,16 +91,10 @@ class Light:
         total: Floats = self.ambient * (0.8 + 0.2 * normal[1]) + self.sun * max(facing, 0.0)
         return total
 
-    def on_texture(self, texture: NDArray[np.uint8], gain: Floats, distance: float) -> NDArray[np.uint8]:
-        """Light and haze an RGB or RGBA texture; alpha passes through."""
+    def tint(self, gain: Floats, distance: float) -> Floats:
+        """What a gain [3] and the haze make of a colour, as a matrix [3, 4] for cv2.transform."""
         clear = float(np.exp(-self.haze * distance))
-        channels = texture.shape[2]
-        matrix = np.zeros((channels, channels + 1))
-        matrix[:3, :3] = np.diag(gain * clear)
-        matrix[:3, -1] = self.haze_color * (1 - clear)
-        if channels == 4:
-            matrix[3, 3] = 1.0
-        return cv2.transform(texture, matrix).reshape(texture.shape)
+        return np.column_stack([np.diag(gain * clear), self.haze_color * (1 - clear)])
 
 
 def _vec(*values: float) -> Floats:
@@ -133,11 +127,11 @@ def choose_light(weather: Weather, rng: np.random.Generator) -> Light:
             lamps = float(rng.random() < 0.5) * 0.5
     elif weather is Weather.DUSK:
         elevation = np.deg2rad(rng.uniform(4, 10))
-        sun, ambient, shadow = _vec(0.40, 0.25, 0.14), _vec(0.33, 0.34, 0.42), 0.2
+        sun, ambient, shadow = _vec(0.40, 0.27, 0.16), _vec(0.44, 0.43, 0.46), 0.2
         top, low = _vec(80, 100, 150), _vec(245, 190, 140)
         haze_color, lamps, clouds = _vec(170, 150, 145), 0.7, rng.uniform(0.2, 0.8)
     elif weather is Weather.NIGHT:
-        sun, ambient, shadow = _vec(0.05, 0.05, 0.06), _vec(0.24, 0.21, 0.19), 0.1
+        sun, ambient, shadow = _vec(0.05, 0.05, 0.06), _vec(0.34, 0.30, 0.27), 0.1
         top, low = _vec(14, 16, 30), _vec(58, 48, 46)
         haze_color, haze, lamps = _vec(44, 38, 38), 0.006, 1.0
     elif weather is Weather.FOG:
@@ -154,33 +148,39 @@ def choose_light(weather: Weather, rng: np.random.Generator) -> Light:
     return Light(weather, sun, ambient, toward, haze_color, float(haze), float(shadow), top, low, clouds, wet, lamps)
 
 
-def paint_sky(pixels: NDArray[np.uint8], light: Light, camera: Camera, variant: int, drift: float) -> None:
-    """Fill a canvas [H, W, 4] with sky; clouds keep their compass bearing when the camera turns."""
-    height, width = pixels.shape[:2]
+def paint_sky(pixels: NDArray[np.uint8], light: Light, camera: Camera, variant: int, drift: float, bottom: int) -> None:
+    """Fill a canvas [H, W, 4] down to row `bottom` with sky; clouds keep their bearing when the camera turns."""
+    height, width = min(pixels.shape[0], bottom + 8), pixels.shape[1]
     small_h, small_w = max(2, height // 4), max(2, width // 4)
-    rows = (np.arange(small_h) + 0.5) * 4
-    columns = (np.arange(small_w) + 0.5) * 4
-    up = np.clip((camera.horizon + camera.climb * camera.focal * 0 - rows) / camera.focal, 0.0, 2.0)
-    blend = np.clip(up / 0.55, 0, 1)[:, None] ** 0.7
-    sky = light.sky_low * (1 - blend)[..., None] + light.sky_top * blend[..., None]
-    sky = np.repeat(sky.reshape(small_h, 1, 3), small_w, axis=1)
+    rows = ((np.arange(small_h) + 0.5) * (height / small_h)).astype(np.float32)
+    columns = ((np.arange(small_w) + 0.5) * 4).astype(np.float32)
+    up = np.clip((camera.horizon - rows) / camera.focal + camera.climb, 0.0, 2.0).astype(np.float32)
+    blend = (np.clip(up / 0.55, 0, 1) ** 0.7)[:, None]
+    sky = (light.sky_low * (1 - blend) + light.sky_top * blend).astype(np.float32)  # [rows, 3]
+    picture = np.repeat(sky[:, None], small_w, axis=1)
     if light.clouds > 0:
         noise = tileable_noise(512, 5, 900 + variant % 4)
-        depth = 0.9 / (up + 0.12)  # a flat ceiling of cloud, seen at a slant
+        depth = 135 / (up + 0.12)  # a flat ceiling of cloud, seen at a slant
         bearing = (columns - camera.centre_x) / camera.focal + camera.heading
-        x = ((bearing[None, :] * depth[:, None] * 150 + drift) % 512).astype(np.int32)
-        y = (np.repeat(depth[:, None] * 150, small_w, axis=1) % 512).astype(np.int32)
-        cloud = cv2.GaussianBlur(noise[y, x], (0, 0), 1.0)
-        cover = np.clip((cloud - (1.0 - light.clouds) * 0.9 + 0.25) * 2.2, 0, 1)[..., None]
-        shade = 0.80 + 0.28 * noise[(y + 24) % 512, x][..., None]
+        x = (bearing[None, :] * depth[:, None] + drift).astype(np.int32) & 511
+        y = (depth.astype(np.int32) & 511)[:, None]
+        cover = np.clip((noise[y, x] - (1.0 - light.clouds) * 0.9 + 0.25) * 2.2, 0, 1) * np.float32(0.85)
+        bright = (0.84 + 0.3 * noise[(y + 24) & 511, x]) * cover
         base = light.sky_low * (0.5 if light.weather is Weather.NIGHT else 1.0)
-        sky = sky * (1 - 0.85 * cover) + np.clip(base * 1.06 * shade, 0, 255) * (0.85 * cover)
+        picture *= (1 - cover)[..., None]
+        picture += bright[..., None] * base.astype(np.float32)
     if light.toward_sun[2] > 0.2 and light.weather in (Weather.SUNNY, Weather.GLARE, Weather.DUSK, Weather.BRIGHT):
-        sun_x = camera.centre_x + camera.focal * (light.toward_sun[0] / light.toward_sun[2] - camera.heading)
-        sun_y = camera.horizon - camera.focal * light.toward_sun[1] / light.toward_sun[2]
+        sun_x, sun_y = sun_place(light, camera)
         far2 = ((columns[None, :] - sun_x) ** 2 + (rows[:, None] - sun_y) ** 2) / camera.focal**2
-        glow = np.clip(0.9 * np.exp(-far2 / 0.02) + 0.35 * np.exp(-far2 / 0.25), 0, 1)[..., None]
-        sky = sky * (1 - glow) + np.array([255, 248, 232]) * glow
-    image = cv2.resize(np.clip(sky, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
-    pixels[..., :3] = image
-    pixels[..., 3] = SceneClass.SKY
+        glow = np.clip(0.9 * np.exp(-far2 / 0.02) + 0.35 * np.exp(-far2 / 0.25), 0, 1)[..., None].astype(np.float32)
+        picture += (np.array([255, 248, 232], np.float32) - picture) * glow
+    small = cv2.convertScaleAbs(cv2.GaussianBlur(picture, (3, 3), 0))
+    pixels[:height, :, :3] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    pixels[:height, :, 3] = SceneClass.SKY
+
+
+def sun_place(light: Light, camera: Camera) -> tuple[float, float]:
+    """Image column and row of the sun; only meaningful when it is ahead."""
+    sideways, up, ahead = (float(v) for v in light.toward_sun)
+    column = camera.centre_x + camera.focal * (sideways / ahead - camera.heading)
+    return column, camera.horizon - camera.focal * (up / ahead - camera.climb)
