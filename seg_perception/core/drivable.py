@@ -128,16 +128,18 @@ def keep_connected(mask: MaskImage, ego: MaskImage) -> MaskImage:
     but each flood costs, so a mask with very many components there (noise) is labelled instead: the
     time is bounded whatever comes.
     """
-    left, top, width, height = cv2.boundingRect(ego)
-    window = (slice(top, top + height), slice(left, left + width))
-    seeds = mask[window] & ego[window]
+    rows = np.flatnonzero(ego.any(axis=1))  # not cv2.boundingRect: that of OpenCV 4.6 errs on narrow images
+    if not rows.size:
+        return np.zeros_like(mask)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    seeds = mask[top:bottom] & ego[top:bottom]
     seeds[:, 1:] &= ~seeds[:, :-1]  # one seed for each horizontal run is enough
     flooded, floods = mask.copy(), 0
     for y, x in np.argwhere(seeds).tolist():
-        if flooded[top + y, left + x] == 255:
+        if flooded[top + y, x] == 255:
             if floods == _MAX_FLOODS:
                 return _keep_labelled(mask, ego)
-            cv2.floodFill(flooded, None, (left + x, top + y), (_REACHED,), flags=4)
+            cv2.floodFill(flooded, None, (x, top + y), (_REACHED,), flags=4)
             floods += 1
     reached = cv2.threshold(flooded, _REACHED, 0, cv2.THRESH_TOZERO_INV)[1]  # 255, not reached, becomes 0
     return np.asarray(cv2.threshold(reached, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)

@@ -128,6 +128,16 @@ def test_exif_rotation_is_not_applied() -> None:
     np.testing.assert_array_equal(decode_rgb(turned, "test"), decode_rgb(data, "test"))
 
 
+def test_jpeg_without_huffman_tables_as_usb_cameras_send_it() -> None:
+    """Motion JPEG leaves the standard's example tables out; the decoder must bring its own."""
+    data = jpeg(smooth_picture())
+    bare = data
+    while (at := bare.find(b"\xff\xc4")) >= 0:
+        bare = bare[:at] + bare[at + 2 + int.from_bytes(bare[at + 2 : at + 4], "big") :]
+    assert len(bare) < len(data) - 400  # 432 bytes of tables are gone
+    np.testing.assert_array_equal(decode_rgb(bare, "test"), decode_rgb(data, "test"))
+
+
 @pytest.mark.parametrize("codec", ["baseline", "progressive", "restarts", "png"])
 def test_no_cut_file_is_ever_decoded(codec: str) -> None:
     """Every length shorter than the whole is refused, wherever the cut falls."""
