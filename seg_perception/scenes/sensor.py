@@ -18,12 +18,14 @@ class Sensor:
     """One camera's character, fixed over a drive.
 
     Attributes:
-        exposure: factor on brightness; cast: factor for each of R, G, B; gamma: contrast curve exponent.
+        exposure: factor on brightness; target: grey level of the street that the automatic exposure aims at;
+         cast: factor for each of R, G, B; gamma: contrast curve exponent.
         noise: spread in grey levels; blur: sigma in pixels at 480 columns; corners: share of light lost in corners.
         quality: JPEG quality, 0 for no compression.
     """
 
     exposure: float
+    target: float
     cast: tuple[float, float, float]
     gamma: float
     saturation: float
@@ -38,7 +40,8 @@ def choose_sensor(light: Light, rng: np.random.Generator) -> Sensor:
     warm, green = rng.normal(0, 0.035), rng.choice([0.0, 0.0, 0.05])
     dark = light.weather in (Weather.NIGHT, Weather.DUSK)
     return Sensor(
-        exposure=float(np.exp(rng.normal(-0.05, 0.2))),
+        exposure=float(np.exp(rng.normal(0.0, 0.22))),
+        target={Weather.NIGHT: 50.0, Weather.DUSK: 66.0}.get(light.weather, 100.0),
         cast=(1 + warm - green / 2, 1 + green, 1 - warm - green),
         gamma=rng.uniform(0.95, 1.4),
         saturation=rng.uniform(0.65, 1.15),
@@ -54,8 +57,11 @@ def expose(image: RgbImage, sensor: Sensor, rng: np.random.Generator) -> RgbImag
     height, width = image.shape[:2]
     if sensor.blur > 0:
         image = cv2.GaussianBlur(image, (0, 0), sensor.blur * max(1.0, width / 480))
+    # automatic exposure looks at the street more than at the sky
+    measured = float(cv2.mean(cv2.cvtColor(image[height * 2 // 5 :], cv2.COLOR_RGB2GRAY))[0])
+    gain = sensor.exposure * (sensor.target / max(measured, 8.0)) ** 0.75
     ramp = np.arange(256) / 255
-    curve = np.clip(ramp * sensor.exposure, 0, 1.15)
+    curve = np.clip(ramp * gain, 0, 1.15)
     # a soft S: shadows fall, highlights clip as cameras clip a bright sky
     curve = 255 * np.clip(curve**sensor.gamma * 1.06, 0, 1)
     table = np.stack([np.clip(curve * factor, 0, 255) for factor in sensor.cast], axis=-1).reshape(1, 256, 3)
