@@ -110,7 +110,8 @@ class PairedFiles:
             raise DatasetError(f"{pair.labels}: size {Size.of(labels)} differs from its image's, {Size.of(image)}")
         if self.size is not None and Size.of(image) != self.size:
             target = (self.size.width, self.size.height)
-            image = cv2.resize(image, target, interpolation=cv2.INTER_LINEAR)
+            shrinks = target[0] < image.shape[1] and target[1] < image.shape[0]
+            image = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
             labels = cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST_EXACT)
         return Sample(pair.name, image, labels)
 
