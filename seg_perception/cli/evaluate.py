@@ -55,9 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             evaluations.append(evaluation)
             if arguments.report:
                 examples += write_examples(arguments.report, dataset, opened.segmenter, evaluation)
-        content = EvaluationFile(
-            opened.segmenter.card.id, opened.description, tuple(evaluations), tuple(examples)
-        )
+        model = opened.segmenter.card.id
+        content = EvaluationFile(model, opened.identity, tuple(evaluations), tuple(examples))
     if arguments.json:
         write_evaluations(arguments.json, content)
     if arguments.report:

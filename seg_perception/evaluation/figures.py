@@ -55,7 +55,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     names = evaluation.label_set.names
     truth = counts.sum(axis=1)
     shares = counts / np.maximum(truth, 1)[:, None]
-    side = 2.4 + 0.52 * len(names)
+    side = 2.2 + 0.46 * len(names)
     figure, (axis,) = _figure(side + 0.6, side)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
@@ -95,11 +95,13 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
         edge = "#555555" if len(evaluations) == 1 else "none"
         bars = axis.bar(left, heights, width * 0.94, color=color, label=label, edgecolor=edge, linewidth=0.5)
         if len(evaluations) <= 3:
-            axis.bar_label(bars, [("" if math.isnan(h) else f"{h:.1f}") for h in heights], fontsize=7.5, padding=2)
+            texts = ["" if math.isnan(height) else f"{height:.1f}" for height in heights]
+            for text in axis.bar_label(bars, texts, fontsize=7.5, padding=2):
+                text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
         if len(evaluations) == 1:
             mean = 100 * evaluation.scores.mean_iou
-            axis.axhline(mean, color=_INK, linewidth=1, linestyle="--")
-            axis.text(len(names) - 0.45, mean + 1.5, f"mean {mean:.1f}", ha="right", fontsize=8, color=_INK)
+            axis.axhline(mean, color="#888888", linewidth=1, linestyle="--", zorder=0.6)
+            axis.text(len(names) - 0.35, mean, f"mean {mean:.1f}", va="center", fontsize=8.5, color=_INK)
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_ylim(0, 108)

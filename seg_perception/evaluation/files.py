@@ -48,7 +48,7 @@ class EvaluationFile:
 
     Attributes:
         model: the model card's id.
-        engine: what ran it.
+        engine: what ran it, on which input size, and the model file's hash.
         evaluations: one for each dataset.
         examples: pictures beside the file.
     """
