@@ -1,0 +1,112 @@
+"""What every network offers, checked on every network there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.networks.base import SegmentationNetwork, check_size
+from seg_perception.networks.registry import build_network, network_names, networks
+
+SMALL = {"reference": {"width": 0.125, "convolutions": [1, 1, 1, 1]}, "efficientnet_ladder": {"decoder_channels": 16}}
+
+
+def small(name: str, classes: int = 10) -> SegmentationNetwork:
+    torch.manual_seed(3)
+    return build_network(name, classes, **SMALL.get(name, {})).eval()
+
+
+def test_the_known_networks() -> None:
+    assert {"reference", "efficientnet_ladder"} <= set(network_names())
+    for name, info in networks().items():
+        assert info.name == name
+        assert info.summary
+    with pytest.raises(TypeError):
+        networks()["mine"] = networks()["reference"]  # type: ignore[index]
+
+
+def test_an_unknown_name_gets_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"no network 'resnet'; known: .*reference"):
+        build_network("resnet", 10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("classes", [11])
+def test_scores_have_the_promised_shape_at_two_sizes(name: str, classes: int) -> None:
+    network = small(name, classes)
+    m, stride = network.size_multiple, network.score_stride
+    for rows, columns in ((1, 2), (3, 1)):
+        images = torch.zeros(2, rows * m, columns * m, 3, dtype=torch.uint8)
+        first, *coarser = network.scores_with_auxiliary(network.normalise(images))
+        assert tuple(first.shape) == (2, classes, rows * m // stride, columns * m // stride)
+        assert torch.equal(first, network(network.normalise(images)))
+        for scores in coarser:
+            assert scores.shape[:2] == (2, classes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", network_names())
+def test_an_image_scores_the_same_alone_and_in_a_batch(name: str) -> None:
+    network = small(name)
+    m = network.size_multiple
+    images = torch.randint(0, 256, (3, 2 * m, 2 * m, 3), dtype=torch.uint8, generator=torch.manual_seed(5))
+    together = network(network.normalise(images))
+    for index in range(3):
+        alone = network(network.normalise(images[index : index + 1]))
+        assert torch.allclose(together[index], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_normalisation_is_pixel_minus_mean_by_deviation_in_rgb_order(name: str) -> None:
+    network = small(name)
+    m = network.size_multiple
+    images = torch.zeros(1, m, m, 3, dtype=torch.uint8)
+    images[0, 0, 1] = torch.tensor([255, 127, 1], dtype=torch.uint8)
+    x = network.normalise(images)
+    assert tuple(x.shape) == (1, 3, m, m)
+    assert x.dtype == torch.float32
+    for channel, value in enumerate((255, 127, 1)):
+        mean, std = network.scaling.mean[channel], network.scaling.std[channel]
+        assert float(x[0, channel, 0, 1]) == pytest.approx((value - mean) / std, abs=1e-6)
+        assert float(x[0, channel, 0, 0]) == pytest.approx((0 - mean) / std, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
+    network = small(name)
+    m = network.size_multiple
+    with pytest.raises(InputError, match=f"multiples of {m}; resize or pad to {2 * m}x{m}"):
+        network.normalise(torch.zeros(1, m, m + 1, 3, dtype=torch.uint8))
+
+
+def test_the_size_to_pad_to_is_the_next_that_fits() -> None:
+    check_size(480, 352, 32)
+    with pytest.raises(InputError, match=r"image size 480x360 does not fit the network: .* pad to 480x384"):
+        check_size(480, 360, 32)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_every_parameter_learns(name: str) -> None:
+    network = small(name).train()
+    m = network.size_multiple
+    images = torch.randint(0, 256, (2, 2 * m, 2 * m, 3), dtype=torch.uint8, generator=torch.manual_seed(5))
+    scores = network.scores_with_auxiliary(network.normalise(images))
+    sum(s.square().mean() for s in scores).backward()  # type: ignore[union-attr]
+    idle = [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert idle == []
+
+
+def test_stages_to_freeze_are_named_or_refused() -> None:
+    reference = small("reference")
+    assert reference.first_stages(0) == []
+    with pytest.raises(
+        SettingsError, match=r"ReferenceNetwork has no stages to freeze; set network.frozen_stages to 0"
+    ):
+        reference.first_stages(1)
+    ladder = small("efficientnet_ladder")
+    assert ladder.first_stages(0) == []
+    assert len(ladder.first_stages(2)) == 3  # the stem and two stages
+    with pytest.raises(SettingsError, match="frozen_stages: 8 is not in 0 to 7"):
+        ladder.first_stages(8)
