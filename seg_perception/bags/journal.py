@@ -35,14 +35,17 @@ class Journal:
     def __init__(self, path: Path, job: str) -> None:
         self.path = path
         head = job.encode() + b"\n"
-        if not path.exists() or path.stat().st_size < len(head):
-            path.write_bytes(head)
-        with path.open("rb") as file:
-            if (found := file.readline()) != head:
+        found = b""
+        if path.exists():
+            with path.open("rb") as file:
+                found = file.readline()
+        if found != head:
+            if not head.startswith(found):  # otherwise new, or killed while the line was written
                 raise InputError(
                     f"{path} belongs to another job, so this one cannot resume from it: remove it to start anew.\n"
                     f"  it has:   {found.decode(errors='replace').strip()}\n  this job: {job}"
                 )
+            path.write_bytes(head)
         self._positions: dict[int, int] = {}
         end = len(head)
         for frame, position, after in self._scan(len(head)):

@@ -29,7 +29,7 @@ def header(stamp_ns: int, frame_id: str) -> Any:
         raise InputError(f"stamp {stamp_ns} ns is not accepted: seconds must be 0 to {2**31 - 1}")
     types = standard_types().types
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)  # type: ignore[arg-type]
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
 
 
 def stamp_ns_of(message: Any) -> int:
@@ -75,9 +75,7 @@ def compressed_png(pixels: NDArray[np.uint8], header: Any) -> Any:
 
 def compressed_jpeg(content: bytes, header: Any) -> Any:
     """A sensor_msgs/CompressedImage of a JPEG file's bytes."""
-    return standard_types().types[COMPRESSED_IMAGE](
-        header=header, format="jpeg", data=np.frombuffer(content, np.uint8)
-    )
+    return standard_types().types[COMPRESSED_IMAGE](header=header, format="jpeg", data=np.frombuffer(content, np.uint8))
 
 
 def camera_info(

@@ -77,7 +77,7 @@ def process_bag(
     settings: ProcessSettings,
     identity: str,
     overwrite: bool = False,
-    on_message: Callable[[BagMessage], None] = lambda message: None,
+    on_message: Callable[[BagMessage], object] = lambda _: None,
 ) -> ProcessReport:
     """Copy a bag and add what the network says of every image.
 

@@ -165,7 +165,7 @@ def _check_path(path: Path) -> None:
     if path.is_dir() and not (path / "metadata.yaml").is_file():
         inside = sorted(p.name for p in path.iterdir() if Storage.of(p))
         if not inside:
-            raise InputError(f"{path} is a folder, but not a bag: it holds neither metadata.yaml nor .mcap nor .db3 files")
+            raise InputError(f"{path} is a folder, but not a bag: it has no metadata.yaml and no .mcap or .db3 file")
         raise InputError(
             f"{path} has no metadata.yaml, so its recorder was stopped before it could close the bag; "
             f"open its storage file itself: {path / inside[0]}"

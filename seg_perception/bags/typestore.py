@@ -147,9 +147,10 @@ def definition_from_share(type_name: str, share_of_package: Mapping[str, Path]) 
 def _parts_of(fields: Any) -> list[str]:
     """The message types a parsed definition refers to (rosbags' tree: 1 base, 2 name, 3 and 4 arrays)."""
     parts: list[str] = []
-    for _, (kind, value) in fields[1]:
-        while int(kind) in (3, 4):
-            kind, value = value[0]
+    for _, field in fields[1]:
+        kind, value = field
+        if int(kind) in (3, 4):
+            kind, value = value[0]  # an array's first member is its element's type
         if int(kind) == 2:
             parts.append(value)
     return parts

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def write_video(bag: BagReader, path: Path) -> int:
 def frame_rate(bag: BagReader) -> float:
     """Frames a second of the images, by the median time between their stamps; 15 for a single image."""
     stamps = sorted(message.stamp_ns for message in bag.messages((IMAGE,)))
-    gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False) if after > before]
+    gaps = [after - before for before, after in pairwise(stamps) if after > before]
     return min(120.0, 1e9 / statistics.median(gaps)) if gaps else 15.0
 
 
@@ -118,7 +119,7 @@ def _pictures_at(bag: BagReader, stamp_ns: int, label_set: LabelSet) -> Iterator
         if topic in (IMAGE, OVERLAY):
             yield name, rgb_of(decoded, message.topic.type)
         elif topic == DRIVABLE:
-            yield name, cv2.cvtColor(labels_of(decoded, message.topic.type), cv2.COLOR_GRAY2RGB)  # type: ignore[misc]
+            yield name, cv2.cvtColor(labels_of(decoded, message.topic.type), cv2.COLOR_GRAY2RGB)
         else:
             yield name, colorize(labels_of(decoded, message.topic.type), label_set)
 
@@ -161,6 +162,7 @@ class Summary:
     def text(self) -> str:
         """For people."""
         session = self.session
+        latency = ", ".join(f"p{p} {percentile_ms(session.latency_s, p):.1f} ms" for p in (50, 95))
         rows = [
             ("drive", f"{self.drive}, {self.size}"),
             ("model", self.model),
@@ -169,21 +171,17 @@ class Summary:
             ("frames out", f"{session.answered}{self._loss()}"),
             ("rate out", f"{session.answered / session.seconds:.1f} Hz" if session.seconds else "-"),
             ("node's books", self._books()),
-            (
-                "latency",
-                f"p50 {percentile_ms(session.latency_s, 50):.1f} ms, p95 {percentile_ms(session.latency_s, 95):.1f} ms "
-                "(image published to labels received, through DDS both ways)",
-            ),
+            ("latency", f"{latency} (image published to labels received, through DDS both ways)"),
         ]
         lines = [f"{name:<14}{value}" for name, value in rows]
         if self.scored is None:
             lines.append(f"{'scores':<14}none: this drive has no ground truth")
         else:
             counts = self.scored.labels.matrix.counts
+            road = percent(drivable_iou(counts, self.label_set))
             lines += [
                 f"{'mean IoU':<14}{percent(self.scored.labels.matrix.scores().mean_iou)}",
-                f"{'road IoU':<14}{percent(drivable_iou(counts, self.label_set))} (drivable classes of the labels), "
-                f"{percent(self.scored.mask_iou)} (drivable mask)",
+                f"{'road IoU':<14}{road} (drivable classes of the labels), {percent(self.scored.mask_iou)} (mask)",
                 "",
                 f"What the node published against the truth, {self.scored.labels.matched} frames:",
                 score_table(counts, self.label_set),

@@ -35,7 +35,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
     parser.add_argument("--engine", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
     parser.add_argument(
-        "--input-size", metavar="WxH", help="size the network sees (default: the camera's shape, the model's pixel count)"
+        "--input-size",
+        metavar="WxH",
+        help="what the network sees (default: the camera's shape, the model's pixel count)",
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: all cores)")
 

@@ -40,7 +40,7 @@ def _add_play(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="wait before the first message")
     parser.add_argument(
         "--wait-for-subscribers", nargs="+", default=[], metavar="TOPIC",
-        help="begin when each of these has a subscriber, fail if one has none in time (default: when any topic has one)",
+        help="begin when each of these has a subscriber, fail if one gets none (default: begin when any topic has one)",
     )  # fmt: skip
     parser.add_argument(
         "--wait", type=float, default=10.0, metavar="SECONDS",
@@ -78,7 +78,7 @@ def _play(arguments: argparse.Namespace) -> int:
                 bag,
                 settings,
                 stop,
-                on_message=lambda message: bar.update() and None,
+                on_message=lambda _: bar.update(),
                 on_waiting=lambda text: bar.write(f"waiting for a subscriber of {text}", file=sys.stderr),
             )
     for name, reason in report.skipped.items():
@@ -86,7 +86,9 @@ def _play(arguments: argparse.Namespace) -> int:
     for name, count in report.published.items():
         print(f"{name}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
     if report.latest_s > 0.1:
-        print(f"up to {report.latest_s:.2f} s late: reading or publishing is slower than the recording", file=sys.stderr)
+        print(
+            f"up to {report.latest_s:.2f} s late: reading or publishing is slower than the recording", file=sys.stderr
+        )
     if report.unacknowledged and not report.interrupted:
         print(f"not confirmed by all subscribers: {', '.join(report.unacknowledged)}", file=sys.stderr)
         return 1
@@ -115,7 +117,7 @@ def _record(arguments: argparse.Namespace) -> int:
     if bool(arguments.topics) == arguments.all:
         raise SettingsError("name the topics to record, or give --all")
     if arguments.out.suffix == ".db3":
-        raise InputError(f"{arguments.out}: recording writes MCAP, which survives a crash better: end the name in .mcap")
+        raise InputError(f"{arguments.out}: recording writes MCAP, which survives a crash: end the name in .mcap")
     topics = None if arguments.all else tuple(name if name.startswith("/") else f"/{name}" for name in arguments.topics)
     with stop_on_signals() as stop, tqdm(unit="msg", desc="record (Ctrl-C ends)") as bar:
         if arguments.duration is not None:
@@ -128,7 +130,7 @@ def _record(arguments: argparse.Namespace) -> int:
             stop,
             compress=arguments.compress,
             overwrite=arguments.overwrite,
-            on_message=lambda message: bar.update() and None,
+            on_message=lambda _: bar.update(),
             on_topic=lambda name: bar.write(f"recording {name}", file=sys.stderr),
         )
     for name, count in report.received.items():
@@ -160,7 +162,9 @@ def _info(arguments: argparse.Namespace) -> int:
 def _add_process(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help="bag to read")
     parser.add_argument("output", type=Path, help="bag to write: x.mcap, x.db3, or a folder's name")
-    parser.add_argument("--images", nargs="+", default=[], metavar="TOPIC", help="image topics (default: /image or the only one)")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="TOPIC", help="image topics (default: /image or the only one)"
+    )
     parser.add_argument(
         "--prefix", default="/segmentation_node", help="outputs are PREFIX/labels and so on (default: %(default)s)"
     )
@@ -193,7 +197,7 @@ def _process(arguments: argparse.Namespace) -> int:
             settings,
             opened.identity,
             overwrite=arguments.overwrite,
-            on_message=lambda message: bar.update() and None,
+            on_message=lambda _: bar.update(),
         )
     segmented = report.frames - sum(report.rejected.values())
     resumed = f", {report.resumed} of them by an earlier attempt" if report.resumed else ""
@@ -208,7 +212,7 @@ def _process(arguments: argparse.Namespace) -> int:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path)
     parser.add_argument("--labels", required=True, metavar="TOPIC", help="mono8 class ids to score")
-    parser.add_argument("--truth", required=True, metavar="TOPIC", help="mono8 class ids that are right; 255 unlabelled")
+    parser.add_argument("--truth", required=True, metavar="TOPIC", help="mono8 class ids; 255 unlabelled")
     parser.add_argument("--label-set", default="driving", help="name or YAML file (default: %(default)s)")
     parser.set_defaults(bag_action=_evaluate)
 
@@ -223,9 +227,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with BagReader(arguments.bag) as bag:
         score = score_bag(bag, arguments.labels, arguments.truth, label_set)
     print(f"{arguments.bag}: {arguments.labels} against {arguments.truth}")
-    print(
-        f"{score.matched} frames matched by stamp; without a partner: {score.labels_only} labels, {score.truth_only} truth"
-    )
+    alone = f"{score.labels_only} labels, {score.truth_only} truth"
+    print(f"{score.matched} frames matched by stamp; without a partner: {alone}")
     print(score_table(score.matrix.counts, label_set))
     return 0
 
@@ -268,5 +271,6 @@ def _recover(arguments: argparse.Namespace) -> int:
     report = recover(arguments.damaged, arguments.output)
     for name, count in report.recovered.items():
         print(f"{name}: {count} recovered")
-    print(f"wrote {arguments.output}; the last {report.lost_bytes} bytes were not readable")
+    broken = f"; {report.damaged_chunks} chunks in between are damaged" if report.damaged_chunks else ""
+    print(f"wrote {arguments.output}; the last {report.lost_bytes} bytes of the file were not readable{broken}")
     return 0

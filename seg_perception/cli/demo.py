@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth-topic", help="with --bag: mono8 class ids (default: /truth if there)")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, help="at most so many (default: 90 of the procedural drive, else all)")
-    parser.add_argument("--size", default="640x480", metavar="WxH", help="of the procedural drive (default: %(default)s)")
+    parser.add_argument("--size", default="640x480", metavar="WxH", help="procedural drive (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=7, help="of the procedural drive (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=15.0, help="of procedural drive and folder (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1.0, help="at the drive's own pace: 2 is twice as fast")
@@ -167,7 +167,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
                 settings,
                 stop,
                 on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
-                on_frame=lambda answered: bar.update(answered - bar.n) and None,
+                on_frame=lambda answered: bar.update(answered - bar.n),
             )
     if session.interrupted:
         print(f"interrupted; {recorded} has what was driven so far", file=sys.stderr)

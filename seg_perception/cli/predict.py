@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from seg_perception.cli._opening import add_model_arguments, open_segmenter
 from seg_perception.cli._video import VIDEO_SUFFIXES, VideoReader, VideoWriter
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay, 0 to 1 (default: %(default)s)")
     parser.add_argument("--gif", action="store_true", help="write a video's overlay as GIF instead of MP4")
-    parser.add_argument("--frames", action="store_true", help="write labels, mask and overlay of every video frame, too")
+    parser.add_argument("--frames", action="store_true", help="write labels, mask and overlay of every video frame")
     add_model_arguments(parser)
 
 
@@ -120,9 +120,10 @@ class _Predictor:
 
         image = read_rgb(job.source)
         segmentation = self._segmenter.segment(image)
-        self._write(self._out, job.name, segmentation, self._masker.mask(segmentation), self._overlay(image, segmentation))
+        mask, picture = self._masker.mask(segmentation), self._overlay(image, segmentation)
+        self._write(self._out, job.name, segmentation, mask, picture)
 
-    def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[None]) -> int:
+    def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> int:
         """Write the video's overlay; returns its number of frames."""
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -117,8 +117,8 @@ def drive(
     node_process: NodeProcess,
     settings: SessionSettings,
     stop: threading.Event,
-    on_waiting: Callable[[str], None] = lambda text: None,
-    on_frame: Callable[[int], None] = lambda count: None,
+    on_waiting: Callable[[str], object] = lambda _: None,
+    on_frame: Callable[[int], object] = lambda _: None,
 ) -> SessionReport:
     """Publish a bag's images to the node and write images, truth and answers to a new bag.
 
@@ -222,7 +222,7 @@ class _Session:
     def _complete(self, stamp_ns: int) -> bool:
         return len(self._answers.get(stamp_ns, ())) == len(OUTPUTS)
 
-    def wait_for_node(self, executor: SingleThreadedExecutor, on_waiting: Callable[[str], None]) -> None:
+    def wait_for_node(self, executor: SingleThreadedExecutor, on_waiting: Callable[[str], object]) -> None:
         """Send frames from before the drive until one is answered in full.
 
         Only an answer proves that both directions are connected and the engine is warm. These frames
@@ -258,7 +258,7 @@ class _Session:
                 spin_for(executor, 0.2, self._stop)  # answers to other waking frames on their way
                 return
 
-    def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], None]) -> None:
+    def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], object]) -> None:
         """Publish every frame, then wait for the last answers."""
         topics = [topic for topic in (self._settings.image_topic, self._settings.truth_topic) if topic]
         began = time.monotonic()

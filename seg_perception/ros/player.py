@@ -91,8 +91,8 @@ def play(
     bag: BagReader | Path,
     settings: PlaySettings,
     stop: threading.Event | None = None,
-    on_message: Callable[[BagMessage], None] = lambda message: None,
-    on_waiting: Callable[[str], None] = lambda text: None,
+    on_message: Callable[[BagMessage], object] = lambda _: None,
+    on_waiting: Callable[[str], object] = lambda _: None,
 ) -> PlayReport:
     """Publish a bag's messages, byte for byte, with the time between them that was recorded.
 
@@ -141,19 +141,25 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     wanted = [bag.topic(name) for name in settings.topics] if settings.topics else list(bag.topics)
     playable = []
     for topic in wanted:
-        try:
-            message_class(topic.type)
-        except InputError as error:
-            if settings.topics:
-                raise
-            report.skipped[topic.name] = str(error)
-        else:
+        if (reason := _why_not_installed(topic)) is None:
             playable.append(topic)
+        elif settings.topics:
+            raise InputError(f"{bag.path}: topic {topic.name} cannot be played: {reason}")
+        else:
+            report.skipped[topic.name] = reason
     names = {topic.name for topic in playable}
     for name in settings.wait_for:
         if name not in names:
             raise InputError(f"cannot wait for subscribers of {name!r}: it is not played; played: {sorted(names)}")
     return playable
+
+
+def _why_not_installed(topic: Topic) -> str | None:
+    try:
+        message_class(topic.type)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _qos(topic: Topic) -> QoSProfile:
@@ -166,7 +172,7 @@ def _qos(topic: Topic) -> QoSProfile:
 
 
 def _wait_for_subscribers(
-    publishers: Mapping[str, Any], settings: PlaySettings, stop: threading.Event, on_waiting: Callable[[str], None]
+    publishers: Mapping[str, Any], settings: PlaySettings, stop: threading.Event, on_waiting: Callable[[str], object]
 ) -> None:
     deadline = time.monotonic() + settings.wait_timeout_s
     told = False
@@ -216,7 +222,7 @@ def _play_once(
     publishers: Mapping[str, Any],
     clock: _Clock,
     stop: threading.Event,
-    on_message: Callable[[BagMessage], None],
+    on_message: Callable[[BagMessage], object],
     report: PlayReport,
 ) -> None:
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)

@@ -79,7 +79,7 @@ class TopicRecorder:
         node: Node,
         topics: tuple[str, ...] | None,
         on_topic: Callable[[str, TypeDefinition, OfferedQos], None],
-        on_message: Callable[[RecordedMessage], None],
+        on_message: Callable[[RecordedMessage], object],
     ) -> None:
         self._node = node
         self._topics = topics
@@ -103,15 +103,16 @@ class TopicRecorder:
             if not publishers:
                 continue
             try:
-                if len(types) != 1:
-                    raise InputError(f"topic {name} has several types: {', '.join(types)}")
-                self._subscribe(name, types[0], publishers)
+                self._subscribe(name, types, publishers)
             except InputError as error:
                 if self._topics is not None:
                     raise
                 self.report.skipped[name] = str(error)
 
-    def _subscribe(self, name: str, type_name: str, publishers: list[Any]) -> None:
+    def _subscribe(self, name: str, types: list[str], publishers: list[Any]) -> None:
+        if len(types) != 1:
+            raise InputError(f"topic {name} has several types: {', '.join(types)}")
+        type_name = types[0]
         offered = [publisher.qos_profile for publisher in publishers]
         qos = OfferedQos(
             reliable=all(q.reliability != ReliabilityPolicy.BEST_EFFORT for q in offered),
@@ -164,8 +165,8 @@ def record(
     stop: threading.Event,
     compress: bool = False,
     overwrite: bool = False,
-    on_message: Callable[[RecordedMessage], None] = lambda message: None,
-    on_topic: Callable[[str], None] = lambda name: None,
+    on_message: Callable[[RecordedMessage], object] = lambda _: None,
+    on_topic: Callable[[str], object] = lambda _: None,
 ) -> RecordReport:
     """Record topics into a bag until `stop` is set. Whatever ends it, the bag is closed properly.
 

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bag_helpers import START, STEP, contents, noise, picture, write_bag
+
+from seg_perception.bags import messages
+from seg_perception.bags.images import labels_of, rgb_of
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import OfferedQos, TypeDefinition
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.errors import InputError
+
+NAMES = ("drive.mcap", "drive.db3", "drive")  # one file of each storage, and a bag folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_type_comes_back_with_its_stamps_and_pixels(tmp_path: Path, name: str) -> None:
+    image, labels = picture(3), picture(3)[..., 0] // 26
+    header = messages.header(START, "camera_front")
+    written = {
+        "/image": (messages.IMAGE, messages.image(image, header)),
+        "/labels": (messages.IMAGE, messages.image(labels, header)),
+        "/png": (messages.COMPRESSED_IMAGE, messages.compressed_png(image, header)),
+        "/info": (messages.CAMERA_INFO, messages.camera_info(64, 48, 50.0, header)),
+    }
+    with BagWriter(tmp_path / name) as bag:
+        for topic, (type_name, message) in written.items():
+            bag.add_topic(topic, type_name)
+            bag.write(topic, START + 5, message)
+        assert bag.counts == {"/image": 1, "/labels": 1, "/png": 1, "/info": 1}
+
+    with BagReader(tmp_path / name) as bag:
+        assert [(t.name, t.type, t.count) for t in bag.topics] == [(n, t, 1) for n, (t, _) in written.items()]
+        assert (bag.start_ns, bag.end_ns, bag.message_count) == (START + 5, START + 5, 4)
+        found = {m.topic.name: bag.decode(m) for m in bag.messages()}
+    assert all(messages.stamp_ns_of(m) == START and m.header.frame_id == "camera_front" for m in found.values())
+    np.testing.assert_array_equal(rgb_of(found["/image"], messages.IMAGE), image)
+    np.testing.assert_array_equal(labels_of(found["/labels"], messages.IMAGE), labels)
+    np.testing.assert_array_equal(rgb_of(found["/png"], messages.COMPRESSED_IMAGE), image)
+    # principal point: the middle of pixels 0 to 63 and 0 to 47
+    assert found["/info"].k.tolist() == [50, 0, 31.5, 0, 50, 23.5, 0, 0, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_messages_come_in_order_and_can_be_chosen(tmp_path: Path, name: str) -> None:
+    path = write_bag(tmp_path / name, [picture(i) for i in range(5)], truths=[picture(i)[..., 0] for i in range(5)])
+    with BagReader(path) as bag:
+        assert [m.stamp_ns for m in bag.messages(["/image"])] == [START + i * STEP for i in range(5)]
+        chosen = bag.messages(["/truth"], start_ns=START + STEP, stop_ns=START + 3 * STEP)
+        assert [(m.topic.name, m.stamp_ns) for m in chosen] == [("/truth", START + STEP), ("/truth", START + 2 * STEP)]
+        with pytest.raises(InputError, match=r"no topic '/camera'; it has: /image \(sensor_msgs/msg/Image\), /truth"):
+            next(bag.messages(["/camera"]))
+
+
+def test_foxglove_reads_our_files(tmp_path: Path) -> None:
+    mcap_reader = pytest.importorskip("mcap.reader", reason="the independent MCAP reader is missing")
+    path = write_bag(tmp_path / "drive.mcap", [picture(i) for i in range(7)])
+    with path.open("rb") as file:
+        reader = mcap_reader.make_reader(file, validate_crcs=True)
+        assert reader.get_header().profile == "ros2"
+        found = list(reader.iter_messages())
+        metadata = {m.name: m.metadata for m in reader.iter_metadata()}
+    assert [m.log_time for _, _, m in found] == [START + i * STEP for i in range(7)]
+    assert {(s.name, s.encoding, c.message_encoding) for s, c, _ in found} == {(messages.IMAGE, "ros2msg", "cdr")}
+    assert [m.data for _, _, m in found] == [data for *_, data in contents(path)]
+    # `ros2 bag info` of a single file reads this record
+    assert "version: 9" in metadata["rosbag2"]["serialized_metadata"]
+    assert "- drive.mcap" in metadata["rosbag2"]["serialized_metadata"]
+
+
+def test_a_bag_folder_has_the_metadata_of_rosbag2(tmp_path: Path) -> None:
+    write_bag(tmp_path / "drive", [picture(0)])
+    assert sorted(p.name for p in (tmp_path / "drive").iterdir()) == ["drive.mcap", "metadata.yaml"]
+    text = (tmp_path / "drive" / "metadata.yaml").read_text()
+    assert "version: 9" in text
+    assert "storage_identifier: mcap" in text
+
+
+def test_compression_makes_labels_small(tmp_path: Path) -> None:
+    sizes = []
+    for compress in (True, False):
+        with BagWriter(tmp_path / f"{compress}.mcap", compress=compress) as bag:
+            bag.add_topic("/labels", messages.IMAGE)
+            bag.write("/labels", START, messages.image(np.zeros((480, 640), np.uint8), messages.header(START, "")))
+        sizes.append((tmp_path / f"{compress}.mcap").stat().st_size)
+    assert sizes[0] < 20_000
+    assert sizes[1] > 307_200  # 640 x 480 = 307200 equal bytes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quality_of_service_is_kept(tmp_path: Path, name: str) -> None:
+    with BagWriter(tmp_path / name) as bag:
+        bag.add_topic("/latched", messages.IMAGE, OfferedQos(reliable=True, latched=True, depth=1))
+        bag.add_topic("/camera", messages.IMAGE, OfferedQos(reliable=False, depth=5))
+        bag.write("/latched", START, messages.image(picture(0), messages.header(START, "")))
+    with BagReader(tmp_path / name) as bag:
+        assert bag.topic("/latched").qos == OfferedQos(reliable=True, latched=True, depth=1)
+        assert bag.topic("/camera").qos == OfferedQos(reliable=False, depth=5)
+
+
+def test_a_foreign_type_travels_with_its_definition(tmp_path: Path) -> None:
+    definition = TypeDefinition("our_msgs/msg/Wheel", "float64 speed\nbuiltin_interfaces/Time at\n" + "=" * 80 + (
+        "\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+    ))  # fmt: skip
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        bag.add_topic("/wheel", definition)
+        bag.write("/wheel", START, SimpleNamespace(speed=12.5, at=SimpleNamespace(sec=3, nanosec=4)))
+    with BagReader(tmp_path / "a.mcap") as bag:
+        message = bag.decode(next(bag.messages()))
+    assert (message.speed, message.at.sec, message.at.nanosec) == (12.5, 3, 4)
+    with BagWriter(tmp_path / "b.mcap") as bag, pytest.raises(InputError, match="give its definition"):
+        bag.add_topic("/wheel", "our_msgs/msg/Wheel")
+
+
+def test_an_existing_bag_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "drive.mcap", [picture(0)])
+    with pytest.raises(FileExistsError, match=r"drive\.mcap exists already: move or remove it first"):
+        BagWriter(path)
+    with BagWriter(path, overwrite=True) as bag:
+        bag.add_topic("/image", messages.IMAGE)
+    assert contents(path) == []
+
+
+def test_a_bag_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    with pytest.raises(ZeroDivisionError), BagWriter(path) as bag:
+        bag.add_topic("/image", messages.IMAGE)
+        assert not path.exists()
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_rest_of_a_killed_writer_is_not_overwritten_silently(tmp_path: Path) -> None:
+    killed = BagWriter(tmp_path / "drive.mcap")  # never closed, as after a kill
+    killed.add_topic("/image", messages.IMAGE)
+    with pytest.raises(FileExistsError, match=r"partial exists already \(left by a run that did not finish\)"):
+        BagWriter(tmp_path / "drive.mcap")
+    with pytest.raises(FileNotFoundError, match="a recording of that name was never finished: see"):
+        BagReader(tmp_path / "drive.mcap")
+
+
+def test_a_folder_without_metadata_names_the_file_to_open(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "drive", [picture(0)])
+    (path / "metadata.yaml").unlink()
+    with pytest.raises(InputError, match=r"no metadata\.yaml.*open its storage file itself: .*drive/drive\.mcap"):
+        BagReader(path)
+    assert len(contents(path / "drive.mcap")) == 1
+
+
+@pytest.mark.parametrize("name", ["drive.mcap", "drive.db3"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_a_truncated_bag_is_a_clear_error(tmp_path: Path, name: str, share: float) -> None:
+    path = write_bag(tmp_path / name, [noise(i) for i in range(40)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(InputError, match=rf"{name} is damaged or was cut off before it was closed"):
+        contents(path)
+
+
+def test_a_flipped_byte_in_a_compressed_chunk_is_found(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "drive.mcap", [noise(0)])
+    content = bytearray(path.read_bytes())
+    content[200] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        contents(path)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no bag")
+    with pytest.raises(InputError, match=r"notes\.txt is not a bag: accepted are a bag folder, a \.mcap"):
+        BagReader(tmp_path / "notes.txt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="is a folder, but not a bag"):
+        BagReader(tmp_path / "folder")
+    with pytest.raises(FileNotFoundError, match="no bag at"):
+        BagReader(tmp_path / "nothing.mcap")
+
+
+def test_padded_rows_are_dropped() -> None:
+    image = messages.image(picture(1), messages.header(START, ""))
+    rows = np.full((48, 200), 99, np.uint8)  # 64 x 3 = 192 bytes of pixels, 8 of padding
+    rows[:, :192] = picture(1).reshape(48, 192)
+    image.step, image.data = 200, rows.reshape(-1)
+    np.testing.assert_array_equal(rgb_of(image, messages.IMAGE), picture(1))
+
+    labels = messages.image(np.arange(12, dtype=np.uint8).reshape(3, 4), messages.header(START, ""))
+    labels.step, labels.data = 6, np.array([0, 1, 2, 3, 9, 9, 4, 5, 6, 7, 9, 9, 8, 9, 10, 11, 9, 9], np.uint8)
+    assert labels_of(labels, messages.IMAGE).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    labels.step = 5
+    with pytest.raises(InputError, match="mono8 image of 4x3 with step 5 cannot have 18 bytes"):
+        labels_of(labels, messages.IMAGE)
+
+
+def test_a_colour_image_is_not_labels() -> None:
+    with pytest.raises(InputError, match="encoding 'rgb8' is not a label image: mono8 with class ids is accepted"):
+        labels_of(messages.image(picture(0), messages.header(START, "")), messages.IMAGE)
+
+
+def test_a_stamp_must_fit_the_message() -> None:
+    with pytest.raises(InputError, match="stamp -1 ns is not accepted"):
+        messages.header(-1, "")
