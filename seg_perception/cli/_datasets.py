@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """One dataset by options; with `several`, any number by --config as well."""
     parser.add_argument(
         "--dataset",
         "--kind",
@@ -24,6 +26,9 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="resize images and truth to this when reading")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one image of N (default: all)")
     parser.add_argument("--count", type=int, default=500, metavar="N", help="how many scenes (default: %(default)s)")
+    if several:
+        parser.add_argument("--config", type=Path, metavar="FILE", help="several datasets, instead of --dataset")
+        parser.add_argument("--data-root", type=Path, help="folder of the datasets in --config (overrides the file's)")
 
 
 def dataset_settings(arguments: argparse.Namespace) -> DatasetSettings:
@@ -44,3 +49,22 @@ def dataset_settings(arguments: argparse.Namespace) -> DatasetSettings:
         every=arguments.every,
         count=arguments.count,
     )
+
+
+def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
+    """Open what the options of `add_dataset_arguments(..., several=True)` name.
+
+    Raises:
+        SettingsError, InputError: a wrong value.
+        DatasetError: folders or files are missing.
+    """
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.datasets.registry import open_dataset
+    from seg_perception.evaluation.settings import load_evaluation_settings
+
+    if (arguments.config is None) == (arguments.dataset is None):
+        raise SettingsError("name one dataset with --dataset (and --root), or several with --config; not both")
+    if arguments.config is None:
+        return [open_dataset(dataset_settings(arguments))]
+    settings = load_evaluation_settings(arguments.config)
+    return [open_dataset(one, arguments.data_root or settings.data_root) for one in settings.datasets]

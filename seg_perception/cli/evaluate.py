@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from seg_perception.cli._datasets import add_dataset_arguments, dataset_settings
+from seg_perception.cli._datasets import add_dataset_arguments, wanted_datasets
 from seg_perception.cli._opening import add_model_arguments, open_segmenter
-
-if TYPE_CHECKING:
-    from seg_perception.datasets.registry import DatasetSettings
 
 HELP = "score a model on a labelled dataset, with any engine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_dataset_arguments(parser)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML of several datasets, instead of --dataset")
-    parser.add_argument("--data-root", type=Path, help="folder of the datasets in --config (overrides the file's)")
+    add_dataset_arguments(parser, several=True)
     add_model_arguments(parser)
     parser.add_argument("--network-size", dest="input_size", metavar="WxH", help="another name of --input-size")
     parser.add_argument(
@@ -34,18 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.datasets.registry import open_dataset
     from seg_perception.evaluation import EvaluationOptions, evaluate
     from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
     from seg_perception.evaluation.pictures import write_examples
 
     options = EvaluationOptions(arguments.min_confidence, arguments.band)
-    wanted, data_root = _wanted_datasets(arguments)
     if arguments.json:  # a folder that cannot be made is better known before the work than after it
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     if arguments.report:
         arguments.report.mkdir(parents=True, exist_ok=True)
-    datasets = [open_dataset(settings, data_root) for settings in wanted]
+    datasets = wanted_datasets(arguments)
     evaluations, examples = [], []
     with open_segmenter(arguments) as opened:
         print(opened.description)
@@ -66,15 +58,3 @@ def run(arguments: argparse.Namespace) -> int:
         write_report(arguments.report / "report.html", [read_source(arguments.report)])
         print(f"report: {arguments.report / 'report.html'}")
     return 0
-
-
-def _wanted_datasets(arguments: argparse.Namespace) -> tuple[tuple[DatasetSettings, ...], Path]:
-    from seg_perception.core.errors import SettingsError
-    from seg_perception.evaluation.settings import load_evaluation_settings
-
-    if (arguments.config is None) == (arguments.dataset is None):
-        raise SettingsError("name one dataset with --dataset (and --root), or several with --config; not both")
-    if arguments.config is None:
-        return (dataset_settings(arguments),), Path()
-    settings = load_evaluation_settings(arguments.config)
-    return settings.datasets, arguments.data_root or settings.data_root
