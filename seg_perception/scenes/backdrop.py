@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats, GroundView
 from seg_perception.scenes.canvas import Canvas
@@ -34,7 +35,9 @@ def paint_backdrop(canvas: Canvas, camera: Camera, light: Light, plan: Plan, vie
         _fill(canvas, light, view, top, place, min(distance, 500.0), look)
 
 
-def _fill(canvas: Canvas, light: Light, view: GroundView, top: Floats, place: Floats, distance: float, look: str) -> None:
+def _fill(
+    canvas: Canvas, light: Light, view: GroundView, top: Floats, place: NDArray[np.int64], distance: float, look: str
+) -> None:
     """Fill from the outline `top` (a row for each column) down to the ground."""
     first, last = int(np.clip(np.floor(top.min()), 0, canvas.height)), min(canvas.height, view.top + 2)
     if last <= first:

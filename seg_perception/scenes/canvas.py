@@ -86,7 +86,9 @@ class Canvas:
         drawn = cv2.warpAffine(_tinted(pixels, tint), move, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
         self._stamp(drawn, drawn[..., 3] >= 128, x0, y0, label)
 
-    def textured(self, texture: Texture, tint: Floats, quad: Floats, label: int, start: float = 0.0, end: float = 1.0) -> None:
+    def textured(
+        self, texture: Texture, tint: Floats, quad: Floats, label: int, start: float = 0.0, end: float = 1.0
+    ) -> None:
         """Paint a texture onto a quad: corners top left, top right, bottom right, bottom left [4, 2].
 
         Args:
@@ -137,12 +139,12 @@ class Canvas:
 
 def fixed_point(outline: Floats | NDArray[np.float32]) -> NDArray[np.int32]:
     """Image points as OpenCV's fixed-point corners with _SHIFT fraction bits."""
-    return np.rint(np.clip(outline, -_FARTHEST_PIXEL, _FARTHEST_PIXEL) * (1 << _SHIFT)).astype(np.int32)
+    return np.asarray(np.rint(np.clip(outline, -_FARTHEST_PIXEL, _FARTHEST_PIXEL) * (1 << _SHIFT)), np.int32)
 
 
 def _tinted(pixels: NDArray[np.uint8], tint: Floats) -> NDArray[np.uint8]:
     if pixels.shape[2] == 3:
-        return cv2.transform(pixels, tint)
+        return np.asarray(cv2.transform(pixels, tint), np.uint8)
     matrix = np.zeros((4, 5))
     matrix[:3, :3], matrix[:3, 4], matrix[3, 3] = tint[:, :3], tint[:, 3], 1.0
-    return cv2.transform(pixels, matrix)
+    return np.asarray(cv2.transform(pixels, matrix), np.uint8)

@@ -92,10 +92,27 @@ class _Builder:
         self.normals.append(normal if float(normal @ outwards) >= 0 else -normal)
         self.paints.append(paint)
 
-    def rect(self, x: float, y: tuple[float, float], z: tuple[float, float], rearwards: bool, paint: Paint, round_off: float = 0.0) -> None:
+    def rect(
+        self,
+        x: float,
+        y: tuple[float, float],
+        z: tuple[float, float],
+        rearwards: bool,
+        paint: Paint,
+        round_off: float = 0.0,
+    ) -> None:
         """A plate across the car, seen from behind or from the front."""
         r = round_off
-        corners = [(y[0], z[0] + r), (y[0] + r, z[0]), (y[1] - r, z[0]), (y[1], z[0] + r), (y[1], z[1] - r), (y[1] - r, z[1]), (y[0] + r, z[1]), (y[0], z[1] - r)]
+        corners = [
+            (y[0], z[0] + r),
+            (y[0] + r, z[0]),
+            (y[1] - r, z[0]),
+            (y[1], z[0] + r),
+            (y[1], z[1] - r),
+            (y[1] - r, z[1]),
+            (y[0] + r, z[1]),
+            (y[0], z[1] - r),
+        ]
         if r == 0:
             corners = corners[1::2]
             corners = [(y[0], z[0]), (y[1], z[0]), (y[1], z[1]), (y[0], z[1])]
@@ -147,7 +164,22 @@ def _sections(shape: Shape, fine: bool) -> tuple[Floats, Floats]:
     length, w = shape.length, shape.width / 2
     rise = length - 0.12 - shape.cowl
     if fine:
-        stations = np.array([0.0, 0.05, 0.16, 0.34, shape.boot + 0.5, 1.7, shape.cowl, shape.cowl + rise * 0.5, length - 0.42, length - 0.18, length - 0.06, length])
+        stations = np.array(
+            [
+                0.0,
+                0.05,
+                0.16,
+                0.34,
+                shape.boot + 0.5,
+                1.7,
+                shape.cowl,
+                shape.cowl + rise * 0.5,
+                length - 0.42,
+                length - 0.18,
+                length - 0.06,
+                length,
+            ]
+        )
         girth = np.array([0.80, 0.90, 0.96, 0.99, 1.0, 1.0, 1.0, 0.995, 0.965, 0.90, 0.80, 0.66])
     else:
         stations = np.array([0.0, 0.14, shape.cowl, length - 0.2, length])
@@ -156,7 +188,15 @@ def _sections(shape: Shape, fine: bool) -> tuple[Floats, Floats]:
     top = shape.waist - (shape.waist - shape.nose) * along**1.5
     belt = top - 0.10 - 0.06 * (1 - along)
     up = np.array([1.0, 1.0, 1.0, 1.0, 1.0])
-    heights = np.column_stack([np.full(len(stations), shape.clearance), np.full(len(stations), shape.clearance + 0.13), np.full(len(stations), 0.56 if shape.nose > 0.65 else 0.5), belt, top])
+    heights = np.column_stack(
+        [
+            np.full(len(stations), shape.clearance),
+            np.full(len(stations), shape.clearance + 0.13),
+            np.full(len(stations), 0.56 if shape.nose > 0.65 else 0.5),
+            belt,
+            top,
+        ]
+    )
     widths = girth[:, None] * w * np.array([0.95, 0.99, 1.0, 0.985, 0.925]) * up
     skin = np.empty((len(stations), 5, 3))
     skin[..., 0] = stations[:, None]
@@ -176,7 +216,11 @@ def _body(b: _Builder, shape: Shape, fine: bool) -> None:
             for j in range(4):
                 corners = np.array([half[i, j], half[i + 1, j], half[i + 1, j + 1], half[i, j + 1]])
                 out = corners.mean(axis=0) - middle
-                b.face(corners, out * (0.3, 1, 1) if 0.2 < corners[:, 0].mean() < shape.length - 0.5 else out, Paint.SILL if j == 0 else Paint.BODY)
+                b.face(
+                    corners,
+                    out * (0.3, 1, 1) if 0.2 < corners[:, 0].mean() < shape.length - 0.5 else out,
+                    Paint.SILL if j == 0 else Paint.BODY,
+                )
     left, right = skin * (1, -1, 1), skin
     for i in range(len(skin) - 1):  # bonnet and boot lid, a little arched
         crown_a, crown_b = (skin[k, 4] * (1, 0, 1) + (0, 0, 0.03) for k in (i, i + 1))
@@ -199,18 +243,47 @@ def _wheels(b: _Builder, shape: Shape, fine: bool) -> None:
             b.disc(x, y * 1.005, wheel, wheel * 0.66, side, Paint.RIM, corners)
             if fine:
                 for spoke in np.arange(5) * 2 * np.pi / 5 + 0.4:
-                    b.disc(x + wheel * 0.42 * np.cos(spoke), y * 1.007, wheel + wheel * 0.42 * np.sin(spoke), wheel * 0.15, side, Paint.DARK, 6)
+                    b.disc(
+                        x + wheel * 0.42 * np.cos(spoke),
+                        y * 1.007,
+                        wheel + wheel * 0.42 * np.sin(spoke),
+                        wheel * 0.15,
+                        side,
+                        Paint.DARK,
+                        6,
+                    )
                 b.disc(x, y * 1.008, wheel, wheel * 0.12, side, Paint.DARK, 8)
         if fine:
             sill, belt = shape.clearance + 0.16, shape.waist - 0.16
             middle = (shape.cowl + shape.boot) / 2 + 0.15
             for x in (shape.cowl - 0.25, middle, middle - 0.95):
-                line = np.array([(x - 0.010, y * 1.003, sill), (x + 0.010, y * 1.003, sill), (x + 0.010, y * 0.995, belt), (x - 0.010, y * 0.995, belt)])
+                line = np.array(
+                    [
+                        (x - 0.010, y * 1.003, sill),
+                        (x + 0.010, y * 1.003, sill),
+                        (x + 0.010, y * 0.995, belt),
+                        (x - 0.010, y * 0.995, belt),
+                    ]
+                )
                 b.face(line, np.array([0.0, side, 0]), Paint.SEAM)
             for x in (middle + 0.1, middle - 0.85):
-                grip = np.array([(x, y * 1.01, belt - 0.05), (x + 0.2, y * 1.01, belt - 0.05), (x + 0.2, y * 1.01, belt - 0.015), (x, y * 1.01, belt - 0.015)])
+                grip = np.array(
+                    [
+                        (x, y * 1.01, belt - 0.05),
+                        (x + 0.2, y * 1.01, belt - 0.05),
+                        (x + 0.2, y * 1.01, belt - 0.015),
+                        (x, y * 1.01, belt - 0.015),
+                    ]
+                )
                 b.face(grip, np.array([0.0, side, 0]), Paint.SEAM)
-            trim = np.array([(0.5, y * 1.004, 0.5), (shape.length - 0.6, y * 1.004, 0.5), (shape.length - 0.6, y * 1.004, 0.53), (0.5, y * 1.004, 0.53)])
+            trim = np.array(
+                [
+                    (0.5, y * 1.004, 0.5),
+                    (shape.length - 0.6, y * 1.004, 0.5),
+                    (shape.length - 0.6, y * 1.004, 0.53),
+                    (0.5, y * 1.004, 0.53),
+                ]
+            )
             b.face(trim, np.array([0.0, side, 0]), Paint.SEAM)
 
 
@@ -222,7 +295,14 @@ def _rear_details(b: _Builder, shape: Shape, fine: bool) -> None:
     for side in (-1, 1):  # lamps wrap round the corner
         y0, y1 = sorted((side * w * 0.80, side * w * 0.52))
         b.rect(-0.005, (y0, y1), (low, high), True, Paint.TAIL_LAMP)
-        corner = np.array([(0.0, side * w * 0.79, low), (0.12, side * w * 0.965, low), (0.14, side * w * 0.955, high), (0.03, side * w * 0.79, high)])
+        corner = np.array(
+            [
+                (0.0, side * w * 0.79, low),
+                (0.12, side * w * 0.965, low),
+                (0.14, side * w * 0.955, high),
+                (0.03, side * w * 0.79, high),
+            ]
+        )
         b.face(corner, np.array([-1.0, side * 0.6, 0]), Paint.TAIL_LAMP)
         if fine:
             y0, y1 = sorted((side * w * 0.72, side * w * 0.56))
@@ -243,13 +323,22 @@ def _front_details(b: _Builder, shape: Shape, fine: bool) -> None:
     for side in (-1, 1):
         y0, y1 = sorted((side * w * 0.66, side * w * 0.40))
         b.rect(length + 0.005, (y0, y1), (low, high - 0.01), False, Paint.HEAD_LAMP)
-        corner = np.array([(length, side * w * 0.65, low), (length - 0.16, side * w * 0.9, low + 0.02), (length - 0.20, side * w * 0.88, high + 0.02), (length - 0.04, side * w * 0.65, high)])
+        corner = np.array(
+            [
+                (length, side * w * 0.65, low),
+                (length - 0.16, side * w * 0.9, low + 0.02),
+                (length - 0.20, side * w * 0.88, high + 0.02),
+                (length - 0.04, side * w * 0.65, high),
+            ]
+        )
         b.face(corner, np.array([1.0, side * 0.7, 0]), Paint.HEAD_LAMP)
         if fine:
             y0, y1 = sorted((side * w * 0.62, side * w * 0.44))
             b.rect(length + 0.01, (y0, y1), (0.30, 0.38), False, Paint.DARK, 0.02)
     b.rect(length + 0.005, (-w * 0.37, w * 0.37), (low + 0.01, high), False, Paint.DARK, 0.02)
-    b.rect(length + 0.005, (-w * 0.42, w * 0.42), (shape.clearance + 0.04, shape.clearance + 0.16), False, Paint.DARK, 0.02)
+    b.rect(
+        length + 0.005, (-w * 0.42, w * 0.42), (shape.clearance + 0.04, shape.clearance + 0.16), False, Paint.DARK, 0.02
+    )
     b.rect(length + 0.01, (-0.26, 0.26), (0.42, 0.53), False, Paint.PLATE)
     if fine:
         b.rect(length + 0.012, (-w * 0.36, w * 0.36), (low + 0.06, low + 0.075), False, Paint.CHROME)
@@ -299,5 +388,12 @@ def _cabin(b: _Builder, shape: Shape, fine: bool) -> None:
         x, y = shape.cowl - 0.42, side * shape.width / 2
         for facing in (-1.0, 1.0):
             y0, y1 = sorted((y * 0.98, y * 1.14))
-            plate = np.array([(x, y0, shape.waist), (x, y1, shape.waist + 0.02), (x, y1, shape.waist + 0.14), (x, y0, shape.waist + 0.13)])
+            plate = np.array(
+                [
+                    (x, y0, shape.waist),
+                    (x, y1, shape.waist + 0.02),
+                    (x, y1, shape.waist + 0.14),
+                    (x, y0, shape.waist + 0.13),
+                ]
+            )
             b.face(plate, np.array([facing, 0, 0]), Paint.DARK if facing < 0 else Paint.BODY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats
 from seg_perception.scenes.canvas import Canvas
@@ -89,7 +90,7 @@ def paint_car(
         canvas.polygon(corners[model.starts[face] : model.starts[face + 1]], color, SceneClass.CAR)
 
 
-def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints: Floats) -> Floats:
+def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints: NDArray[np.int64]) -> Floats:
     """What faces mirror, RGB [F, 3]: sky from above, a dark band at the horizon, the road from below."""
     bounced_up = 2 * facing * normals[:, 2] - ray[:, 2]
     sky = np.clip(bounced_up * 2.2 - 0.25, 0, 1)[:, None]
@@ -98,7 +99,7 @@ def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints
     seen = sky * (0.35 * light.sky_top + 0.65 * light.sky_low) + (1 - sky) * (
         (1 - road) * street + road * light.gain((0.0, 1.0, 0.0)) * 80
     )
-    share = _MIRRORED[paints.astype(int)]
+    share = _MIRRORED[paints]
     share = share + (share > 0) * 0.45 * (1 - facing) ** 4  # at a slant everything mirrors more
     mirrored: Floats = seen * share[:, None]
     return mirrored

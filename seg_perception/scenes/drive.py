@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import LabelImage, RgbImage, Size
@@ -126,7 +124,15 @@ class Drive:
         small = self.camera(index)
         zoom = self.factor
         camera = Camera(
-            small.course, small.s, small.d, small.h, small.focal * zoom, small.centre_x * zoom, small.horizon * zoom, small.yaw, small.pitch
+            small.course,
+            small.s,
+            small.d,
+            small.h,
+            small.focal * zoom,
+            small.centre_x * zoom,
+            small.horizon * zoom,
+            small.yaw,
+            small.pitch,
         )
         canvas = Canvas(self.size.width * zoom, self.size.height * zoom)
         view = GroundView(camera, canvas.height)
@@ -141,11 +147,15 @@ class Drive:
             self._paint_cell(canvas, camera, view, cells[number], [c for c in cars if c.s // CELL == number], seconds)
         return canvas
 
-    def _paint_cell(self, canvas: Canvas, camera: Camera, view: GroundView, cell: Cell, cars: list[Thing], seconds: float) -> None:
+    def _paint_cell(
+        self, canvas: Canvas, camera: Camera, view: GroundView, cell: Cell, cars: list[Thing], seconds: float
+    ) -> None:
         light = self.light
 
         def hide_behind_crest(s: float) -> None:
-            canvas.floor = min(canvas.height, int(np.ceil(view.crest_before(s - camera.s)))) if s - camera.s > 4 else canvas.height
+            canvas.floor = (
+                min(canvas.height, int(np.ceil(view.crest_before(s - camera.s)))) if s - camera.s > 4 else canvas.height
+            )
 
         for house in sorted(cell.houses, key=lambda house: -house.s_near):
             hide_behind_crest(house.s_near)

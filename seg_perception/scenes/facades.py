@@ -38,7 +38,9 @@ class Facade:
     pitched: bool
 
 
-def _wall(rng: np.random.Generator, height: int, width: int, color: Floats, brick: bool, seed: int) -> NDArray[np.float32]:
+def _wall(
+    rng: np.random.Generator, height: int, width: int, color: Floats, brick: bool, seed: int
+) -> NDArray[np.float32]:
     noise = np.tile(tileable_noise(256, 6, 80 + seed % 6), (height // 256 + 1, width // 256 + 1))[:height, :width]
     wall = color[None, None, :] * (0.86 + 0.28 * noise[..., None])
     if brick:
@@ -53,7 +55,14 @@ def _wall(rng: np.random.Generator, height: int, width: int, color: Floats, bric
     return wall.astype(np.float32)
 
 
-def _window(rng: np.random.Generator, front: NDArray[np.float32], lit: NDArray[np.float32], box: tuple[int, int, int, int], frame: Floats, bars: bool) -> None:
+def _window(
+    rng: np.random.Generator,
+    front: NDArray[np.float32],
+    lit: NDArray[np.float32],
+    box: tuple[int, int, int, int],
+    frame: Floats,
+    bars: bool,
+) -> None:
     left, top, right, bottom = box
     for image in (front, lit):
         cv2.rectangle(image, (left - 2, top - 2), (right + 2, bottom + 3), tuple(frame * 0.8), -1)
@@ -116,7 +125,17 @@ def facade(variant: int) -> Facade:
     scale = TEXELS_PER_METRE
     width, height = int(width_m * scale), int(height_m * scale)
     palette = np.array(
-        [[172, 164, 150], [150, 112, 90], [134, 84, 66], [196, 190, 178], [168, 150, 116], [112, 106, 102], [186, 160, 130], [144, 146, 148], [206, 204, 200]]
+        [
+            [172, 164, 150],
+            [150, 112, 90],
+            [134, 84, 66],
+            [196, 190, 178],
+            [168, 150, 116],
+            [112, 106, 102],
+            [186, 160, 130],
+            [144, 146, 148],
+            [206, 204, 200],
+        ]
     )
     wall = palette[rng.integers(len(palette))] * rng.uniform(0.75, 1.1)
     brick = bool(rng.random() < 0.4)
@@ -143,7 +162,9 @@ def facade(variant: int) -> Facade:
                     cv2.rectangle(image, box[:2], box[2:], tuple(paint), -1)
                     cv2.rectangle(image, (box[0] + 3, box[1] + 3), (box[2] - 3, box[1] + 10), (60, 66, 70), -1)
                 continue
-            _window(rng, front, lit, (int(centre - win_w / 2), top, int(centre + win_w / 2), int(top + win_h)), frame, bars)
+            _window(
+                rng, front, lit, (int(centre - win_w / 2), top, int(centre + win_w / 2), int(top + win_h)), frame, bars
+            )
         if rng.random() < 0.3:  # string course
             y = int(height - (floor + 1) * floor_m * scale)
             for image in (front, lit):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.scenes.camera import Camera, Floats, GroundView
+from seg_perception.scenes.camera import Floats, GroundView
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.layout import CELL, Plan
 from seg_perception.scenes.textures import GROUND_LEVELS, GROUND_TEXEL, GROUND_TILE, coarse_ground, ground_tiles
@@ -76,7 +76,9 @@ class GroundPainter:
         tint = rng.normal(0, 2.0, 3)
         paving = rng.uniform(92, 150) * np.array([1.0, 0.97, 0.93]) + rng.normal(0, 3, 3)
         asphalt = grey * np.array([1.0, 1.0, 1.01]) + tint
-        grass = np.array([84, 98, 52]) * rng.uniform(0.75, 1.15) + np.array([rng.uniform(-8, 22), rng.uniform(-4, 8), 0])
+        grass = np.array([84, 98, 52]) * rng.uniform(0.75, 1.15) + np.array(
+            [rng.uniform(-8, 22), rng.uniform(-4, 8), 0]
+        )
         worn = rng.uniform(0.75, 1.0)
         colors = {
             Surface.GRASS: grass,
@@ -96,7 +98,7 @@ class GroundPainter:
         }
         self.colors = np.array([colors[surface] for surface in Surface], np.float32)
         material = [_MATERIAL[surface] for surface in Surface]
-        if not colors[Surface.PAVING] is paving:
+        if colors[Surface.PAVING] is not paving:
             material[Surface.PAVING] = 0
         self.material = np.zeros(256, np.int32)
         self.material[: len(Surface)] = np.array(material) * (GROUND_LEVELS * GROUND_TILE * GROUND_TILE)
@@ -188,7 +190,9 @@ class GroundPainter:
         dash, gap = ((3.0, 6.0), (4.0, 2.0), (6.0, 12.0))[int(rng.integers(3))]
         edge_line = bool(rng.random() < 0.55) or plan.parking > 0
         reach = s0 + 150
-        junctions = [(c + 0.5) * CELL for c in range(int(s0 // CELL) - 1, int(reach // CELL) + 1) if plan.is_junction(c)]
+        junctions = [
+            (c + 0.5) * CELL for c in range(int(s0 // CELL) - 1, int(reach // CELL) + 1) if plan.is_junction(c)
+        ]
 
         def free(near: float, far: float) -> bool:
             return all(far < middle - 9.3 or near > middle + 8 for middle in junctions)

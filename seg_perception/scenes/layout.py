@@ -141,7 +141,7 @@ class Plan:
 
     @property
     def own_lane(self) -> float:
-        """d of the middle of the lane the ego car drives in."""
+        """D of the middle of the lane the ego car drives in."""
         return self.traffic * (self.lanes - 0.5) * self.lane_width
 
     def zone_of(self, s: float) -> Zone:
@@ -234,16 +234,30 @@ def make_cell(plan: Plan, index: int) -> Cell:
         if junction and rng.random() < 0.6:  # waiting in the side road
             turn = -side * np.pi / 2
             d = side * (plan.edge + rng.uniform(4.5, 8))
-            things.append(Thing(Kind.CAR, start + 10 + side * plan.traffic * 1.8, d, 1.8, 1.5, int(rng.integers(1 << 20)), turn=turn))
+            things.append(
+                Thing(
+                    Kind.CAR, start + 10 + side * plan.traffic * 1.8, d, 1.8, 1.5, int(rng.integers(1 << 20)), turn=turn
+                )
+            )
         if not junction and line > plan.edge + 7 and rng.random() < 0.3:  # on a drive or a car park
             d = side * (walk + 3.2)
             turn = rng.uniform(0, 6.28)
-            things.append(Thing(Kind.CAR, start + rng.uniform(4, 16), d, 1.8, 1.5, int(rng.integers(1 << 20)), turn=turn))
+            things.append(
+                Thing(Kind.CAR, start + rng.uniform(4, 16), d, 1.8, 1.5, int(rng.integers(1 << 20)), turn=turn)
+            )
     return Cell(tuple(houses), tuple(walls), tuple(posts), tuple(things), junction)
 
 
 def _frontage(
-    rng: np.random.Generator, plan: Plan, zone: Zone, side: int, start: float, junction: bool, line: float, houses: list[House], walls: list[Wall]
+    rng: np.random.Generator,
+    plan: Plan,
+    zone: Zone,
+    side: int,
+    start: float,
+    junction: bool,
+    line: float,
+    houses: list[House],
+    walls: list[Wall],
 ) -> None:
     if junction:
         return
@@ -257,16 +271,30 @@ def _frontage(
                 cut = start + CELL * rng.uniform(0.4, 0.6)
                 other = int(rng.integers(0, 24))
                 houses.append(House(cut, start + CELL, side * line, 12, variant, tone))
-                houses.append(House(start, cut, side * (line + rng.choice([0.0, 0.0, 0.6])), 12, other, rng.uniform(0.75, 1.1)))
+                houses.append(
+                    House(start, cut, side * (line + rng.choice([0.0, 0.0, 0.6])), 12, other, rng.uniform(0.75, 1.1))
+                )
             else:
                 near = start + rng.uniform(1, max(1.5, CELL - house.width - 1))
                 houses.append(House(near, near + house.width, side * (line + rng.uniform(0, 2)), 9, variant, tone))
         else:
-            walls.append(Wall("forest", start, start + CELL, side * (line + 5), rng.uniform(6, 10), int(rng.integers(3)), tone))
+            walls.append(
+                Wall("forest", start, start + CELL, side * (line + 5), rng.uniform(6, 10), int(rng.integers(3)), tone)
+            )
         if zone is Zone.SUBURB and rng.random() < 0.75:
             look = str(rng.choice(["hedge", "hedge", "fence", "wall"]))
             d = side * (float(plan.bounds(np.array(start + 10.0), side)[1]) + 0.3)
-            walls.append(Wall(look, start + 1, start + rng.uniform(12, 19.5), d, rng.uniform(0.8, 1.7), int(rng.integers(16)), tone))
+            walls.append(
+                Wall(
+                    look,
+                    start + 1,
+                    start + rng.uniform(12, 19.5),
+                    d,
+                    rng.uniform(0.8, 1.7),
+                    int(rng.integers(16)),
+                    tone,
+                )
+            )
         return
     if rng.random() < (0.85 if zone is Zone.PARK else 0.6):
         walls.append(Wall("forest", start, start + CELL, side * line, rng.uniform(6, 13), int(rng.integers(3)), tone))
@@ -279,7 +307,16 @@ def _frontage(
 
 
 def _greenery(
-    rng: np.random.Generator, plan: Plan, zone: Zone, side: int, start: float, junction: bool, verge: float, walk: float, line: float, things: list[Thing]
+    rng: np.random.Generator,
+    plan: Plan,
+    zone: Zone,
+    side: int,
+    start: float,
+    junction: bool,
+    verge: float,
+    walk: float,
+    line: float,
+    things: list[Thing],
 ) -> None:
     if junction:
         return
@@ -289,20 +326,59 @@ def _greenery(
         d = (plan.edge + verge) / 2 if verge > plan.edge + 1 else plan.edge + 0.7
         for s in (start + 4.0, start + 14.0):
             height = rng.uniform(5.5, 9)
-            things.append(Thing(Kind.TREE, s, side * d, height * 0.8, height, (species + int(rng.integers(2)) * 5) % 40, rng.uniform(0.8, 1.15)))
+            things.append(
+                Thing(
+                    Kind.TREE,
+                    s,
+                    side * d,
+                    height * 0.8,
+                    height,
+                    (species + int(rng.integers(2)) * 5) % 40,
+                    rng.uniform(0.8, 1.15),
+                )
+            )
     room = line - walk
     for _ in range({Zone.CITY: 0, Zone.SUBURB: 1, Zone.PARK: 3, Zone.RURAL: 2}[zone] if room > 3 else 0):
         height = rng.uniform(5, 12)
         d = side * rng.uniform(walk + 1.5, line)
-        things.append(Thing(Kind.TREE, start + rng.uniform(1, 19), d, height * 0.75, height, int(rng.integers(40)), rng.uniform(0.75, 1.15)))
+        things.append(
+            Thing(
+                Kind.TREE,
+                start + rng.uniform(1, 19),
+                d,
+                height * 0.75,
+                height,
+                int(rng.integers(40)),
+                rng.uniform(0.75, 1.15),
+            )
+        )
     for _ in range(int(rng.integers(0, 4)) if room > 1.5 else 0):
         height = rng.uniform(0.6, 2.2)
         d = side * rng.uniform(walk + 0.8, max(walk + 1.0, min(line, walk + 6)))
-        things.append(Thing(Kind.BUSH, start + rng.uniform(1, 19), d, height * rng.uniform(1.2, 2.4), height, int(rng.integers(16)), rng.uniform(0.8, 1.2)))
+        things.append(
+            Thing(
+                Kind.BUSH,
+                start + rng.uniform(1, 19),
+                d,
+                height * rng.uniform(1.2, 2.4),
+                height,
+                int(rng.integers(16)),
+                rng.uniform(0.8, 1.2),
+            )
+        )
 
 
 def _street_furniture(
-    rng: np.random.Generator, plan: Plan, zone: Zone, index: int, side: int, junction: bool, verge: float, walk: float, posts: list[Post], things: list[Thing]
+    rng: np.random.Generator,
+    plan: Plan,
+    zone: Zone,
+    index: int,
+    side: int,
+    junction: bool,
+    verge: float,
+    walk: float,
+    posts: list[Post],
+    things: list[Thing],
 ) -> None:
     start = index * CELL
     d = side * (plan.edge + 0.55)
@@ -320,7 +396,16 @@ def _street_furniture(
         signs = [(main, height, size)]
         if rng.random() < 0.45:
             signs.append((int(rng.choice([0, 2, 4, 8, 12, 15, 15])), height - size / 2 - 0.34, 0.55))
-        posts.append(Post(start + rng.uniform(1, 19), d + side * rng.uniform(0, 0.5), height + 0.1, 0.038, tuple(signs), shade=shade))
+        posts.append(
+            Post(
+                start + rng.uniform(1, 19),
+                d + side * rng.uniform(0, 0.5),
+                height + 0.1,
+                0.038,
+                tuple(signs),
+                shade=shade,
+            )
+        )
     if zone is Zone.CITY and not junction and rng.random() < 0.22:
         for step in range(5):
             things.append(Thing(Kind.BOLLARD, start + 2 + step * 3.2, side * (plan.edge + 0.35), 0.14, 1.0, index))
@@ -328,21 +413,51 @@ def _street_furniture(
         state = str(plan.rng(7, index).choice(LAMP_STATES, p=[0.4, 0.1, 0.5]))
         own = side * plan.traffic > 0
         stop = start + 3.0 if own else start + 17.5
-        arm = -side * rng.uniform(2.6, plan.edge - 0.5) if own and rng.random() < 0.4 else 0.0
+        arm = -side * rng.uniform(2.0, max(2.4, plan.edge - 0.5)) if own and rng.random() < 0.4 else 0.0
         lights = [(state, 2.6 + rng.uniform(0, 0.5), 0.0)]
         if arm:
             lights.append((state, 5.3, arm))
         signs2 = ((int(rng.choice([3, 8, 13])), 3.9, 0.62),) if rng.random() < 0.5 else ()
-        posts.append(Post(stop, d, 5.8 if arm else (4.3 if signs2 else 3.3), 0.09 if arm else 0.06, signs2, tuple(lights), arm, shade))
+        posts.append(
+            Post(
+                stop,
+                d,
+                5.8 if arm else (4.3 if signs2 else 3.3),
+                0.09 if arm else 0.06,
+                signs2,
+                tuple(lights),
+                arm,
+                shade,
+            )
+        )
         if rng.random() < 0.7:  # the far side repeats the light
             posts.append(Post(start + (17.0 if own else 3.5), d, 3.3, 0.06, (), ((state, 2.7, 0.0),), 0.0, shade))
 
 
-def _people(rng: np.random.Generator, zone: Zone, side: int, start: float, edge: float, verge: float, walk: float, things: list[Thing]) -> None:
+def _people(
+    rng: np.random.Generator,
+    zone: Zone,
+    side: int,
+    start: float,
+    edge: float,
+    verge: float,
+    walk: float,
+    things: list[Thing],
+) -> None:
     count = rng.poisson({Zone.CITY: 1.1, Zone.SUBURB: 0.35, Zone.PARK: 0.35, Zone.RURAL: 0.05}[zone])
     for _ in range(count):
         d = side * rng.uniform(verge + 0.4, max(verge + 0.5, walk - 0.3))
         speed = rng.uniform(0.9, 1.6) * rng.choice([-1, 1]) if rng.random() < 0.8 else 0.0
-        things.append(Thing(Kind.PERSON, start + rng.uniform(2, 18), d, 0.8, rng.uniform(1.6, 1.9), int(rng.integers(24)), speed=speed))
+        things.append(
+            Thing(
+                Kind.PERSON,
+                start + rng.uniform(2, 18),
+                d,
+                0.8,
+                rng.uniform(1.6, 1.9),
+                int(rng.integers(24)),
+                speed=speed,
+            )
+        )
     if rng.random() < 0.08:
         things.append(Thing(Kind.CYCLIST, start + 10, side * (edge - 0.6), 0.8, 1.75, int(rng.integers(12)), speed=0.0))

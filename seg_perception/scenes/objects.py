@@ -11,8 +11,8 @@ from seg_perception.scenes.canvas import Canvas, Texture
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.facades import facade
 from seg_perception.scenes.layout import House, Kind, Post, Thing, Wall
-from seg_perception.scenes.signs import cyclist_sprite, person_sprite, sign_sprite, traffic_light_sprite
 from seg_perception.scenes.plants import bush_sprite, forest_texture, hedge_texture, tree_sprite
+from seg_perception.scenes.signs import cyclist_sprite, person_sprite, sign_sprite, traffic_light_sprite
 from seg_perception.scenes.weather import Light
 
 _NEAR_S = 0.8  # metres ahead of the camera where long things are cut
@@ -22,7 +22,9 @@ def _place(camera: Camera, s: float, d: float, h: float) -> Floats:
     return camera.project(np.array([s, d, h]))
 
 
-def _upright(camera: Camera, s: float, d: float, bottom: float, top: float, width: float) -> tuple[float, float, float, float]:
+def _upright(
+    camera: Camera, s: float, d: float, bottom: float, top: float, width: float
+) -> tuple[float, float, float, float]:
     """The image box of an upright card that faces the camera."""
     ends = camera.project(np.array([[s, d - width / 2, bottom], [s, d + width / 2, top]]))
     return ends[0, 0], ends[1, 1], ends[1, 0], ends[0, 1]
@@ -61,19 +63,32 @@ def paint_house(canvas: Canvas, camera: Camera, light: Light, house: House) -> N
     if share == 0 and near - camera.s > 2:  # the end wall
         ends = (house.d, back) if side > 0 else (back, house.d)
         quad = camera.project(
-            np.array([[near, ends[0], look.height], [near, ends[1], look.height], [near, ends[1], 0.0], [near, ends[0], 0.0]])
+            np.array(
+                [[near, ends[0], look.height], [near, ends[1], look.height], [near, ends[1], 0.0], [near, ends[0], 0.0]]
+            )
         )
         gain = light.gain((0.0, 0.0, -1.0)) * dark
         canvas.textured(look.side, light.tint(gain, near - camera.s), quad, SceneClass.BACKGROUND)
         if look.pitched:
             middle = (house.d + back) / 2
-            gable = camera.project(np.array([[near, house.d, look.height], [near, back, look.height], [near, middle, look.height + 3.2]]))
+            gable = camera.project(
+                np.array([[near, house.d, look.height], [near, back, look.height], [near, middle, look.height + 3.2]])
+            )
             color = light.shade(look.wall[None] * dark * 0.95, np.array([[0.0, 0.0, -1.0]]), near - camera.s)[0]
             canvas.polygon(gable, color, SceneClass.BACKGROUND)
     if look.pitched:
         middle = (house.d + back) / 2
         ridge = look.height + 3.2
-        slope = camera.project(np.array([[near, house.d - side * 0.3, look.height - 0.1], [far, house.d - side * 0.3, look.height - 0.1], [far, middle, ridge], [near, middle, ridge]]))
+        slope = camera.project(
+            np.array(
+                [
+                    [near, house.d - side * 0.3, look.height - 0.1],
+                    [far, house.d - side * 0.3, look.height - 0.1],
+                    [far, middle, ridge],
+                    [near, middle, ridge],
+                ]
+            )
+        )
         color = light.shade(look.roof[None] * dark, np.array([[-side * 0.6, 0.8, 0.0]]), distance)[0]
         canvas.polygon(slope, color, SceneClass.BACKGROUND)
     front = look.lit if light.lamps >= 0.7 else look.front
@@ -109,7 +124,9 @@ def _fence_texture(look: str) -> Texture:
         own = rng.uniform(0.75, 1.2, (7, 32))[row, ((x + 9 * row) // 18) % 32]
         joint = (y % 10 == 0) | ((x + 9 * row) % 18 == 0)
         grain = rng.normal(1, 0.06, (64, 512))
-        image[..., :3] = np.clip((np.array([138, 126, 108])[None, None] * (own * grain * np.where(joint, 0.7, 1.0))[..., None]), 0, 255)
+        image[..., :3] = np.clip(
+            (np.array([138, 126, 108])[None, None] * (own * grain * np.where(joint, 0.7, 1.0))[..., None]), 0, 255
+        )
         image[0:4, :, :3] = (150, 146, 138)
         image[..., 3] = 255
     return Texture(image)
@@ -137,7 +154,9 @@ def paint_wall(canvas: Canvas, camera: Camera, light: Light, wall: Wall) -> None
     canvas.textured(texture, light.tint(gain, distance), quad, label, start, end)
 
 
-def _rod(canvas: Canvas, camera: Camera, light: Light, ends: Floats, radius: float, albedo: float, label: SceneClass) -> None:
+def _rod(
+    canvas: Canvas, camera: Camera, light: Light, ends: Floats, radius: float, albedo: float, label: SceneClass
+) -> None:
     """A round rod between two world points (s, d, h), lighter on the sunny side."""
     view = camera.view(ends)
     if view[:, 2].min() < NEAREST + 0.2:
@@ -150,13 +169,19 @@ def _rod(canvas: Canvas, camera: Camera, light: Light, ends: Floats, radius: flo
     normal = np.array([-along[1], along[0]]) / length
     half = np.maximum(camera.focal * radius / view[:, 2], 0.55)[:, None]
     distance = float(view[:, 2].mean())
-    shades = light.shade(np.full((3, 3), albedo) * (1.0, 1.01, 1.02), np.array([[-0.8, 0.0, -0.6], [0.0, 0.0, -1.0], [0.8, 0.0, -0.6]]), distance)
+    shades = light.shade(
+        np.full((3, 3), albedo) * (1.0, 1.01, 1.02),
+        np.array([[-0.8, 0.0, -0.6], [0.0, 0.0, -1.0], [0.8, 0.0, -0.6]]),
+        distance,
+    )
     canvas.polygon(np.concatenate([picture - normal * half, (picture + normal * half)[::-1]]), shades[1], label)
     if half.max() > 1.6:
         flip = 1.0 if normal[0] > 0 else -1.0
         for shade, start, end in ((shades[0], -1.0, -0.35), (shades[2], 0.45, 1.0)):
             low, high = normal * half * flip * start, normal * half * flip * end
-            canvas.polygon(np.concatenate([picture + low, (picture + high)[::-1]]), shade * (0.8 if start > 0 else 1.05), label)
+            canvas.polygon(
+                np.concatenate([picture + low, (picture + high)[::-1]]), shade * (0.8 if start > 0 else 1.05), label
+            )
 
 
 def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post, drift: float) -> None:
@@ -165,9 +190,25 @@ def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post, drift: 
     if distance < 1.2:
         return
     albedo = 104 * post.shade
-    _rod(canvas, camera, light, np.array([[post.s, post.d, 0.0], [post.s, post.d, post.height]]), post.radius, albedo, SceneClass.POLE)
+    _rod(
+        canvas,
+        camera,
+        light,
+        np.array([[post.s, post.d, 0.0], [post.s, post.d, post.height]]),
+        post.radius,
+        albedo,
+        SceneClass.POLE,
+    )
     if post.arm:
-        _rod(canvas, camera, light, np.array([[post.s, post.d, post.height - 0.15], [post.s, post.d + post.arm, post.height]]), post.radius * 0.7, albedo, SceneClass.POLE)
+        _rod(
+            canvas,
+            camera,
+            light,
+            np.array([[post.s, post.d, post.height - 0.15], [post.s, post.d + post.arm, post.height]]),
+            post.radius * 0.7,
+            albedo,
+            SceneClass.POLE,
+        )
     gain = light.gain((0.0, 0.2, -1.0), wrap=0.35) * 1.05
     if light.lamps >= 1.0:
         gain = gain * 2.6  # signs throw headlights back
@@ -207,7 +248,15 @@ def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seco
         _rod(canvas, camera, light, np.stack([foot, top]), 0.075, albedo, SceneClass.POLE)
         _rod(canvas, camera, light, np.stack([top, head]), 0.05, albedo, SceneClass.POLE)
         tip = head + np.array([0.0, 0.55 * float(np.sign(thing.width)), 0.02])
-        _rod(canvas, camera, light, np.stack([head, tip]), 0.10, 250.0 if light.lamps >= 0.7 else albedo * 1.2, SceneClass.POLE)
+        _rod(
+            canvas,
+            camera,
+            light,
+            np.stack([head, tip]),
+            0.10,
+            250.0 if light.lamps >= 0.7 else albedo * 1.2,
+            SceneClass.POLE,
+        )
     elif thing.kind is Kind.BOLLARD:
         foot, top = np.array([thing.s, thing.d, 0.0]), np.array([thing.s, thing.d, thing.height])
         _rod(canvas, camera, light, np.stack([foot, top]), 0.07, 40.0, SceneClass.POLE)

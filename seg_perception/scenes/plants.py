@@ -62,10 +62,21 @@ def _bark(image: NDArray[np.uint8], outline: Floats, color: Floats) -> None:
     cv2.fillPoly(image, [np.rint(shifted).astype(np.int32)], (*(color * 0.68), 255))
 
 
-def _branches(image: NDArray[np.uint8], at: Floats, angle: float, length: float, thick: float, bark: Floats, rng: np.random.Generator, depth: int) -> None:
+def _branches(
+    image: NDArray[np.uint8],
+    at: Floats,
+    angle: float,
+    length: float,
+    thick: float,
+    bark: Floats,
+    rng: np.random.Generator,
+    depth: int,
+) -> None:
     end = at + length * np.array([np.cos(angle), np.sin(angle)])
     ends = (np.rint(at * 8).astype(int), np.rint(end * 8).astype(int))
-    cv2.line(image, tuple(map(int, ends[0])), tuple(map(int, ends[1])), (*bark, 255), max(1, round(thick)), cv2.LINE_8, 3)
+    cv2.line(
+        image, tuple(map(int, ends[0])), tuple(map(int, ends[1])), (*bark, 255), max(1, round(thick)), cv2.LINE_8, 3
+    )
     if depth == 0:
         return
     for k in range(2 if depth > 5 else int(rng.integers(2, 4))):
@@ -75,7 +86,7 @@ def _branches(image: NDArray[np.uint8], at: Floats, angle: float, length: float,
 
 
 def _over(lower: NDArray[np.uint8], upper: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.where(upper[..., 3:] > 127, upper, lower)
+    return np.asarray(np.where(upper[..., 3:] > 127, upper, lower), np.uint8)
 
 
 @lru_cache(maxsize=TREE_VARIANTS)
@@ -91,14 +102,27 @@ def tree_sprite(variant: int) -> Texture:
         trunk = np.array([[128 - half, 319], [128 + half, 319], [128 + half * 0.7, 214], [128 - half * 0.7, 214]])
         _bark(image, trunk, bark)
         for k in range(3):
-            _branches(image, np.array([128.0, 216.0 - 12 * k]), -np.pi / 2 + (-0.5, 0.45, 0.02)[k] + rng.normal(0, 0.1), rng.uniform(44, 58), half * 1.1, bark, rng, 6)
+            _branches(
+                image,
+                np.array([128.0, 216.0 - 12 * k]),
+                -np.pi / 2 + (-0.5, 0.45, 0.02)[k] + rng.normal(0, 0.1),
+                rng.uniform(44, 58),
+                half * 1.1,
+                bark,
+                rng,
+                6,
+            )
         return Texture(image)
     if kind == "conifer":
         levels = np.arange(22, 292, 13)
         reach = 8 + (levels / 292) ** 0.9 * rng.uniform(60, 92)
         balls = np.column_stack([128 + rng.normal(0, 3, len(levels)), levels, reach, np.full(len(levels), 15.0)])
-        sides = np.column_stack([128 + rng.uniform(-0.7, 0.7, len(levels)) * reach, levels + 8, reach * 0.45, np.full(len(levels), 13.0)])
-        crown = _foliage(np.concatenate([balls, sides]), height, width, np.array([46, 64, 44]) * rng.uniform(0.8, 1.15), variant, 1.0)
+        sides = np.column_stack(
+            [128 + rng.uniform(-0.7, 0.7, len(levels)) * reach, levels + 8, reach * 0.45, np.full(len(levels), 13.0)]
+        )
+        crown = _foliage(
+            np.concatenate([balls, sides]), height, width, np.array([46, 64, 44]) * rng.uniform(0.8, 1.15), variant, 1.0
+        )
         _bark(image, np.array([[128 - half, 319], [128 + half, 319], [128 + half, 260], [128 - half, 260]]), bark * 0.8)
         return Texture(_over(image, crown))
     color = _GREENS[rng.choice(5, p=[0.38, 0.27, 0.17, 0.06, 0.12])] * rng.uniform(0.85, 1.2)
@@ -108,9 +132,17 @@ def tree_sprite(variant: int) -> Texture:
     tall = rng.uniform(0.75, 1.05)
     x = 128 + lean + np.cos(angle) * away * 74
     y = 112 + np.sin(angle) * away * 70 * tall
-    balls = np.column_stack([np.clip(x, radius + 8, 248 - radius), np.clip(y, radius * 0.85 + 8, 220), radius, radius * 0.85])
+    balls = np.column_stack(
+        [np.clip(x, radius + 8, 248 - radius), np.clip(y, radius * 0.85 + 8, 220), radius, radius * 0.85]
+    )
     crown = _foliage(balls, height, width, color, variant, rng.uniform(0.9, 1.7))
-    _bark(image, np.array([[128 - half, 319], [128 + half, 319], [128 + lean + half * 0.6, 130], [128 + lean - half * 0.6, 130]]), bark)
+    _bark(
+        image,
+        np.array(
+            [[128 - half, 319], [128 + half, 319], [128 + lean + half * 0.6, 130], [128 + lean - half * 0.6, 130]]
+        ),
+        bark,
+    )
     for k in range(4):
         start = np.array([128.0 + lean * 0.5, 215.0 - 14 * k])
         _branches(image, start, -np.pi / 2 + (-0.8, 0.8, -0.45, 0.5)[k], 34, half * 0.7, bark * 0.8, rng, 3)
@@ -134,7 +166,9 @@ def hedge_texture(variant: int) -> Texture:
     color = _GREENS[rng.choice([0, 1, 4])] * rng.uniform(0.7, 1.1)
     x = np.arange(-20, 540, 16.0)
     ragged = rng.normal(0, 2.5, len(x))
-    balls = np.concatenate([np.column_stack([x, ragged + y, np.full(len(x), 24.0), np.full(len(x), 24.0)]) for y in (26.0, 52.0, 84.0)])
+    balls = np.concatenate(
+        [np.column_stack([x, ragged + y, np.full(len(x), 24.0), np.full(len(x), 24.0)]) for y in (26.0, 52.0, 84.0)]
+    )
     return Texture(_foliage(balls, 96, 512, color, variant, 0.3))
 
 
@@ -143,7 +177,7 @@ def forest_texture(variant: int) -> Texture:
     """The edge of a wood, RGBA 192 high, 512 wide, ragged on top."""
     rng = np.random.default_rng([34, variant])
     color = np.array([58, 70, 44]) * rng.uniform(0.75, 1.15)
-    image = np.zeros((192, 512, 4), np.uint8)
+    image: NDArray[np.uint8] = np.zeros((192, 512, 4), np.uint8)
     image[110:] = (*(color * 0.22), 255)
     for layer in range(4):
         count = 16
@@ -155,5 +189,11 @@ def forest_texture(variant: int) -> Texture:
         image = _over(image, _foliage(balls, 192, 512, own, variant * 4 + layer, 0.9))
         for trunk in rng.uniform(0, 510, 5 if layer < 3 else 2):
             grey = rng.uniform(50, 96)
-            cv2.line(image, (int(trunk), 90 + 20 * layer), (int(trunk + rng.uniform(-6, 6)), 191), (grey, grey * 0.93, grey * 0.84, 255), int(rng.integers(2, 5)))
+            cv2.line(
+                image,
+                (int(trunk), 90 + 20 * layer),
+                (int(trunk + rng.uniform(-6, 6)), 191),
+                (grey, grey * 0.93, grey * 0.84, 255),
+                int(rng.integers(2, 5)),
+            )
     return Texture(image)

@@ -80,7 +80,7 @@ def expose(image: RgbImage, sensor: Sensor, rng: np.random.Generator) -> RgbImag
     result: RgbImage = np.clip(graded, 0, 255).astype(np.uint8)
     if sensor.quality:
         _, packed = cv2.imencode(".jpg", result, [cv2.IMWRITE_JPEG_QUALITY, sensor.quality])
-        result = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        result = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     return result
 
 
@@ -89,4 +89,4 @@ def _noise_tile() -> NDArray[np.float32]:
     """Noise of a colour sensor, float32 [512, 512, 3], spread about 1: mostly brightness, a little colour."""
     rng = np.random.default_rng(1)
     color = cv2.GaussianBlur(rng.standard_normal((512, 512, 3), np.float32), (0, 0), 0.8)
-    return rng.standard_normal((512, 512, 1), np.float32) * np.float32(0.9) + color
+    return np.asarray(rng.standard_normal((512, 512, 1), np.float32) * np.float32(0.9) + color, np.float32)

@@ -18,7 +18,9 @@ from seg_perception.scenes.weather import Light
 _REACH = 80.0
 
 
-def cast_shadows(canvas: Canvas, camera: Camera, light: Light, view: GroundView, cells: Iterable[Cell], cars: list[Thing]) -> NDArray[np.float32]:
+def cast_shadows(
+    canvas: Canvas, camera: Camera, light: Light, view: GroundView, cells: Iterable[Cell], cars: list[Thing]
+) -> NDArray[np.float32]:
     """The share of light that arrives on the ground, float32 [H, W], 0 to 1."""
     small = np.full((canvas.height // 2, canvas.width // 2), 255, np.uint8)
     length = min(2.5, float(np.hypot(light.toward_sun[0], light.toward_sun[2])) / max(0.2, float(light.toward_sun[1])))
@@ -43,7 +45,14 @@ def cast_shadows(canvas: Canvas, camera: Camera, light: Light, view: GroundView,
             if house.s_near - camera.s > _REACH or house.s_far < camera.s - 10:
                 continue
             look = facade(house.variant)
-            base = np.array([[house.s_near, house.d], [house.s_far, house.d], [house.s_far, house.d * 1.5], [house.s_near, house.d * 1.5]])
+            base = np.array(
+                [
+                    [house.s_near, house.d],
+                    [house.s_far, house.d],
+                    [house.s_far, house.d * 1.5],
+                    [house.s_near, house.d * 1.5],
+                ]
+            )
             outline(np.concatenate([base, base + away * look.height]), 20)
         for post in cell.posts:
             if camera.s - 8 < post.s < camera.s + 40:
@@ -54,9 +63,18 @@ def cast_shadows(canvas: Canvas, camera: Camera, light: Light, view: GroundView,
         for thing in things:
             if thing.kind is Kind.TREE:
                 crown = np.array([thing.s, thing.d]) + away * thing.height * 0.62
-                ring = np.column_stack([np.cos(turn), np.sin(turn)]) * thing.width * 0.42 * np.array([max(1.0, length * 0.7), 1.0])
+                ring = (
+                    np.column_stack([np.cos(turn), np.sin(turn)])
+                    * thing.width
+                    * 0.42
+                    * np.array([max(1.0, length * 0.7), 1.0])
+                )
                 outline(crown + ring, 55)
-                outline(np.array([[thing.s, thing.d - 0.15], [thing.s, thing.d + 0.15]])[[0, 1, 1, 0]] + np.array([[0, 0], [0, 0], away * thing.height * 0.4, away * thing.height * 0.4]), 60)
+                outline(
+                    np.array([[thing.s, thing.d - 0.15], [thing.s, thing.d + 0.15]])[[0, 1, 1, 0]]
+                    + np.array([[0, 0], [0, 0], away * thing.height * 0.4, away * thing.height * 0.4]),
+                    60,
+                )
             elif thing.kind in (Kind.PERSON, Kind.LAMP_POST, Kind.BUSH):
                 half = {Kind.PERSON: 0.22, Kind.LAMP_POST: 0.07, Kind.BUSH: thing.width * 0.45}[thing.kind]
                 base = np.array([[thing.s - half * 0.5, thing.d - half], [thing.s + half * 0.5, thing.d + half]])
@@ -76,7 +94,7 @@ def cast_shadows(canvas: Canvas, camera: Camera, light: Light, view: GroundView,
                 outline(_footprint(car, grow), value, contact)
     contact = cv2.blur(contact, (7, 3))
     factor = (1 - light.shadow * (1 - soft.astype(np.float32) / 255)) * (contact.astype(np.float32) / 255)
-    return cv2.resize(factor, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(factor, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _footprint(car: Thing, grow: float) -> Floats:
@@ -90,8 +108,8 @@ def _break_up(small: NDArray[np.uint8], dapple: NDArray[np.float32], camera: Cam
     """Let spots of sun through leaves: brighten shadow pixels of the tree kind by a ground-fixed noise."""
     rows = view.rows()
     top = (rows.top + 1) // 2
-    lines = np.arange(top, small.shape[0]) * 2 - rows.top
-    lines = lines[(lines >= 0) & (lines < len(rows.distance))]
+    every = np.arange(top, small.shape[0]) * 2 - rows.top
+    lines = every[(every >= 0) & (every < len(rows.distance))]
     if len(lines) == 0:
         return
     top = small.shape[0] - len(lines)

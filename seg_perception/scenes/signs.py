@@ -21,12 +21,19 @@ def _polygon(image: NDArray[np.uint8], corners: list[tuple[float, float]], color
     cv2.fillPoly(image, [np.round(np.array(corners) * 16).astype(np.int32)], color, cv2.LINE_8, 4)
 
 
-def _ring(image: NDArray[np.uint8], rim: tuple[int, int, int, int], inside: tuple[int, int, int, int], width: int = 12) -> None:
+def _ring(
+    image: NDArray[np.uint8], rim: tuple[int, int, int, int], inside: tuple[int, int, int, int], width: int = 12
+) -> None:
     cv2.circle(image, (48, 48), 46, rim, -1)
     cv2.circle(image, (48, 48), 46 - width, inside, -1)
 
 
-def _scribble(image: NDArray[np.uint8], rng: np.random.Generator, area: tuple[int, int, int, int], color: tuple[int, int, int, int]) -> None:
+def _scribble(
+    image: NDArray[np.uint8],
+    rng: np.random.Generator,
+    area: tuple[int, int, int, int],
+    color: tuple[int, int, int, int],
+) -> None:
     """Something that reads as writing from afar."""
     left, top, right, bottom = area
     for y in range(top, bottom - 6, 14):
@@ -127,7 +134,12 @@ def person_sprite(variant: int, step: int) -> Texture:
     def cloth(bright: bool = False) -> tuple[float, ...]:
         return (*np.clip(rng.uniform(0.25, 1.0, 3) * rng.uniform(40, 150 if bright else 85), 0, 255), 255.0)
 
-    coat, trousers, skin, hair = cloth(True), cloth(), (196, 152, 128, 255), (*(np.array([52, 40, 32]) * rng.uniform(0.5, 2)), 255)
+    coat, trousers, skin, hair = (
+        cloth(True),
+        cloth(),
+        (196, 152, 128, 255),
+        (*(np.array([52, 40, 32]) * rng.uniform(0.5, 2)), 255),
+    )
     dark_coat = tuple(c * 0.72 for c in coat[:3]) + (255.0,)
     swing = np.sin(2 * np.pi * step / 8)
     for side, color in ((-1, tuple(c * 0.75 for c in trousers[:3]) + (255.0,)), (1, trousers)):

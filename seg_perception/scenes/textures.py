@@ -18,7 +18,9 @@ MATERIALS = ("asphalt", "paving", "grass", "soil")
 
 
 @lru_cache(maxsize=64)
-def tileable_noise(size: int, octaves: int, seed: int, persistence: float = 0.55, first: int = 4) -> NDArray[np.float32]:
+def tileable_noise(
+    size: int, octaves: int, seed: int, persistence: float = 0.55, first: int = 4
+) -> NDArray[np.float32]:
     """Noise of several scales, float32 [size, size], 0 to 1, that continues over its own edges."""
     rng = np.random.default_rng([7, seed])
     total = np.zeros((size, size), np.float32)

@@ -34,7 +34,9 @@ class Traffic:
             braking = np.cos(0.4 * seconds + self.phase[k]) < -0.5
             lane = plan.lanes - 1 if k == 0 else int(self.lanes[k])
             d = plan.traffic * (lane + 0.5) * plan.lane_width + 0.15 * np.sin(0.3 * seconds + k)
-            found.append(Thing(Kind.CAR, ego_s + breathing, d, 1.8, 1.5, int(self.looks[k]), tone=-1.0 if braking else 1.0))
+            found.append(
+                Thing(Kind.CAR, ego_s + breathing, d, 1.8, 1.5, int(self.looks[k]), tone=-1.0 if braking else 1.0)
+            )
         travelled = self.oncoming_speed * seconds + ego_s
         for k, place in enumerate(self.oncoming):
             ahead = (place - travelled) % self.LOOP - 12
