@@ -32,6 +32,7 @@ TRAIN = [
     "onnxscript>=0.5",  # torch.onnx's exporter
     "safetensors>=0.4",
     "tensorboard>=2.14",
+    "matplotlib>=3.5",  # figures of evaluation reports
 ]
 TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "tensorrt-rtx-cu13-bindings>=1.7; platform_system == 'Linux' and platform_machine == 'x86_64'",
