@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -30,6 +31,7 @@ class SegmentationNetwork(nn.Module):
     size_multiple: ClassVar[int]
     score_stride: ClassVar[int]
     scaling: ClassVar[InputScaling]
+    stage_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # submodule -> its name in reports
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
         """Scores first, then any coarser scores that only training looks at."""

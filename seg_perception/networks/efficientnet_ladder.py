@@ -6,7 +6,7 @@ it. The decoder is a ladder of lateral connections (Orsic et al., "In Defense of
 ImageNet Architectures for Real-time Semantic Segmentation", https://arxiv.org/abs/1903.08469):
 dense 3x3 convolutions, additions and bilinear doublings only, which every engine fuses well.
 
-4.0 M parameters and 5.2 GFLOP at 480x352 (counted by `seg-perception inspect`).
+3.3 M parameters and 3.9 GFLOP at 480x352 (counted by `seg-perception inspect`).
 Scores: see docs/results.md.
 """
 
@@ -206,7 +206,8 @@ class EfficientNetLadder(SegmentationNetwork):
         self.auxiliary = nn.Conv2d(decoder_channels, num_classes, 1)  # scores at stride 16, training only
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scores_with_auxiliary(x)[0]
+        scores: Tensor = self.head(self._decode(x)[0])
+        return scores
 
     def first_stages(self, count: int) -> list[nn.Module]:
         if not 0 <= count <= len(_STAGES):
@@ -214,10 +215,13 @@ class EfficientNetLadder(SegmentationNetwork):
         return [self.encoder.stem, *self.encoder.stages[:count]] if count else []
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
+        y4, y16 = self._decode(x)
+        return self.head(y4), self.auxiliary(y16)
+
+    def _decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         at4, at8, at16, at32 = self.encoder(x)
         y16 = self.rung16(self.context(at32), at16)  # [N, D, H/16, W/16]
-        y4 = self.rung4(self.rung8(y16, at8), at4)  # [N, D/2, H/4, W/4]
-        return self.head(y4), self.auxiliary(y16)
+        return self.rung4(self.rung8(y16, at8), at4), y16  # [N, D/2, H/4, W/4]
 
 
 def load_imagenet_encoder(network: SegmentationNetwork) -> None:

@@ -1,0 +1,91 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import seg_perception.cli
+from seg_perception.cli import main as cli
+from seg_perception.core.errors import SettingsError
+
+
+def subcommands() -> list[str]:
+    names = [m.name for m in pkgutil.iter_modules(seg_perception.cli.__path__)]
+    return [name for name in names if name != "main" and not name.startswith("_")]
+
+
+def test_every_module_is_a_subcommand_with_help_of_one_line() -> None:
+    assert {"train", "inspect"} <= set(subcommands())
+    for name in subcommands():
+        module = importlib.import_module(f"seg_perception.cli.{name}")
+        assert module.HELP
+        assert "\n" not in module.HELP
+        assert module.__doc__
+
+
+def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--help"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    for name in subcommands():
+        assert name.replace("_", "-") in shown
+
+
+def test_help_needs_no_heavy_package() -> None:
+    code = (
+        "import sys\n"
+        "from seg_perception.cli.main import build_parser\n"
+        "build_parser()\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'rclpy', 'rosbags'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _parser_whose_command(monkeypatch: pytest.MonkeyPatch, raises: BaseException) -> None:
+    def run(_arguments: argparse.Namespace) -> int:
+        raise raises
+
+    def build() -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser()
+        parser.set_defaults(command="walk", run=run)
+        return parser
+
+    monkeypatch.setattr(cli, "build_parser", build)
+
+
+@pytest.mark.parametrize(
+    "error, status, text",
+    [
+        (SettingsError("own.yaml: 1 fault"), 2, "seg-perception walk: own.yaml: 1 fault\n"),
+        (FileNotFoundError(2, "no such file", "x"), 2, "seg-perception walk: [Errno 2] no such file: 'x'\n"),
+        (KeyboardInterrupt(), 130, "seg-perception walk: interrupted\n"),
+    ],
+)
+def test_our_errors_are_one_line_and_a_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, text: str
+) -> None:
+    _parser_whose_command(monkeypatch, error)
+    assert cli.main([]) == status
+    assert capsys.readouterr().err == text
+
+
+def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    _parser_whose_command(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main([])
+
+
+def test_no_command_is_an_error_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([])
+    assert exit_.value.code == 2
+    assert "usage: seg-perception" in capsys.readouterr().err
