@@ -51,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
     parser.add_argument("--engine", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
+    parser.add_argument(
+        "--node-timeout", type=float, default=300.0, metavar="SECONDS",
+        help="how long the node may take to start, engine build included (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--gif", action="store_true", help="write overlay.gif instead of overlay.mp4")
 
 
@@ -153,7 +157,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
 
     lockstep = bool(arguments.bag or arguments.images) if arguments.lockstep is None else arguments.lockstep
     settings = drive_session.SessionSettings(
-        drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames
+        drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames, arguments.node_timeout
     )
     recorded = arguments.out / "demo.mcap"
     node_arguments = ["--ros-args", "-p", f"model:={arguments.model.resolve()}", "-p", f"engine:={arguments.engine}"]

@@ -63,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     done = _Done()
     jobs = list(_jobs(arguments.inputs, done))
-    taken: dict[Path, Path] = {}
+    taken: dict[tuple[Path, bool], Path] = {}
     for job in jobs:
-        if (first := taken.setdefault(job.name, job.source)) is not job.source:
+        if (first := taken.setdefault((job.name, job.is_video), job.source)) is not job.source:
             raise InputError(f"{first} and {job.source} would both be written as {job.name}: predict them apart")
     with open_segmenter(arguments) as opened, tqdm(total=len(jobs), unit="file", desc="predict") as bar:
         bar.write(opened.description, file=sys.stderr)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
+
+from bag_helpers import picture, truth_of, write_bag, write_tiny_model
+
+from seg_perception.cli.main import main
+
+
+def test_process_evaluate_and_info_work_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_tiny_model(tmp_path / "tiny.onnx")
+    pictures = [picture(i) for i in range(3)]
+    source = write_bag(tmp_path / "in.mcap", pictures, truths=[truth_of(p) for p in pictures])
+    out = tmp_path / "out.mcap"
+    assert main(["bag", "process", str(source), str(out), "--model", str(model)]) == 0
+    assert f"{out}: 3 of 3 frames segmented" in capsys.readouterr().out
+
+    assert main(["bag", "info", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "18 messages, 0.133 s" in text  # 3 images, 3 truths, 3 x 4 outputs; two steps of 66.7 ms
+    assert "begins 2023-11-14 22:13:20.123457 UTC (1700000000123456789 ns)" in text
+
+    labels = ["--labels", "/segmentation_node/labels", "--truth", "/truth"]
+    assert main(["bag", "evaluate", str(out), *labels]) == 0
+    text = capsys.readouterr().out
+    assert "3 frames matched by stamp; without a partner: 0 labels, 0 truth" in text
+    assert "mean IoU          100.00 %" in text
+
+
+def test_a_missing_or_damaged_bag_ends_with_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bag", "info", str(tmp_path / "nothing.mcap")]) == 2
+    assert "no bag at" in capsys.readouterr().err
+    path = write_bag(tmp_path / "cut.mcap", [picture(0)])
+    path.write_bytes(path.read_bytes()[:-20])
+    assert main(["bag", "info", str(path)]) == 2
+    assert "'seg-perception bag recover' saves what is readable" in capsys.readouterr().err
+    assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 0
+    assert "/image: 1 recovered" in capsys.readouterr().out
+
+
+def test_a_bag_is_made_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    (tmp_path / "images").mkdir()
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), picture(i))
+    arguments = [
+        "bag",
+        "make",
+        "--images",
+        str(tmp_path / "images"),
+        "--out",
+        str(tmp_path / "made.db3"),
+        "--fps",
+        "10",
+    ]
+    assert main(arguments) == 0
+    assert "2 images on /image, 0 truth images on /truth" in capsys.readouterr().out
+    assert main(arguments) == 2
+    assert "made.db3 exists already" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
+
+from bag_helpers import picture, truth_of, write_bag, write_tiny_model
+
+from seg_perception.bags.reader import BagReader
+from seg_perception.cli._demo_results import percentile_ms
+from seg_perception.cli._video import VideoReader
+from seg_perception.cli.main import main
+
+rclpy = pytest.importorskip("rclpy", reason="neither a sourced ROS 2 nor the rclpy wheels")
+
+FILES = ("demo.mcap", "overlay.mp4", "contact_sheet.png", "summary.json")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """labels = red // 26; a 64x48 picture is the network's own size, so the answer is exact."""
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def demo(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """`seg-perception demo` in a process of its own, with a ROS domain of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
+    command = [sys.executable, "-m", "seg_perception.cli.main", "demo", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, model: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for i in range(6):
+        truth = truth_of(picture(i)).copy()
+        truth[:12] = (truth[:12] + 1) % 10  # a quarter of the rows is another class than the model says
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), picture(i)[:, :, ::-1])
+        cv2.imwrite(str(tmp_path / "labels" / f"{i}.png"), truth)
+    out = tmp_path / "out"
+    run = demo(
+        "--images", tmp_path / "images", "--labels", tmp_path / "labels", "--mapping", "identity",
+        "--model", model, "--out", out,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert all((out / name).stat().st_size for name in FILES)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["frames_unanswered"]) == (6, 6, 0)
+    assert summary["messages_out"] == {"labels": 6, "drivable": 6, "overlay": 6}
+    assert summary["messages_with_unknown_stamp"] == 0
+    assert summary["node"]["received"] == 6 + summary["node"]["of_them_to_wake_it"]
+    assert summary["scores"]["frames"] == 6
+    assert summary["scores"]["pixel_accuracy"] == 0.75
+    assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"]
+
+    # the very number that `evaluate` gives for the same model and images
+    evaluation = tmp_path / "evaluation.json"
+    arguments = ["--dataset", "folder", "--root", tmp_path, "--mapping", "identity", "--model", model]
+    assert main(["evaluate", *map(str, arguments), "--json", str(evaluation)]) == 0
+    percent = json.loads(evaluation.read_text())["evaluations"][0]["percent"]
+    assert round(100 * summary["scores"]["mean_iou"], 2) == percent["mean_iou"]
+    assert f"mean IoU      {100 * summary['scores']['mean_iou']:.2f} %" in run.stdout
+
+    with BagReader(out / "demo.mcap") as bag:
+        topics = {topic.name: topic.count for topic in bag.topics}
+        for message in bag.messages():
+            stamp = bag.decode(message).header.stamp
+            assert message.stamp_ns == stamp.sec * 10**9 + stamp.nanosec
+    outputs = {f"/segmentation_node/{name}": 6 for name in ("labels", "drivable", "overlay")}
+    assert topics == {"/image": 6, "/truth": 6, **outputs}
+    with VideoReader(out / "overlay.mp4") as video:
+        assert sum(1 for _ in video) == 6
+        assert video.fps == pytest.approx(15.0, abs=0.01)
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    assert sheet.shape[1] > 5 * 400  # camera, overlay, labels, mask, truth, each 400 wide, and the legend
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 10
+
+
+def test_a_procedural_drive_runs_at_its_own_pace(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "out"
+    run = demo("--frames", 5, "--size", "96x64", "--model", model, "--out", out, "--gif")
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_in"] == 5
+    node = summary["node"]
+    assert node["received"] == sum(
+        node[name] for name in ("published", "superseded", "rejected", "failed", "in_flight")
+    )
+    assert summary["frames_out"] + summary["frames_unanswered"] == 5
+    assert summary["scores"]["frames"] == summary["frames_out"] > 0
+    assert (out / "overlay.gif").read_bytes()[:6] == b"GIF89a"
+    assert "real time x 1" in run.stdout
+    assert sorted(p.name for p in out.iterdir()) == sorted(
+        ["contact_sheet.png", "demo.mcap", "node.log", "overlay.gif", "summary.json"]
+    )
+
+
+def test_a_bag_without_truth_runs_and_says_so(tmp_path: Path, model: Path) -> None:
+    bag = write_bag(tmp_path / "drive.db3", [picture(i) for i in range(4)])
+    run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out", "--frames", 3)
+    assert run.returncode == 0, run.stderr
+    assert "this drive has no ground truth" in run.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["scores"]) == (3, 3, None)
+
+
+def test_a_node_that_cannot_start_is_shown_with_its_log(tmp_path: Path, model: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    bag = write_bag(tmp_path / "drive.mcap", [picture(0)])
+    run = demo("--bag", bag, "--model", broken, "--out", tmp_path / "out", "--node-timeout", 15)
+    assert run.returncode == 2
+    assert "its log" in run.stderr
+    assert "not an ONNX file" in run.stderr
+    assert not (tmp_path / "out" / "demo.mcap").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--labels", "x"], "--labels and --mapping belong together"),
+        (["--labels", "x", "--mapping", "camvid"], "--labels goes with --images"),
+        (["--truth-topic", "/t"], "--image-topic and --truth-topic go with --bag"),
+        (["--frames", "0"], "--frames 0 is not accepted"),
+        (["--rate", "0"], "--rate 0.0 is not accepted"),
+        (["--bag", "nothing.mcap"], "no bag at nothing.mcap"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_starts(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_percentiles_are_of_the_nearest_rank() -> None:
+    # of 1 to 10 ms the smallest that half the values do not exceed is 5; 95 % of 10 is 9.5, so the 10th
+    values = [i / 1000 for i in range(10, 0, -1)]
+    assert (percentile_ms(values, 50), percentile_ms(values, 95)) == (5.0, 10.0)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
+
+from bag_helpers import picture, truth_of, write_tiny_model
+
+from seg_perception.cli._video import VideoReader, VideoWriter
+from seg_perception.cli.main import main
+from seg_perception.core.errors import InputError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.types import Size
+from seg_perception.core.visual import overlay
+
+DRIVING = load_label_set("driving")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """labels = red // 26; a 64x48 picture is the network's own size, so the answer is exact."""
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
+
+
+def read(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert image is not None, path
+    return image
+
+
+def write_image(path: Path, index: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture(index)[:, :, ::-1])
+
+
+def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "one.png", 0)
+    write_image(tmp_path / "folder" / "front" / "two.png", 1)
+    write_image(tmp_path / "folder" / "three.png", 2)
+    (tmp_path / "folder" / "notes.txt").write_text("not an image")
+    out = tmp_path / "out"
+    arguments = ["predict", str(tmp_path / "one.png"), str(tmp_path / "folder"), "--out", str(out), "--model", model]
+    assert main(arguments) == 0
+    assert f"{out}: 3 images" in capsys.readouterr().out
+    for name, index in (("one", 0), ("front/two", 1), ("three", 2)):
+        labels = truth_of(picture(index))
+        np.testing.assert_array_equal(read(out / "labels" / f"{name}.png"), labels)
+        np.testing.assert_array_equal(read(out / "drivable" / f"{name}.png"), np.where(labels == 0, 255, 0))
+        drawn = overlay(picture(index), labels, DRIVING)
+        np.testing.assert_array_equal(read(out / "overlay" / f"{name}.png")[:, :, ::-1], drawn)
+    assert len(list(out.rglob("*.png"))) == 9
+
+
+def test_unusable_inputs_are_listed_and_the_rest_is_done(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "good.png", 0)
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    names = ("bad.jpg", "good.png", "bad.mp4", "notes.txt", "empty", "missing.png")
+    arguments = ["predict", *(str(tmp_path / name) for name in names), "--out", str(tmp_path / "out"), "--model", model]
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "1 images" in captured.out
+    assert "5 inputs could not be used" in captured.err
+    for name in names:
+        assert (name in captured.err.split("could not be used")[1]) == (name != "good.png")
+    assert not list((tmp_path / "out").glob("*bad*"))
+
+
+def test_two_inputs_with_one_name_are_refused(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        write_image(tmp_path / folder / "same.png", 0)
+    inputs = [str(tmp_path / folder / "same.png") for folder in ("a", "b")]
+    assert main(["predict", *inputs, "--out", str(tmp_path / "out"), "--model", model]) == 2
+    assert "would both be written as same: predict them apart" in capsys.readouterr().err
+
+
+def test_a_video_gives_a_video_that_browsers_play(tmp_path: Path, model: str) -> None:
+    with VideoWriter(tmp_path / "drive.mp4", fps=10.0) as video:
+        for i in range(6):
+            video.add(picture(i))
+    arguments = ["predict", str(tmp_path / "drive.mp4"), "--out", str(tmp_path / "out"), "--model", model]
+    assert main([*arguments, "--frames"]) == 0
+    written = tmp_path / "out" / "drive_overlay.mp4"
+    content = written.read_bytes()
+    assert content[4:8] == b"ftyp"
+    assert content.index(b"moov") < content.index(b"mdat")  # the index comes first: plays while it loads
+    assert b"avc1" in content  # H.264
+    with VideoReader(written) as reader:
+        assert reader.fps == 10.0
+        assert sum(1 for _ in reader) == reader.announced_frames == 6
+    assert len(list((tmp_path / "out" / "drive" / "labels").glob("*.png"))) == 6
+
+    assert main([*arguments, "--gif"]) == 0
+    assert (tmp_path / "out" / "drive_overlay.gif").read_bytes()[:6] == b"GIF89a"
+
+
+def test_odd_sizes_grow_by_one_and_colours_survive(tmp_path: Path) -> None:
+    frame = np.zeros((47, 63, 3), np.uint8)
+    frame[:, :32] = (200, 40, 40)
+    frame[:, 32:] = (40, 40, 200)
+    with VideoWriter(tmp_path / "odd.mp4", fps=5.0) as video:
+        for _ in range(3):
+            video.add(frame)
+    with VideoReader(tmp_path / "odd.mp4") as reader:
+        frames = list(reader)
+    assert len(frames) == 3
+    assert Size.of(frames[0]) == Size(64, 48)
+    # H.264 at this quality and 4:2:0 changes flat colours by a few grey levels
+    np.testing.assert_allclose(frames[0][10, 10].astype(int), (200, 40, 40), atol=12)
+    np.testing.assert_allclose(frames[0][10, 55].astype(int), (40, 40, 200), atol=12)
+
+
+def test_a_broken_video_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a frame of 64x48 does not fit a video of 63x47"):  # noqa: SIM117
+        with VideoWriter(tmp_path / "a.mp4", fps=5.0) as video:
+            video.add(np.zeros((47, 63, 3), np.uint8))
+            video.add(picture(0))
+    with pytest.raises(InputError, match="no frames for the video"), VideoWriter(tmp_path / "b.mp4", fps=5.0):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match=r"is written as \.mp4 or \.gif"):
+        VideoWriter(tmp_path / "c.avi", fps=5.0)

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from seg_perception.bags import messages
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import OfferedQos, TypeDefinition
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.player import PlaySettings, play
+from seg_perception.ros.recorder import RecordReport, record
+
+START = 1_700_000_000_123_456_789
+STEP = 20_000_000
+TIMEOUT = 20.0
+
+
+def picture(index: int) -> np.ndarray:
+    return np.full((48, 64, 3), index, np.uint8)
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """20 images and camera infos, 50 a second."""
+    with BagWriter(tmp_path / "drive.mcap") as bag:
+        bag.add_topic("/player_test/image", messages.IMAGE)
+        bag.add_topic("/player_test/info", messages.CAMERA_INFO, OfferedQos(latched=True, depth=1))
+        for i in range(20):
+            stamp = START + i * STEP
+            header = messages.header(stamp, "camera")
+            bag.write("/player_test/image", stamp, messages.image(picture(i), header))
+            bag.write("/player_test/info", stamp, messages.camera_info(64, 48, 40.0, header))
+    return tmp_path / "drive.mcap"
+
+
+@contextmanager
+def listening() -> Iterator[Node]:
+    """A node that spins in a thread until the block ends."""
+    with ros_node("listener") as node:
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        thread = threading.Thread(target=executor.spin)
+        thread.start()
+        try:
+            yield node
+        finally:
+            executor.shutdown()
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {TIMEOUT} s: {what}"
+        time.sleep(0.01)
+
+
+def stamp_of(message: Any) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def test_a_recording_of_a_played_bag_holds_the_same_messages(drive: Path, tmp_path: Path) -> None:
+    topics = ("/player_test/image", "/player_test/info")
+    stop, reports = threading.Event(), list[RecordReport]()
+    out = tmp_path / "recorded.mcap"
+    thread = threading.Thread(target=lambda: reports.append(record(topics, out, stop)))
+    thread.start()
+    try:
+        report = play(drive, PlaySettings(wait_for=topics))
+    finally:
+        stop.set()
+        thread.join(TIMEOUT)
+    assert report.published == dict.fromkeys(topics, 20)
+    assert (report.unacknowledged, report.unheard, report.interrupted) == ((), (), False)
+    assert reports[0].received == dict.fromkeys(topics, 20)
+    assert reports[0].lost == dict.fromkeys(topics, 0)
+    with BagReader(drive) as played, BagReader(out) as recorded:
+        for topic in topics:  # byte for byte, so with stamps and frame ids
+            assert [m.data for m in played.messages([topic])] == [m.data for m in recorded.messages([topic])]
+            assert played.topic(topic).qos.latched == recorded.topic(topic).qos.latched
+            assert recorded.topic(topic).definition == played.topic(topic).definition
+
+
+def test_rate_start_and_loop(drive: Path) -> None:
+    stamps: list[int] = []
+    stop = threading.Event()
+    with listening() as node:
+        node.create_subscription(Image, "/player_test/image", lambda m: stamps.append(stamp_of(m)), 100)
+        settings = PlaySettings(rate=4.0, start_s=0.1, loop=True, topics=("/player_test/image",))
+        count = iter(range(1, 1000))
+        report = play(drive, settings, stop, on_message=lambda _: next(count) == 40 and stop.set())
+        wait_until(lambda: len(stamps) == 40, "40 images")
+    # 0.1 s at 50 Hz skips 5 of 20 images; then 15 + 15 + 10
+    once = [START + i * STEP for i in range(5, 20)]
+    assert stamps == (once * 3)[:40]
+    assert report.published == {"/player_test/image": 40}
+    assert report.interrupted
+
+
+def test_playing_faster_takes_less_time_but_never_runs_ahead(drive: Path) -> None:
+    began = time.monotonic()
+    play(drive, PlaySettings(rate=2.0, wait_timeout_s=0))
+    # 19 steps of 20 ms at double rate: no message may be early, however slow the machine is
+    assert time.monotonic() - began >= 0.19
+
+
+def test_the_clock_follows_the_bag(drive: Path) -> None:
+    clocks: list[int] = []
+    with listening() as node:
+        node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * 10**9 + m.clock.nanosec), 100)
+        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
+        play(drive, PlaySettings(clock_hz=200.0, wait_for=("/player_test/image",), delay_s=0.3))
+        wait_until(lambda: clocks and clocks[-1] >= START + 19 * STEP, "the clock of the last message")
+    assert clocks == sorted(clocks)
+    assert START <= clocks[0] < START + 19 * STEP
+
+
+def test_late_subscribers_get_what_was_latched(drive: Path) -> None:
+    infos: list[Any] = []
+    stop = threading.Event()
+    with listening() as node:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        played: list[Any] = []
+
+        def subscribe_late(message: Any) -> None:
+            played.append(message)
+            if len(played) == 2:  # both topics' first messages are out
+                node.create_subscription(CameraInfo, "/player_test/info", infos.append, latched)
+                wait_until(lambda: infos, "the latched message")
+                stop.set()
+
+        play(drive, PlaySettings(wait_timeout_s=0), stop, on_message=subscribe_late)
+    assert stamp_of(infos[0]) == START
+
+
+def test_nobody_there_is_an_error_only_for_a_topic_asked_for(drive: Path) -> None:
+    with pytest.raises(InputError, match=r"nobody subscribed to /player_test/image within 0\.05 s: is"):
+        play(drive, PlaySettings(wait_for=("/player_test/image",), wait_timeout_s=0.05))
+    with pytest.raises(InputError, match="cannot wait for subscribers of '/other': it is not played"):
+        play(drive, PlaySettings(wait_for=("/other",)))
+    report = play(drive, PlaySettings(rate=100.0, wait_timeout_s=0.05))
+    assert set(report.unheard) == {"/player_test/image", "/player_test/info"}
+
+
+def test_a_type_that_is_not_installed_is_left_out_and_said(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        bag.add_topic("/player_test/image", messages.IMAGE)
+        bag.add_topic("/wheel", TypeDefinition("our_msgs/msg/Wheel", "float64 speed\n"))
+        bag.write("/player_test/image", START, messages.image(picture(0), messages.header(START, "")))
+    report = play(tmp_path / "a.mcap", PlaySettings(wait_timeout_s=0))
+    assert report.published == {"/player_test/image": 1}
+    assert "needs the ROS package 'our_msgs': install it" in report.skipped["/wheel"]
+    with pytest.raises(InputError, match="topic /wheel cannot be played"):
+        play(tmp_path / "a.mcap", PlaySettings(topics=("/wheel",), wait_timeout_s=0))
+
+
+def test_wrong_settings_are_all_named() -> None:
+    with pytest.raises(SettingsError, match=r"rate is 0, it must be greater than 0; start_s is -1.0"):
+        PlaySettings(rate=0, start_s=-1.0)
+
+
+def test_best_effort_subscribers_are_served(drive: Path) -> None:
+    received: list[int] = []
+    with listening() as node:
+        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+        node.create_subscription(Image, "/player_test/image", lambda m: received.append(stamp_of(m)), qos)
+        play(drive, PlaySettings(topics=("/player_test/image",), wait_for=("/player_test/image",)))
+        wait_until(lambda: received and received[-1] == START + 19 * STEP, "the last image")

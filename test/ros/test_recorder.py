@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String, UInt8MultiArray
+
+from seg_perception.bags.reader import BagReader, partial_path
+from seg_perception.bags.recovery import recover
+from seg_perception.core.errors import InputError
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.interfaces import message_class, message_definition
+from seg_perception.ros.recorder import record
+
+TIMEOUT = 20.0
+
+
+def wait_for_subscribers(publisher: Any, count: int = 1) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while publisher.get_subscription_count() < count:
+        assert time.monotonic() < deadline, "nobody subscribed"
+        time.sleep(0.01)
+
+
+@contextmanager
+def recording(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`seg-perception bag record` in a process of its own."""
+    command = [sys.executable, "-m", "seg_perception.cli.main", "bag", "record", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with ros_node("talker") as node:
+        yield node
+
+
+def test_ctrl_c_closes_the_bag_and_reports(node: Node, tmp_path: Path) -> None:
+    publisher = node.create_publisher(String, "/recorder_test/text", 100)
+    out = tmp_path / "text.mcap"
+    with recording("/recorder_test/text", "--out", str(out)) as process:
+        wait_for_subscribers(publisher)
+        for i in range(50):
+            publisher.publish(String(data=f"message {i}"))
+        publisher.wait_for_all_acked()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, stderr
+    assert "/recorder_test/text: 50 recorded, 0 lost" in stdout
+    with BagReader(out) as bag:
+        assert [bag.decode(m).data for m in bag.messages()] == [f"message {i}" for i in range(50)]
+        now = time.time_ns()
+        assert all(now - 60 * 10**9 < m.stamp_ns <= now for m in bag.messages())
+    assert not partial_path(out).exists()
+
+
+def test_what_a_killed_recorder_wrote_can_be_recovered(node: Node, tmp_path: Path) -> None:
+    publisher = node.create_publisher(UInt8MultiArray, "/recorder_test/bytes", 100)
+    out = tmp_path / "bytes.mcap"
+    partial = partial_path(out) / "bytes" / "bytes.mcap"
+    with recording("/recorder_test/bytes", "--out", str(out)) as process:
+        wait_for_subscribers(publisher)
+        for i in range(40):  # 40 x 100 kB: three chunks of a megabyte and a rest
+            publisher.publish(UInt8MultiArray(data=bytes([i]) * 100_000))
+            publisher.wait_for_all_acked()
+        deadline = time.monotonic() + TIMEOUT
+        while partial.stat().st_size < 2_000_000 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(TIMEOUT) == -signal.SIGKILL
+    assert not out.exists()
+    recovery = recover(partial, tmp_path / "saved.mcap")
+    with BagReader(tmp_path / "saved.mcap") as bag:
+        first = [bag.decode(m).data[0] for m in bag.messages()]
+    assert first == list(range(len(first)))  # from the first on, none missing
+    assert recovery.recovered == {"/recorder_test/bytes": len(first)}
+    assert len(first) >= 11  # a chunk is closed by the message that passes 2^20 bytes: the 11th
+
+
+def test_it_takes_the_publishers_quality_of_service(node: Node, tmp_path: Path) -> None:
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    best_effort = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_publisher(String, "/recorder_test/latched", latched).publish(String(data="from before"))
+    sensor = node.create_publisher(String, "/recorder_test/sensor", best_effort)
+    stop, received = threading.Event(), []
+    names = ("/recorder_test/latched", "/recorder_test/sensor", "/recorder_test/nobody")
+    reports = []
+
+    def run() -> None:
+        reports.append(record(names, tmp_path / "a.mcap", stop, on_message=received.append))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    deadline = time.monotonic() + TIMEOUT
+    while {m.topic for m in received} != set(names[:2]) and time.monotonic() < deadline:
+        sensor.publish(String(data="now"))
+        time.sleep(0.05)
+    stop.set()
+    thread.join(TIMEOUT)
+    assert reports[0].missing == ("/recorder_test/nobody",)
+    with BagReader(tmp_path / "a.mcap") as bag:
+        assert bag.topic("/recorder_test/latched").qos.latched
+        assert not bag.topic("/recorder_test/sensor").qos.reliable
+        assert [bag.decode(m).data for m in bag.messages(["/recorder_test/latched"])] == ["from before"]
+
+
+def test_recording_everything_finds_topics_by_itself(node: Node, tmp_path: Path) -> None:
+    publisher = node.create_publisher(String, "/recorder_test/found", 10)
+    with recording("--all", "--out", str(tmp_path / "all"), "--compress") as process:
+        wait_for_subscribers(publisher)
+        publisher.publish(String(data="hello"))
+        publisher.wait_for_all_acked()
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, stderr
+    with BagReader(tmp_path / "all") as bag:
+        assert bag.topic("/recorder_test/found").count == 1
+        assert "/rosout" not in {topic.name for topic in bag.topics}
+
+
+def test_the_command_line_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["--out", "x.mcap"], "name the topics to record, or give --all"),
+        (["/a", "--all", "--out", "x.mcap"], "name the topics to record, or give --all"),
+        (["/a", "--out", "x.db3"], "recording writes MCAP"),
+    ):
+        with recording(*arguments) as process:
+            _, stderr = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 2
+        assert message in stderr
+
+
+def test_definitions_come_from_what_is_installed() -> None:
+    definition = message_definition("sensor_msgs/msg/Image")
+    # the hash that ROS 2 Jazzy's own sensor_msgs carries
+    assert definition.digest == "RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"
+    assert "uint32 height" in definition.text
+    assert message_class("std_msgs/msg/String") is String
+    with pytest.raises(InputError, match="needs the ROS package 'our_msgs': install it"):
+        message_class("our_msgs/msg/Wheel")
+    with pytest.raises(InputError, match="'std_msgs' has no message 'Wheel'"):
+        message_class("std_msgs/msg/Wheel")
+    with pytest.raises(InputError, match="is our_msgs installed"):
+        message_definition("our_msgs/msg/Wheel")
