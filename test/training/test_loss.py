@@ -1,0 +1,103 @@
+"""The loss against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from seg_perception.networks.registry import build_network
+from seg_perception.training.loss import LossModule, mean_cross_entropy, pixel_loss_sum, pixel_weight
+
+# Two images of one row and two pixels, two classes. Scores (class 0, class 1) of each pixel:
+SCORES = torch.tensor(
+    [
+        [[[0.0, 2.0]], [[0.0, 0.0]]],  # image 0: pixel 0 (0, 0), pixel 1 (2, 0)
+        [[[1.0, 0.0]], [[4.0, 3.0]]],  # image 1: pixel 0 (1, 4), pixel 1 (0, 3)
+    ]
+)
+LABELS = torch.tensor([[[0, 0]], [[1, 255]]], dtype=torch.uint8)
+# softmax of the true class, and its negative logarithm
+CE_00 = math.log(2)  # (0, 0): one half
+CE_01 = math.log(1 + math.exp(-2))  # (2, 0), truth 0: 1 / (1 + e^-2)
+CE_10 = math.log(1 + math.exp(-3))  # (1, 4), truth 1: 1 / (1 + e^-3)
+
+
+def test_the_mean_over_all_labelled_pixels_of_all_images() -> None:
+    expected = (CE_00 + CE_01 + CE_10) / 3  # the fourth pixel is unlabelled: neither in the sum nor in the count
+    assert float(mean_cross_entropy(SCORES, LABELS)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_it_is_not_the_mean_of_the_images_means() -> None:
+    mean_of_means = ((CE_00 + CE_01) / 2 + CE_10) / 2
+    assert float(mean_cross_entropy(SCORES, LABELS)) != pytest.approx(mean_of_means, rel=1e-2)
+
+
+def test_sum_and_count_of_parts_give_the_value_of_the_whole() -> None:
+    parts = [(SCORES[i : i + 1], LABELS[i : i + 1]) for i in range(2)]  # as accumulation and several processes do
+    total = sum(float(pixel_loss_sum(s, t)) for s, t in parts) / sum(float(pixel_weight(t)) for _, t in parts)
+    assert total == pytest.approx(float(mean_cross_entropy(SCORES, LABELS)), rel=1e-6)
+
+
+def test_class_weights_weigh_the_sum_and_the_divisor() -> None:
+    weights = torch.tensor([1.0, 3.0])
+    assert float(pixel_loss_sum(SCORES, LABELS, weights)) == pytest.approx(CE_00 + CE_01 + 3 * CE_10, rel=1e-6)
+    assert float(pixel_weight(LABELS, weights)) == 1 + 1 + 3
+    assert float(pixel_weight(LABELS)) == 3
+
+
+def test_without_any_labelled_pixel_it_is_zero_and_so_is_the_gradient() -> None:
+    scores = SCORES.clone().requires_grad_()
+    loss = mean_cross_entropy(scores, torch.full_like(LABELS, 255))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert scores.grad is not None
+    assert torch.equal(scores.grad, torch.zeros_like(SCORES))
+    for share in (0.5, 1.0):
+        assert float(pixel_loss_sum(SCORES, torch.full_like(LABELS, 255), hard_pixels=share)) == 0
+    assert float(pixel_weight(torch.full_like(LABELS, 255), torch.tensor([1.0, 3.0]))) == 0
+
+
+def test_coarse_scores_are_brought_to_the_labels_size() -> None:
+    coarse = torch.tensor([[[[1.0]], [[2.0]]]])  # one cell for a label image of 2x2
+    labels = torch.tensor([[[0, 1], [1, 255]]], dtype=torch.uint8)
+    # every pixel has the scores (1, 2): -log softmax is log(1 + e) for class 0 and log(1 + e^-1) for class 1
+    expected = math.log(1 + math.e) + 2 * math.log(1 + math.exp(-1))
+    assert float(pixel_loss_sum(coarse, labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_hard_pixels_are_the_worst_of_the_labelled_ones() -> None:
+    # of three labelled pixels, two thirds are the two worst: log 2 and log(1 + e^-2); scaled up by 3/2
+    expected = (CE_00 + CE_01) * 3 / 2
+    assert float(pixel_loss_sum(SCORES, LABELS, hard_pixels=2 / 3)) == pytest.approx(expected, rel=1e-6)
+    # the least share keeps one pixel, the worst
+    assert float(pixel_loss_sum(SCORES, LABELS, hard_pixels=0.01)) == pytest.approx(3 * CE_00, rel=1e-6)
+
+
+def test_the_magnitude_of_hard_pixels_does_not_depend_on_the_share_nor_on_unlabelled_pixels() -> None:
+    even = torch.zeros(1, 2, 4, 4)  # every pixel's loss is log 2
+    labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    labels[0, :2] = 255  # half of them unlabelled
+    for share in (0.25, 0.5, 1.0):
+        assert float(pixel_loss_sum(even, labels, hard_pixels=share)) == pytest.approx(8 * math.log(2), rel=1e-6)
+
+
+def test_half_precision_scores_are_summed_in_full() -> None:
+    scores = torch.zeros(1, 2, 100, 100, dtype=torch.bfloat16)
+    loss = pixel_loss_sum(scores, torch.zeros(1, 100, 100, dtype=torch.uint8))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(10000 * math.log(2), rel=1e-5)
+
+
+def test_network_and_loss_as_one_module() -> None:
+    torch.manual_seed(1)
+    network = build_network("efficientnet_ladder", 10, decoder_channels=16).eval()
+    images = torch.randint(0, 256, (1, 32, 64, 3), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (1, 32, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        fine, coarse = network.scores_with_auxiliary(network.normalise(images))
+        expected = pixel_loss_sum(fine, labels) + 0.4 * pixel_loss_sum(coarse, labels)
+        module = LossModule(network, None, auxiliary=0.4, hard_pixels=1.0)
+        assert float(module(images, labels)) == pytest.approx(float(expected), rel=1e-5)
+        assert not [name for name in module.state_dict() if "class_weights" in name]
