@@ -92,7 +92,7 @@ def _to_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _number_or_null(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
+    return None if math.isnan(value) else value
 
 
 def read_evaluations(path: Path) -> EvaluationFile:

@@ -165,7 +165,8 @@ def _summary(datasets: Mapping[str, Mapping[str, Evaluation]]) -> str:
 
 
 def _best(values: Sequence[float], more_is_better: bool) -> float | None:
-    return (max if more_is_better else min)(values) if values else None
+    """The value to mark; None where all are equal."""
+    return (max if more_is_better else min)(values) if len(set(values)) > 1 else None
 
 
 def _number(value: float | None, best: float | None, mark: bool) -> str:
