@@ -20,6 +20,8 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _HALF_QUANTISER_OPSET = 19  # half scales of (De)QuantizeLinear
 _LARGEST_HALF = 65504.0
+_SMALLEST_SCALE = 2.0**-20
+"""Of a weight channel, in half: smaller ones would round to zero, and such weights (below 1.3e-4) to a coarse step."""
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -36,17 +38,31 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     result.CopyFrom(model)
     if card.precision == "fp16":
         return result
+    del result.graph.value_info[:]  # the types of inner tensors change
     region = _region(result.graph)
+    _round_weight_scales(result.graph)
     _convert_constants(result.graph, region)
     _insert_casts(result.graph, region)
     if any(node.op_type in _QUANTISERS for node in result.graph.node):
-        del result.opset_import[:]
-        result.opset_import.append(helper.make_opsetid("", _HALF_QUANTISER_OPSET))
-        result.ir_version = 9  # what came with opset 19
+        _raise_opset(result)
     else:
         write_card(result, dataclasses.replace(card, precision="fp16"))
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    """Opset 17 to 19: half scales for quantisers; reductions take their axes as an input since 18."""
+    for node in model.graph.node:
+        if node.op_type == "ReduceMax":
+            axes = next(a for a in node.attribute if a.name == "axes")
+            name = f"{node.output[0]}.axes"
+            model.graph.initializer.append(numpy_helper.from_array(np.array(axes.ints, np.int64), name))
+            node.input.append(name)
+            node.attribute.remove(axes)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", _HALF_QUANTISER_OPSET))
+    model.ir_version = 9  # what came with opset 19
 
 
 def _region(graph: onnx.GraphProto) -> set[int]:
@@ -84,6 +100,24 @@ def _add_trailing_quantisers(graph: onnx.GraphProto, region: set[int], reached: 
         if node.op_type in _QUANTISERS and index not in region and node.input[0] in reached:
             region.add(index)
             reached.update(node.output)
+
+
+def _round_weight_scales(graph: onnx.GraphProto) -> None:
+    """Make every weight scale a half-precision number, and round the int8 weights anew to fit it."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+            continue
+        weights_tensor, scale_tensor = constants[node.input[0]], constants[node.input[1]]
+        weights, scale = numpy_helper.to_array(weights_tensor), numpy_helper.to_array(scale_tensor)
+        if weights.dtype != np.int8:
+            raise ModelError(f"quantised constant {weights_tensor.name!r} is {weights.dtype}; accepted: int8")
+        rounded = np.maximum(scale, _SMALLEST_SCALE).astype(np.float16).astype(np.float32)
+        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+        shape = [-1 if i == axis and scale.ndim else 1 for i in range(weights.ndim)]
+        adjusted = np.clip(np.rint(weights * (scale / rounded).reshape(shape)), -128, 127).astype(np.int8)
+        weights_tensor.CopyFrom(numpy_helper.from_array(adjusted, weights_tensor.name))
+        scale_tensor.CopyFrom(numpy_helper.from_array(rounded, scale_tensor.name))
 
 
 def _convert_constants(graph: onnx.GraphProto, region: set[int]) -> None:

@@ -322,12 +322,16 @@ def make_logger(library: TensorRtLibrary, errors: list[str]) -> trt.ILogger:
     class PythonLogger(module.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
         def __init__(self) -> None:
             module.ILogger.__init__(self)
+            self._told: set[str] = set()
 
         def log(self, severity: Any, msg: str) -> None:
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
                 errors.append(msg.strip())
                 level = logging.DEBUG  # it reaches the user once, inside our error
+            if level > logging.DEBUG and msg in self._told:  # it repeats some warnings for every layer
+                return
+            self._told.add(msg)
             log.log(level, "%s: %s", library, msg.strip())
 
     return PythonLogger()
