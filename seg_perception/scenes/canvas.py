@@ -6,12 +6,25 @@ labels picked by position, so that no label is ever a mixture.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.types import LabelImage, RgbImage
 from seg_perception.scenes.camera import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Glow:
+    """A light source in the picture: place and radius in pixels, colour RGB."""
+
+    column: float
+    row: float
+    radius: float
+    color: tuple[int, int, int]
+
 
 _SHIFT = 4  # sub-pixel bits of polygon corners
 _FARTHEST_PIXEL = 3e4  # polygon corners beyond this are moved to it: OpenCV's fixed point ends there
@@ -61,6 +74,7 @@ class Canvas:
         self.pixels: NDArray[np.uint8] = np.zeros((height, width, 4), np.uint8)
         self.width = width
         self.height = height
+        self.glows: list[Glow] = []  # lamps that shine, in this canvas's pixels
         self.floor = height  # rows from here down are hidden behind a crest
 
     def polygon(self, outline: Floats, color: tuple[float, float, float] | Floats, label: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -291,7 +292,6 @@ def _rear_details(b: _Builder, shape: Shape, fine: bool) -> None:
     w, waist = shape.width / 2, shape.waist
     high = waist - 0.10
     low = high - (0.17 if shape.height < 1.6 else 0.34)
-    skin, _ = _sections(shape, fine)
     for side in (-1, 1):  # lamps wrap round the corner
         y0, y1 = sorted((side * w * 0.80, side * w * 0.52))
         b.rect(-0.005, (y0, y1), (low, high), True, Paint.TAIL_LAMP)
@@ -375,7 +375,7 @@ def _cabin(b: _Builder, shape: Shape, fine: bool) -> None:
 
     paints = [p for *_, p in right] + [p for *_, p in reversed(right[:-1])] + [Paint.GLASS]
     centre = np.array([middle, 0.0, shape.waist])
-    for low, high in zip(levels[:-1], levels[1:], strict=True):
+    for low, high in pairwise(levels):
         below, above = ring(low), ring(high)
         glazed = low >= 0.04 and high <= 0.9
         for k in range(len(below)):

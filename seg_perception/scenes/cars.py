@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats
-from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.canvas import Canvas, Glow
 from seg_perception.scenes.car_mesh import SHAPES, Paint, car_mesh
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.weather import Light
@@ -80,9 +80,17 @@ def paint_car(
     albedo = _albedo(body, braking, rng)[paints]
     colors = light.shade(albedo, upright, distance)
     colors += _mirrored(light, ray[seen], normals, facing[seen], paints) * np.exp(-light.haze * distance)
+    if light.lamps >= 1.0:  # in the ego car's headlights
+        colors += albedo * (0.75 * np.exp(-((distance / 22) ** 2))) * np.maximum(facing[seen], 0)[:, None]
     if light.lamps:
         colors[paints == Paint.TAIL_LAMP] = (255, 54, 40)
         colors[paints == Paint.HEAD_LAMP] = (255, 246, 222)
+        for paint, color in ((Paint.TAIL_LAMP, (150, 18, 12)), (Paint.HEAD_LAMP, (235, 225, 200))):
+            for face in seen[(paints == paint) & (np.abs(normals[:, 1]) < 0.2)]:
+                place = corners[model.starts[face] : model.starts[face + 1]].mean(axis=0)
+                radius = camera.focal * 0.05 / max(distance, 1.0)
+                if place[1] < canvas.floor and distance < 70:
+                    canvas.glows.append(Glow(float(place[0]), float(place[1]), radius, color))
     elif braking:
         colors[paints == Paint.TAIL_LAMP] = (236, 44, 34)
     np.clip(colors, 0, 255, out=colors)

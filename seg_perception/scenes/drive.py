@@ -11,10 +11,12 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes.backdrop import paint_backdrop
 from seg_perception.scenes.camera import Camera, Floats, GroundView
-from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.canvas import Canvas, Glow
 from seg_perception.scenes.cars import paint_car
+from seg_perception.scenes.cells import make_cell
+from seg_perception.scenes.effects import add_effects
 from seg_perception.scenes.ground import GroundPainter
-from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, make_cell, make_plan
+from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, make_plan
 from seg_perception.scenes.objects import paint_house, paint_post, paint_thing, paint_wall
 from seg_perception.scenes.sensor import choose_sensor, expose
 from seg_perception.scenes.shadows import cast_shadows
@@ -73,7 +75,7 @@ class Drive:
         wide = size.width / size.height
         self._focal = float(rng.uniform(0.75, 1.15) if wide < 2.4 else rng.uniform(0.55, 0.75))
         self._height = float(rng.uniform(1.25, 1.65))
-        self._horizon = float(rng.uniform(0.40, 0.52))
+        self._horizon = float(rng.uniform(0.42, 0.55))
         self._start = float(rng.uniform(0, 900))
         self._sway = rng.uniform(0, 6.28, 4)
         self._ground = GroundPainter(self.plan, self.light)
@@ -108,6 +110,10 @@ class Drive:
             raise InputError(f"frame index {index} is not accepted: it must be 0 or more")
         canvas = self._paint(index)
         clean, labels = canvas.finish(self.factor)
+        glows = [
+            Glow(g.column / self.factor, g.row / self.factor, g.radius / self.factor, g.color) for g in canvas.glows
+        ]
+        clean = add_effects(clean, labels, self.light, self.camera(index), glows, self.plan.rng(22))
         image = expose(clean, self.sensor, self.plan.rng(21, index))
         return SceneFrame(image, labels, round(index / self.fps * 1e9))
 
@@ -170,7 +176,7 @@ class Drive:
                 continue
             hide_behind_crest(s)
             if not isinstance(item, Thing):
-                paint_post(canvas, camera, light, item, seconds)  # type: ignore[arg-type]
+                paint_post(canvas, camera, light, item)  # type: ignore[arg-type]
             elif item.kind is Kind.CAR:
                 paint_car(canvas, camera, light, item.s, item.d, item.turn, item.variant, braking=item.tone < 0)
             else:

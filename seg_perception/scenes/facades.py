@@ -15,6 +15,7 @@ from seg_perception.scenes.textures import tileable_noise
 
 TEXELS_PER_METRE = 20
 FACADE_VARIANTS = 40
+TOWN_VARIANTS = 24  # the first ones; those after them are small houses
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def _shop(rng: np.random.Generator, front: NDArray[np.float32], lit: NDArray[np.
 def facade(variant: int) -> Facade:
     """House front number `variant`: 0 to 23 are town houses and offices, from 24 on small houses with pitched roofs."""
     rng = np.random.default_rng([71, variant])
-    small = variant >= 24
+    small = variant >= TOWN_VARIANTS
     office = not small and variant % 4 == 3
     width_m = rng.uniform(8, 13) if small else rng.uniform(9, 19)
     floors = int(rng.integers(1, 4)) if small else int(rng.integers(3, 7))

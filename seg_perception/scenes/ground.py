@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -63,6 +64,37 @@ def class_of(surface: Surface) -> SceneClass:
 
 _CLASSES = np.zeros(256, np.uint8)
 _CLASSES[: len(Surface)] = [class_of(surface) for surface in Surface]
+
+
+class Strip(Protocol):
+    """Fills the ground between two lateral positions along s with one surface."""
+
+    def __call__(self, at: Floats, left: Floats | float, right: Floats | float, surface: Surface) -> None: ...
+
+
+class _Lines:
+    """Painted lines along the road; they stop at junctions."""
+
+    def __init__(self, plan: Plan, strip: Strip, s0: float) -> None:
+        self.strip = strip
+        self.s0 = s0
+        self.end = s0 + 150
+        cells = range(int(s0 // CELL) - 1, int(self.end // CELL) + 1)
+        self.gaps = [((c + 0.5) * CELL - 9.2, (c + 0.5) * CELL + 8) for c in cells if plan.is_junction(c)]
+
+    def dashes(self, d: float, width: float, length: float, pause: float) -> None:
+        period = length + pause
+        for k in range(int(self.s0 // period), int(self.end // period) + 1):
+            near, far = k * period, k * period + length
+            if far > self.s0 + 1 and all(far < start or near > end for start, end in self.gaps):
+                self.strip(np.linspace(near, far, 3), d - width / 2, d + width / 2, Surface.WHITE)
+
+    def solid(self, d: float, width: float, surface: Surface) -> None:
+        ends = [self.s0 + 0.9, *(x for gap in self.gaps if gap[1] > self.s0 + 1 for x in gap), self.end]
+        for near, far in zip(ends[::2], ends[1::2], strict=True):
+            if far > near:
+                along = np.geomspace(near - self.s0, far - self.s0, 24) + self.s0
+                self.strip(along, d - width / 2, d + width / 2, surface)
 
 
 class GroundPainter:
@@ -138,7 +170,7 @@ class GroundPainter:
             self._markings(strip, s0)
         return picture
 
-    def _side(self, strip, s, side, verge, walk, line) -> None:  # type: ignore[no-untyped-def]
+    def _side(self, strip: Strip, s: Floats, side: int, verge: Floats, walk: Floats, line: Floats) -> None:
         edge = self.plan.edge
         rng = self.plan.rng(12, side)
         strip(s, side * walk, side * line, Surface.GRASS)
@@ -151,7 +183,7 @@ class GroundPainter:
             strip(s, side * edge, side * (edge + 0.07), Surface.KERB_FACE)
             strip(s, side * (edge + 0.07), side * (edge + 0.24), Surface.KERB_TOP)
 
-    def _junction(self, strip, cell: int) -> None:  # type: ignore[no-untyped-def]
+    def _junction(self, strip: Strip, cell: int) -> None:
         plan = self.plan
         middle = (cell + 0.5) * CELL
         # the side road opens with rounded corners of 4 m
@@ -169,7 +201,7 @@ class GroundPainter:
         left, right = sorted((0.0, plan.traffic * (plan.edge - plan.parking)))
         strip(np.array([middle - 9.2, middle - 8.8]), left + 0.15, right - 0.15, Surface.WHITE)
 
-    def _wear(self, strip, first: int, last: int) -> None:  # type: ignore[no-untyped-def]
+    def _wear(self, strip: Strip, first: int, last: int) -> None:
         plan = self.plan
         for cell in range(first, min(last, first + 5)):
             rng = plan.rng(14, cell)
@@ -183,49 +215,28 @@ class GroundPainter:
                 half = np.sqrt(np.maximum(0.33**2 - turn**2, 0))
                 strip(at + turn, d - half, d + half, Surface.MANHOLE)
 
-    def _markings(self, strip, s0: float) -> None:  # type: ignore[no-untyped-def]
+    def _markings(self, strip: Strip, s0: float) -> None:
         plan = self.plan
         rng = plan.rng(15)
+        lines = _Lines(plan, strip, s0)
         solid_centre = plan.lanes > 1 or rng.random() < 0.25
         dash, gap = ((3.0, 6.0), (4.0, 2.0), (6.0, 12.0))[int(rng.integers(3))]
         edge_line = bool(rng.random() < 0.55) or plan.parking > 0
-        reach = s0 + 150
-        junctions = [
-            (c + 0.5) * CELL for c in range(int(s0 // CELL) - 1, int(reach // CELL) + 1) if plan.is_junction(c)
-        ]
-
-        def free(near: float, far: float) -> bool:
-            return all(far < middle - 9.3 or near > middle + 8 for middle in junctions)
-
-        def dashes(d: float, width: float, length: float, pause: float, end: float = 130.0) -> None:
-            period = length + pause
-            for k in range(int(s0 // period), int((s0 + end) // period) + 1):
-                near, far = k * period, k * period + length
-                if far > s0 + 1 and free(near, far):
-                    strip(np.linspace(near, far, 3), d - width / 2, d + width / 2, Surface.WHITE)
-
-        def solid(d: float, width: float, surface: Surface) -> None:
-            ends = [s0 + 0.9, *(x for m in junctions if m + 8 > s0 + 1 for x in (m - 9.2, m + 8)), reach]
-            for near, far in zip(ends[::2], ends[1::2], strict=False):
-                if far > near:
-                    strip(np.geomspace(near - s0, far - s0, 24) + s0, d - width / 2, d + width / 2, surface)
-
         if solid_centre:
-            solid(-0.12, 0.12, Surface.WHITE)
-            if plan.lanes > 1:
-                solid(0.12, 0.12, Surface.WHITE)
+            for d in (-0.12, 0.12) if plan.lanes > 1 else (0.0,):
+                lines.solid(d, 0.12, Surface.WHITE)
         else:
-            dashes(0.0, 0.12, dash, gap)
-        for lane in range(1, plan.lanes):
-            for side in (-1, 1):
-                dashes(side * lane * plan.lane_width, 0.12, dash, gap)
+            lines.dashes(0.0, 0.12, dash, gap)
         for side in (-1, 1):
-            d = side * (plan.edge - plan.parking - (0.25 if plan.parking == 0 else 0.0))
+            for lane in range(1, plan.lanes):
+                lines.dashes(side * lane * plan.lane_width, 0.12, dash, gap)
             if edge_line:
-                solid(d, 0.12, Surface.WHITE)
+                lines.solid(
+                    side * (plan.edge - plan.parking - (0.25 if plan.parking == 0 else 0.0)), 0.12, Surface.WHITE
+                )
             if self.double_yellow and not plan.parking:
-                solid(side * (plan.edge - 0.45), 0.08, Surface.YELLOW)
-                solid(side * (plan.edge - 0.62), 0.08, Surface.YELLOW)
+                for inside in (0.45, 0.62):
+                    lines.solid(side * (plan.edge - inside), 0.08, Surface.YELLOW)
 
     def paint(self, pixels: NDArray[np.uint8], view: GroundView, shadows: NDArray[np.float32]) -> None:
         """Paint the ground onto a canvas [H, W, 4].

@@ -7,13 +7,20 @@ from functools import lru_cache
 import numpy as np
 
 from seg_perception.scenes.camera import NEAREST, Camera, Floats
-from seg_perception.scenes.canvas import Canvas, Texture
+from seg_perception.scenes.canvas import Canvas, Glow, Texture
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.facades import facade
 from seg_perception.scenes.layout import House, Kind, Post, Thing, Wall
-from seg_perception.scenes.plants import bush_sprite, forest_texture, hedge_texture, tree_sprite
+from seg_perception.scenes.plants import (
+    BUSH_VARIANTS,
+    FOREST_VARIANTS,
+    bush_sprite,
+    forest_texture,
+    hedge_texture,
+    tree_sprite,
+)
 from seg_perception.scenes.signs import cyclist_sprite, person_sprite, sign_sprite, traffic_light_sprite
-from seg_perception.scenes.weather import Light
+from seg_perception.scenes.weather import Light, Weather
 
 _NEAR_S = 0.8  # metres ahead of the camera where long things are cut
 
@@ -30,7 +37,7 @@ def _upright(
     return ends[0, 0], ends[1, 1], ends[1, 0], ends[0, 1]
 
 
-def _facing_camera(camera: Camera, light: Light, side: float) -> Floats:
+def _facing_camera(light: Light, side: float) -> Floats:
     """Light on an upright soft thing that stands beside the road."""
     return light.gain((-0.35 * float(np.sign(side)), 0.35, -0.85), wrap=0.6)
 
@@ -141,10 +148,10 @@ def paint_wall(canvas: Canvas, camera: Camera, light: Light, wall: Wall) -> None
     side = float(np.sign(wall.d))
     distance = max(2.0, (near + far) / 2 - camera.s)
     if wall.look == "forest":
-        texture, label = forest_texture(wall.variant), SceneClass.VEGETATION
+        texture, label = forest_texture(wall.variant % FOREST_VARIANTS), SceneClass.VEGETATION
         gain = light.gain((-side * 0.8, 0.4, -0.4), wrap=0.5) * wall.tone
     elif wall.look == "hedge":
-        texture, label = hedge_texture(wall.variant), SceneClass.VEGETATION
+        texture, label = hedge_texture(wall.variant % BUSH_VARIANTS), SceneClass.VEGETATION
         gain = light.gain((-side * 0.8, 0.4, -0.4), wrap=0.4) * wall.tone
     else:
         texture, label = _fence_texture(wall.look), SceneClass.BACKGROUND
@@ -184,7 +191,7 @@ def _rod(
             )
 
 
-def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post, drift: float) -> None:
+def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post) -> None:
     """Paint a pole and the signs and lights on it."""
     distance = post.s - camera.s
     if distance < 1.2:
@@ -221,6 +228,11 @@ def paint_post(canvas: Canvas, camera: Camera, light: Light, post: Post, drift: 
         box = _upright(camera, post.s - 0.1, post.d + offset, height - 0.46, height + 0.46, 0.36)
         lamp = np.maximum(light.gain((0.0, 0.0, -1.0)), 0.75)
         canvas.sprite(traffic_light_sprite(state), light.tint(lamp, distance * 0.4), box, SceneClass.TRAFFIC_LIGHT)
+        if light.lamps > 0 or light.weather is Weather.FOG:
+            row = {"red": 0.19, "amber": 0.5, "green": 0.81}[state]
+            color = {"red": (120, 18, 8), "amber": (120, 70, 10), "green": (16, 110, 60)}[state]
+            middle = ((box[0] + box[2]) / 2, box[1] + (box[3] - box[1]) * row)
+            canvas.glows.append(Glow(middle[0], middle[1], (box[2] - box[0]) * 0.3, color))
 
 
 def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seconds: float) -> None:
@@ -231,7 +243,7 @@ def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seco
     if thing.kind is Kind.TREE or thing.kind is Kind.BUSH:
         tree = thing.kind is Kind.TREE
         sprite = tree_sprite(thing.variant) if tree else bush_sprite(thing.variant)
-        gain = _facing_camera(camera, light, thing.d) * thing.tone
+        gain = _facing_camera(light, thing.d) * thing.tone
         box = _upright(camera, thing.s, thing.d, -0.05, thing.height, thing.width)
         canvas.sprite(sprite, light.tint(gain, distance), box, SceneClass.VEGETATION)
     elif thing.kind is Kind.PERSON or thing.kind is Kind.CYCLIST:
@@ -248,6 +260,9 @@ def paint_thing(canvas: Canvas, camera: Camera, light: Light, thing: Thing, seco
         _rod(canvas, camera, light, np.stack([foot, top]), 0.075, albedo, SceneClass.POLE)
         _rod(canvas, camera, light, np.stack([top, head]), 0.05, albedo, SceneClass.POLE)
         tip = head + np.array([0.0, 0.55 * float(np.sign(thing.width)), 0.02])
+        if light.lamps >= 0.7:
+            place = _place(camera, float(tip[0]), float(tip[1]), float(tip[2]))
+            canvas.glows.append(Glow(float(place[0]), float(place[1]), camera.focal * 0.16 / distance, (230, 190, 120)))
         _rod(
             canvas,
             camera,

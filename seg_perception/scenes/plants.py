@@ -17,6 +17,7 @@ from seg_perception.scenes.textures import tileable_noise
 
 TREE_VARIANTS = 40
 BUSH_VARIANTS = 16
+FOREST_VARIANTS = 5
 
 _GREENS = np.array([[70, 88, 46], [56, 76, 42], [88, 98, 52], [138, 112, 54], [62, 78, 50]], np.float64)
 
@@ -172,7 +173,7 @@ def hedge_texture(variant: int) -> Texture:
     return Texture(_foliage(balls, 96, 512, color, variant, 0.3))
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=FOREST_VARIANTS)
 def forest_texture(variant: int) -> Texture:
     """The edge of a wood, RGBA 192 high, 512 wide, ragged on top."""
     rng = np.random.default_rng([34, variant])

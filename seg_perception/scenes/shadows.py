@@ -1,4 +1,4 @@
-"""Shadows on the ground, as brightness of the light that arrives there."""
+"""Shadows on the ground, as the share of light that arrives there."""
 
 from __future__ import annotations
 
@@ -9,113 +9,122 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats, GroundView
-from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.canvas import Canvas, fixed_point
 from seg_perception.scenes.facades import facade
 from seg_perception.scenes.layout import Cell, Kind, Thing
 from seg_perception.scenes.textures import tileable_noise
 from seg_perception.scenes.weather import Light
 
-_REACH = 80.0
+_REACH = 80.0  # metres ahead in which shadows are cast
+_LEAFY = 55  # marks shadow of leaves until spots of sun are let through
+_SOLID = 25
+
+
+class _ShadowMap:
+    """Shadows in a picture of half the canvas's size: uint8, 255 in full light."""
+
+    def __init__(self, canvas: Canvas, camera: Camera, light: Light) -> None:
+        self.camera = camera
+        self.pixels = np.full((canvas.height // 2, canvas.width // 2), 255, np.uint8)
+        sideways, up, ahead = (float(v) for v in light.toward_sun)
+        flat = max(1e-6, float(np.hypot(sideways, ahead)))
+        length = min(2.5, flat / max(0.2, up))
+        self.away = -np.array([ahead, sideways]) / flat * length  # (s, d) metres of shadow for a metre of height
+
+    def outline(self, ground: Floats, value: int) -> None:
+        """Fill the hull of ground points (s, d) [N, 2]."""
+        ground = ground.copy()
+        ground[:, 0] = np.maximum(ground[:, 0], self.camera.s + 0.9)
+        points = self.camera.project(np.column_stack([ground, np.zeros(len(ground))]))
+        hull = cv2.convexHull((points / 2 - 0.5).clip(-2e4, 2e4).astype(np.float32))
+        cv2.fillPoly(self.pixels, [fixed_point(hull)], value, cv2.LINE_8, 4)
+
+    def cast(self, base: Floats, height: float, value: int = _SOLID) -> None:
+        """The shadow of an upright thing that stands on ground points (s, d) [N, 2]."""
+        self.outline(np.concatenate([base, base + self.away * height]), value)
+
+    def tree(self, tree: Thing) -> None:
+        """A crown's shadow: some balls of leaves, and the trunk."""
+        foot = np.array([tree.s, tree.d])
+        self.cast(foot + np.array([[0, -0.13], [0, 0.13]]), tree.height * 0.5, _LEAFY + 1)
+        rng = np.random.default_rng([82, tree.variant, int(tree.s) & 0xFFFF])
+        turn = np.linspace(0, 2 * np.pi, 11)[:-1]
+        circle = np.column_stack([np.cos(turn), np.sin(turn)])
+        for _ in range(6):
+            middle = foot + self.away * tree.height * rng.uniform(0.48, 0.85) + rng.normal(0, 0.17, 2) * tree.width
+            self.outline(middle + circle * tree.width * rng.uniform(0.16, 0.28), _LEAFY)
+
+    def let_sun_through(self, view: GroundView) -> None:
+        """Brighten spots in shadows of leaves, fixed to the ground."""
+        rows = view.rows()
+        every = np.arange(self.pixels.shape[0]) * 2 - rows.top
+        lines = every[(every >= 0) & (every < len(rows.distance))]
+        if len(lines) == 0:
+            return
+        area = self.pixels[-len(lines) :]
+        d = rows.d_start[lines, None] + rows.d_step[lines, None] * (np.arange(area.shape[1]) * 2)
+        s = self.camera.s + rows.distance[lines]
+        noise = tileable_noise(512, 4, 77, 0.7, 32)
+        spots = noise[((s * 10).astype(np.int64) % 512)[:, None], (d * 14).astype(np.int64) % 512]
+        leafy = area == _LEAFY
+        area[leafy] = np.where(spots[leafy] > 0.54, 220, 45)
 
 
 def cast_shadows(
     canvas: Canvas, camera: Camera, light: Light, view: GroundView, cells: Iterable[Cell], cars: list[Thing]
 ) -> NDArray[np.float32]:
     """The share of light that arrives on the ground, float32 [H, W], 0 to 1."""
-    small = np.full((canvas.height // 2, canvas.width // 2), 255, np.uint8)
-    length = min(2.5, float(np.hypot(light.toward_sun[0], light.toward_sun[2])) / max(0.2, float(light.toward_sun[1])))
-    away = -np.array([light.toward_sun[2], light.toward_sun[0]])
-    away = away / max(1e-6, float(np.hypot(*away))) * length  # (s, d) metres for each metre of height
-    sharp = light.shadow > 0.1
+    cells = list(cells)
+    standing = [t for cell in cells for t in cell.things if camera.s - 12 < t.s < camera.s + _REACH]
+    parked = [t for t in standing if t.kind is Kind.CAR]
+    cars = [car for car in (*parked, *cars) if -8 < car.s - camera.s < _REACH]
+    sun = _ShadowMap(canvas, camera, light)
+    if light.shadow > 0.1:
+        for thing in standing:
+            if thing.kind is Kind.TREE:
+                sun.tree(thing)
+        sun.let_sun_through(view)
+        _cast_solid(sun, camera, cells, standing)
+        for car in cars:
+            sun.cast(_footprint(car, 1.0), 1.2)
+    contact = _ShadowMap(canvas, camera, light)
+    for car in cars:  # whatever the weather, no light gets under a car
+        for grow, value in ((1.14, 160), (1.04, 90), (0.95, 40)):
+            contact.outline(_footprint(car, grow), value)
+    soft = cv2.blur(sun.pixels, (5, 3)).astype(np.float32)
+    under = cv2.blur(contact.pixels, (7, 3)).astype(np.float32)
+    share = (1 - light.shadow * (1 - soft / 255)) * (under / 255)
+    large = cv2.resize(share, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(large, np.float32)
 
-    def outline(ground: Floats, value: int, onto: NDArray[np.uint8] = small) -> None:
-        """Fill the hull of ground points (s, d) [N, 2]."""
-        ground = ground.copy()
-        ground[:, 0] = np.maximum(ground[:, 0], camera.s + 0.9)
-        points = camera.project(np.column_stack([ground, np.zeros(len(ground))]))
-        hull = cv2.convexHull((np.clip(points / 2 - 0.5, -2e4, 2e4)).astype(np.float32))
-        cv2.fillPoly(onto, [np.round(hull * 16).astype(np.int32)], value, cv2.LINE_8, 4)
 
-    things: list[Thing] = []
+def _cast_solid(sun: _ShadowMap, camera: Camera, cells: list[Cell], standing: list[Thing]) -> None:
     for cell in cells:
-        things += [t for t in cell.things if camera.s - 12 < t.s < camera.s + _REACH]
-        if not sharp:
-            continue
         for house in cell.houses:
-            if house.s_near - camera.s > _REACH or house.s_far < camera.s - 10:
-                continue
-            look = facade(house.variant)
-            base = np.array(
-                [
+            if house.s_far > camera.s - 10 and house.s_near < camera.s + _REACH:
+                back = house.d * 1.5
+                base = [
                     [house.s_near, house.d],
                     [house.s_far, house.d],
-                    [house.s_far, house.d * 1.5],
-                    [house.s_near, house.d * 1.5],
+                    [house.s_far, back],
+                    [house.s_near, back],
                 ]
-            )
-            outline(np.concatenate([base, base + away * look.height]), 20)
+                sun.cast(np.array(base), facade(house.variant).height)
         for post in cell.posts:
             if camera.s - 8 < post.s < camera.s + 40:
-                base = np.array([[post.s - 0.04, post.d - post.radius], [post.s + 0.04, post.d + post.radius]])
-                outline(np.concatenate([base, base + away * post.height]), 60)
-    if sharp:
-        turn = np.linspace(0, 2 * np.pi, 13)[:-1]
-        for thing in things:
-            if thing.kind is Kind.TREE:
-                crown = np.array([thing.s, thing.d]) + away * thing.height * 0.62
-                ring = (
-                    np.column_stack([np.cos(turn), np.sin(turn)])
-                    * thing.width
-                    * 0.42
-                    * np.array([max(1.0, length * 0.7), 1.0])
-                )
-                outline(crown + ring, 55)
-                outline(
-                    np.array([[thing.s, thing.d - 0.15], [thing.s, thing.d + 0.15]])[[0, 1, 1, 0]]
-                    + np.array([[0, 0], [0, 0], away * thing.height * 0.4, away * thing.height * 0.4]),
-                    60,
-                )
-            elif thing.kind in (Kind.PERSON, Kind.LAMP_POST, Kind.BUSH):
-                half = {Kind.PERSON: 0.22, Kind.LAMP_POST: 0.07, Kind.BUSH: thing.width * 0.45}[thing.kind]
-                base = np.array([[thing.s - half * 0.5, thing.d - half], [thing.s + half * 0.5, thing.d + half]])
-                outline(np.concatenate([base, base + away * thing.height]), 60)
-        dapple = tileable_noise(512, 5, 77)
-        _break_up(small, dapple, camera, view)
-    if sharp:
-        for car in (*[t for t in things if t.kind is Kind.CAR], *cars):
-            if -8 < car.s - camera.s < _REACH:
-                base = _footprint(car, 1.0)
-                outline(np.concatenate([base, base + away * 1.2]), 40)
-    soft = cv2.blur(small, (5, 3))
-    contact = np.full_like(small, 255)
-    for car in (*[t for t in things if t.kind is Kind.CAR], *cars):
-        if -8 < car.s - camera.s < _REACH * 1.5:
-            for grow, value in ((1.14, 160), (1.04, 90), (0.95, 40)):
-                outline(_footprint(car, grow), value, contact)
-    contact = cv2.blur(contact, (7, 3))
-    factor = (1 - light.shadow * (1 - soft.astype(np.float32) / 255)) * (contact.astype(np.float32) / 255)
-    return np.asarray(cv2.resize(factor, (canvas.width, canvas.height), interpolation=cv2.INTER_LINEAR), np.float32)
+                base = [[post.s - 0.04, post.d - post.radius], [post.s + 0.04, post.d + post.radius]]
+                sun.cast(np.array(base), post.height)
+    halves = {Kind.PERSON: 0.22, Kind.LAMP_POST: 0.07}
+    for thing in standing:
+        half = thing.width * 0.45 if thing.kind is Kind.BUSH else halves.get(thing.kind)
+        if half is not None:
+            corner = np.array([half * 0.5, half])
+            foot = np.array([thing.s, thing.d])
+            sun.cast(np.stack([foot - corner, foot + corner]), thing.height)
 
 
 def _footprint(car: Thing, grow: float) -> Floats:
     """The corners (s, d) of the ground under a car."""
-    forward, right = np.array([np.cos(car.turn), np.sin(car.turn)]), np.array([-np.sin(car.turn), np.cos(car.turn)])
+    cos, sin = np.cos(car.turn), np.sin(car.turn)
     corners = np.array([[-2.1, -0.82], [-2.1, 0.82], [2.1, 0.82], [2.1, -0.82]]) * grow
-    return np.asarray(np.array([car.s, car.d]) + corners @ np.stack([forward, right]))
-
-
-def _break_up(small: NDArray[np.uint8], dapple: NDArray[np.float32], camera: Camera, view: GroundView) -> None:
-    """Let spots of sun through leaves: brighten shadow pixels of the tree kind by a ground-fixed noise."""
-    rows = view.rows()
-    top = (rows.top + 1) // 2
-    every = np.arange(top, small.shape[0]) * 2 - rows.top
-    lines = every[(every >= 0) & (every < len(rows.distance))]
-    if len(lines) == 0:
-        return
-    top = small.shape[0] - len(lines)
-    d = rows.d_start[lines, None] + rows.d_step[lines, None] * (np.arange(small.shape[1]) * 2)
-    s = camera.s + rows.distance[lines]
-    spots = dapple[((s * 24).astype(np.int64) % 512)[:, None], (d * 24).astype(np.int64) % 512]
-    area = small[top:]
-    leafy = area == 55
-    area[leafy] = np.where(spots[leafy] > 0.62, 215, 50)
+    return np.asarray(np.array([car.s, car.d]) + corners @ np.array([[cos, sin], [-sin, cos]]))

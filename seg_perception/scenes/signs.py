@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from seg_perception.scenes.canvas import Texture
 
 SIGN_VARIANTS = 16
+WIDE_SIGNS = (9, 10, 11)
 LAMP_STATES = ("red", "amber", "green")
 
 _WHITE, _BLACK, _RED = (232, 232, 228, 255), (24, 24, 26, 255), (186, 28, 32, 255)
@@ -45,10 +46,10 @@ def _scribble(
 
 
 @lru_cache(maxsize=SIGN_VARIANTS)
-def sign_sprite(variant: int) -> Texture:
+def sign_sprite(variant: int) -> Texture:  # noqa: C901  one branch for each sign
     """A traffic sign, uint8 RGBA [96, 96 or 160, 4], transparent round its outline."""
     rng = np.random.default_rng([51, variant])
-    wide = variant in (9, 10, 11)
+    wide = variant in WIDE_SIGNS
     image = np.zeros((96, 160 if wide else 96, 4), np.uint8)
     if variant == 0:  # speed limit
         _ring(image, _RED, _WHITE)
@@ -121,7 +122,7 @@ def traffic_light_sprite(state: str) -> Texture:
         color = lit[name] if name == state else dark[name]
         cv2.circle(image, centre, 17, (*color, 255), -1)
         if name == state:
-            cv2.circle(image, centre, 9, tuple(min(255, c + 70) for c in color) + (255,), -1)
+            cv2.circle(image, centre, 9, (*(min(255, c + 70) for c in color), 255), -1)
     return Texture(image)
 
 
@@ -140,9 +141,9 @@ def person_sprite(variant: int, step: int) -> Texture:
         (196, 152, 128, 255),
         (*(np.array([52, 40, 32]) * rng.uniform(0.5, 2)), 255),
     )
-    dark_coat = tuple(c * 0.72 for c in coat[:3]) + (255.0,)
+    dark_coat = (*(c * 0.72 for c in coat[:3]), 255.0)
     swing = np.sin(2 * np.pi * step / 8)
-    for side, color in ((-1, tuple(c * 0.75 for c in trousers[:3]) + (255.0,)), (1, trousers)):
+    for side, color in ((-1, (*(c * 0.75 for c in trousers[:3]), 255.0)), (1, trousers)):
         knee = (int(40 + side * swing * 10), 128)
         foot = (int(40 + side * swing * 19), 167 - int(3 * max(0, side * swing)))
         cv2.line(image, (40, 92), knee, color, 13)
