@@ -7,33 +7,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64
 
 from seg_perception.core.drivable import DrivableMasker, drivable_share
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import RgbImage, Segmentation
-from seg_perception.core.visual import colorize, overlay
 from seg_perception.ros import qos
 from seg_perception.ros.accounting import FrameAccount
-from seg_perception.ros.camera_info import CameraInfoMatcher
 from seg_perception.ros.gaps import LARGE_IMAGES_HINT, LARGE_MESSAGE_BYTES, GapWatch
-from seg_perception.ros.image_codec import decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.image_codec import decode_compressed, decode_image
 from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.outputs import CameraOutputs, nanoseconds
 from seg_perception.ros.settings import CameraSettings, NodeSettings
 from seg_perception.ros.throttle import Throttle
 
 try:  # Humble has the same class under its older name
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
-IMAGE_OUTPUTS = ("drivable", "labels", "confidence", "color", "overlay")
 _HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
 
 
@@ -88,7 +84,6 @@ class Camera:
         self._label_set = label_set
         self._deliver = deliver
         self._settings = settings
-        self._infos = CameraInfoMatcher()
         self._masker = DrivableMasker(self._own.drivable, label_set)
         self._reset_requested = False
         self._last_stamp_ns: int | None = None
@@ -98,7 +93,8 @@ class Camera:
         self._subscriptions: list[Subscription] = []
         self._silent_since = time.monotonic()
         self._input_qos = qos.profile(settings.qos.input.reliability, settings.qos.input.depth)
-        self._publishers = self._create_publishers()
+        prefix = f"~/{name}/" if name else "~/"
+        self._outputs = CameraOutputs(node, prefix, settings.qos.output, label_set)
 
     @property
     def _own(self) -> CameraSettings:
@@ -126,32 +122,6 @@ class Camera:
     @property
     def input_type(self) -> str:
         return "sensor_msgs/msg/Image" if self._own.input == "raw" else "sensor_msgs/msg/CompressedImage"
-
-    def _create_publishers(self) -> dict[str, Any]:
-        publishers = {name: self._create_publisher(Image, name) for name in IMAGE_OUTPUTS}
-        publishers["labels/compressed"] = self._create_publisher(CompressedImage, "labels/compressed")
-        publishers["camera_info"] = self._create_publisher(CameraInfo, "camera_info")
-        publishers["drivable_share"] = self._create_publisher(Float64, "drivable_share")
-        publishers["latency_ms"] = self._create_publisher(Float64, "latency_ms")
-        return publishers
-
-    def _create_publisher(self, message_type: Any, name: str) -> Any:
-        settings = self._settings.qos.output
-        offered = qos.profile(settings.reliability, settings.depth)
-        topic = self.topic(name)
-
-        def incompatible(_event: object) -> None:
-            if self._qos_log.due():
-                full = self._resolve(topic)
-                self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered))
-
-        return self._node.create_lifecycle_publisher(
-            message_type,
-            topic,
-            offered,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
 
     def subscribe(self) -> None:
         """Start to receive."""
@@ -193,9 +163,7 @@ class Camera:
     def destroy(self) -> None:
         """Give back every publisher."""
         self.unsubscribe()
-        for publisher in self._publishers.values():
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._publishers = {}
+        self._outputs.destroy()
 
     @property
     def label(self) -> str:
@@ -246,8 +214,7 @@ class Camera:
             )
 
     def _on_camera_info(self, info: CameraInfo) -> None:
-        if (late := self._infos.add(nanoseconds(info.header.stamp), info)) is not None:
-            self._publishers["camera_info"].publish(late)
+        self._outputs.add_camera_info(info)
 
     def _on_incompatible_publisher(self, _event: object) -> None:
         if self._qos_log.due():
@@ -302,10 +269,10 @@ class Camera:
         self._reset_requested = True
 
     def publish(self, frame: CameraFrame, image: RgbImage, segmentation: Segmentation) -> dict[Stage, float]:
-        """Mask and publish; every output carries the frame's own header.
+        """Mask and publish.
 
-        An output that nobody subscribes to is neither computed nor sent; the drivable mask is
-        computed for every frame, since its share is published and its filter has a memory.
+        The mask is computed for every frame, watched or not: its share is in the diagnostics and its
+        filter has a memory.
 
         Returns:
             the seconds that masking (part of FINISH) and publishing took.
@@ -313,26 +280,12 @@ class Camera:
         began = time.monotonic()
         self._follow_time(frame)
         mask = self._masker.mask(segmentation, frame.stamp_ns)
-        self.drivable_share = drivable_share(mask)
+        share = drivable_share(mask)
         masked = time.monotonic()
-        header = frame.message.header
-        makers: dict[str, Callable[[], Any]] = {
-            "drivable": lambda: mask,
-            "labels": lambda: segmentation.labels,
-            "confidence": lambda: segmentation.confidence,
-            "color": lambda: colorize(segmentation.labels, self._label_set),
-            "overlay": lambda: overlay(image, segmentation.labels, self._label_set, self._settings.overlay.opacity),
-        }
-        for name, make in makers.items():
-            if self._publishers[name].get_subscription_count() > 0:
-                self._publishers[name].publish(encode_image(make(), header))
-        if self._publishers["labels/compressed"].get_subscription_count() > 0:
-            self._publishers["labels/compressed"].publish(encode_png(segmentation.labels, header))
-        if (info := self._infos.match(frame.stamp_ns)) is not None:
-            self._publishers["camera_info"].publish(info)
+        self._outputs.publish(frame.message.header, image, segmentation, mask, self._settings.overlay.opacity)
         done = time.monotonic()
-        self._publishers["drivable_share"].publish(Float64(data=self.drivable_share))
-        self._publishers["latency_ms"].publish(Float64(data=(done - frame.received_at) * 1e3))
+        self._outputs.publish_numbers(share, done - frame.received_at)
+        self.drivable_share = share
         self.rate_out.tick(done)
         return {Stage.FINISH: masked - began, Stage.PUBLISH: done - masked}
 
@@ -356,8 +309,3 @@ class Camera:
             self._reset_requested = False
             self._masker.reset()
         self._last_stamp_ns = frame.stamp_ns
-
-
-def nanoseconds(stamp: Time) -> int:
-    """A message's stamp as one number."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

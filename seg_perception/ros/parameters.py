@@ -62,7 +62,7 @@ class NodeParameters:
             # rclpy would let this end the process before anybody could read why
             wrong = self._override(spec.name)
             usable = float(wrong) if isinstance(spec.default, float) and type(wrong) is int else None
-            if usable is not None and _in_range(spec, usable):  # "5" in YAML where "5.0" is meant
+            if usable is not None and _in_range(spec, usable):  # 5 in YAML where 5.0 is meant
                 self._node.declare_parameter(spec.name, usable, spec_descriptor(spec), ignore_override=True)
             else:
                 self._faults[spec.name] = f"{spec.name}: {wrong!r} is not accepted; accepted: {spec.accepted()}"
@@ -98,15 +98,14 @@ class NodeParameters:
         ]
 
     def _parse(self, values: Mapping[str, Any]) -> NodeSettings:
-        faults = list(self._faults.values()) + self._unknown()
+        faults = [f"  {fault}" for fault in (*self._faults.values(), *self._unknown())]
         source = f"parameters of {self._node.get_fully_qualified_name()}"
         try:
             settings = parse_settings(values, source)
         except SettingsError as error:
-            faults = str(error).splitlines()[1:] + [f"  {fault}" for fault in faults]
-            raise SettingsError("\n".join([f"{source}:", *faults])) from error
+            raise SettingsError("\n".join([*str(error).splitlines(), *faults])) from error
         if faults:
-            raise SettingsError("\n  ".join([f"{source}:", *faults]))
+            raise SettingsError("\n".join([f"{source}:", *faults]))
         return settings
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
@@ -121,18 +120,29 @@ class NodeParameters:
                 reason=f"{', '.join(fixed)}: read when the node is configured; "
                 "deactivate and clean up the node, set it, and configure again",
             )
-        forgiven = {p.name: self._faults.pop(p.name) for p in ours if p.name in self._faults}
-        values = {name: self._value(name) for name in self._specs} | {p.name: p.value for p in ours}
+        names = {p.name for p in ours}
+        before = {name: self._value(name) for name in self._specs}
+        known_faults = set(self._problems(before))
+        forgiven = {name: self._faults.pop(name) for name in names & self._faults.keys()}
+        after = before | {p.name: p.value for p in ours}
         try:
-            settings = self._parse(values)
-        except SettingsError as error:
-            if not configured and not any(p.name in str(error) for p in ours):
-                return SetParametersResult(successful=True)  # other faults remain; configure names them
+            if configured:
+                self._apply(self._parse(after))
+        except (SettingsError, OSError) as error:
+            reason = str(error)
+        else:  # while unconfigured, faults it had before are configure's to report
+            new_faults = [] if configured else [f for f in self._problems(after) if f not in known_faults]
+            reason = "\n".join(new_faults)
+        if reason:
             self._faults |= forgiven
-            return SetParametersResult(successful=False, reason=str(error))
-        if configured:
-            self._apply(settings)
-        return SetParametersResult(successful=True)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _problems(self, values: Mapping[str, Any]) -> list[str]:
+        try:
+            self._parse(values)
+        except SettingsError as error:
+            return str(error).splitlines()[1:]
+        return []
 
 
 def parse_settings(values: Mapping[str, Any], source: str) -> NodeSettings:

@@ -19,6 +19,7 @@ _STATE_AFTER = {
     "deactivate": "inactive",
     "clean up": "unconfigured",
     "shut down": "finalized",
+    "error processing": "unconfigured",
 }
 
 

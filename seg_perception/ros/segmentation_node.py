@@ -18,12 +18,9 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import (  # Humble has ClockType only here
-    Clock,
-    ClockType,  # type: ignore[attr-defined]
-    JumpThreshold,
-    TimeJump,
-)
+from rclpy import clock as rclpy_clock
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -37,14 +34,21 @@ from seg_perception.ros import label_info, qos
 from seg_perception.ros.accounting import FrameAccount
 from seg_perception.ros.camera import Camera, CameraFrame
 from seg_perception.ros.diagnostics import diagnostic_array
-from seg_perception.ros.inference import InferenceThread, OpenEngine, describe_error, open_configured_engine
+from seg_perception.ros.inference import (
+    EngineState,
+    InferenceThread,
+    OpenEngine,
+    describe_error,
+    open_configured_engine,
+)
 from seg_perception.ros.mailbox import Mailboxes
 from seg_perception.ros.parameters import NodeParameters
 from seg_perception.ros.reports import NodeWatch
 from seg_perception.ros.settings import NodeSettings
 
 DIAGNOSTICS_PERIOD_S = 1.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 10.0  # for an inference under way
+ABANDON_TIMEOUT_S = 0.5  # for an engine that is still opening: that may take minutes
 
 
 class SegmentationNode(LifecycleNode):
@@ -72,17 +76,15 @@ class SegmentationNode(LifecycleNode):
             self.get_logger().info(label_info.MISSING_VISION_MSGS)
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, "/diagnostics", 10)
-        self._tick_timer = self.create_timer(
-            DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=_steady_clock())
+        self._refuse_impossible_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
-        self._autostart = self.create_guard_condition(self._configure_and_activate)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
             post_callback=self._on_clock_jump,
         )
         if self.get_parameter("autostart").value:
-            self._autostart.trigger()
+            self._autostart_timer = self.create_timer(0.0, self._configure_and_activate, clock=_steady_clock())
 
     @property
     def state(self) -> str:
@@ -104,14 +106,15 @@ class SegmentationNode(LifecycleNode):
         return self._transition("clean up", self._clean_up)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        def shut_down() -> None:
-            self._deactivate(state)
-            self._clean_up()
-
-        return self._transition("shut down", shut_down)
+        return self._transition("shut down", lambda: self._undo_all(state))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self.on_shutdown(state)
+        """Reached only when undoing a failed transition failed as well."""
+        return self._transition("error processing", lambda: self._undo_all(state))
+
+    def _undo_all(self, state: LifecycleState) -> None:
+        self._deactivate(state)
+        self._clean_up()
 
     def _transition(
         self, name: str, act: Callable[[], None], undo: Callable[[], None] | None = None
@@ -204,8 +207,10 @@ class SegmentationNode(LifecycleNode):
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
-        if self._inference is not None and not self._inference.stop(STOP_TIMEOUT_S):
-            self.get_logger().error(f"an inference did not end within {STOP_TIMEOUT_S:g} s and is left behind")
+        if self._inference is not None:
+            opening = self._inference.status().state is EngineState.OPENING
+            if not self._inference.stop(ABANDON_TIMEOUT_S if opening else STOP_TIMEOUT_S):
+                self.get_logger().error("the inference thread is busy and is left behind")
         for camera in self.cameras.values():
             camera.destroy()
         for publisher, _ in self._latched:
@@ -213,7 +218,24 @@ class SegmentationNode(LifecycleNode):
         self._inference, self._mailboxes, self.cameras, self._latched = None, None, {}, []
         self.settings = None
 
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer a request for a transition that the state does not have; rclpy would end the process."""
+        service = self._service_change_state
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RCLError as error:
+                wanted = request.transition.label or request.transition.id
+                self.get_logger().error(f"transition {wanted} is not possible while {self.state}: {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
+
     def _configure_and_activate(self) -> None:
+        self._autostart_timer.cancel()  # once, as soon as the node spins
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -265,6 +287,10 @@ class SegmentationNode(LifecycleNode):
         if self.state != "finalized":
             self.trigger_shutdown()
         self._jump_handle.unregister()
+
+
+def _steady_clock() -> rclpy_clock.Clock:
+    return rclpy_clock.Clock(clock_type=rclpy_clock.ClockType.STEADY_TIME)  # type: ignore[attr-defined]
 
 
 def _delivery(mailboxes: Mailboxes[CameraFrame], name: str) -> Callable[[CameraFrame], None]:

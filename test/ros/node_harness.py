@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+import tempfile
 import threading
 import time
 from array import array
@@ -17,7 +21,6 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from onnx import TensorProto, helper
-from rcl_interfaces.msg import Log
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -150,12 +153,11 @@ class Peer:
     """The other side: publishes images, remembers what the node said."""
 
     node: Node
+    log: Path
     diagnostics: list[DiagnosticArray] = field(default_factory=list)
-    log: list[Log] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, RELIABLE)
-        self.node.create_subscription(Log, "/rosout", self.log.append, 100)
 
     def subscribe(self, message_type: Any, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
         received: list[Any] = []
@@ -174,7 +176,11 @@ class Peer:
         return [s for array in list(self.diagnostics) for s in array.status if s.name.endswith(name_end)]
 
     def lines(self, part: str) -> list[str]:
-        return [line.msg for line in list(self.log) if part in line.msg]
+        """What the node logged, entry by entry (an entry may hold several lines)."""
+        written = self.log.read_text(encoding="utf-8", errors="replace")
+        entries = re.split(r"^\[[A-Z]+\] \[[\d.]+\] ", written, flags=re.MULTILINE)
+        ours = [entry.partition(": ")[2].rstrip() for entry in entries if entry.startswith("[segmentation_node]")]
+        return [entry for entry in ours if part in entry]
 
 
 def values(status: DiagnosticStatus) -> dict[str, str]:
@@ -195,6 +201,21 @@ class Running:
     def wait_state(self, state: str, timeout: float = TIMEOUT) -> None:
         wait_until(lambda: self.node.state == state, f"state {state}, it is {self.node.state}", timeout)
 
+    def call(self, action: Callable[[], Any]) -> Any:
+        """Run something on the node's executor thread, as a service call would be, and return its result."""
+        task = self.executor().create_task(action)
+        wait_until(task.done, "the call's end")
+        return task.result()
+
+    def executor(self) -> Any:
+        return wait_until(lambda: self.node.executor, "an executor")
+
+    def set(self, name: str, value: Any) -> str:
+        """Set a parameter as `ros2 param set` does; returns the reason of a refusal, else ''."""
+        kind = Parameter.Type.STRING_ARRAY if isinstance(value, list) else Parameter.Type.from_parameter_value(value)
+        (result,) = self.call(lambda: self.node.set_parameters([Parameter(name, kind, value)]))
+        return "" if result.successful else result.reason or "refused"
+
     def counts(self, camera: str = "") -> Any:
         return self.node.cameras[camera].account.counts()
 
@@ -205,12 +226,39 @@ class Running:
 
 
 @contextmanager
+def stderr_in(path: Path) -> Iterator[None]:
+    """What rclpy's logger writes, in a file: /rosout is as prompt as discovery, and that is not prompt."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+        sys.stderr.write(path.read_text(encoding="utf-8", errors="replace"))
+
+
+@contextmanager
 def running(
     parameters: dict[str, Any], open_configured: OpenEngine = open_configured_engine, **options: Any
 ) -> Iterator[Running]:
     """Run a node with these parameters until the block ends; everything is torn down in order."""
-    context = Context()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        with stderr_in(log), _running(log, parameters, open_configured, options) as run:
+            yield run
+
+
+@contextmanager
+def _running(
+    log: Path, parameters: dict[str, Any], open_configured: OpenEngine, options: dict[str, Any]
+) -> Iterator[Running]:
+    context, peer_context = Context(), Context()  # two participants, so that everything really goes through DDS
     rclpy.init(context=context)
+    rclpy.init(context=peer_context)
     overrides = [
         Parameter(name, Parameter.Type.STRING_ARRAY, value) if isinstance(value, list) else Parameter(name, value=value)
         for name, value in parameters.items()
@@ -219,10 +267,10 @@ def running(
     stop = threading.Event()
     status: list[int] = []
     node_thread = threading.Thread(target=lambda: status.append(spin_until(node, stop)))
-    peer_node = Node("peer", context=context)
-    executor = SingleThreadedExecutor(context=context)
+    peer_node = Node("peer", context=peer_context)
+    executor = SingleThreadedExecutor(context=peer_context)
     executor.add_node(peer_node)
-    peer = Peer(peer_node)
+    peer = Peer(peer_node, log)
     peer_thread = threading.Thread(target=executor.spin)
     node_thread.start()
     peer_thread.start()
@@ -237,5 +285,6 @@ def running(
         assert not peer_thread.is_alive()
         peer_node.destroy_node()
         node.destroy_node()
+        rclpy.shutdown(context=peer_context)
         rclpy.shutdown(context=context)
     assert status == [0], "a callback of the node raised"

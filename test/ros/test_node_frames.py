@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from node_harness import image_message, picture, running, stamp_of, wait_until
-from sensor_msgs.msg import Image
+import pytest
+from node_harness import Running, image_message, picture, running, stamp, stamp_of, values, wait_until
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float64, Header, String
 
+from seg_perception.core.encoded import decode_rgb
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.types import Size
+from seg_perception.core.visual import colorize, overlay
 from seg_perception.engines.opening import open_engine
+from seg_perception.ros import qos
+from seg_perception.ros.image_codec import decode_compressed, encode_png
 from seg_perception.segmenter import Segmenter
 
 START, PERIOD = 1_700_000_000_123_456_789, 33_333_333
@@ -44,3 +54,150 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
             # road, id 0, is the only drivable class
             assert np.array_equal(as_array(mask), np.where(expected == 0, 255, 0))
         assert len({stamp_of(m) for m in labels}) == len(labels) > 0
+
+
+def one_frame(run: Running, outputs: dict[str, list[Any]], message: Any, topic: str = "/image") -> None:
+    """Send one frame once everybody is connected and wait for every output."""
+    publisher = run.peer.publisher(type(message), topic)
+    for name in outputs:
+        wait_until(lambda n=name: run.peer.node.count_subscribers(f"/segmentation_node/{n}") == 1, name)
+    publisher.publish(message)
+    wait_until(lambda: all(outputs.values()), f"one of each: { {k: len(v) for k, v in outputs.items()} }")
+
+
+def test_every_output_has_the_camera_s_size_and_exact_header(tiny_model: Path) -> None:
+    # the network runs at 96x64, so labels are resized both ways
+    with running({"model": str(tiny_model), "network_size": "96x64"}) as run:
+        run.wait_state("active")
+        names = ("labels", "confidence", "drivable", "color", "overlay")
+        outputs: dict[str, list[Any]] = {n: run.peer.subscribe(Image, f"/segmentation_node/{n}") for n in names}
+        outputs["labels/compressed"] = run.peer.subscribe(CompressedImage, "/segmentation_node/labels/compressed")
+        outputs["drivable_share"] = run.peer.subscribe(Float64, "/segmentation_node/drivable_share")
+        outputs["latency_ms"] = run.peer.subscribe(Float64, "/segmentation_node/latency_ms")
+        image = picture(3, Size(75, 41))
+        one_frame(run, outputs, image_message(image, START, "front_left_optical"))
+        expected = Segmenter(open_engine(tiny_model), Size(96, 64)).segment(image)
+        for name in (*names, "labels/compressed"):
+            (message,) = outputs[name]
+            assert stamp_of(message) == START, name
+            assert message.header.frame_id == "front_left_optical", name
+        for name in names:
+            assert (outputs[name][0].width, outputs[name][0].height) == (75, 41), name
+        assert np.array_equal(as_array(outputs["labels"][0]), expected.labels)
+        assert np.array_equal(as_array(outputs["confidence"][0]), expected.confidence)
+        assert outputs["color"][0].encoding == outputs["overlay"][0].encoding == "rgb8"
+        assert np.array_equal(as_array(outputs["color"][0]), colorize(expected.labels, load_label_set()))
+        assert np.array_equal(as_array(outputs["overlay"][0]), overlay(image, expected.labels, load_label_set(), 0.5))
+        compressed = outputs["labels/compressed"][0]
+        assert np.array_equal(decode_rgb(bytes(compressed.data), "labels")[..., 0], expected.labels)
+        assert outputs["drivable_share"][0].data == pytest.approx(float(np.mean(expected.labels == 0)))
+        assert outputs["latency_ms"][0].data > 0
+
+
+def test_outputs_nobody_watches_are_not_made(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    for name in ("colorize", "overlay", "encode_png"):
+        real = getattr(__import__("seg_perception.ros.outputs", fromlist=[name]), name)
+        monkeypatch.setattr(
+            f"seg_perception.ros.outputs.{name}", lambda *a, n=name, r=real, **k: (made.append(n), r(*a, **k))[1]
+        )
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        one_frame(run, {"labels": labels}, image_message(picture(0), START))
+        assert made == []
+        color = run.peer.subscribe(Image, "/segmentation_node/color")
+        one_frame(run, {"color": color}, image_message(picture(0), START + 1))
+        assert made == ["colorize"]
+
+
+def test_compressed_input_gives_the_same_labels(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "input": "compressed"}) as run:
+        run.wait_state("active")
+        grey = picture(2)[..., 0].copy()
+        message = encode_png(grey, Header(stamp=stamp(START), frame_id="c"))  # any PNG will do
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        one_frame(run, {"labels": labels}, message, "/image/compressed")
+        expected = Segmenter(open_engine(tiny_model)).segment(decode_compressed(message)).labels
+        assert np.array_equal(as_array(labels[0]), expected)
+        assert labels[0].header == message.header
+
+
+def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}, cli_args=["--ros-args", "-r", "image:=/cam/image_raw"]) as run:
+        run.wait_state("active")
+        infos = run.peer.subscribe(CameraInfo, "/segmentation_node/camera_info")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        calibrations = run.peer.publisher(CameraInfo, "/cam/camera_info")
+        images = run.peer.publisher(Image, "/cam/image_raw")
+        wait_until(lambda: run.peer.node.count_subscribers("/segmentation_node/camera_info") == 1, "subscriber")
+        for index, info_first in enumerate((True, False)):
+            header = Header(stamp=stamp(START + index), frame_id="optical")
+            info = CameraInfo(header=header, width=64, height=48, k=[float(index)] * 9)
+            if info_first:
+                calibrations.publish(info)
+                wait_until(lambda: run.node.cameras[""]._outputs._infos._infos, "the calibration is remembered")
+            images.publish(image_message(picture(index), START + index, "optical"))
+            wait_until(lambda n=index: len(labels) > n, "labels")
+            if not info_first:
+                calibrations.publish(info)
+            wait_until(lambda n=index: len(infos) > n, "camera_info")
+            assert infos[index] == info
+
+
+def test_the_palette_is_latched(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        palette = run.peer.subscribe(String, "/segmentation_node/palette", qos.LATCHED)
+        wait_until(lambda: palette, "the palette, although it was published before")
+        assert json.loads(palette[0].data)["classes"][0]["name"] == "road"
+        if run.node._vision_msgs is None:
+            wait_until(lambda: run.peer.lines("vision_msgs is not installed"), "the word about label_info")
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"encoding": "32FC1"}, "32FC1"),
+        ({"step": 10}, "step"),
+        ({"height": 1000}, "1000"),
+    ],
+)
+def test_a_message_that_cannot_be_used_is_rejected_counted_and_explained_once(
+    tiny_model: Path, change: dict[str, Any], reason: str
+) -> None:
+    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        images = run.peer.publisher(Image, "/image")
+        for index in range(5):
+            bad = image_message(picture(index), START + index)
+            for name, value in change.items():
+                setattr(bad, name, value)
+            images.publish(bad)
+            wait_until(lambda n=index: run.counts().received == n + 1, "received")
+            run.settled()
+        assert run.counts().rejected == 5
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": camera") if values(s)["rejected"] == "5"], "diagnostics"
+        )[0]
+        assert reason in values(status)["last_rejection"]
+        assert status.level in (b"\x01", b"\x02")
+        assert len(run.peer.lines("message rejected")) == 1
+        assert reason in run.peer.lines("message rejected")[0]
+        images.publish(image_message(picture(0), START + 10))
+        wait_until(lambda: labels, "good frames still work")
+        assert stamp_of(labels[0]) == START + 10
+        assert run.counts().unaccounted == 0
+
+
+def test_the_shipped_model_runs_in_the_node_as_in_the_segmenter() -> None:
+    from seg_perception.core.resources import DEFAULT_MODEL
+
+    with running({}) as run:
+        run.wait_state("active", timeout=60)
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        image = picture(1, Size(320, 240))
+        one_frame(run, {"labels": labels}, image_message(image, START))
+        expected = Segmenter(open_engine(DEFAULT_MODEL)).segment(image).labels
+        assert np.array_equal(as_array(labels[0]), expected)

@@ -1,0 +1,326 @@
+"""The node fails safe: engine failures, time that runs backwards, QoS that does not meet, silence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from node_harness import Running, image_message, level, picture, running, stamp, stamp_of, values, wait_until
+from numpy.typing import NDArray
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines.base import Engine, EngineInfo
+from seg_perception.ros.inference import open_configured_engine
+from seg_perception.ros.settings import NodeSettings
+
+START = 1_700_000_000_000_000_000
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class BreakingEngine:
+    """The real engine until it is told to break."""
+
+    def __init__(self, engine: Engine, broken: Callable[[], str]) -> None:
+        self._engine = engine
+        self._broken = broken
+
+    @property
+    def card(self) -> ModelCard:
+        return self._engine.card
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._engine.info
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if reason := self._broken():
+            raise EngineError(reason)
+        return self._engine.infer(images)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class Workshop:
+    """Opens engines; `break_now` breaks the present one, `unbuildable` makes opening fail."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.broken_up_to = 0
+        self.unbuildable = ""
+
+    def __call__(self, settings: NodeSettings) -> Engine:
+        if self.unbuildable:
+            raise EngineError(self.unbuildable)
+        self.opened += 1
+        number = self.opened
+        return BreakingEngine(
+            open_configured_engine(settings), lambda: "device lost" if number <= self.broken_up_to else ""
+        )
+
+    def break_now(self) -> None:
+        self.broken_up_to = self.opened
+
+
+def feed(run: Running, images: object, index: int) -> None:
+    """Send one frame and wait until its fate is booked."""
+    before = run.counts().received
+    images.publish(image_message(picture(index), START + index))  # type: ignore[attr-defined]
+    wait_until(lambda: run.counts().received > before, "the frame")
+    run.settled()
+
+
+def test_an_engine_that_fails_once_is_rebuilt_and_no_stale_mask_goes_out(tiny_model: Path) -> None:
+    workshop = Workshop()
+    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        images = run.peer.publisher(Image, "/image")
+        feed(run, images, 0)
+        workshop.break_now()
+        feed(run, images, 1)  # this frame is lost with the engine
+        assert run.counts().failed == 1
+        wait_until(lambda: run.node._inference.ready, "the rebuilt engine")
+        feed(run, images, 2)
+        wait_until(lambda: len(labels) == 2, "labels after the rebuild")
+        assert [stamp_of(m) for m in labels] == [START, START + 2]
+        assert run.node.state == "active"
+        assert workshop.opened == 2
+        assert any("device lost" in line for line in run.peer.lines("the engine failed, outputs stop"))
+        assert run.peer.lines("the engine was rebuilt")
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if values(s)["engine_rebuilds"] == "1"], "diagnostics"
+        )[0]
+        assert level(status) == 1
+        assert "device lost" in status.message
+        assert run.counts().unaccounted == 0
+
+
+@pytest.mark.parametrize("second", ["it breaks again", "it cannot be rebuilt"])
+def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_model: Path, second: str) -> None:
+    workshop = Workshop()
+    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        images = run.peer.publisher(Image, "/image")
+        feed(run, images, 0)
+        workshop.break_now()
+        if second == "it breaks again":
+            feed(run, images, 1)
+            wait_until(lambda: run.node._inference.ready, "the rebuilt engine")
+            workshop.break_now()
+        else:
+            workshop.unbuildable = "no memory on the device"
+        images.publish(image_message(picture(2), START + 2))
+        run.wait_state("inactive")
+        expected = "device lost" if second == "it breaks again" else "no memory on the device"
+        wait_until(lambda: run.peer.lines("deactivated after an engine failure"), "the reason in the log")
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if "deactivated after" in s.message], "diagnostics"
+        )[0]
+        assert level(status) == 2
+        assert expected in status.message
+        assert values(status)["lifecycle_state"] == "inactive"
+        counts = run.settled()
+        assert (counts.published, counts.unaccounted) == (1, 0)
+        wait_until(lambda: images.get_subscription_count() == 0, "the subscription is gone")
+        assert [stamp_of(m) for m in labels] == [START]
+        # an operator may try again without a restart
+        workshop.unbuildable = ""
+        run.call(run.node.trigger_activate)
+        assert run.node.state == "active"
+        wait_until(images.get_subscription_count, "subscribed again")
+        feed(run, images, 3)
+        wait_until(lambda: len(labels) == 2, "labels again")
+        assert stamp_of(labels[1]) == START + 3
+
+
+def test_an_activation_whose_engine_does_not_open_stays_inactive_and_says_why(tiny_model: Path) -> None:
+    workshop = Workshop()
+    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+        run.wait_state("active")
+        images = run.peer.publisher(Image, "/image")
+        workshop.break_now()
+        workshop.unbuildable = "still no device"
+        images.publish(image_message(picture(0), START))
+        run.wait_state("inactive")
+        run.call(run.node.trigger_activate)
+        assert run.node.state == "inactive"
+        assert any("still no device" in line for line in run.peer.lines("activate failed, the node stays inactive"))
+
+
+def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_model: Path) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    class Waiting(BreakingEngine):
+        def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            if images.any():  # the warm-up's image is black
+                started.set()
+                release.wait(30.0)
+            return super().infer(images)
+
+    def open_waiting(settings: NodeSettings) -> Engine:
+        return Waiting(open_configured_engine(settings), lambda: "")
+
+    parameters = {"model": str(tiny_model), "diagnostics.engine_timeout_s": 0.1, "qos.input.reliability": "reliable"}
+    with running(parameters, open_waiting) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        images = run.peer.publisher(Image, "/image")
+        images.publish(image_message(picture(0), START))
+        assert started.wait(20.0)
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if "has been running" in s.message], "a stuck engine"
+        )[0]
+        assert level(status) == 2
+        account = run.node.cameras[""].account
+        run.call(run.node.trigger_deactivate)
+        release.set()
+        wait_until(lambda: account.counts().in_flight == 0, "the inference to end")
+        assert account.counts().failed == 1
+        assert account.counts().unaccounted == 0
+        run.call(run.node.trigger_activate)
+        wait_until(images.get_subscription_count, "subscribed again")
+        images.publish(image_message(picture(1), START + 1))
+        wait_until(lambda: labels, "labels")
+        assert [stamp_of(m) for m in labels] == [START + 1]
+
+
+def test_stamps_that_go_back_are_counted_and_reset_the_mask_s_memory(tiny_model: Path) -> None:
+    parameters = {
+        "model": str(tiny_model),
+        "drivable.appear_frames": 2,
+        "drivable.max_gap_s": 3600.0,
+        "qos.input.reliability": "reliable",
+    }
+    road = np.zeros((48, 64, 3), np.uint8)  # red 0: class 0, road, everywhere
+    road[..., 1] = 255
+    with running(parameters) as run:
+        run.wait_state("active")
+        masks = run.peer.subscribe(Image, "/segmentation_node/drivable")
+        images = run.peer.publisher(Image, "/image")
+        wait_until(lambda: run.peer.node.count_subscribers("/segmentation_node/drivable") == 1, "subscriber")
+        shares = []
+        for index, seconds in enumerate((10, 11, 12, 1, 2)):
+            images.publish(image_message(road, START + seconds * 10**9))
+            wait_until(lambda n=index: len(masks) > n, "mask")
+            shares.append(np.frombuffer(masks[index].data, np.uint8).mean() / 255)
+        # two frames in a row are needed; the jump from 12 s to 1 s starts the count anew
+        assert shares == [0.0, 1.0, 1.0, 0.0, 1.0]
+        assert run.node.cameras[""].time_jumps == 1
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": camera") if values(s)["time_jumps"] == "1"], "diagnostics"
+        )
+        assert any("went back" in line for line in run.peer.lines("stamps went back by 11.000 s"))
+        assert any("went back" in s.message for s in status) or level(status[0]) >= 1
+
+
+def test_a_simulated_clock_that_goes_back_is_counted(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "use_sim_time": True}) as run:
+        run.wait_state("active")
+        clock = run.peer.publisher(Clock, "/clock", QoSProfile(depth=10))
+        for seconds in (100, 101):
+            clock.publish(Clock(clock=stamp(seconds * 10**9)))
+            wait_until(lambda s=seconds: run.node.get_clock().now().nanoseconds == s * 10**9, "simulated time")
+        jumps = run.node._watch.clock_jumps
+        clock.publish(Clock(clock=stamp(5 * 10**9)))
+        wait_until(lambda: run.node._watch.clock_jumps == jumps + 1, "the jump")
+        wait_until(lambda: run.peer.lines("the node's clock jumped by -96.000 s"), "the log line")
+        wait_until(lambda: values(run.peer.statuses(": engine")[-1])["clock_jumps"] == str(jumps + 1), "diagnostics")
+
+
+def test_silence_is_stale_and_says_that_nobody_publishes(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        status = wait_until(lambda: [s for s in run.peer.statuses(": camera") if level(s) == 3], "STALE")[0]
+        assert "never received a frame" in status.message
+        assert "nobody publishes on /image" in status.message
+        assert "last_frame_age_s" not in values(status)
+        wait_until(lambda: run.peer.lines("no frame yet"), "the log line")
+
+
+def test_the_wrong_type_on_the_topic_is_named(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        run.peer.publisher(CompressedImage, "/image", wait=False)
+        lines = wait_until(
+            lambda: [s.message for s in run.peer.statuses(": camera") if "but this node takes" in s.message], "STALE"
+        )
+        assert "/peer publishes sensor_msgs/msg/CompressedImage" in lines[0]
+        assert "but this node takes sensor_msgs/msg/Image there" in lines[0]
+
+
+def test_frames_that_stop_are_overdue_and_come_back(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "diagnostics.frame_timeout_s": 0.3}) as run:
+        run.wait_state("active")
+        images = run.peer.publisher(Image, "/image")
+        feed(run, images, 0)
+        status = wait_until(lambda: [s for s in run.peer.statuses(": camera") if "overdue" in s.message], "STALE")[0]
+        assert level(status) == 3
+        assert "/peer publishes sensor_msgs/msg/Image (reliable, volatile)" in status.message
+        seen = len(run.peer.statuses(": camera"))
+        deadline = time.monotonic() + 20
+        index = 1
+        while all(level(s) == 3 for s in run.peer.statuses(": camera")[seen:]):
+            feed(run, images, index)
+            index += 1
+            assert time.monotonic() < deadline, "the camera never came back"
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_incompatible_qos_is_explained_with_both_sides(tiny_model: Path, side: str) -> None:
+    reliability = {"input": "reliable", "output": "best_effort"}[side]
+    with running({"model": str(tiny_model), f"qos.{side}.reliability": reliability}) as run:
+        run.wait_state("active")
+        if side == "input":
+            run.peer.publisher(Image, "/image", BEST_EFFORT, wait=False)
+            expected = ("this node requests reliable, volatile", "offers best_effort, volatile", "/image")
+        else:
+            run.peer.subscribe(Image, "/segmentation_node/labels", QoSProfile(depth=1), wait=False)
+            expected = ("this node offers best_effort, volatile", "requests reliable", "/segmentation_node/labels")
+        line = wait_until(lambda: run.peer.lines("incompatible QoS"), "the warning")[0]
+        for part in expected:
+            assert part in line
+
+
+def test_qos_overrides_win(tiny_model: Path) -> None:
+    parameters = {
+        "model": str(tiny_model),
+        "qos_overrides./image.subscription.reliability": "reliable",
+        "qos_overrides./segmentation_node/labels.publisher.depth": 17,
+    }
+    with running(parameters) as run:
+        run.wait_state("active")
+        run.peer.subscribe(Image, "/segmentation_node/labels")
+        (endpoint,) = run.node.get_subscriptions_info_by_topic("/image")
+        assert endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert run.node.get_parameter("qos_overrides./segmentation_node/labels.publisher.depth").value == 17
+        assert isinstance(run.node.get_parameter("qos_overrides./image.subscription.reliability"), Parameter)
+
+
+def test_large_frames_with_gaps_get_one_hint(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        camera = run.node.cameras[""]
+        big = image_message(picture(0, Size(640, 360)), START)  # 691 200 bytes, above 512 KB
+
+        def receive_half() -> None:
+            for sequence in range(0, 80, 2):  # every other one was lost
+                camera._receive(big, None, sequence)
+
+        run.call(receive_half)
+        run.call(receive_half)
+        run.settled()
+        lines = wait_until(lambda: run.peer.lines("fastdds_large_images.xml"), "the hint")
+        assert len(lines) == 1
+        assert "29 of the last 59 frames on /image (675 KB each)" in lines[0]

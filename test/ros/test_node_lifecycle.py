@@ -1,0 +1,192 @@
+"""Lifecycle: every transition, its mirror, and what a failed one leaves behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_harness import Peer, image_message, level, picture, running, values, wait_until
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from seg_perception.core.errors import EngineError
+from seg_perception.engines.base import Engine
+from seg_perception.engines.opening import open_engine
+from seg_perception.ros import qos
+from seg_perception.ros.inference import open_configured_engine
+from seg_perception.ros.outputs import MESSAGE_TYPES
+from seg_perception.ros.settings import NodeSettings
+
+START = 1_700_000_000_000_000_000
+
+
+class Manager:
+    """Does what a Nav2-style lifecycle manager does: the node's services, over DDS."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._change = peer.node.create_client(ChangeState, "/segmentation_node/change_state")
+        self._get = peer.node.create_client(GetState, "/segmentation_node/get_state")
+        wait_until(self._change.service_is_ready, "change_state")
+        wait_until(self._get.service_is_ready, "get_state")
+        # The first answers can be lost while the answer's topic is still being discovered, so both
+        # services are asked something harmless until they answer.
+        self._until_answered(self._get, GetState.Request())
+        assert not self._until_answered(self._change, ChangeState.Request(transition=Transition(id=99))).success
+
+    @staticmethod
+    def _until_answered(client: Any, request: Any) -> Any:
+        pending = [client.call_async(request)]
+        asked = time.monotonic()
+
+        def answered() -> list[Any]:
+            nonlocal asked
+            if time.monotonic() - asked > 1.0:
+                asked = time.monotonic()
+                pending.append(client.call_async(request))
+            return [future.result() for future in pending if future.done()]
+
+        return wait_until(answered, "an answer")[0]
+
+    def change(self, transition: int) -> bool:
+        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        wait_until(future.done, f"transition {transition}")
+        return bool(future.result().success)
+
+    def state(self) -> str:
+        future = self._get.call_async(GetState.Request())
+        wait_until(future.done, "the state")
+        return str(future.result().current_state.label)
+
+
+def topics_of(peer: Peer) -> set[str]:
+    """The outputs that have a publisher; asked of DDS itself, since the per-node graph can lag for long."""
+    return {name for name in MESSAGE_TYPES if peer.node.count_publishers(f"/segmentation_node/{name}")}
+
+
+def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "autostart": False}) as run:
+        manager = Manager(run.peer)
+        assert manager.state() == "unconfigured"
+        for _ in range(3):
+            assert manager.change(Transition.TRANSITION_CONFIGURE)
+            assert manager.state() == "inactive" == run.node.state
+            wait_until(lambda: topics_of(run.peer) == set(MESSAGE_TYPES), "publishers")
+            assert run.peer.node.count_subscribers("/image") == 0
+            assert manager.change(Transition.TRANSITION_ACTIVATE)
+            assert manager.state() == "active" == run.node.state
+            labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+            images = run.peer.publisher(Image, "/image")
+            images.publish(image_message(picture(0), START))
+            wait_until(lambda seen=labels: seen, "labels")
+            assert manager.change(Transition.TRANSITION_DEACTIVATE)
+            assert manager.state() == "inactive" == run.node.state
+            wait_until(lambda p=images: p.get_subscription_count() == 0, "no subscription while inactive")
+            assert manager.change(Transition.TRANSITION_CLEANUP)
+            assert manager.state() == "unconfigured" == run.node.state
+            wait_until(lambda: not topics_of(run.peer), "no publishers left")
+            run.peer.node.destroy_publisher(images)
+        assert not manager.change(Transition.TRANSITION_ACTIVATE)
+        assert manager.state() == "unconfigured"
+        threads = [t for t in threading.enumerate() if t.name == "inference"]
+        assert not threads, "an inference thread outlived its configuration"
+
+
+def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_model: Path) -> None:
+    with running({"model": "/nowhere/driving.onnx"}) as run:
+        manager = Manager(run.peer)
+        log = wait_until(lambda: run.peer.lines("configure failed"), "the reason")
+        assert "/nowhere/driving.onnx" in log[0]
+        assert "stays unconfigured" in log[0]
+        assert manager.state() == "unconfigured"
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if "/nowhere/driving.onnx" in s.message], "diagnostics"
+        )[-1]
+        assert level(status) == 2
+        assert not topics_of(run.peer)
+        assert run.set("model", str(tiny_model)) == ""
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert run.node.state == "active"
+        wait_until(lambda: level(run.peer.statuses(": engine")[-1]) == 0, "diagnostics OK again")
+
+
+@pytest.mark.parametrize("content, expected", [(b"", "model card"), (b"not onnx at all", "not an ONNX file")])
+def test_a_broken_model_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    with running({"model": str(path)}) as run:
+        log = wait_until(lambda: run.peer.lines("configure failed"), "the reason")
+        assert "broken.onnx" in log[0]
+        assert expected in log[0]
+        assert run.node.state == "unconfigured"
+
+
+def test_an_unknown_drivable_class_fails_configure_and_undoes_the_engine(tiny_model: Path) -> None:
+    opened: list[Engine] = []
+
+    def open_and_keep(settings: NodeSettings) -> Engine:
+        opened.append(open_configured_engine(settings))
+        return opened[-1]
+
+    with running({"model": str(tiny_model), "drivable.classes": ["river"]}, open_and_keep) as run:
+        log = wait_until(lambda: run.peer.lines("configure failed"), "the reason")
+        assert "no class 'river'" in log[0]
+        assert run.node.state == "unconfigured"
+        wait_until(lambda: run.node._inference is None, "the engine is given back")
+        wait_until(lambda: not topics_of(run.peer), "no publishers")
+        (engine,) = opened
+        with pytest.raises(EngineError, match="closed"):
+            engine.infer(picture(0)[None])
+
+
+def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny_model: Path) -> None:
+    release = threading.Event()
+
+    def open_late(_settings: NodeSettings) -> Engine:
+        release.wait(30.0)
+        return open_engine(tiny_model)
+
+    with running({}, open_late) as run:
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if "opening the engine" in s.message], "progress"
+        )[0]
+        assert level(status) == 1
+        assert values(status)["lifecycle_state"] == "unconfigured"
+    # leaving the block stopped the node although the engine was still opening
+    release.set()
+
+
+def test_label_info_is_published_where_vision_msgs_is_installed(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A named fake whose LabelInfo is a real message type with room for the fields' text."""
+
+    class LabelInfoAsString(String):  # type: ignore[misc]
+        pass
+
+    class Fake(ModuleType):
+        LabelInfo = String
+
+    built: list[tuple[Any, ...]] = []
+
+    def build(*arguments: Any) -> String:
+        built.append(arguments)
+        return String(data="label info")
+
+    fake = Fake("vision_msgs.msg")
+    monkeypatch.setattr("seg_perception.ros.label_info.find_vision_msgs", lambda: fake)
+    monkeypatch.setattr("seg_perception.ros.label_info.build_label_info", build)
+    with running({"model": str(tiny_model), "cameras": ["front"], "drivable.min_confidence": 0.25}) as run:
+        run.wait_state("active")
+        received = run.peer.subscribe(String, "/segmentation_node/front/label_info", qos.LATCHED)
+        wait_until(lambda: received, "the latched label info")
+        (arguments,) = built
+        assert arguments[0] is fake
+        assert arguments[3] == 0.25
+        assert not run.peer.lines("vision_msgs is not installed")

@@ -1,0 +1,159 @@
+"""Parameters: one table, one YAML that says the same, all faults at once, live changes or a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from node_harness import running, wait_until
+from rcl_interfaces.msg import ParameterType
+from rclpy.parameter import Parameter
+
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.resources import share_path
+from seg_perception.core.types import Size
+from seg_perception.ros.parameter_table import PARAMETERS
+from seg_perception.ros.parameters import parse_settings, spec_descriptor
+
+DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def yaml_parameters(name: str) -> dict[str, Any]:
+    document = yaml.safe_load(share_path(f"config/{name}").read_text(encoding="utf-8"))
+    return flatten(document["/**"]["ros__parameters"])
+
+
+def test_the_yaml_has_every_parameter_with_its_default_and_no_other() -> None:
+    written = yaml_parameters("segmentation.yaml")
+    assert list(written) == list(DEFAULTS)
+    for name, default in DEFAULTS.items():
+        value = tuple(written[name]) if isinstance(default, tuple) else written[name]
+        assert value == default, name
+        assert type(value) is type(default), name  # 5 is not 5.0 to ROS
+
+
+def test_the_default_drivable_settings_are_the_library_s() -> None:
+    settings = parse_settings(DEFAULTS, "test")
+    assert settings.camera_settings[""].drivable == DrivableSettings()
+    assert settings.model is None
+    assert settings.network_size is None
+
+
+def test_the_multi_camera_example_is_valid() -> None:
+    written = yaml_parameters("multi_camera.yaml")
+    settings = parse_settings(DEFAULTS | written, "test")
+    assert settings.cameras == ("front", "left", "right")
+    assert settings.camera_settings["left"].input == "compressed"
+    assert settings.camera_settings["front"].input == "raw"
+    assert settings.camera_settings["front"].drivable.ignore_polygons == ((0.0, 1.0, 0.15, 0.9, 0.85, 0.9, 1.0, 1.0),)
+    assert settings.camera_settings["front"].drivable.connected_to_ego
+    assert not settings.camera_settings["right"].drivable.connected_to_ego
+    assert settings.camera_settings["right"].drivable.appear_frames == 3
+    known = set(DEFAULTS) | {f"{c}.{s.name}" for c in settings.cameras for s in PARAMETERS if s.per_camera}
+    assert set(written) <= known
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    wrong = DEFAULTS | {
+        "network_size": "large",
+        "cameras": ("front", "front", "2nd"),
+        "input": "jpeg",
+        "drivable.ignore_polygons": ("0.1 0.2", "corner"),
+        "diagnostics.error_rate_hz": 6.0,
+    }
+    with pytest.raises(SettingsError) as raised:
+        parse_settings(wrong, "parameters of /segmentation_node")
+    text = str(raised.value)
+    for part in ("network_size", "'large'", "'jpeg'", "'corner'", "error_rate_hz 6.0 must not be above"):
+        assert part in text, part
+
+
+def test_descriptors_carry_meaning_and_range() -> None:
+    specs = {spec.name: spec for spec in PARAMETERS}
+    threads = spec_descriptor(specs["threads"])
+    assert (threads.integer_range[0].from_value, threads.integer_range[0].to_value) == (0, 256)
+    opacity = spec_descriptor(specs["overlay.opacity"])
+    assert (opacity.floating_point_range[0].from_value, opacity.floating_point_range[0].to_value) == (0.0, 1.0)
+    assert "next frame" in opacity.additional_constraints
+    assert all(spec.description.endswith(".") for spec in PARAMETERS)
+    assert spec_descriptor(specs["autostart"]).read_only
+
+
+def test_wrong_overrides_leave_the_node_unconfigured_and_can_be_fixed(tiny_model: Path) -> None:
+    wrong = {
+        "model": str(tiny_model),
+        "overlay.opacity": 1.5,  # out of range
+        "threads": "two",  # wrong type
+        "modle": "x.onnx",  # misspelt
+        "network_size": "64",
+        "diagnostics.frame_timeout_s": 2,  # an integer where a number is meant: accepted
+    }
+    with running(wrong) as run:
+        log = wait_until(lambda: run.peer.lines("configure failed"), "the reason in the log")
+        for part in ("overlay.opacity: 1.5", "threads: 'two'", "modle: no such parameter", "network_size"):
+            assert part in log[0], part
+        assert run.node.state == "unconfigured"
+        status = wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]
+        assert status.level == b"\x02"
+        assert "overlay.opacity" in status.message
+        assert run.node.get_parameter("diagnostics.frame_timeout_s").value == 2.0
+
+
+def test_a_fault_goes_away_when_the_parameter_is_set(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "threads": 1000, "autostart": False}) as run:
+        run.call(run.node.trigger_configure)
+        assert run.node.state == "unconfigured"
+        assert run.set("threads", 1) == ""
+        run.call(run.node.trigger_configure)
+        assert run.node.state == "inactive"
+
+
+def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        assert "read when the node is configured" in run.set("model", "other.onnx")
+        assert "read when the node is configured" in run.set("cameras", ["front"])
+        assert run.node.get_parameter("model").value == str(tiny_model)
+        assert run.set("overlay.opacity", 0.25) == ""
+        assert run.node.settings is not None
+        assert run.node.settings.overlay.opacity == 0.25
+        assert "no class 'river'" in run.set("drivable.classes", ["river"])
+        assert "out of range" in run.set("drivable.min_confidence", 1.5)
+        assert "must not be above warn_rate_hz" in run.set("diagnostics.error_rate_hz", 50.0)
+        assert run.node.settings.camera_settings[""].drivable == DrivableSettings()
+        assert run.set("drivable.classes", ["road", "sidewalk"]) == ""
+        assert run.node.settings.camera_settings[""].drivable.classes == ("road", "sidewalk")
+
+
+def test_while_unconfigured_everything_may_be_set(tiny_model: Path) -> None:
+    with running({"autostart": False}) as run:
+        assert run.set("network_size", "96x64") == ""
+        assert run.set("cameras", ["front", "rear"]) == ""
+        assert "'x'" in run.set("network_size", "x")
+        assert run.set("model", str(tiny_model)) == ""
+        run.call(run.node.trigger_configure)
+        assert run.node.state == "inactive"
+        assert run.node.settings is not None
+        assert run.node.settings.network_size == Size(96, 64)
+        assert run.set("rear.drivable.min_confidence", 0.5) == ""
+        assert run.node.settings.camera_settings["rear"].drivable.min_confidence == 0.5
+        assert run.node.settings.camera_settings["front"].drivable.min_confidence == 0.0
+
+
+def test_parameter_types_are_what_ros_tools_expect(tiny_model: Path) -> None:
+    with running({"autostart": False}) as run:
+        expected = {bool: 1, int: 2, float: 3, str: 4, tuple: ParameterType.PARAMETER_STRING_ARRAY}
+        for spec in PARAMETERS:
+            described = run.node.describe_parameter(spec.name)
+            assert described.type == expected[type(spec.default)], spec.name
+        assert run.node.get_parameter("cameras").type_ == Parameter.Type.STRING_ARRAY

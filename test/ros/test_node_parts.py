@@ -1,0 +1,273 @@
+"""The node's parts on their own: books, mailboxes, percentiles, gaps, camera_info, QoS words, label info."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from node_harness import stamp
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from seg_perception.engines.opening import open_engine
+from seg_perception.ros import qos
+from seg_perception.ros.accounting import FrameAccount, FrameCounts
+from seg_perception.ros.camera_info import CameraInfoMatcher
+from seg_perception.ros.gaps import GapWatch
+from seg_perception.ros.label_info import build_label_info, find_vision_msgs, palette_json
+from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.mailbox import Mailboxes
+from seg_perception.ros.throttle import Throttle
+
+
+def test_every_way_of_a_frame_is_booked() -> None:
+    account = FrameAccount()
+    for end in (account.publish, account.reject, account.fail):
+        account.arrive(replaces_waiting=False)
+        account.take()
+        end()
+    account.arrive(replaces_waiting=False)
+    account.drop_waiting()
+    account.arrive(replaces_waiting=False)
+    account.arrive(replaces_waiting=True)
+    account.take()
+    account.arrive(replaces_waiting=False)
+    # 3 ended, 1 dropped, 2 + 1 arrived after that: 7; of these one was replaced, one taken, one waits
+    expected = FrameCounts(received=7, published=1, superseded=1, rejected=1, failed=2, waiting=1, processing=1)
+    assert account.counts() == expected
+    assert expected.in_flight == 2
+    assert expected.unaccounted == 0
+
+
+def test_a_frame_that_vanished_shows() -> None:
+    # 5 received, 3 published, 1 waiting: one is missing
+    assert FrameCounts(received=5, published=3, waiting=1).unaccounted == 1
+
+
+def test_the_newest_frame_replaces_an_unread_one_and_others_are_not_delayed() -> None:
+    accounts = {"front": FrameAccount(), "rear": FrameAccount()}
+    boxes: Mailboxes[int] = Mailboxes(accounts)
+    for frame in (1, 2, 3):
+        boxes.put("front", frame)
+    assert boxes.take_all(timeout=0.0) == {"front": 3}
+    assert boxes.take_all(timeout=0.0) == {}
+    assert accounts["front"].counts() == FrameCounts(received=3, superseded=2, processing=1)
+    assert accounts["rear"].counts() == FrameCounts()
+
+
+def test_a_closed_mailbox_drops_and_counts() -> None:
+    accounts = {"": FrameAccount()}
+    boxes: Mailboxes[int] = Mailboxes(accounts)
+    boxes.put("", 1)
+    boxes.close()
+    boxes.put("", 2)
+    assert accounts[""].counts() == FrameCounts(received=2, failed=2)
+    boxes.open()
+    boxes.put("", 3)
+    assert boxes.take_all(0.0) == {"": 3}
+
+
+def test_books_balance_with_threads_on_both_sides() -> None:
+    accounts = {name: FrameAccount() for name in ("a", "b")}
+    boxes: Mailboxes[int] = Mailboxes(accounts)
+    unbalanced: list[FrameCounts] = []
+    done = threading.Event()
+
+    def consume() -> None:
+        while not done.is_set():
+            for name in boxes.take_all(0.05):
+                accounts[name].publish()
+
+    def watch() -> None:
+        while not done.is_set():
+            unbalanced.extend(c for account in accounts.values() if (c := account.counts()).unaccounted)
+
+    consumers = [threading.Thread(target=consume), threading.Thread(target=watch)]
+    producers = [
+        threading.Thread(target=lambda name=name: [boxes.put(name, i) for i in range(5000)]) for name in accounts
+    ]
+    for thread in consumers + producers:
+        thread.start()
+    for thread in producers:
+        thread.join()
+    boxes.close()
+    done.set()
+    for thread in consumers:
+        thread.join()
+    assert not unbalanced
+    for account in accounts.values():
+        counts = account.counts()
+        assert counts.received == 5000
+        assert counts.in_flight == counts.unaccounted == 0
+
+
+def test_nudge_wakes_a_waiting_taker() -> None:
+    boxes: Mailboxes[int] = Mailboxes({"": FrameAccount()})
+    taken: list[dict[str, int]] = []
+    thread = threading.Thread(target=lambda: taken.append(boxes.take_all(timeout=60.0)))
+    thread.start()
+    boxes.nudge()
+    thread.join(10.0)
+    assert taken == [{}]
+
+
+def test_percentiles_by_hand() -> None:
+    window = LatencyWindow(frames=100)
+    for milliseconds in range(1, 202):  # the first 101 fall out of the window: 102 to 201 remain
+        window.add({Stage.INFER: milliseconds / 1e3})
+    found = window.percentiles()
+    # of 100 numbers 102..201, linear: 102 + 0.50 x 99, 102 + 0.95 x 99, 102 + 0.99 x 99
+    assert found[Stage.INFER].p50 == pytest.approx(151.5)
+    assert found[Stage.INFER].p95 == pytest.approx(196.05)
+    assert found[Stage.INFER].p99 == pytest.approx(200.01)
+    assert Stage.RECEIVE not in found
+
+
+def test_rate_is_exact_falls_in_silence_and_waits_before_it_judges() -> None:
+    meter = RateMeter(window_s=3.0)
+    assert meter.rate(0.0) is None
+    for i in range(31):
+        meter.tick(i * 0.1)
+    assert meter.rate(3.0) == pytest.approx(10.0)
+    # at 4.0 the ticks 1.0 to 3.0 remain: 20 intervals over 2.0 s, and 0.9 s of silence beyond one interval
+    assert meter.rate(4.0) == pytest.approx(20 / 2.9)
+    assert meter.rate(6.1) == 0.0
+    early = RateMeter(window_s=3.0)
+    early.tick(0.0)
+    assert early.rate(1.4) is None
+
+
+def test_gaps_by_sequence_number() -> None:
+    watch = GapWatch(window=4, share=0.1)
+    for sequence in (10, 11, 14, 15):  # 12 and 13 were lost
+        watch.note(sequence, stamp_ns=0)
+    assert watch.lost == 2
+    assert watch.worth_a_hint()
+    assert watch.recent() == (2, 6)
+    watch.note(3, 0)  # the publisher restarted: nothing is known to be lost
+    assert watch.lost == 2
+
+
+def test_gaps_by_stamp_where_there_are_no_sequence_numbers() -> None:
+    watch = GapWatch(window=10)
+    period = 33_000_000
+    for index in (0, 1, 2, 3, 6, 7):  # 4 and 5 were lost
+        watch.note(None, index * period)
+    assert watch.lost == 2
+    watch.note(None, 7 * period + 5_000_000_000)  # a pause of 5 s is no loss
+    watch.note(None, 0)  # nor is a loop of the bag
+    assert watch.lost == 2
+
+
+def test_no_hint_before_the_window_is_full() -> None:
+    watch = GapWatch(window=30)
+    for sequence in range(0, 40, 2):
+        watch.note(sequence, 0)
+    assert not watch.worth_a_hint()
+
+
+def test_camera_info_is_paired_by_exact_stamp_in_either_order() -> None:
+    matcher = CameraInfoMatcher(limit=2)
+    first, second = CameraInfo(width=1), CameraInfo(width=2)
+    assert matcher.add(100, first) is None
+    assert matcher.match(100) is first
+    assert matcher.match(100) is None  # given once
+    assert matcher.match(200) is None
+    assert matcher.add(201, first) is None  # one nanosecond off is another frame
+    assert matcher.add(200, second) is second
+    for stamp_ns in range(300, 310):
+        matcher.add(stamp_ns, first)
+    assert matcher.match(300) is None  # forgotten: only the last two are kept
+    assert matcher.match(309) is first
+
+
+def test_throttle_lets_one_line_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(value=100.0)
+    monkeypatch.setattr("seg_perception.ros.throttle.time.monotonic", lambda: now.value)
+    throttle = Throttle(5.0)
+    assert [throttle.due(), throttle.due()] == [True, False]
+    now.value = 105.0
+    assert throttle.due()
+    throttle.rearm()
+    assert throttle.due()
+
+
+def test_incompatible_qos_names_both_sides() -> None:
+    best_effort, reliable = qos.profile("best_effort", 1), qos.profile("reliable", 1)
+    assert qos.incompatibilities(reliable, best_effort) == []
+    assert qos.incompatibilities(best_effort, reliable) == ["reliability: offered best_effort, requested reliable"]
+    assert qos.incompatibilities(reliable, qos.LATCHED) == ["durability: offered volatile, requested transient_local"]
+
+
+def endpoint(topic_type: str, reliability: ReliabilityPolicy) -> SimpleNamespace:
+    profile = QoSProfile(depth=1, reliability=reliability, durability=DurabilityPolicy.VOLATILE)
+    return SimpleNamespace(node_name="cam", node_namespace="/car", topic_type=topic_type, qos_profile=profile)
+
+
+@pytest.mark.parametrize(
+    "publishers, expected",
+    [
+        ([], "nobody publishes on /image"),
+        (
+            [endpoint("sensor_msgs/msg/CompressedImage", ReliabilityPolicy.RELIABLE)],
+            (
+                "on /image: /car/cam publishes sensor_msgs/msg/CompressedImage (reliable, volatile), "
+                "but this node takes sensor_msgs/msg/Image there"
+            ),
+        ),
+        (
+            [endpoint("sensor_msgs/msg/Image", ReliabilityPolicy.BEST_EFFORT)],
+            (
+                "on /image: /car/cam publishes sensor_msgs/msg/Image (best_effort, volatile), which does not fit "
+                "this node's request (reliability: offered best_effort, requested reliable)"
+            ),
+        ),
+        (
+            [endpoint("sensor_msgs/msg/Image", ReliabilityPolicy.RELIABLE)],
+            "on /image: /car/cam publishes sensor_msgs/msg/Image (reliable, volatile)",
+        ),
+    ],
+)
+def test_silence_is_explained(publishers: list[SimpleNamespace], expected: str) -> None:
+    requested = qos.profile("reliable", 1)
+    assert qos.explain_silence(publishers, "/image", "sensor_msgs/msg/Image", requested) == expected  # type: ignore[arg-type]
+
+
+class FakeVisionMsgs(ModuleType):
+    """Stands in for vision_msgs.msg, which no registry has: the same class and field names."""
+
+    class VisionClass:
+        def __init__(self, class_id: int, class_name: str) -> None:
+            assert 0 <= class_id < 2**16
+            self.class_id, self.class_name = class_id, class_name
+
+    class LabelInfo:
+        __slots__ = ("class_map", "header", "threshold")
+
+
+def test_label_info_and_palette_say_what_the_labels_mean(tiny_model: Path) -> None:
+    card = open_engine(tiny_model).card
+    header = Header(stamp=stamp(5))
+    message = build_label_info(FakeVisionMsgs("vision_msgs.msg"), card, header, min_confidence=0.5)
+    assert [(c.class_id, c.class_name) for c in message.class_map][:2] == [(0, "road"), (1, "sidewalk")]
+    assert len(message.class_map) == 10
+    assert message.threshold == 0.5
+    assert message.header is header
+    palette = json.loads(palette_json(card))
+    assert palette["unlabelled"] == 255
+    assert palette["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}
+    assert np.array(palette["classes"][9]["color"]).tolist() == [70, 70, 70]
+
+
+def test_vision_msgs_is_found_only_with_label_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "vision_msgs", ModuleType("vision_msgs"))
+    monkeypatch.setitem(__import__("sys").modules, "vision_msgs.msg", ModuleType("vision_msgs.msg"))  # an old one
+    assert find_vision_msgs() is None
+    fake = FakeVisionMsgs("vision_msgs.msg")
+    monkeypatch.setitem(__import__("sys").modules, "vision_msgs.msg", fake)
+    assert find_vision_msgs() is fake
