@@ -16,7 +16,7 @@ SHARE = f"share/{NAME}"
 # install with --no-deps (README.md, "On a robot").
 CORE = ["numpy>=1.21", "opencv-python-headless>=4.5,<5", "PyYAML>=5.4"]
 ONNX = ["onnx>=1.21", "onnxruntime>=1.20"]  # older onnx follows external-data paths out of the model's folder
-BAGS = ["rosbags>=0.10.6"]  # rosbag2 and MCAP without a ROS install
+BAGS = ["rosbags>=0.10.6", "backports.zstd>=1.0"]  # rosbag2 and MCAP without a ROS install
 PROGRESS = ["tqdm>=4.60"]
 VIDEO = ["imageio-ffmpeg>=0.4.9"]  # carries ffmpeg: OpenCV's headless wheel writes no H.264
 ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Import name -> names under which requirements/*.txt or package.xml declare it.
 DECLARED_AS = {
+    "backports": {"backports.zstd"},
     "cv2": {"opencv-python-headless"},
     "google": {"onnx"},  # protobuf: onnx is built on it and states its versions
     "imageio_ffmpeg": {"imageio-ffmpeg"},
