@@ -102,7 +102,12 @@ def _one_thread_each(_worker: int) -> None:
 def training_batches(
     crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w]."""
+    """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w].
+
+    OpenCV is left with one thread in this process, too: its thread pool does not survive the fork
+    of the workers, which would wait for it for ever.
+    """
+    cv2.setNumThreads(1)
     return DataLoader(
         crops,
         batch_sampler=_StepSampler(first_step, settings, rank, world),

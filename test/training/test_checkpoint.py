@@ -1,0 +1,180 @@
+"""Checkpoints: whole or absent, and loaded without executing anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.types import Size
+from seg_perception.networks.registry import build_network
+from seg_perception.training import checkpoint
+from seg_perception.training.checkpoint import CheckpointInfo, ResumeState, load_network, read_info, save_weights
+
+OPTIONS = {"width": 0.125, "convolutions": [1, 1, 1, 1]}
+INFO = CheckpointInfo(
+    name="mine",
+    network="reference",
+    options=OPTIONS,
+    label_set=load_label_set("driving"),
+    deployed_size=Size(96, 64),
+    step=7,
+    settings={"seed": 3, "batch_size": 4, "precision": "fp32", "train": [{"kind": "scenes"}]},
+    settings_sha256="ab" * 32,
+    scores={"mine": {"mean_iou": 50.0}},
+    data_notes=("ten pictures",),
+    licence="ours",
+    limits=("sunshine only",),
+)
+CPU = torch.device("cpu")
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(4)
+    return build_network("reference", 10, **OPTIONS)
+
+
+def state(**changes: object) -> ResumeState:
+    weights = network().state_dict()
+    fresh = ResumeState(
+        step=7, best_score=float("-inf"), settings_sha256="ab", network=weights, average=weights, optimiser={"a": [1.5]}
+    )
+    return dataclasses.replace(fresh, **changes)
+
+
+def test_weights_and_description_come_back_as_they_were(tmp_path: Path) -> None:
+    original = network()
+    save_weights(tmp_path / "w.safetensors", original.state_dict(), INFO)
+    assert read_info(tmp_path / "w.safetensors") == INFO
+    loaded, info = load_network(tmp_path / "w.safetensors")
+    assert info == INFO
+    assert not loaded.training
+    theirs = original.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in loaded.state_dict().items())
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"], "nothing else is left in the folder"
+
+
+def test_the_model_card_says_what_the_checkpoint_says() -> None:
+    card = INFO.model_card(network(), version="1.0", weights_sha256="cd" * 32)
+    assert card.id == "mine-1.0-fp32-cdcdcdcd"
+    assert (card.input_size, card.size_multiple, card.label_set) == (Size(96, 64), 16, INFO.label_set)
+    assert card.run == {"steps": 7, "settings_sha256": "ab" * 32, "seed": 3, "batch_size": 4, "precision": "fp32"}
+    assert (card.scores, card.data, card.data_licence, card.limits) == (
+        INFO.scores,
+        ("ten pictures",),
+        "ours",
+        ("sunshine only",),
+    )
+
+
+def test_a_truncated_or_foreign_weights_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: no such checkpoint"):
+        load_network(path)
+    save_weights(path, network().state_dict(), INFO)
+    whole = path.read_bytes()
+    for length in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelError, match=r"w\.safetensors: not a safetensors file, or truncated"):
+            load_network(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match="no description inside; it was not written by 'seg-perception train'"):
+        load_network(path)
+
+
+def test_weights_that_do_not_fit_exactly_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    weights = network().state_dict()
+    less = dict(list(weights.items())[1:])
+    for wrong, message in ((less, "Missing key"), ({**weights, "extra": torch.zeros(1)}, "Unexpected key")):
+        save_weights(path, wrong, INFO)
+        with pytest.raises(ModelError, match=f"the weights do not fit the network: (?s:.*){message}"):
+            load_network(path)
+    save_weights(path, weights, dataclasses.replace(INFO, options={**OPTIONS, "width": 0.25}))
+    with pytest.raises(ModelError, match=r"the weights do not fit the network: (?s:.*)size mismatch"):
+        load_network(path)
+
+
+@pytest.mark.parametrize("change", ["label_set", "step", "deployed_size", "extra"])
+def test_a_damaged_description_is_refused(change: str) -> None:
+    document = json.loads(INFO.to_json())
+    if change == "extra":
+        document["extra"] = 1
+    else:
+        del document[change]
+    with pytest.raises(ModelError, match=r"the checkpoint's description cannot be read: (KeyError|TypeError)"):
+        CheckpointInfo.from_json(json.dumps(document))
+
+
+def test_the_state_of_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    original = state(settings={"steps": 3, "size": "4x3", "none": None, "list": [1, 2.5]})
+    original.save(tmp_path / "last.pt")
+    loaded = ResumeState.load(tmp_path / "last.pt", CPU)
+    assert (loaded.step, loaded.best_score, loaded.settings_sha256) == (7, float("-inf"), "ab")
+    assert loaded.settings == original.settings
+    assert loaded.optimiser == {"a": [1.5]}
+    assert all(torch.equal(loaded.network[name], value) for name, value in original.network.items())
+
+
+def test_a_truncated_state_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    state().save(path)
+    whole = path.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(
+            ModelError, match=r"last\.pt: cannot resume from this file: (?s:.*); delete it to start anew"
+        ):
+            ResumeState.load(path, CPU)
+
+
+def test_a_file_that_is_no_state_of_a_run_is_refused(tmp_path: Path) -> None:
+    for content in ({"step": 1}, {"surprise": 1}, [1, 2], torch.zeros(2)):
+        torch.save(content, tmp_path / "last.pt")
+        with pytest.raises(ModelError, match=r"last\.pt: not the resume state of a run: .*; delete it to start anew"):
+            ResumeState.load(tmp_path / "last.pt", CPU)
+
+
+class _Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("exploded"),))  # type: ignore[return-value]
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"step": _Bomb()}, tmp_path / "last.pt")
+    with pytest.raises(ModelError, match="cannot resume from this file"):
+        ResumeState.load(tmp_path / "last.pt", CPU)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Bomb(), protocol=2))
+    with pytest.raises(ModelError, match="cannot resume from this file"):
+        ResumeState.load(tmp_path / "plain.pt", CPU)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    state().save(path)
+    before = path.read_bytes()
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space left on device"):
+        state(step=8).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_the_hash_is_the_files(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert checkpoint.weights_sha256(tmp_path / "w") == expected

@@ -1,0 +1,97 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.settings import from_mapping, load_settings, to_mapping
+from seg_perception.core.types import Size
+from seg_perception.training.settings import TrainSettings
+
+LEAST: dict[str, Any] = {"name": "mine", "train": [{"kind": "scenes"}]}
+
+
+def test_every_shipped_file_is_accepted_and_names_the_shipped_things(repository: Path) -> None:
+    files = sorted((repository / "config" / "train").glob("*.yaml"))
+    assert len(files) >= 3
+    for file in files:
+        settings = load_settings(TrainSettings, file)
+        assert settings.name == file.stem, f"{file}: a run's folder is named after its file"
+        again = from_mapping(TrainSettings, yaml.safe_load(yaml.safe_dump(to_mapping(settings))), "again")
+        assert again == settings
+
+
+def test_a_run_needs_a_name_and_data_and_no_more() -> None:
+    settings = from_mapping(TrainSettings, LEAST, "here")
+    assert settings.run_folder == Path("runs/mine")
+    assert settings.augmentation.crop == Size(448, 256)
+
+
+def test_all_faults_of_a_file_come_at_once() -> None:
+    values = {
+        "name": "a/b",
+        "train": [{"kind": "scenes"}, {"kind": "kity"}],
+        "steps": 0,
+        "augmentation": {"crop": "large", "flip": 2},
+        "optimiser": {"learning_rate": "1e-3"},
+        "loss": {"hard_pixels": 0, "class_weights": {"pole": -1.0}},
+        "precision": "fp8",
+        "sedd": 3,
+    }
+    with pytest.raises(SettingsError) as error:
+        from_mapping(TrainSettings, values, "own.yaml")
+    named = {line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]}
+    assert named == {
+        "train[1].kind",
+        "augmentation.crop",
+        "augmentation.flip",
+        "optimiser.learning_rate",
+        "loss.hard_pixels",
+        "loss.class_weights.pole",
+        "precision",
+        "sedd",
+    }  # name and steps are checked once the list of datasets can be built
+    with pytest.raises(SettingsError, match=r"(?s)name: 'a/b' cannot name a folder.*steps: 0 must be at least 1"):
+        from_mapping(TrainSettings, {**values, "train": [{"kind": "scenes"}]}, "own.yaml")
+
+
+@pytest.mark.parametrize(
+    "changes, fault",
+    [
+        ({"name": ".."}, "name: '..' cannot name a folder"),
+        ({"name": ""}, "name: '' cannot name a folder"),
+        ({"train": []}, "train: at least one dataset is needed"),
+        ({"steps": 0}, "steps: 0 must be at least 1"),
+        ({"batch_size": 0}, "batch_size: 0 must be at least 1"),
+        ({"accumulation": 0}, "accumulation: 0 must be at least 1"),
+        ({"validate_every": 0}, "validate_every: 0 must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every: 0 must be at least 1"),
+        ({"workers": -1}, "workers: -1 is below 0"),
+        ({"seed": -1}, "seed: -1 is below 0"),
+        ({"cache_gigabytes": -1}, "cache_gigabytes: -1.0 is below 0"),
+        ({"network": {"frozen_stages": -1}}, "network.frozen_stages: -1 is below 0"),
+        ({"augmentation": {"scale": [2.0, 1.0]}}, "augmentation.scale: (2.0, 1.0) must be two rising values above 0"),
+        ({"augmentation": {"scale": [0, 1.0]}}, "augmentation.scale"),
+        ({"augmentation": {"aspect": 0.5}}, "augmentation.aspect: 0.5 must be at least 1"),
+        ({"augmentation": {"gamma": 0.5}}, "augmentation.gamma: 0.5 must be at least 1"),
+        ({"augmentation": {"jpeg": 1.5}}, "augmentation.jpeg: 1.5 is not in 0 to 1"),
+        ({"loss": {"hard_pixels": 1.5}}, "loss.hard_pixels: 1.5 is not above 0 and at most 1"),
+        ({"loss": {"auxiliary": -1}}, "loss.auxiliary: -1.0 is below 0"),
+        ({"optimiser": {"learning_rate": 0}}, "optimiser.learning_rate: 0.0 must be above 0"),
+        ({"optimiser": {"warmup_steps": -1}}, "optimiser.warmup_steps: -1 is below 0"),
+        ({"optimiser": {"weight_decay": -1}}, "optimiser.weight_decay: -1.0 is below 0"),
+        ({"optimiser": {"encoder_factor": -1}}, "optimiser.encoder_factor: -1.0 is below 0"),
+        ({"optimiser": {"decay_power": -1}}, "optimiser.decay_power: -1.0 is below 0"),
+        ({"optimiser": {"ema_decay": 1}}, "optimiser.ema_decay: 1.0 is not at least 0 and below 1"),
+        ({"device": "gpu"}, "device: 'gpu' is not accepted; accepted: 'auto', 'cpu', 'cuda'"),
+    ],
+)
+def test_each_range_is_checked(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        from_mapping(TrainSettings, {**LEAST, **changes}, "own.yaml")
+    assert fault in str(error.value)
