@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,12 +48,12 @@ def _fill(
     grain = tileable_noise(512, 5, 140, 0.7, 32)
     tone = 0.8 + 0.4 * grain[((rows - first) * 3)[:, None] % 512, (place * 3) % 512]
     if look == "town":  # rows of windows
-        tone = np.where(((rows[:, None] - first) % 6 < 3) & (place % 7 < 3), 0.78, 1.0)
+        tone = np.where(((rows[:, None] - first) % 6 < 3) & (place % 7 < 3), np.float32(0.78), np.float32(1.0))
     elif look == "hills":
         tone = 0.5 + 0.5 * tone
     region = canvas.pixels[first:last]
     inside = rows[:, None] >= top[None, :]
     label = SceneClass.BACKGROUND if look == "town" else SceneClass.VEGETATION
-    filled = np.clip(tone[..., None] * color, 0, 255).astype(np.uint8)
-    region[..., :3] = np.where(inside[..., None], filled, region[..., :3])
-    region[..., 3] = np.where(inside, label, region[..., 3])
+    shades = [cv2.convertScaleAbs(tone, alpha=float(channel)) for channel in color]
+    filled = cv2.merge([*shades, np.full(tone.shape, label, np.uint8)])
+    cv2.copyTo(filled, inside.view(np.uint8), region)

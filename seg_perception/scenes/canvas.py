@@ -82,6 +82,22 @@ class Canvas:
         fill = (float(color[0]), float(color[1]), float(color[2]), float(label))
         cv2.fillPoly(self.pixels[: self.floor], [fixed_point(outline - 0.5)], fill, cv2.LINE_8, _SHIFT)
 
+    def faces(
+        self, outline: Floats, starts: NDArray[np.int64], which: NDArray[np.int64], colors: Floats, label: int
+    ) -> None:
+        """Fill many polygons in order.
+
+        Args:
+            outline: image places [P, 2] of all polygons end to end; polygon k is starts[k] to starts[k + 1].
+            which: the polygons to fill [N].
+            colors: RGB [N, 3], 0 to 255.
+        """
+        corners = fixed_point(outline - 0.5)
+        target = self.pixels[: self.floor]
+        begin, end = starts[which].tolist(), starts[which + 1].tolist()
+        for first, last, (red, green, blue) in zip(begin, end, colors.tolist(), strict=True):
+            cv2.fillPoly(target, [corners[first:last]], (red, green, blue, label), cv2.LINE_8, _SHIFT)
+
     def sprite(self, texture: Texture, tint: Floats, box: tuple[float, float, float, float], label: int) -> None:
         """Paint an RGBA texture into a box (left, top, right, bottom) where its alpha is at least 128.
 
@@ -153,7 +169,9 @@ class Canvas:
 
 def fixed_point(outline: Floats | NDArray[np.float32]) -> NDArray[np.int32]:
     """Image points as OpenCV's fixed-point corners with _SHIFT fraction bits."""
-    return np.asarray(np.rint(np.clip(outline, -_FARTHEST_PIXEL, _FARTHEST_PIXEL) * (1 << _SHIFT)), np.int32)
+    bounded = np.minimum(np.maximum(outline, -_FARTHEST_PIXEL), _FARTHEST_PIXEL)
+    corners: NDArray[np.int32] = np.rint(bounded * (1 << _SHIFT)).astype(np.int32)
+    return corners
 
 
 def _tinted(pixels: NDArray[np.uint8], tint: Floats) -> NDArray[np.uint8]:

@@ -384,16 +384,10 @@ def _cabin(b: _Builder, shape: Shape, fine: bool) -> None:
             b.face(corners, corners.mean(axis=0) - centre, paints[k] if glazed else Paint.BODY)
     roof = ring(1.0)
     b.face(roof, np.array([0.0, 0, 1]), Paint.BODY)
-    for side in (-1, 1):  # mirrors
-        x, y = shape.cowl - 0.42, side * shape.width / 2
+    for side in (-1, 1):  # mirrors, turned outwards so that the far one is not seen through the cabin
         for facing in (-1.0, 1.0):
-            y0, y1 = sorted((y * 0.98, y * 1.14))
-            plate = np.array(
-                [
-                    (x, y0, shape.waist),
-                    (x, y1, shape.waist + 0.02),
-                    (x, y1, shape.waist + 0.14),
-                    (x, y0, shape.waist + 0.13),
-                ]
-            )
-            b.face(plate, np.array([facing, 0, 0]), Paint.DARK if facing < 0 else Paint.BODY)
+            base = np.array([shape.cowl - 0.42, side * shape.width / 2 * 0.98, shape.waist])
+            tip = base + np.array([-facing * 0.12, side * 0.13, 0.02])
+            rise = np.array([0.0, 0.0, 0.13])
+            plate = np.array([base, tip, tip + 0.9 * rise, base + rise])
+            b.face(plate, np.array([facing, side, 0]), Paint.DARK if facing < 0 else Paint.BODY)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,9 +48,7 @@ def paint_car(
     canvas: Canvas, camera: Camera, light: Light, s: float, d: float, turn: float, look: int, braking: bool = False
 ) -> None:
     """Paint a car whose middle is at (s, d), turned by `turn` radians from the road's direction to the right."""
-    rng = np.random.default_rng([81, look])
-    kind = int(rng.choice(len(SHAPES), p=_KIND_SHARES))
-    body = _BODY_COLORS[rng.choice(len(_BODY_COLORS), p=_BODY_SHARES / _BODY_SHARES.sum())] * rng.uniform(0.85, 1.1)
+    kind, table = _paintwork(look)
     x0, y0, s0 = camera.position
     away = np.array([s - s0, d + float(camera.course.x(s)) - x0])
     distance = float(np.hypot(*away))
@@ -77,7 +77,7 @@ def paint_car(
             normals[:, 0] * forward[0] + normals[:, 1] * right[0],
         ]
     )
-    albedo = _albedo(body, braking, rng)[paints]
+    albedo = table[paints]
     colors = light.shade(albedo, upright, distance)
     colors += _mirrored(light, ray[seen], normals, facing[seen], paints) * np.exp(-light.haze * distance)
     if light.lamps >= 1.0:  # in the ego car's headlights
@@ -94,8 +94,7 @@ def paint_car(
     elif braking:
         colors[paints == Paint.TAIL_LAMP] = (236, 44, 34)
     np.clip(colors, 0, 255, out=colors)
-    for face, color in zip(seen, colors, strict=True):
-        canvas.polygon(corners[model.starts[face] : model.starts[face + 1]], color, SceneClass.CAR)
+    canvas.faces(corners, model.starts, seen, colors, SceneClass.CAR)
 
 
 def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints: NDArray[np.int64]) -> Floats:
@@ -113,14 +112,19 @@ def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints
     return mirrored
 
 
-def _albedo(body: Floats, braking: bool, rng: np.random.Generator) -> Floats:
+@lru_cache(maxsize=512)
+def _paintwork(look: int) -> tuple[int, Floats]:
+    """Body shape and own colours, RGB [paints, 3], of a car."""
+    rng = np.random.default_rng([81, look])
+    kind = int(rng.choice(len(SHAPES), p=_KIND_SHARES))
+    body = _BODY_COLORS[rng.choice(len(_BODY_COLORS), p=_BODY_SHARES / _BODY_SHARES.sum())] * rng.uniform(0.85, 1.1)
     table = np.zeros((len(Paint), 3))
     table[Paint.BODY] = body
     table[Paint.SILL] = body * 0.6 if rng.random() < 0.6 else (30, 30, 32)
     table[Paint.GLASS] = np.array([18, 21, 24]) * rng.uniform(0.6, 1.6)
     table[Paint.TYRE] = (20, 20, 21)
     table[Paint.RIM] = np.array([128, 130, 132]) * rng.uniform(0.5, 1.2)
-    table[Paint.TAIL_LAMP] = (228, 44, 34) if braking else (128, 16, 15)
+    table[Paint.TAIL_LAMP] = (128, 16, 15)
     table[Paint.HEAD_LAMP] = (176, 180, 184)
     table[Paint.PLATE] = ((222, 222, 214), (222, 222, 214), (216, 184, 60))[int(rng.integers(3))]
     table[Paint.DARK] = (15, 15, 16)
@@ -128,4 +132,4 @@ def _albedo(body: Floats, braking: bool, rng: np.random.Generator) -> Floats:
     table[Paint.UNDER] = (12, 12, 13)
     table[Paint.CHROME] = (110, 112, 114)
     table[Paint.PILLAR] = (16, 16, 17) if rng.random() < 0.6 else body * 0.9
-    return table
+    return kind, table

@@ -172,7 +172,7 @@ class Drive:
         queue: list[tuple[float, object]] = [(post.s, post) for post in cell.posts]
         queue += [(thing.s, thing) for thing in (*cell.things, *cars)]
         for s, item in sorted(queue, key=lambda pair: -pair[0]):
-            if s - camera.s > SIGHT:
+            if s - camera.s > (SIGHT if not isinstance(item, Thing) or item.kind is Kind.TREE else 120.0):
                 continue
             hide_behind_crest(s)
             if not isinstance(item, Thing):

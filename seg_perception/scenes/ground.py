@@ -196,7 +196,7 @@ class GroundPainter:
         if rng.random() < 0.6:  # crossings on both sides of the junction
             for place in (middle - 7.6, middle + 4.8):
                 strip(np.array([place, place + 2.8]), -plan.edge, plan.edge, Surface.ASPHALT)
-                for stripe in np.arange(-plan.edge + 0.4, plan.edge - 0.4, 1.0):
+                for stripe in np.arange(-plan.edge + 0.4, plan.edge - 0.4, 1.0).tolist():
                     strip(np.array([place, place + 2.8]), stripe, stripe + 0.5, Surface.WHITE)
         left, right = sorted((0.0, plan.traffic * (plan.edge - plan.parking)))
         strip(np.array([middle - 9.2, middle - 8.8]), left + 0.15, right - 0.15, Surface.WHITE)

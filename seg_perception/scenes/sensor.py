@@ -41,7 +41,7 @@ def choose_sensor(light: Light, rng: np.random.Generator) -> Sensor:
     dark = light.weather in (Weather.NIGHT, Weather.DUSK)
     return Sensor(
         exposure=float(np.exp(rng.normal(0.0, 0.22))),
-        target={Weather.NIGHT: 50.0, Weather.DUSK: 66.0}.get(light.weather, 100.0),
+        target={Weather.NIGHT: 50.0, Weather.DUSK: 66.0, Weather.RAIN: 84.0}.get(light.weather, 100.0),
         cast=(1 + warm - green / 2, 1 + green, 1 - warm - green),
         gamma=rng.uniform(0.95, 1.4),
         saturation=rng.uniform(0.65, 1.15),

@@ -123,6 +123,7 @@ def choose_light(weather: Weather, rng: np.random.Generator) -> Light:
         top, low, clouds = _vec(grey - 22, grey - 16, grey - 8), _vec(grey + 8, grey + 10, grey + 12), 1.0
         haze_color, haze = _vec(grey - 20, grey - 15, grey - 8) * 0.9, rng.uniform(0.002, 0.005)
         if weather is Weather.RAIN:
+            haze_color = haze_color * 0.85
             ambient, haze, wet = ambient * 0.85, rng.uniform(0.004, 0.009), rng.uniform(0.5, 1.0)
             lamps = float(rng.random() < 0.5) * 0.5
     elif weather is Weather.DUSK:
