@@ -20,8 +20,9 @@ CONFIG = PathJoinSubstitution([FindPackageShare("seg_perception"), "config"])
 
 PARAMETERS = {
     "model": "ONNX file with a model card",
-    "engine": "what runs the model: auto, onnxruntime or tensorrt",
-    "build_engine": "whether a missing TensorRT engine may be built at start (minutes): auto or never",
+    "engine": "what runs the model: auto, onnxruntime, tensorrt or tensorrt_rtx",
+    "precision": "of a TensorRT engine: fp32, fp16 or int8",
+    "build_engine": "whether a missing TensorRT engine may be built at start (minutes): if_missing or never",
     "threads": "CPU threads of one inference",
     "network_size": "WIDTHxHEIGHT the network runs at",
     "cameras": 'camera names as a list, "[front, left]"; then the topics are <camera>/image',
@@ -42,7 +43,6 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
     DeclareLaunchArgument("image", default_value="image", description="image topic of a single camera"),
-    DeclareLaunchArgument("camera_info", default_value="camera_info", description="its sensor_msgs/CameraInfo topic"),
     DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
     DeclareLaunchArgument("rviz", default_value="false", description="true: also start RViz"),
     DeclareLaunchArgument(
@@ -56,7 +56,6 @@ ARGUMENTS = [
 def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node; only arguments that were given are passed on as parameters."""
     given = {name: LaunchConfiguration(name) for name in PARAMETERS if LaunchConfiguration(name).perform(context)}
-    image = LaunchConfiguration("image")
     return [
         Node(
             package="seg_perception",
@@ -64,11 +63,7 @@ def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             name="segmentation_node",
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
-            remappings=[
-                ("image", image),
-                ("image/compressed", [image, "/compressed"]),
-                ("camera_info", LaunchConfiguration("camera_info")),
-            ],
+            remappings=[("image", LaunchConfiguration("image"))],  # image/compressed and camera_info follow
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )

@@ -100,6 +100,19 @@ def imported_packages(source: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"seg_perception"}
 
 
+def test_no_link_in_the_documentation_is_dead() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if "://" not in link and not link.startswith("mailto:")
+    ]
+    assert len(links) > 5
+    dead = [f"{page.relative_to(ROOT)}: {link}" for page, link in links if not (page.parent / link).exists()]
+    assert not dead
+
+
 def test_share_path_finds_the_source_tree() -> None:
     assert share_path("config/labels/driving.yaml") == ROOT / "config" / "labels" / "driving.yaml"
     with pytest.raises(FileNotFoundError, match=r"'config/no_such\.yaml' was not found under any of: .*seg_perception"):

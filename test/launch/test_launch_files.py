@@ -146,7 +146,8 @@ class Observer:
         return dict(zip(names, map(parameter_value_to_python, response.values), strict=True))
 
     def subscriber_of(self, topic: str) -> str:
-        found = self.node.get_subscriptions_info_by_topic(topic)
+        # discovery learns of a subscription before it learns of whose it is
+        found = [i for i in self.node.get_subscriptions_info_by_topic(topic) if "_UNKNOWN_" not in i.node_name]
         return f"{found[0].node_namespace.rstrip('/')}/{found[0].node_name}" if found else ""
 
 
@@ -209,10 +210,10 @@ def test_multi_camera_example_subscribes_to_all_cameras(
     environment: dict[str, str], observer: Observer, tmp_path: Path
 ) -> None:
     with launched(environment, tmp_path / "log", "multi_camera.launch.py") as log:
-        read = observer.parameters("/segmentation_node", ["cameras"], log)
-        assert read == {"cameras": ["front", "left", "right"]}
-        for camera in ("front", "left", "right"):
-            topic = f"/sensing/camera/{camera}/image_raw"
+        read = observer.parameters("/segmentation_node", ["cameras", "left.input"], log)
+        assert read == {"cameras": ["front", "left", "right"], "left.input": "compressed"}
+        for camera in ("front/image_raw", "left/image_raw/compressed", "right/image_raw/compressed"):
+            topic = f"/sensing/camera/{camera}"
             assert wait_for(lambda topic=topic: observer.subscriber_of(topic), log) == "/segmentation_node"
 
 
