@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats
 from seg_perception.scenes.canvas import Canvas, Glow
-from seg_perception.scenes.car_mesh import SHAPES, Paint, car_mesh
+from seg_perception.scenes.car_mesh import car_mesh
+from seg_perception.scenes.car_parts import SHAPES, Paint
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.weather import Light
 

@@ -75,7 +75,8 @@ def paint_house(canvas: Canvas, camera: Camera, light: Light, house: House) -> N
             )
         )
         gain = light.gain((0.0, 0.0, -1.0)) * dark
-        canvas.textured(look.side, light.tint(gain, near - camera.s), quad, SceneClass.BACKGROUND)
+        wall = look.front if house.variant % 3 == 0 else look.side  # some have windows at the end too
+        canvas.textured(wall, light.tint(gain, near - camera.s), quad, SceneClass.BACKGROUND)
         if look.pitched:
             middle = (house.d + back) / 2
             gable = camera.project(
