@@ -177,10 +177,7 @@ def _smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
     """A running mean over 3 % of the steps, so that noise does not hide the course."""
     window = max(1, round(len(values) * share))
     sums = np.cumsum([0.0, *values])
-    return [
-        float((sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1))
-        for i in range(len(values))
-    ]
+    return [float((sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1)) for i in range(len(values))]
 
 
 def class_balance(check: DatasetCheck) -> Figure:

@@ -83,8 +83,7 @@ def _to_document(evaluation: Evaluation) -> dict[str, Any]:
         "label_set": {"name": evaluation.label_set.name, "classes": classes},
         "options": asdict(evaluation.options),
         "images": [
-            [i.index, i.name, _number_or_null(i.mean_iou), _number_or_null(i.pixel_accuracy)]
-            for i in evaluation.images
+            [i.index, i.name, _number_or_null(i.mean_iou), _number_or_null(i.pixel_accuracy)] for i in evaluation.images
         ],
         "counts": evaluation.counts.table.tolist(),
         "band_counts": evaluation.band_counts.counts.tolist(),

@@ -307,9 +307,7 @@ def _image(content: bytes, kind: str, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:{kind};base64,{base64.b64encode(content).decode()}">'
 
 
-def _table(
-    header: Iterable[str], rows: Iterable[Sequence[str]], escaped: bool = False, numbers: bool = False
-) -> str:
+def _table(header: Iterable[str], rows: Iterable[Sequence[str]], escaped: bool = False, numbers: bool = False) -> str:
     """A table; `escaped` says that the cells are HTML already, `numbers` sets them to the right."""
     keep = str if escaped else escape
     head = "".join(f"<th>{keep(cell)}</th>" for cell in header)
