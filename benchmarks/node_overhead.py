@@ -56,7 +56,7 @@ def run_node() -> int:
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node = SegmentationNode(lambda _settings: InstantEngine())
+    node = SegmentationNode(lambda _settings, _opening: InstantEngine())
     status = spin_until(node, stop)
     node.destroy_node()
     rclpy.shutdown()

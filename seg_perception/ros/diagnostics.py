@@ -106,7 +106,8 @@ def judge_node(report: NodeReport, thresholds: DiagnosticsSettings) -> Verdict:
     """The worst thing that is true of the engine and the node's state."""
     engine = report.engine
     if report.opening_s is not None:
-        return Verdict(Level.WARN, f"opening the engine, for {report.opening_s:.0f} s")
+        progress = f" ({engine.opening})" if engine.opening else ""
+        return Verdict(Level.WARN, f"opening the engine, for {report.opening_s:.0f} s{progress}")
     if report.failure:
         return Verdict(Level.ERROR, f"{report.state}: {report.failure}")
     if engine.state in (EngineState.FAILED, EngineState.REBUILDING):
@@ -130,6 +131,7 @@ def node_status(report: NodeReport, thresholds: DiagnosticsSettings) -> Diagnost
         "engine_rebuilds": engine.rebuilds,
         "inference_running_s": engine.busy_s,
         "clock_jumps": report.clock_jumps,
+        "gpu_memory_mb": None if engine.device_memory is None else engine.device_memory / 1e6,
         "process_memory_mb": resident_mb(),
         "process_cpu_s": _cpu_seconds(),
     }

@@ -17,22 +17,14 @@ import numpy as np
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.engines.base import Engine, EngineInfo
-from seg_perception.engines.opening import open_engine
 from seg_perception.ros.camera import Camera, CameraFrame
+from seg_perception.ros.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
 from seg_perception.ros.latency import Stage
 from seg_perception.ros.mailbox import Mailboxes
 from seg_perception.ros.settings import NodeSettings
 from seg_perception.segmenter import PreparedImage, Segmenter
-
-OpenEngine = Callable[[NodeSettings], Engine]
-
-
-def open_configured_engine(settings: NodeSettings) -> Engine:
-    """The one place where the node's parameters meet `open_engine`."""
-    return open_engine(settings.model or DEFAULT_MODEL, settings.engine, settings.threads)
 
 
 class Log(Protocol):
@@ -62,6 +54,8 @@ class EngineStatus:
     failure: str = ""  # the last one's reason, also after a rebuild
     rebuilds: int = 0
     busy_s: float = 0.0  # how long the present inference has been running
+    opening: str = ""  # how far a build is
+    device_memory: int | None = None  # bytes; None: no GPU, or it cannot be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +95,8 @@ class InferenceThread:
         self._engine: Engine | None = None
         self._segmenter: Segmenter | None = None
         self._state = EngineState.CLOSED
+        self._opening = Opening()
+        self._device_memory: int | None = None
         self._failure = ""
         self._rebuilds = 0
         self._rebuild_allowed = True
@@ -148,6 +144,7 @@ class InferenceThread:
         """Close the engine and end the thread; False when an inference did not come back in time."""
         self.pause()
         self._stop.set()
+        self._opening.stop.set()
         self._mailboxes.nudge()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -167,6 +164,8 @@ class InferenceThread:
             self._failure,
             self._rebuilds,
             0.0 if busy_since is None else time.monotonic() - busy_since,
+            self._opening.progress,
+            None if engine is None else self._device_memory,
         )
 
     # --- inference thread ----------------------------------------------------------------------
@@ -192,7 +191,8 @@ class InferenceThread:
 
     def _open_engine(self) -> ModelCard:
         self._close_engine()
-        engine = self._open_configured(self._settings)
+        self._opening.progress = ""
+        engine = self._open_configured(self._settings, self._opening)
         self._engine = engine
         try:
             segmenter = Segmenter(engine, self._settings.network_size)
@@ -200,6 +200,7 @@ class InferenceThread:
         except BaseException:
             self._close_engine()
             raise
+        self._device_memory = device_memory_of(engine)
         self._segmenter = segmenter
         self._state = EngineState.READY
         return engine.card

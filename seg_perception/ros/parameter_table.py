@@ -91,13 +91,20 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "engine",
         "auto",
         "What runs the model; auto takes TensorRT where an NVIDIA GPU and the library are present.",
-        choices=("auto", "onnxruntime", "tensorrt"),
+        choices=("auto", "onnxruntime", "tensorrt", "tensorrt_rtx"),
+    ),
+    ParameterSpec(
+        "precision",
+        "",
+        "Of a TensorRT engine: fp32, fp16 or int8; empty: fp16, or int8 of an int8 model.",
+        choices=("", "fp32", "fp16", "int8"),
+        empty_is_unset=True,
     ),
     ParameterSpec(
         "build_engine",
-        "auto",
+        "if_missing",
         "Whether configure may build a missing or stale TensorRT engine (minutes); never: refuse instead.",
-        choices=("auto", "never"),
+        choices=("if_missing", "never"),
     ),
     ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, 256),
     ParameterSpec(

@@ -6,6 +6,7 @@ inference thread, and a tick a second to diagnostics. Topics and parameters: doc
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -34,13 +35,8 @@ from seg_perception.ros import label_info, qos
 from seg_perception.ros.accounting import FrameAccount
 from seg_perception.ros.camera import Camera, CameraFrame
 from seg_perception.ros.diagnostics import diagnostic_array
-from seg_perception.ros.inference import (
-    EngineState,
-    InferenceThread,
-    OpenEngine,
-    describe_error,
-    open_configured_engine,
-)
+from seg_perception.ros.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
+from seg_perception.ros.inference import EngineState, InferenceThread, describe_error
 from seg_perception.ros.mailbox import Mailboxes
 from seg_perception.ros.parameters import NodeParameters
 from seg_perception.ros.reports import NodeWatch
@@ -71,6 +67,8 @@ class SegmentationNode(LifecycleNode):
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
         self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
+        self._log_handler = RosLogHandler(self.get_logger())
+        logging.getLogger("seg_perception").addHandler(self._log_handler)
         self._vision_msgs = label_info.find_vision_msgs()
         if self._vision_msgs is None:
             self.get_logger().info(label_info.MISSING_VISION_MSGS)
@@ -171,8 +169,9 @@ class SegmentationNode(LifecycleNode):
                 last = now
                 self._watch.opening_s = now - began
                 self.publish_diagnostics()
-                if int(now - began) % 10 == 0:
-                    self.get_logger().info(f"still opening the engine, for {now - began:.0f} s")
+                if int(now - began) % 5 == 0 and self._inference is not None:
+                    progress = self._inference.status().opening or "no progress is reported"
+                    self.get_logger().info(f"still opening the engine, for {now - began:.0f} s: {progress}")
 
     def _create_latched(self, settings: NodeSettings, card: ModelCard) -> None:
         palette = self.create_lifecycle_publisher(String, "~/palette", qos.LATCHED)
@@ -287,6 +286,7 @@ class SegmentationNode(LifecycleNode):
         if self.state != "finalized":
             self.trigger_shutdown()
         self._jump_handle.unregister()
+        logging.getLogger("seg_perception").removeHandler(self._log_handler)
 
 
 def _steady_clock() -> rclpy_clock.Clock:
@@ -307,6 +307,7 @@ def main(args: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     # rclpy's own handlers would destroy the context under the spinning executor
+    logging.getLogger("seg_perception").setLevel(logging.INFO)
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
     status = 0
     try:

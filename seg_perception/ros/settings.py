@@ -81,6 +81,7 @@ class NodeSettings:
     autostart: bool
     model: Path | None  # None: the shipped one
     engine: str
+    precision: str | None  # None: the runtime's choice
     build_engine: str
     threads: int
     network_size: Size | None  # None: each camera's shape at the model's pixel count

@@ -20,7 +20,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
-from seg_perception.ros.inference import open_configured_engine
+from seg_perception.ros.engine_setup import Opening, open_configured_engine
 from seg_perception.ros.settings import NodeSettings
 
 START = 1_700_000_000_000_000_000
@@ -59,13 +59,13 @@ class Workshop:
         self.broken_up_to = 0
         self.unbuildable = ""
 
-    def __call__(self, settings: NodeSettings) -> Engine:
+    def __call__(self, settings: NodeSettings, opening: Opening) -> Engine:
         if self.unbuildable:
             raise EngineError(self.unbuildable)
         self.opened += 1
         number = self.opened
         return BreakingEngine(
-            open_configured_engine(settings), lambda: "device lost" if number <= self.broken_up_to else ""
+            open_configured_engine(settings, opening), lambda: "device lost" if number <= self.broken_up_to else ""
         )
 
     def break_now(self) -> None:
@@ -169,8 +169,8 @@ def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_mode
                 release.wait(30.0)
             return super().infer(images)
 
-    def open_waiting(settings: NodeSettings) -> Engine:
-        return Waiting(open_configured_engine(settings), lambda: "")
+    def open_waiting(settings: NodeSettings, opening: Opening) -> Engine:
+        return Waiting(open_configured_engine(settings, opening), lambda: "")
 
     parameters = {"model": str(tiny_model), "diagnostics.engine_timeout_s": 0.1, "qos.input.reliability": "reliable"}
     with running(parameters, open_waiting) as run:

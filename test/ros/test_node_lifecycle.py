@@ -19,7 +19,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.inference import open_configured_engine
+from seg_perception.ros.engine_setup import Opening, open_configured_engine
 from seg_perception.ros.outputs import MESSAGE_TYPES
 from seg_perception.ros.settings import NodeSettings
 
@@ -130,8 +130,8 @@ def test_a_broken_model_is_named(tmp_path: Path, content: bytes, expected: str) 
 def test_an_unknown_drivable_class_fails_configure_and_undoes_the_engine(tiny_model: Path) -> None:
     opened: list[Engine] = []
 
-    def open_and_keep(settings: NodeSettings) -> Engine:
-        opened.append(open_configured_engine(settings))
+    def open_and_keep(settings: NodeSettings, opening: Opening) -> Engine:
+        opened.append(open_configured_engine(settings, opening))
         return opened[-1]
 
     with running({"model": str(tiny_model), "drivable.classes": ["river"]}, open_and_keep) as run:
@@ -148,7 +148,8 @@ def test_an_unknown_drivable_class_fails_configure_and_undoes_the_engine(tiny_mo
 def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny_model: Path) -> None:
     release = threading.Event()
 
-    def open_late(_settings: NodeSettings) -> Engine:
+    def open_late(_settings: NodeSettings, opening: Opening) -> Engine:
+        opening.report("timing kernels", 0.25)
         release.wait(30.0)
         return open_engine(tiny_model)
 
@@ -157,6 +158,7 @@ def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny
             lambda: [s for s in run.peer.statuses(": engine") if "opening the engine" in s.message], "progress"
         )[0]
         assert level(status) == 1
+        assert "building: timing kernels, 25%" in status.message
         assert values(status)["lifecycle_state"] == "unconfigured"
     # leaving the block stopped the node although the engine was still opening
     release.set()

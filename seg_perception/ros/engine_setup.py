@@ -1,0 +1,82 @@
+"""From the node's settings to an opened engine: the one place where they meet `open_engine`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.engines.base import Engine
+from seg_perception.engines.opening import TensorRtOptions, open_engine
+from seg_perception.ros.settings import NodeSettings
+
+
+@dataclass(slots=True)
+class Opening:
+    """An engine's opening as both threads see it: how far it is, and whether to give up."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: str = ""
+
+    def report(self, phase: str, fraction: float) -> None:
+        """Called by the builder."""
+        self.progress = f"building: {phase}, {fraction:.0%}"
+
+
+OpenEngine: TypeAlias = Callable[[NodeSettings, Opening], Engine]
+
+
+def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
+    """Open the engine that the settings ask for; a TensorRT engine takes all cameras as one batch.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError: see `open_engine`.
+    """
+    engine = open_engine(
+        settings.model or DEFAULT_MODEL, settings.engine, settings.threads, _tensorrt_options(settings, opening)
+    )
+    size, wanted = engine.info.fixed_size, settings.network_size
+    if size is not None and wanted is not None and size != wanted:
+        engine.close()
+        raise EngineError(f"network_size {wanted} does not fit: {engine.info} takes {size} only; leave it empty")
+    return engine
+
+
+def _tensorrt_options(settings: NodeSettings, opening: Opening) -> TensorRtOptions:
+    # imported here: it needs the onnx package, which a robot with a compiled engine may lack
+    from seg_perception.engines.tensorrt_build import BuildSettings
+
+    return TensorRtOptions(
+        build=BuildSettings(precision=settings.precision, batch=len(settings.cameras), size=settings.network_size),
+        build_engine=settings.build_engine,
+        progress=opening.report,
+        stop_requested=opening.stop.is_set,
+    )
+
+
+def device_memory_of(engine: Engine) -> int | None:
+    """Bytes of GPU memory, where the engine has any and can tell."""
+    device_memory = getattr(engine, "device_memory", None)
+    return None if device_memory is None else int(device_memory())
+
+
+class RosLogHandler(logging.Handler):
+    """Passes on to the ROS log what the library says through Python's logging."""
+
+    def __init__(self, ros_logger: Any) -> None:
+        super().__init__(logging.INFO)
+        self._ros_logger = ros_logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        # one call site for each severity: rclpy refuses one site with changing severities
+        if record.levelno >= logging.ERROR:
+            self._ros_logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._ros_logger.warning(text)
+        else:
+            self._ros_logger.info(text)
