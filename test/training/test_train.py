@@ -1,0 +1,417 @@
+"""The training loop: it learns, it repeats, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from seg_perception.core.errors import ModelError, SettingsError
+from seg_perception.core.settings import to_mapping
+from seg_perception.core.types import Size
+from seg_perception.datasets.registry import DatasetSettings
+from seg_perception.networks.registry import build_network
+from seg_perception.segmenter import Segmenter
+from seg_perception.training import train
+from seg_perception.training.checkpoint import ResumeState, load_network, read_info
+from seg_perception.training.settings import (
+    AugmentationSettings,
+    LossSettings,
+    NetworkSettings,
+    OptimiserSettings,
+    TrainSettings,
+)
+from seg_perception.training.torch_engine import TorchEngine
+from seg_perception.training.train import TrainingDivergedError, run_training
+
+Tiny = Callable[..., TrainSettings]
+
+
+def rows(settings: TrainSettings, name: str = "steps") -> list[list[str]]:
+    with (settings.run_folder / f"{name}.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def validation(pictures: Path) -> tuple[DatasetSettings, ...]:
+    return (DatasetSettings("folder", Path(pictures.name), mapping="identity"),)
+
+
+def run_process(settings: TrainSettings, file: Path) -> subprocess.Popen[str]:
+    """`seg-perception train` as its user starts it, with one thread."""
+    file.write_text(yaml.safe_dump(to_mapping(settings)))
+    command = [sys.executable, "-m", "seg_perception.cli.main", "train", "--config", str(file)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_it_learns_to_tell_sky_from_road(tiny: Tiny, pictures: Path) -> None:
+    settings = tiny(
+        steps=40,
+        validate_every=20,
+        validation=validation(pictures),
+        optimiser=OptimiserSettings(learning_rate=1e-2, warmup_steps=5, ema_decay=0.8),
+    )
+    weights = run_training(settings)
+    assert weights == settings.run_folder / "best.safetensors"
+    losses = [float(row[1]) for row in rows(settings)[1:]]
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    scored = rows(settings, "validation")
+    assert scored[0][:4] == ["step", "dataset", "mean_iou", "pixel_accuracy"]
+    assert [row[0] for row in scored[1:]] == ["20", "40"]
+    assert float(scored[-1][3]) > 0.9
+    info = read_info(weights)
+    assert info.step in (20, 40)
+    assert info.scores[scored[1][1]]["pixel_accuracy"] > 80
+    assert info.settings == to_mapping(settings)
+
+
+def test_the_best_weights_are_those_that_were_scored(tiny: Tiny, pictures: Path) -> None:
+    settings = tiny(steps=6, validate_every=2, validation=validation(pictures))
+    weights = run_training(settings)
+    network, info = load_network(weights)
+    scores = {int(row[0]): float(row[2]) for row in rows(settings, "validation")[1:]}
+    assert len(scores) == 3
+    assert info.step == max(scores, key=lambda step: (scores[step], -step))
+    from seg_perception.datasets.registry import open_dataset
+    from seg_perception.evaluation import evaluate
+
+    segmenter = Segmenter(TorchEngine(network, info.model_card(network, "1", "")))
+    dataset = open_dataset(settings.validation[0], settings.data_root)
+    assert evaluate(dataset, segmenter).scores.mean_iou == pytest.approx(scores[info.step], abs=1e-9)
+
+
+def test_the_folder_of_a_run(tiny: Tiny) -> None:
+    settings = tiny(steps=2)
+    assert run_training(settings) == settings.run_folder / "last.safetensors"
+    names = {p.name for p in settings.run_folder.iterdir()}
+    assert names == {
+        ".lock",
+        "last.pt",
+        "last.safetensors",
+        "settings.yaml",
+        "steps.csv",
+        "tensorboard",
+        "validation.csv",
+    }
+    from seg_perception.core.settings import load_settings
+
+    assert load_settings(TrainSettings, settings.run_folder / "settings.yaml") == settings
+    assert list((settings.run_folder / "tensorboard").iterdir())
+
+
+def test_the_same_seed_repeats_a_run_exactly_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:
+    one, two, other = (tiny(output=tmp_path / name, steps=3) for name in ("one", "two", "other"))
+    other = dataclasses.replace(other, seed=2)
+    for settings in (one, two, other):
+        run_training(settings)
+    assert rows(one) == rows(two) != rows(other)
+    a, b = load_network(one.run_folder / "last.safetensors")[0], load_network(two.run_folder / "last.safetensors")[0]
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_the_number_of_workers_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    one, two = tiny(output=tmp_path / "one", steps=3), tiny(output=tmp_path / "two", steps=3, workers=2)
+    run_training(one)
+    run_training(two)
+    assert rows(one) == rows(two)
+
+
+def test_accumulation_gives_the_losses_of_the_whole_batch(tiny: Tiny, tmp_path: Path) -> None:
+    still = NetworkSettings("reference", {"width": 0.125, "convolutions": [1, 1, 1, 1]}, freeze_batch_norm=True)
+    whole = tiny(output=tmp_path / "whole", network=still, steps=4)
+    parts = tiny(output=tmp_path / "parts", network=still, steps=4, accumulation=4)
+    run_training(whole)
+    run_training(parts)
+    a, b = ([float(row[1]) for row in rows(s)[1:]] for s in (whole, parts))
+    assert a == pytest.approx(b, rel=1e-4)
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = train.RunFolder.log_step
+
+    def log(self: train.RunFolder, done: int, *values: float) -> None:
+        original(self, done, *values)
+        if done == step:
+            raise StopError
+
+    monkeypatch.setattr(train.RunFolder, "log_step", log)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimiser": OptimiserSettings(ema_decay=0.0)}, {"precision": "bf16"}])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny: Tiny, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    common = {"validation": validation(pictures), "validate_every": 4, **changes}
+    whole, broken = (tiny(output=tmp_path / name, **common) for name in ("whole", "broken"))
+    run_training(whole)
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 5)  # the last checkpoint is of step 3: two steps and a validation are done twice
+        run_training(broken)
+    assert len(rows(broken)) == 1 + 5
+    run_training(broken)
+    assert rows(broken) == rows(whole)
+    assert rows(broken, "validation") == rows(whole, "validation")
+    for name in ("best.safetensors", "last.safetensors"):
+        a, b = load_network(whole.run_folder / name)[0], load_network(broken.run_folder / name)[0]
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_process_resumes_to_the_losses_of_an_uninterrupted_one(tiny: Tiny, tmp_path: Path) -> None:
+    whole, killed = (tiny(output=tmp_path / name, steps=200, workers=1) for name in ("whole", "killed"))
+    killed = dataclasses.replace(killed, checkpoint_every=4)
+    process = run_process(killed, tmp_path / "settings.yaml")
+    try:
+        deadline = time.monotonic() + 280
+        while not (killed.run_folder / "last.pt").is_file() or len(rows(killed)) < 12:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()  # SIGKILL: nothing is written any more
+    assert process.wait() == -signal.SIGKILL
+    before = rows(killed)
+    assert 12 <= len(before) < 201
+    short = 24  # a run's length is part of its schedule, so both go the same way but stop early
+    for settings in (killed, whole):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+            stop_after(patch, max(short, len(before) + 4))
+            run_training(dataclasses.replace(settings, workers=0))
+    assert rows(killed) == rows(whole)
+    assert rows(killed)[:12] == before[:12]
+
+
+def test_a_finished_run_is_not_trained_again(tiny: Tiny) -> None:
+    settings = tiny(steps=2)
+    weights = run_training(settings)
+    before = weights.read_bytes()
+    assert run_training(settings) == weights
+    assert weights.read_bytes() == before
+    assert len(rows(settings)) == 3
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, killed = (tiny(output=tmp_path / name) for name in ("whole", "killed"))
+    run_training(whole)
+    # a process that kills itself with half of its second checkpoint written, in the midst of the real writing
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from seg_perception.core.settings import load_settings\n"
+        "from seg_perception.training.settings import TrainSettings\n"
+        "from seg_perception.training.train import run_training\n"
+        "torch.set_num_threads(1)\n"
+        "sync = os.fsync\n"
+        "def fsync(handle):\n"
+        "    name = os.readlink(f'/proc/self/fd/{handle}')\n"
+        "    if '.last.pt.' in name and (Path(name).parent / 'last.pt').exists():\n"
+        "        os.ftruncate(handle, os.fstat(handle).st_size // 2)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    sync(handle)\n"
+        "os.fsync = fsync\n"
+        "run_training(load_settings(TrainSettings, Path(sys.argv[1])))\n"
+    )
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(to_mapping(killed)))
+    command = [sys.executable, "-c", code, str(tmp_path / "settings.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(rows(killed)) == 1 + 6
+    leftovers = [p for p in killed.run_folder.iterdir() if p.name.endswith(".part")]
+    assert len(leftovers) == 1, "the half-written file lies beside, under another name"
+    assert ResumeState.load(killed.run_folder / "last.pt", torch.device("cpu")).step == 3
+    run_training(killed)
+    assert rows(killed) == rows(whole)
+    assert not [p for p in killed.run_folder.iterdir() if p.name.endswith(".part")], "resuming clears it away"
+
+
+def test_a_truncated_checkpoint_is_a_clear_error(tiny: Tiny) -> None:
+    settings = tiny(steps=2)
+    run_training(settings)
+    path = settings.run_folder / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"last\.pt: cannot resume from this file: (?s:.*); delete it to start anew"):
+        run_training(settings)
+
+
+def test_changed_settings_are_refused_by_name_and_nothing_is_touched(tiny: Tiny) -> None:
+    settings = tiny(steps=4)
+    run_training(settings)
+    before = (settings.run_folder / "settings.yaml").read_bytes()
+    changed = dataclasses.replace(
+        settings, steps=9, seed=5, augmentation=dataclasses.replace(settings.augmentation, flip=0.25)
+    )
+    with pytest.raises(SettingsError) as error:
+        run_training(changed)
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith("tiny holds a run with other settings:")
+    assert lines[1:4] == [
+        "  augmentation.flip: 0.5 then, 0.25 now",
+        "  seed: 1 then, 5 now",
+        "  steps: 4 then, 9 now",
+    ]
+    assert lines[4] == "restore them to resume, or choose another name or output"
+    assert (settings.run_folder / "settings.yaml").read_bytes() == before
+
+
+def test_a_run_may_move_and_change_what_does_not_change_its_numbers(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, moved = (tiny(output=tmp_path / name) for name in ("whole", "here"))
+    run_training(whole)
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 5)
+        run_training(moved)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = dataclasses.replace(
+        moved, output=tmp_path / "there", cache=False, checkpoint_every=5, limits=("only by day",)
+    )
+    run_training(moved)
+    assert rows(moved) == rows(whole)
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny()
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 4)
+        run_training(settings)
+    path = settings.run_folder / "last.pt"
+    old = torch.load(path, weights_only=True)
+    del old["settings"]  # as the first version wrote it
+    old["settings_sha256"] = "0" * 64  # of settings without the newer fields
+    torch.save(old, path)
+    stored = yaml.safe_load((settings.run_folder / "settings.yaml").read_text())
+    del stored["cache_gigabytes"]
+    (settings.run_folder / "settings.yaml").write_text(yaml.safe_dump(stored))
+    run_training(settings)
+    assert len(rows(settings)) == 1 + 8
+
+
+def test_two_trainings_do_not_share_a_folder(tiny: Tiny) -> None:
+    settings = tiny()
+    settings.run_folder.mkdir(parents=True)
+    code = (
+        "import fcntl, sys\n"
+        "file = open(sys.argv[1], 'w')\n"
+        "fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('mine', flush=True)\n"
+        "input()\n"
+    )
+    command = [sys.executable, "-c", code, str(settings.run_folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(SettingsError, match="tiny: another process is training there; wait for it, or choose"):
+            run_training(settings)
+        other.communicate("")
+    run_training(settings)  # the lock ended with the process
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 4, "accumulation": 3}, "batch_size 4 does not divide into 3 accumulation rounds"),
+        ({"augmentation": AugmentationSettings(crop=Size(64, 50))}, "augmentation.crop: image size 64x50 .* to 64x64"),
+        ({"network": NetworkSettings("resnet")}, "no network 'resnet'; known:"),
+        ({"network": NetworkSettings("reference", start="imagenet")}, "'reference' has no 'imagenet'; known: random"),
+        ({"network": NetworkSettings("reference", frozen_stages=1)}, "has no stages to freeze"),
+        ({"loss": LossSettings(class_weights={"moon": 2.0})}, "has no class 'moon'; known: road"),
+        ({"device": "cuda"}, "PyTorch sees no CUDA device; write 'auto' or 'cpu'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = tiny(**changes)
+    with pytest.raises(SettingsError, match=message):
+        run_training(settings)
+    assert not settings.run_folder.exists()
+
+
+def test_validation_data_of_other_classes_is_refused_at_the_start(tiny: Tiny, pictures: Path) -> None:
+    other = (DatasetSettings("folder", Path(pictures.name), mapping="camvid11_ids"),)
+    with pytest.raises(SettingsError, match="maps to the label set 'camvid11', but the training data to 'driving'"):
+        run_training(tiny(validation=other))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny: Tiny) -> None:
+    huge = tiny(optimiser=OptimiserSettings(learning_rate=1e30, warmup_steps=0), steps=20)
+    with pytest.raises(TrainingDivergedError, match=r"the loss is (nan|inf) at step \d+; lower the learning rate"):
+        run_training(huge)
+    if (huge.run_folder / "last.pt").is_file():
+        state = ResumeState.load(huge.run_folder / "last.pt", torch.device("cpu"))
+        assert state.step < 20
+
+
+def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(tiny: Tiny, tmp_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    for folder, pixels in (("images", np.zeros((64, 96, 3), np.uint8)), ("labels", np.full((64, 96), 255, np.uint8))):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
+        assert cv2.imwrite(str(tmp_path / "empty" / folder / "a.png"), pixels)
+    settings = tiny(
+        data_root=tmp_path,
+        train=(DatasetSettings("folder", Path("empty"), mapping="identity"),),
+        optimiser=OptimiserSettings(weight_decay=0.0, ema_decay=0.0),
+        steps=2,
+    )
+    weights = run_training(settings)
+    assert [float(row[1]) for row in rows(settings)[1:]] == [0.0, 0.0]
+    torch.manual_seed(settings.seed)
+    fresh = build_network("reference", 10, **settings.network.options).state_dict()
+    trained = load_network(weights)[0].state_dict()
+    assert torch.equal(trained["head.weight"], fresh["head.weight"])
+
+
+def test_a_run_can_start_from_another_runs_weights(tiny: Tiny, tmp_path: Path) -> None:
+    first = run_training(tiny(steps=2))
+    network = dataclasses.replace(tiny().network, checkpoint=first)
+    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
+    second = run_training(tiny(name="second", network=network, optimiser=unmoved, steps=1))
+    a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
+    assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-7)
+    with pytest.raises(SettingsError, match=r"network.checkpoint: .* holds a 'reference'"):
+        run_training(tiny(name="third", network=NetworkSettings("efficientnet_ladder", checkpoint=first)))
+
+
+def test_frozen_stages_and_statistics_stay_as_they_start(tiny: Tiny) -> None:
+    network = NetworkSettings("efficientnet_ladder", {"decoder_channels": 16}, frozen_stages=2)
+    settings = tiny(
+        network=network,
+        augmentation=AugmentationSettings(crop=Size(64, 64)),
+        optimiser=OptimiserSettings(learning_rate=1e-2, warmup_steps=0, ema_decay=0.0),
+        steps=1,
+        batch_size=2,
+    )
+    trained = load_network(run_training(settings))[0]
+    torch.manual_seed(settings.seed)
+    fresh = build_network("efficientnet_ladder", 10, decoder_channels=16)
+    same = [torch.equal(a, b) for a, b in zip(trained.state_dict().values(), fresh.state_dict().values(), strict=True)]
+    frozen = [f"encoder.stem.{n}" for n in fresh.encoder.stem.state_dict()]
+    frozen += [f"encoder.stages.{i}.{n}" for i in range(2) for n in fresh.encoder.stages[i].state_dict()]
+    by_name = dict(zip(fresh.state_dict(), same, strict=True))
+    assert all(by_name[name] for name in frozen)
+    assert not by_name["encoder.stages.2.0.project.weight"]
+    assert not by_name["encoder.stages.2.0.project_norm.running_mean"]
