@@ -12,7 +12,7 @@ from typing import Any
 from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.reader import BagReader
+from seg_perception.bags.reader import BagReader, partial_path
 from seg_perception.bags.types import BagMessage, OfferedQos
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
@@ -102,11 +102,14 @@ def process_bag(
     """
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: move or remove it first")
+    if partial_path(out).exists() and not journal_path(out).exists() and not overwrite:
+        raise FileExistsError(f"{partial_path(out)} exists, left by another program's run: move or remove it first")
     with BagReader(source) as bag:
         cameras = _cameras(bag, settings)
         outputs = {f"{prefix}/{name}" for prefix in cameras.values() for name in settings.outputs}
         report = ProcessReport(replaced=tuple(sorted(outputs & {topic.name for topic in bag.topics})))
         job = _job(source, identity, cameras)
+        out.parent.mkdir(parents=True, exist_ok=True)
         with Journal(journal_path(out), job) as journal:
             with BagWriter(out, overwrite=True) as written:
                 for topic in bag.topics:

@@ -25,9 +25,9 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage
 from seg_perception.core.visual import colorize, contact_sheet, legend
-from seg_perception.ros.drive_session import SessionReport, output_topic
+from seg_perception.ros.drive_session import INPUT_TOPICS, SessionReport, output_topic
 
-IMAGE, TRUTH = "/image", "/truth"
+TRUTH = "/truth"
 LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
 
 
@@ -75,9 +75,14 @@ def write_video(bag: BagReader, path: Path) -> int:
         return video.frames
 
 
+def image_topic(bag: BagReader) -> str:
+    """The topic of the images that were driven."""
+    return next(topic.name for topic in bag.topics if topic.name in INPUT_TOPICS.values())
+
+
 def frame_rate(bag: BagReader) -> float:
     """Frames a second of the images, by the median time between their stamps; 15 for a single image."""
-    stamps = sorted(message.stamp_ns for message in bag.messages((IMAGE,)))
+    stamps = sorted(message.stamp_ns for message in bag.messages((image_topic(bag),)))
     gaps = [after - before for before, after in pairwise(stamps) if after > before]
     return min(120.0, 1e9 / statistics.median(gaps)) if gaps else 15.0
 
@@ -109,14 +114,15 @@ def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments
 
 
 def _pictures_at(bag: BagReader, stamp_ns: int, label_set: LabelSet) -> Iterator[tuple[str, RgbImage]]:
-    names = {IMAGE: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH: "truth"}
+    image = image_topic(bag)
+    names = {image: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH: "truth"}
     wanted = [topic.name for topic in bag.topics if topic.name in names]
     found = {m.topic.name: m for m in bag.messages(wanted, start_ns=stamp_ns, stop_ns=stamp_ns + 1)}
     for topic, name in names.items():
         if (message := found.get(topic)) is None:
             continue
         decoded = bag.decode(message)
-        if topic in (IMAGE, OVERLAY):
+        if topic in (image, OVERLAY):
             yield name, rgb_of(decoded, message.topic.type)
         elif topic == DRIVABLE:
             yield name, cv2.cvtColor(labels_of(decoded, message.topic.type), cv2.COLOR_GRAY2RGB)

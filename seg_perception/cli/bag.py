@@ -57,8 +57,11 @@ def _play(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
+    from seg_perception.cli._ros_environment import use_profile_for_large_images
     from seg_perception.cli._signals import stop_on_signals
     from seg_perception.ros.player import PlaySettings, play
+
+    use_profile_for_large_images()
 
     settings = PlaySettings(
         rate=arguments.rate,
@@ -110,6 +113,7 @@ def _record(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from seg_perception.cli._ros_environment import use_profile_for_large_images
     from seg_perception.cli._signals import stop_on_signals
     from seg_perception.core.errors import InputError, SettingsError
     from seg_perception.ros.recorder import record
@@ -118,6 +122,7 @@ def _record(arguments: argparse.Namespace) -> int:
         raise SettingsError("name the topics to record, or give --all")
     if arguments.out.suffix == ".db3":
         raise InputError(f"{arguments.out}: recording writes MCAP, which survives a crash: end the name in .mcap")
+    use_profile_for_large_images()
     topics = None if arguments.all else tuple(name if name.startswith("/") else f"/{name}" for name in arguments.topics)
     with stop_on_signals() as stop, tqdm(unit="msg", desc="record (Ctrl-C ends)") as bar:
         if arguments.duration is not None:

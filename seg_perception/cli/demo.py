@@ -12,7 +12,6 @@ contact_sheet.png, summary.json, and the node's log.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import threading
@@ -20,15 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg_perception.cli._ros_environment import stay_by_ourselves, use_profile_for_large_images
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.resources import DEFAULT_MODEL, share_path
+from seg_perception.core.resources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from seg_perception.ros.drive_session import SessionReport
 
 HELP = "drive through the real node over DDS; writes bag, video, contact sheet and scores"
-
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +64,15 @@ class _Drive:
     description: str
     image_topic: str
     truth_topic: str | None
+    compressed: bool = False
 
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.cli._signals import stop_on_signals
 
     _check(arguments)
-    prepare_ros_environment()
+    stay_by_ourselves()
+    use_profile_for_large_images()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with stop_on_signals() as stop, tempfile.TemporaryDirectory(prefix=".demo-", dir=arguments.out) as work:
         drive = _drive_bag(arguments) if arguments.bag else _made_drive(arguments, Path(work), stop)
@@ -94,35 +94,20 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--rate {arguments.rate} is not accepted: it must be greater than 0")
 
 
-def prepare_ros_environment() -> None:
-    """Keep the demo's traffic to itself, and give the middleware room for large images.
-
-    Only what is not set already: a domain of its own, discovery on this machine only, and Fast
-    DDS's profile for large images. Must run before the first ROS node of the process.
-    """
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not any(os.environ.get(name) for name in _PROFILE_VARIABLES):
-        try:
-            profile = share_path("config/fastdds_large_images.xml")
-        except FileNotFoundError:
-            return  # an installation without it works, with Fast DDS's own defaults
-        for name in _PROFILE_VARIABLES:
-            os.environ[name] = str(profile)
-
-
 def _drive_bag(arguments: argparse.Namespace) -> _Drive:
-    from seg_perception.bags.messages import IMAGE
+    from seg_perception.bags.images import IMAGE_TYPES
+    from seg_perception.bags.messages import COMPRESSED_IMAGE
     from seg_perception.bags.reader import BagReader
 
     with BagReader(arguments.bag) as bag:
-        image = arguments.image_topic or bag.topic_of_type((IMAGE,), "image topic (--image-topic)", "/image").name
+        image = arguments.image_topic or bag.topic_of_type(IMAGE_TYPES, "image topic (--image-topic)", "/image").name
         names = {topic.name for topic in bag.topics}
         truth = arguments.truth_topic or ("/truth" if "/truth" in names else None)
         for name in (image, truth):
             if name is not None:
                 bag.topic(name)
-    return _Drive(arguments.bag, f"bag {arguments.bag}", image, truth)
+        compressed = bag.topic(image).type == COMPRESSED_IMAGE
+    return _Drive(arguments.bag, f"bag {arguments.bag}", image, truth, compressed)
 
 
 def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event) -> _Drive | None:
@@ -161,6 +146,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     )
     recorded = arguments.out / "demo.mcap"
     node_arguments = ["--ros-args", "-p", f"model:={arguments.model.resolve()}", "-p", f"engine:={arguments.engine}"]
+    node_arguments += ["-p", "input:=compressed"] if drive.compressed else []
     with BagReader(drive.bag) as bag, NodeProcess(arguments.out / "node.log", node_arguments) as node:
         frames = bag.topic(drive.image_topic).count
         with tqdm(total=min(frames, arguments.frames or frames), unit="frame", desc="drive") as bar:
@@ -184,6 +170,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
 
 def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Path, session: SessionReport) -> int:
     """Write the pictures and the summary, print it; 0 if everything is as it should be."""
+    from seg_perception.bags.images import rgb_of
     from seg_perception.bags.reader import BagReader
     from seg_perception.cli import _demo_results as results
     from seg_perception.core.files import write_atomically
@@ -197,11 +184,12 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
         scored = results.score_published(bag, card.label_set)
         results.write_video(bag, video)
         results.write_contact_sheet(bag, sheet, card.label_set)
-        first = bag.decode(next(bag.messages((results.IMAGE,))))
+        first = next(bag.messages((results.image_topic(bag),)))
+        size = Size.of(rgb_of(bag.decode(first), first.topic.type))
     summary = results.Summary(
         drive=drive.description,
         pace=pace,
-        size=str(Size(first.width, first.height)),
+        size=str(size),
         model=card.id,
         session=session,
         scored=scored,

@@ -73,8 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
         for job in jobs:
             try:
                 if job.is_video:
-                    done.video_frames += predictor.video(job, arguments.gif, arguments.frames, bar)
+                    frames, announced = predictor.video(job, arguments.gif, arguments.frames, bar)
+                    done.video_frames += frames
                     done.videos += 1
+                    if frames < 0.98 * announced - 1:  # containers may announce a frame or two too many
+                        done.faults.append(f"{job.source}: only {frames} of {announced} frames could be decoded")
                 else:
                     predictor.image(job)
                     done.images += 1
@@ -123,8 +126,8 @@ class _Predictor:
         mask, picture = self._masker.mask(segmentation), self._overlay(image, segmentation)
         self._write(self._out, job.name, segmentation, mask, picture)
 
-    def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> int:
-        """Write the video's overlay; returns its number of frames."""
+    def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> tuple[int, int]:
+        """Write the video's overlay; returns how many frames it has, and how many the file announced."""
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")
         out.parent.mkdir(parents=True, exist_ok=True)
         with VideoReader(job.source) as reader, VideoWriter(out, reader.fps) as writer:
@@ -136,7 +139,7 @@ class _Predictor:
                     mask = self._masker.mask(segmentation)
                     self._write(self._out / job.name, Path(f"{index:06d}"), segmentation, mask, picture)
                 bar.set_postfix_str(f"{job.source.name}: frame {index + 1}/{reader.announced_frames or '?'}")
-            return writer.frames
+            return writer.frames, reader.announced_frames
 
     def _overlay(self, image: RgbImage, segmentation: Segmentation) -> RgbImage:
         from seg_perception.core.visual import overlay

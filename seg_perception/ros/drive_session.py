@@ -29,9 +29,12 @@ from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
 _NANOSECONDS = 1_000_000_000
 _SPIN_S = 0.05
 _QUIET_S = 2.0
-NODE_TOPIC = "/image"
+INPUT_TOPICS = {messages.IMAGE: "/image", messages.COMPRESSED_IMAGE: "/image/compressed"}
+"""Where the node takes an image message, by its type."""
+
 OUTPUTS = ("labels", "drivable", "overlay")
 _DIAGNOSTICS = "/diagnostics"
+_ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
 
 
 def output_topic(name: str) -> str:
@@ -44,7 +47,7 @@ class SessionSettings:
     """How to drive.
 
     Attributes:
-        image_topic: of the drive's bag; it reaches the node as /image.
+        image_topic: of the drive's bag; it reaches the node as /image or /image/compressed.
         truth_topic: of the drive's bag; None: it has none.
         lockstep: publish a frame when the answer to the one before is here, so that none is
             superseded; otherwise keep the recorded timing.
@@ -122,7 +125,7 @@ def drive(
 ) -> SessionReport:
     """Publish a bag's images to the node and write images, truth and answers to a new bag.
 
-    The new bag has /image, /truth (if there is truth), /segmentation_node/labels, .../drivable and
+    The new bag has /image or /image/compressed, /truth (if there is truth), /segmentation_node/labels, .../drivable and
     .../overlay; every message's record time is its stamp, so a frame and its answers play together.
 
     Raises:
@@ -130,11 +133,8 @@ def drive(
         EngineError: the node ended or did not answer.
     """
     source = bag.topic(settings.image_topic)
-    if source.type != messages.IMAGE:
-        raise InputError(
-            f"{bag.path}: topic {source.name} is a {source.type}; the demo drives {messages.IMAGE}: "
-            "convert it first, for example with image_transport's republish"
-        )
+    if source.type not in INPUT_TOPICS:
+        raise InputError(f"{bag.path}: topic {source.name} is a {source.type}; images are {', '.join(INPUT_TOPICS)}")
     with BagWriter(out, overwrite=True) as writer, ros_node("seg_perception_demo") as node:
         session = _Session(bag, writer, node, node_process, settings, stop)
         executor = SingleThreadedExecutor(context=node.context)
@@ -169,12 +169,14 @@ class _Session:
         self._last_answer = time.monotonic()
         self._books_at = float("-inf")
         self.report = SessionReport()
-        writer.add_topic(NODE_TOPIC, bag.topic(settings.image_topic).definition)
+        source = bag.topic(settings.image_topic)
+        self._input = INPUT_TOPICS[source.type]
+        writer.add_topic(self._input, source.definition)
         if settings.truth_topic is not None:
             writer.add_topic("/truth", bag.topic(settings.truth_topic).definition)
         self._publisher: Publisher = node.create_publisher(
-            message_class(messages.IMAGE),
-            NODE_TOPIC,
+            message_class(source.type),
+            self._input,
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
                 depth=5,
@@ -214,7 +216,11 @@ class _Session:
     def _read_books(self, diagnostics: Any) -> None:
         for status in diagnostics.status:
             values = {pair.key: pair.value for pair in status.values}
-            if status.name.startswith(f"{NODE_NAME}: ") and "received" in values:
+            if not status.name.startswith(f"{NODE_NAME}: "):
+                continue
+            if values.get("lifecycle_state") == "unconfigured" and status.level == _ERROR:
+                raise EngineError(f"the node could not be configured: {status.message} (log: {self._process.log})")
+            if "received" in values:
                 names = ("received", "published", "superseded", "rejected", "failed", "in_flight")
                 self.report.books = NodeBooks(*(int(values[name]) for name in names))
                 self._books_at = time.monotonic()
@@ -300,7 +306,7 @@ class _Session:
             yield message
 
     def _publish(self, stamp_ns: int, message: BagMessage) -> None:
-        self._writer.write_raw(NODE_TOPIC, stamp_ns, message.data)
+        self._writer.write_raw(self._input, stamp_ns, message.data)
         self._answers[stamp_ns] = set()
         self.report.published += 1
         self._sent_ns[stamp_ns] = time.time_ns()

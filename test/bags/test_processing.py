@@ -56,7 +56,7 @@ def test_every_frame_gets_its_outputs_and_all_else_is_kept(tmp_path: Path, segme
 
 
 def test_killed_half_way_it_resumes_to_the_same_bag(tmp_path: Path, tiny_model: Path) -> None:
-    source = write_bag(tmp_path / "in.mcap", [picture(i, Size(640, 480)) for i in range(60)])
+    source = write_bag(tmp_path / "in.mcap", [picture(i, Size(320, 240)) for i in range(60)])
     program = [sys.executable, "-m", "seg_perception.cli.main", "bag", "process"]
     command = [*program, str(source), "--model", str(tiny_model)]
     for name in ("whole", "killed"):

@@ -13,9 +13,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
 
-from bag_helpers import picture, truth_of, write_bag, write_tiny_model
+from bag_helpers import START, STEP, picture, truth_of, write_bag, write_tiny_model
 
+from seg_perception.bags import messages
+from seg_perception.bags.images import labels_of
 from seg_perception.bags.reader import BagReader
+from seg_perception.bags.writer import BagWriter
 from seg_perception.cli._demo_results import percentile_ms
 from seg_perception.cli._video import VideoReader
 from seg_perception.cli.main import main
@@ -82,7 +85,7 @@ def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, mod
         assert video.fps == pytest.approx(15.0, abs=0.01)
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet.shape[1] > 5 * 400  # camera, overlay, labels, mask, truth, each 400 wide, and the legend
-    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 10
+    assert (sheet != sheet[0, 0]).any(axis=2).mean() > 0.8  # most of it is pictures, not paper
 
 
 def test_a_procedural_drive_runs_at_its_own_pace(tmp_path: Path, model: Path) -> None:
@@ -104,22 +107,32 @@ def test_a_procedural_drive_runs_at_its_own_pace(tmp_path: Path, model: Path) ->
     )
 
 
-def test_a_bag_without_truth_runs_and_says_so(tmp_path: Path, model: Path) -> None:
-    bag = write_bag(tmp_path / "drive.db3", [picture(i) for i in range(4)])
+def test_a_bag_of_compressed_images_without_truth_runs_and_says_so(tmp_path: Path, model: Path) -> None:
+    bag = tmp_path / "drive.db3"
+    with BagWriter(bag) as writer:
+        writer.add_topic("/front/image/compressed", messages.COMPRESSED_IMAGE)
+        for i in range(4):
+            header = messages.header(START + i * STEP, "front")
+            writer.write("/front/image/compressed", START + i * STEP, messages.compressed_png(picture(i), header))
     run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out", "--frames", 3)
     assert run.returncode == 0, run.stderr
     assert "this drive has no ground truth" in run.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["frames_in"], summary["frames_out"], summary["scores"]) == (3, 3, None)
+    with BagReader(tmp_path / "out" / "demo.mcap") as reader:
+        assert reader.topic("/image/compressed").count == 3
+        said = [reader.decode(m) for m in reader.messages(["/segmentation_node/labels"])]
+    assert [m.header.frame_id for m in said] == ["front"] * 3
+    np.testing.assert_array_equal(labels_of(said[2], messages.IMAGE), truth_of(picture(2)))
 
 
 def test_a_node_that_cannot_start_is_shown_with_its_log(tmp_path: Path, model: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     bag = write_bag(tmp_path / "drive.mcap", [picture(0)])
-    run = demo("--bag", bag, "--model", broken, "--out", tmp_path / "out", "--node-timeout", 15)
+    run = demo("--bag", bag, "--model", broken, "--out", tmp_path / "out", "--node-timeout", 60)
     assert run.returncode == 2
-    assert "its log" in run.stderr
+    assert "the node could not be configured" in run.stderr
     assert "not an ONNX file" in run.stderr
     assert not (tmp_path / "out" / "demo.mcap").exists()
 
