@@ -30,7 +30,8 @@ from seg_perception.export.graph_passes import (
 )
 from seg_perception.networks.base import SegmentationNetwork, check_size
 
-_TRACE_CELLS = (3, 4)  # rows and columns of size_multiple in the traced example: unequal, larger than one
+_TRACED_SHAPES = ((2, 3, 4), (3, 5, 2))
+"""Batch, rows and columns (in size_multiple) of the examples that the network is traced with."""
 
 
 def export_onnx(
@@ -78,11 +79,8 @@ def build_onnx(
     if size is not None:
         check_size(size.width, size.height, network.size_multiple)
     graph = DeployedGraph(copy.deepcopy(network).cpu().eval(), temperature)
-    model = _trace(graph)
-    drop_leftovers(model)
-    lower_to_opset_17(model)
-    drop_leftovers(model)  # the lowering frees constants
-    name_nodes(model)
+    model, other = (_clean(_trace(graph, *shape)) for shape in _TRACED_SHAPES)
+    _check_free_of_sizes(model, other)
     pin_shapes(model, batch, size)
     onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     model.producer_name, model.producer_version = "seg_perception", ""
@@ -92,16 +90,14 @@ def build_onnx(
     return model
 
 
-def _trace(graph: DeployedGraph) -> onnx.ModelProto:
-    """Export with open batch, height and width.
+def _trace(graph: DeployedGraph, batch: int, rows: int, columns: int) -> onnx.ModelProto:
+    """Export with an example of this shape.
 
     torch's newer exporter folds batch normalisation and padding into the convolutions and leaves no
-    shape arithmetic; the older one left both (docs/adr/0005).
+    shape arithmetic; the older one left both (docs/adr/0005-tensorrt.md).
     """
-    rows, columns = _TRACE_CELLS
     multiple = graph.network.size_multiple
-    example = torch.zeros((2, rows * multiple, columns * multiple, 3), dtype=torch.uint8)
-    dynamic = torch.export.Dim.DYNAMIC
+    example = torch.zeros((batch, rows * multiple, columns * multiple, 3), dtype=torch.uint8)
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)
@@ -115,10 +111,41 @@ def _trace(graph: DeployedGraph) -> onnx.ModelProto:
                 opset_version=18,
                 input_names=[INPUT_NAME],
                 output_names=list(OUTPUT_NAMES),
-                dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
                 verbose=False,
             )
     finally:
         noisy.setLevel(level)
     assert program is not None
     return program.model_proto
+
+
+def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
+    drop_leftovers(model)
+    lower_to_opset_17(model)
+    drop_leftovers(model)  # the lowering frees constants
+    name_nodes(model)
+    pin_shapes(model, None, None)
+    return model
+
+
+def _check_free_of_sizes(model: onnx.ModelProto, other: onnx.ModelProto) -> None:
+    """Two traces with other sizes must give one graph: then no size is baked into it, and any will do.
+
+    That is several times faster than a trace with symbolic sizes, and says the same.
+
+    Raises:
+        ModelError: they differ; names the first node that does.
+    """
+    if model.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True):
+        return
+    constants, others = ({t.name: t for t in m.graph.initializer} for m in (model, other))
+    place = "their number of nodes"
+    for mine, theirs in zip(model.graph.node, other.graph.node, strict=False):
+        weights_differ = any(constants.get(n) != others.get(n) for n in mine.input)
+        if mine != theirs or weights_differ:
+            place = f"node {mine.name!r} ({mine.op_type})"
+            break
+    raise ModelError(
+        f"the network's graph depends on the image size: traces at two sizes differ in {place}; "
+        "use constant scale factors, pads and windows instead of sizes taken from tensors"
+    )

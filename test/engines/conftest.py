@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines.half import to_half
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,3 +27,59 @@ def nvidia() -> TensorRtLibrary:
         return load_library()
     except EngineError as error:
         pytest.skip(f"NVIDIA's compiler is not here: {error}")
+
+
+def small_networks() -> dict[str, dict[str, object]]:
+    """Every registered network, with the options that make it small enough for a quick test."""
+    from seg_perception.networks.registry import network_names
+
+    return {name: {"width": 0.25} if name == "reference" else {} for name in network_names()}
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
+    """(network, precision) -> an ONNX file's bytes; each is made once. Weights are random, but seeded."""
+    import torch
+
+    from seg_perception.export.quantize import QuantizationSettings, quantize
+    from seg_perception.export.to_onnx import build_onnx
+    from seg_perception.networks.registry import build_network
+    from seg_perception.scenes import random_scene
+
+    graphs: dict[tuple[str, str], onnx.ModelProto] = {}
+
+    def make(network: str, precision: str) -> bytes:
+        if (network, "fp32") not in graphs:
+            torch.manual_seed(0)
+            module = build_network(network, 10, **small_networks()[network])
+            randomize_statistics(module)
+            graphs[network, "fp32"] = build_onnx(module, card_for(module, network))
+        fp32 = graphs[network, "fp32"]
+        if (network, precision) not in graphs:
+            if precision == "fp16":
+                graphs[network, precision] = to_half(fp32)
+            else:
+                scenes = [random_scene(seed, Size(128, 96)).image for seed in (1, 2, 3)]
+                anything = QuantizationSettings(target_agreement=0.01)
+                graphs[network, precision] = quantize(fp32, scenes[:2], scenes[2:], anything).model
+        return graphs[network, precision].SerializeToString()
+
+    return make
+
+
+def randomize_statistics(module: Any) -> None:
+    """Give batch normalisation other numbers than 0 and 1, so that folding it wrongly would show."""
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+            layer.weight.data.uniform_(0.5, 1.5)
+            layer.bias.data.normal_(0, 0.1)
+
+
+def card_for(module: Any, network: str) -> ModelCard:
+    return ModelCard(
+        "test", "1", network, load_label_set("driving"), Size(128, 96), module.size_multiple, "fp32", "0" * 64
+    )

@@ -1,3 +1,4 @@
+# ruff: noqa: N815  (the names are CUDA's)
 """A stand-in for CUDA and TensorRT's runtime, for testing the engine's buffers and errors without a GPU.
 
 It keeps the rules that the real ones punish: work on a stream happens only when the stream is
@@ -218,7 +219,9 @@ class FakeCudaRuntime:
     def cudaGraphExecDestroy(self, graph: int) -> tuple[Any]:
         if error := self._fails("cudaGraphExecDestroy"):
             return (error,)
-        return (CudaError.cudaErrorInvalidValue if self.executables.pop(graph, None) is None else CudaError.cudaSuccess,)
+        return (
+            CudaError.cudaErrorInvalidValue if self.executables.pop(graph, None) is None else CudaError.cudaSuccess,
+        )
 
     def cudaGraphDestroy(self, graph: Any) -> tuple[Any]:
         if error := self._fails("cudaGraphDestroy"):

@@ -206,9 +206,7 @@ def test_a_fault_while_closing_does_not_keep_the_rest_from_being_released(functi
     engine.close()  # harmless
 
 
-@pytest.mark.parametrize(
-    "function", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"]
-)
+@pytest.mark.parametrize("function", ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiate"])
 def test_without_a_cuda_graph_the_engine_says_so_once_and_goes_on(
     function: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,281 @@
+"""Every graph that we can export goes through NVIDIA's own parser and builder, on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import small_networks
+from onnx import TensorProto, helper, numpy_helper
+
+from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.types import Size
+from seg_perception.engines import tensorrt_versions as versions
+from seg_perception.engines.graph_edits import card_of, load_graph, write_card
+from seg_perception.engines.tensorrt_build import (
+    BuildProgress,
+    BuildSettings,
+    BuildStoppedError,
+    NestedFractions,
+    build_engine,
+    make_logger,
+    prepare_graph,
+    resolve_precision,
+)
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
+
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for a network exports it
+
+NETWORKS = tuple(small_networks())
+Exported = Callable[[str, str], bytes]
+
+
+def test_the_networks_that_ship_are_all_here() -> None:
+    assert {"efficientnet_ladder", "reference"} <= set(NETWORKS)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_precision_and_batch_builds(
+    nvidia: TensorRtLibrary, exported: Exported, network: str, precision: str, batch: int
+) -> None:
+    content = exported(network, "int8" if precision == "int8" else "fp32")
+    built = build_engine(content, BuildSettings(precision, batch), nvidia)
+    weights = sum(int(np.prod(t.dims)) for t in load_graph(content).graph.initializer)
+    assert len(built.content) > weights  # at least a byte for each weight is in it
+    assert built.layers > 50
+
+
+@pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(128, 96)], ids=str)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_graphs_for_cameras_build(nvidia: TensorRtLibrary, exported: Exported, precision: str, camera: Size) -> None:
+    content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
+    assert build_engine(content, BuildSettings(precision, camera_size=camera), nvidia).content
+
+
+@pytest.mark.parametrize("batch, expected", [(1, 1), (4, -1)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_parsed_network_keeps_the_contract(
+    nvidia: TensorRtLibrary, exported: Exported, precision: str, batch: int, expected: int
+) -> None:
+    content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
+    camera = Size(640, 360)
+    model = prepare_graph(content, BuildSettings(precision, batch, camera_size=camera), nvidia)
+    trt = nvidia.module
+    logger = make_logger(nvidia, [])
+    network = trt.Builder(logger).create_network(versions.network_flags(nvidia, weakly_typed=False))
+    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    assert [(t.name, t.dtype, tuple(t.shape)) for t in inputs] == [("image", trt.uint8, (expected, 360, 640, 3))]
+    assert {(t.name, t.dtype, tuple(t.shape)) for t in outputs} == {
+        ("labels", trt.uint8, (expected, 360, 640)),
+        ("confidence", trt.uint8, (expected, 360, 640)),
+    }
+
+
+def test_the_half_precision_network_is_half_inside(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    model = prepare_graph(exported("efficientnet_ladder", "fp32"), BuildSettings("fp16"), nvidia)
+    trt = nvidia.module
+    logger = make_logger(nvidia, [])
+    network = trt.Builder(logger).create_network(versions.network_flags(nvidia, weakly_typed=False))
+    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+    assert len(convolutions) == 57  # 1 stem, 1 x 2 + 15 x 3 in the stages, 2 + 3 x 2 in the ladder, 1 head
+    assert {layer.get_output(0).dtype for layer in convolutions} == {trt.float16}
+    topk = [layer for layer in layers if layer.type == trt.LayerType.TOPK]
+    assert [layer.get_input(0).dtype for layer in topk] == [trt.float32]
+
+
+def broken(exported: Exported, edit: Callable[[onnx.GraphProto], None]) -> bytes:
+    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    edit(model.graph)
+    return model.SerializeToString()
+
+
+def first(graph: onnx.GraphProto, operator: str) -> onnx.NodeProto:
+    return next(node for node in graph.node if node.op_type == operator)
+
+
+def test_an_unsupported_operator_is_named_with_its_node(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    def edit(graph: onnx.GraphProto) -> None:
+        node = first(graph, "Relu")
+        node.op_type, node.name = "Det", "decoder.relu"
+
+    with pytest.raises(EngineError, match=r"does not accept this graph:\n  node 'decoder.relu' \(Det\): .*[Pp]lugin"):
+        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+
+
+def test_transposing_bytes_is_refused_with_the_reason(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    def edit(graph: onnx.GraphProto) -> None:  # permute before the cast, as a careless export would
+        for axis in (2, 1):  # move the channels to the front of the bytes
+            dims = graph.input[0].type.tensor_type.shape.dim
+            assert dims[axis].dim_param
+        cast = first(graph, "Cast")
+        graph.node.insert(
+            0, helper.make_node("Transpose", ["image"], ["turned"], name="early.transpose", perm=[0, 1, 2, 3])
+        )
+        cast.input[0] = "turned"
+
+    with pytest.raises(EngineError, match=r"early.transpose|Transpose|UINT8|UInt8|uint8"):
+        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+
+
+def test_weights_of_the_wrong_shape_are_refused_with_the_node(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    def edit(graph: onnx.GraphProto) -> None:
+        head = next(node for node in graph.node if node.name == "Conv:network.head")
+        weights = next(t for t in graph.initializer if t.name == head.input[1])
+        weights.CopyFrom(numpy_helper.from_array(np.zeros((10, 7, 1, 1), np.float32), weights.name))  # 64 channels come
+
+    with pytest.raises(EngineError, match=r"Conv:network.head"):
+        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+
+
+def test_mixed_types_are_refused_in_a_strongly_typed_network(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    def edit(graph: onnx.GraphProto) -> None:
+        head = next(node for node in graph.node if node.name == "Conv:network.head")
+        weights = next(t for t in graph.initializer if t.name == head.input[1])
+        half = numpy_helper.to_array(weights).astype(np.float16)
+        weights.CopyFrom(numpy_helper.from_array(half, weights.name))
+
+    with pytest.raises(EngineError, match=r"Conv:network.head|type"):
+        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+
+
+def test_progress_rises_to_the_end_and_a_stop_is_obeyed(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    seen: list[BuildProgress] = []
+    build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, progress=seen.append)
+    fractions = [p.fraction for p in seen]
+    assert len(fractions) > 10
+    assert fractions == sorted(fractions)
+    assert fractions[0] > 0.0
+    assert 0.8 < fractions[-1] <= 1.0
+    asked = []
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) >= 5
+
+    with pytest.raises(BuildStoppedError, match="the build was stopped; no engine was written"):
+        build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, stop_requested=stop)
+
+
+def test_an_exception_of_the_progress_callback_ends_the_build_and_is_raised(
+    nvidia: TensorRtLibrary, exported: Exported
+) -> None:
+    def show(_: BuildProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, progress=show)
+
+
+def test_builds_for_a_gpu_that_is_not_here(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    if not nvidia.is_rtx:
+        pytest.skip("only TensorRT-RTX builds for other GPUs")
+    content = exported("efficientnet_ladder", "fp32")
+    assert build_engine(content, BuildSettings(target="sm89"), nvidia).content
+    with pytest.raises(EngineError, match=r"--target sm12 is not known .* accepted: sm75, sm80"):
+        build_engine(content, BuildSettings(target="sm12"), nvidia)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (BuildSettings(dla_core=0), "DLA core 0 is not there: .* sees 0 on this machine"),
+        (BuildSettings(optimization_level=9), "optimisation level 9 is not accepted"),
+        (BuildSettings(size=Size(130, 96)), "size 130x96 does not fit test-1-fp32-00000000"),
+        (BuildSettings("int8"), "precision int8 cannot be made from an fp32 graph; export one with"),
+    ],
+)
+def test_settings_that_cannot_be_met(
+    nvidia: TensorRtLibrary, exported: Exported, settings: BuildSettings, message: str
+) -> None:
+    with pytest.raises((EngineError, ModelError), match=message):
+        build_engine(exported("efficientnet_ladder", "fp32"), settings, nvidia)
+
+
+def test_wrong_settings_are_reported_together() -> None:
+    with pytest.raises(EngineError, match=r"precision 'bf8' is not one of.*batch 0.*workspace 0.*DLA core -1"):
+        BuildSettings("bf8", batch=0, workspace_mib=0, dla_core=-1)
+
+
+@pytest.mark.parametrize(
+    "graph, wanted, expected",
+    [("fp32", None, "fp16"), ("fp32", "fp32", "fp32"), ("fp16", None, "fp16"), ("int8", None, "int8")],
+)
+def test_precision_of_the_engine(graph: str, wanted: str | None, expected: str) -> None:
+    assert resolve_precision(graph, wanted) == expected
+
+
+@pytest.mark.parametrize("graph, wanted", [("fp16", "fp32"), ("int8", "fp16"), ("fp16", "int8"), ("fp32", "int8")])
+def test_precisions_that_a_graph_cannot_have(graph: str, wanted: str) -> None:
+    with pytest.raises(ModelError, match=f"precision {wanted} cannot be made from an {graph} graph"):
+        resolve_precision(graph, wanted)
+
+
+def test_a_tiny_weight_scale_survives_half_precision(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    """A dead channel's scale rounds to zero in half, and TensorRT refuses zero scales."""
+    model = load_graph(exported("efficientnet_ladder", "int8"))
+    constants = {t.name: t for t in model.graph.initializer}
+    node = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants)
+    scale = constants[node.input[1]]
+    values = numpy_helper.to_array(scale).copy()
+    values.reshape(-1)[0] = 1e-12  # half's smallest number is 6e-8
+    scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    assert build_engine(model.SerializeToString(), BuildSettings("int8"), nvidia).content
+
+
+def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    from seg_perception.engines.graph_edits import pin_shapes
+
+    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    pin_shapes(model, 2, Size(128, 96))
+    content = model.SerializeToString()
+    assert build_engine(content, BuildSettings(batch=2), nvidia).content
+    with pytest.raises(ModelError, match="is fixed to a batch of 2; an engine for 1 needs an open batch"):
+        build_engine(content, BuildSettings(), nvidia)
+    with pytest.raises(ModelError, match="is fixed to 128x96; an engine for 64x64 needs open height and width"):
+        build_engine(content, BuildSettings(batch=2, size=Size(64, 64)), nvidia)
+
+
+def test_nested_phases_become_one_rising_fraction() -> None:
+    fractions = NestedFractions()
+    fractions.start("whole", None, 2)
+    fractions.start("part", "whole", 4)  # the first of two steps of the whole: 0 to 1/2
+    assert fractions.step("part", 0) == pytest.approx(1 / 8)
+    assert fractions.step("part", 3) == pytest.approx(1 / 2)
+    fractions.finish("part")
+    assert fractions.step("whole", 0) == pytest.approx(1 / 2)
+    fractions.start("part", "whole", 2)  # the second step: 1/2 to 1
+    assert fractions.step("part", 0) == pytest.approx(3 / 4)
+    assert fractions.step("unknown", 7) == pytest.approx(3 / 4)
+
+
+def test_asking_for_a_library_that_is_not_here_says_what_to_install() -> None:
+    try:
+        load_library("tensorrt")
+    except EngineError as error:
+        assert "Install NVIDIA TensorRT 8.5 or newer" in str(error)  # noqa: PT017  it depends on the machine
+    with pytest.raises(EngineError, match="'tensorflow' is not known; accepted: tensorrt, tensorrt_rtx"):
+        load_library("tensorflow")
+
+
+def test_int8_card_stays_when_the_rest_becomes_half(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    model = prepare_graph(exported("efficientnet_ladder", "int8"), BuildSettings(), nvidia)
+    assert card_of(model).precision == "int8"
+    floats = [t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16]
+    assert len(floats) > 50
+
+
+def test_a_model_card_can_be_replaced(exported: Exported, tmp_path: Path) -> None:
+    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    write_card(model, dataclasses.replace(card_of(model), name="other"))
+    assert card_of(model).name == "other"
+    assert len(model.metadata_props) == 1
