@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from seg_perception.bags.images import IMAGE_TYPES, labels_of
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import BagMessage
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metrics import ConfusionMatrix
@@ -30,47 +31,75 @@ class BagScore:
     truth_only: int
 
 
-def score_bag(bag: BagReader, labels_topic: str, truth_topic: str, label_set: LabelSet) -> BagScore:
-    """Compare two topics of mono8 (or PNG) class ids, frame by frame, matched by their headers' stamps.
+class LabelPairs:
+    """Two topics of mono8 (or PNG) pixels, frame by frame, matched by their headers' stamps.
+
+    Iterate once; afterwards `matched` and `alone` say how it went.
 
     Raises:
-        InputError: a topic is missing or of another type, a stamp occurs twice, sizes differ, an id
-            is no class, or no stamps match at all.
+        InputError: a topic is missing or of another type, or (while iterating) a stamp occurs twice.
     """
-    for name in (labels_topic, truth_topic):
-        if (found := bag.topic(name)).type not in IMAGE_TYPES:
-            raise InputError(f"{bag.path}: topic {name} is a {found.type}; labels are {' or '.join(IMAGE_TYPES)}")
-    if labels_topic == truth_topic:
-        raise InputError(f"topic {labels_topic} cannot be scored against itself")
+
+    def __init__(self, bag: BagReader, first: str, second: str) -> None:
+        for name in (first, second):
+            if (found := bag.topic(name)).type not in IMAGE_TYPES:
+                raise InputError(f"{bag.path}: topic {name} is a {found.type}; labels are {' or '.join(IMAGE_TYPES)}")
+        if first == second:
+            raise InputError(f"topic {first} cannot be scored against itself")
+        self._bag = bag
+        self._names = (first, second)
+        self._waiting: dict[str, dict[int, BagMessage]] = {first: {}, second: {}}
+        self.matched = 0
+
+    @property
+    def alone(self) -> tuple[int, int]:
+        """Messages of the first and of the second topic without a partner."""
+        first, second = self._names
+        return len(self._waiting[first]), len(self._waiting[second])
+
+    def __iter__(self) -> Iterator[tuple[int, LabelImage, LabelImage]]:
+        """The stamp in nanoseconds, and the pixels of both topics, uint8 [H, W]."""
+        first, second = self._names
+        seen: dict[str, set[int]] = {first: set(), second: set()}
+        for message in self._bag.messages(self._names):
+            name = message.topic.name
+            other = second if name == first else first
+            decoded = self._bag.decode(message)
+            stamp_ns = stamp_ns_of(decoded)
+            if stamp_ns in seen[name]:
+                raise InputError(f"{self._bag.path}: topic {name} has two messages with the stamp {stamp_ns} ns")
+            seen[name].add(stamp_ns)
+            partner = self._waiting[other].pop(stamp_ns, None)
+            if partner is None:
+                self._waiting[name][stamp_ns] = message
+                continue
+            self.matched += 1
+            mine = labels_of(decoded, message.topic.type)
+            others = labels_of(self._bag.decode(partner), partner.topic.type)
+            yield (stamp_ns, mine, others) if name == first else (stamp_ns, others, mine)
+
+
+def score_bag(bag: BagReader, labels_topic: str, truth_topic: str, label_set: LabelSet) -> BagScore:
+    """Compare a label topic with a truth topic, see `LabelPairs`.
+
+    Raises:
+        InputError: as `LabelPairs`; or sizes differ, an id is no class, or no stamps match at all.
+    """
     matrix = ConfusionMatrix(len(label_set))
-    waiting: dict[str, dict[int, Any]] = {labels_topic: {}, truth_topic: {}}
-    seen: dict[str, set[int]] = {labels_topic: set(), truth_topic: set()}
-    matched = 0
-    for message in bag.messages((labels_topic, truth_topic)):
-        name = message.topic.name
-        other = truth_topic if name == labels_topic else labels_topic
-        decoded = bag.decode(message)
-        stamp_ns = stamp_ns_of(decoded)
-        if stamp_ns in seen[name]:
-            raise InputError(f"{bag.path}: topic {name} has two messages with the stamp {stamp_ns} ns")
-        seen[name].add(stamp_ns)
-        partner = waiting[other].pop(stamp_ns, None)
-        if partner is None:
-            waiting[name][stamp_ns] = message
-            continue
-        both: dict[str, LabelImage] = {
-            name: labels_of(decoded, message.topic.type),
-            other: labels_of(bag.decode(partner), partner.topic.type),
-        }
-        try:
-            matrix.add(both[truth_topic], both[labels_topic])
-        except InputError as error:
-            raise InputError(f"{bag.path}: frame with the stamp {stamp_ns} ns: {error}") from error
-        matched += 1
-    score = BagScore(matrix, matched, len(waiting[labels_topic]), len(waiting[truth_topic]))
-    if not matched:
+    pairs = LabelPairs(bag, labels_topic, truth_topic)
+    for stamp_ns, labels, truth in pairs:
+        _add(matrix, truth, labels, f"{bag.path}: frame with the stamp {stamp_ns} ns")
+    score = BagScore(matrix, pairs.matched, *pairs.alone)
+    if not score.matched:
         raise InputError(
             f"{bag.path}: none of {score.labels_only} messages on {labels_topic} has the stamp of one of "
             f"{score.truth_only} on {truth_topic}: are they of the same drive?"
         )
     return score
+
+
+def _add(matrix: ConfusionMatrix, truth: LabelImage, labels: LabelImage, source: str) -> None:
+    try:
+        matrix.add(truth, labels)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error

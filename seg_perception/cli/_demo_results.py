@@ -15,20 +15,21 @@ import cv2
 import numpy as np
 
 from seg_perception.bags.images import labels_of, rgb_of
-from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.scoring import BagScore, score_bag
+from seg_perception.bags.scoring import BagScore, LabelPairs, score_bag
 from seg_perception.cli._scores import drivable_iou, percent, score_table
 from seg_perception.cli._video import VideoWriter
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage
+from seg_perception.core.types import UNLABELLED, RgbImage
 from seg_perception.core.visual import colorize, contact_sheet, legend
 from seg_perception.ros.drive_session import INPUT_TOPICS, SessionReport, output_topic
 
 TRUTH = "/truth"
 LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
+
+_IN_MASK = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,10 @@ def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
     if TRUTH not in {topic.name for topic in bag.topics}:
         return None
     score = score_bag(bag, LABELS, TRUTH, label_set)
-    waiting: dict[int, LabelImage] = {}
     hits = union = 0
-    for message in bag.messages((DRIVABLE, TRUTH)):
-        decoded = bag.decode(message)
-        pixels = labels_of(decoded, message.topic.type)
-        stamp_ns = stamp_ns_of(decoded)
-        if (other := waiting.pop(stamp_ns, None)) is None:
-            waiting[stamp_ns] = pixels
-            continue
-        mask, truth = (pixels, other) if message.topic.name == DRIVABLE else (other, pixels)
-        said, right = mask == UNLABELLED, np.isin(truth, label_set.drivable_ids)
-        said &= truth != UNLABELLED  # pixels without truth are not counted
+    for _, mask, truth in LabelPairs(bag, DRIVABLE, TRUTH):
+        said = (mask == _IN_MASK) & (truth != UNLABELLED)  # pixels without truth are not counted
+        right = np.isin(truth, label_set.drivable_ids)
         hits += int((said & right).sum())
         union += int((said | right).sum())
     return Scored(score, hits / union if union else math.nan)
@@ -198,10 +191,10 @@ class Summary:
         if not self.unanswered:
             return " (every frame)"
         books = self.session.books
-        if books is None or books.superseded < self.unanswered:
+        if books is None or books.superseded + books.lost_before_node < self.unanswered:
             return f" ({self.unanswered} without an answer: see the node's books and its log)"
         return (
-            f" ({self.unanswered} superseded by a newer frame while the engine was busy: on this machine it is slower "
+            f" ({self.unanswered} superseded by newer frames while the engine was busy: on this machine it is slower "
             "than this camera; --lockstep waits for it)"
         )
 
@@ -210,10 +203,11 @@ class Summary:
         if books is None:
             return "no diagnostics came"
         flight = f" + in flight {books.in_flight}" if books.in_flight else ""
+        lost = f"; {books.lost_before_node} dropped on the way to it" if books.lost_before_node else ""
         wakers = f"{self.session.wakers} frame{'s' if self.session.wakers != 1 else ''} that woke the node"
         return (
             f"received {books.received} {'=' if books.add_up else '!='} published {books.published} + superseded "
-            f"{books.superseded} + rejected {books.rejected} + failed {books.failed}{flight} (with {wakers})"
+            f"{books.superseded} + rejected {books.rejected} + failed {books.failed}{flight} (with {wakers}){lost}"
         )
 
     def to_json(self) -> str:

@@ -33,7 +33,10 @@ def score_table(counts: NDArray[np.int64], label_set: LabelSet) -> str:
     truth = counts.sum(axis=1)
     lines = [f"{'class':<16}{'IoU':>10}{'share of truth':>18}"]
     for c in label_set.classes:
-        share = float(truth[c.id]) / scores.pixels if scores.pixels else math.nan
+        if not truth[c.id]:
+            lines.append(f"{c.name + (' *' if c.drivable else ''):<16}{'-':>10}{'not in the truth':>18}")
+            continue
+        share = float(truth[c.id]) / scores.pixels
         lines.append(f"{c.name + (' *' if c.drivable else ''):<16}{percent(scores.iou[c.id]):>10}{percent(share):>18}")
     present = int((truth > 0).sum())
     lines += [

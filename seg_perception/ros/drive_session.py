@@ -76,6 +76,8 @@ class NodeBooks:
     rejected: int
     failed: int
     in_flight: int
+    lost_before_node: int
+    """Dropped by the middleware before the node could take them; not among the received."""
 
     @property
     def add_up(self) -> bool:
@@ -221,7 +223,7 @@ class _Session:
             if values.get("lifecycle_state") == "unconfigured" and status.level == _ERROR:
                 raise EngineError(f"the node could not be configured: {status.message} (log: {self._process.log})")
             if "received" in values:
-                names = ("received", "published", "superseded", "rejected", "failed", "in_flight")
+                names = ("received", "published", "superseded", "rejected", "failed", "in_flight", "lost_before_node")
                 self.report.books = NodeBooks(*(int(values[name]) for name in names))
                 self._books_at = time.monotonic()
 
