@@ -7,12 +7,14 @@ its hash were checked, and only from a folder that nobody else can write to.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import platform
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
 FORMAT = 1
 SUFFIX = ".engine"
+_ABANDONED_S = 600.0  # writing takes seconds
 ANY_GPU = "any"
 """In a key: TensorRT-RTX engines are not tied to one GPU model."""
 
@@ -202,6 +205,7 @@ def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine
             "gpu_fallback_layers": built.gpu_fallback_layers,
         },
     }
+    _remove_leftovers(path)
     sidecar(path).unlink(missing_ok=True)  # from here to the end there is no engine of this name
     write_atomically(path, built.content, mode=0o600)
     try:
@@ -209,6 +213,14 @@ def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete parts of this file that a killed process left, but none that another may be writing now."""
+    for part in path.parent.glob(f".{path.name}*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
 
 
 def read_engine(path: Path, expected: EngineKey | None = None) -> EngineFile:

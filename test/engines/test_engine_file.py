@@ -1,0 +1,248 @@
+"""Engine files: the key, the two files, and everything that must be recognised before a plan is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Size
+from seg_perception.engines.cuda import Gpu
+from seg_perception.engines.engine_file import (
+    EngineKey,
+    cached_path,
+    default_cache_folder,
+    engine_key,
+    make_private_folder,
+    read_engine,
+    sidecar,
+    write_engine,
+)
+from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+
+CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
+BUILT = BuiltEngine(content=bytes(range(256)) * 16, seconds=1.0, layers=7, dla_layers=(), gpu_fallback_layers=())
+ORIN = Gpu("Orin", "8.7")
+PLAIN = TensorRtLibrary("tensorrt", sys, "10.3.0.30")
+RTX = TensorRtLibrary("tensorrt_rtx", sys, "1.7.1.116")
+
+
+def key(**changes: object) -> EngineKey:
+    made = engine_key(b"onnx", CARD, BuildSettings(), "fp16", PLAIN, ORIN)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "model.engine"
+    write_engine(path, key(), CARD, BUILT)
+    return path
+
+
+def test_written_and_read_back(written: Path) -> None:
+    file = read_engine(written, key())
+    assert file.content == BUILT.content
+    assert file.card == CARD
+    assert file.key == key()
+    assert written.stat().st_mode & 0o777 == 0o600
+    assert sorted(p.name for p in written.parent.iterdir()) == ["model.engine", "model.engine.json"]
+
+
+@pytest.mark.parametrize(
+    "settings, precision, library, gpu, content",
+    [
+        (BuildSettings(batch=2), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(size=Size(96, 64)), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(camera_size=Size(96, 64)), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(workspace_mib=64), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(optimization_level=5), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(dla_core=0), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(hardware_compatible=True), "fp16", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(), "fp32", PLAIN, ORIN, b"onnx"),
+        (BuildSettings(), "fp16", TensorRtLibrary("tensorrt", sys, "10.3.0.31"), ORIN, b"onnx"),
+        (BuildSettings(), "fp16", RTX, None, b"onnx"),
+        (BuildSettings(), "fp16", PLAIN, Gpu("Orin", "8.6"), b"onnx"),
+        (BuildSettings(), "fp16", PLAIN, Gpu("Thor", "8.7"), b"onnx"),
+        (BuildSettings(), "fp16", PLAIN, ORIN, b"other onnx"),
+    ],
+)
+def test_whatever_changes_the_engine_changes_its_key_and_its_file(
+    settings: BuildSettings, precision: str, library: TensorRtLibrary, gpu: Gpu | None, content: bytes
+) -> None:
+    other = engine_key(content, CARD, settings, precision, library, gpu)
+    assert other.digest != key().digest
+    assert cached_path(Path(), CARD, other) != cached_path(Path(), CARD, key())
+    assert len(other.differences(key())) >= 1
+
+
+def test_targets_are_part_of_an_rtx_key() -> None:
+    for_any, for_ada, for_blackwell = (
+        engine_key(b"onnx", CARD, BuildSettings(target=target), "fp16", RTX, None) for target in (None, "sm89", "sm120")
+    )
+    assert (for_any.capability, for_ada.capability, for_blackwell.capability) == ("any", "8.9", "12.0")
+
+
+def test_plain_tensorrt_needs_the_gpu() -> None:
+    with pytest.raises(EngineError, match=r"TensorRT 10.3.0.30 builds for the GPU in the machine, and there is none"):
+        engine_key(b"onnx", CARD, BuildSettings(), "fp16", PLAIN, None)
+
+
+def test_a_truncated_engine_is_recognised(written: Path) -> None:
+    written.write_bytes(BUILT.content[:1000])
+    with pytest.raises(EngineError, match=r"is truncated: 1000 of 4096 bytes; build it anew: seg-perception compile"):
+        read_engine(written, key())
+
+
+def test_a_changed_engine_is_recognised(written: Path) -> None:
+    changed = bytearray(BUILT.content)
+    changed[2000] ^= 1
+    written.write_bytes(changed)
+    with pytest.raises(EngineError, match=r"was changed after it was built \(SHA-256 differs\)"):
+        read_engine(written, key())
+
+
+def test_a_stale_engine_is_recognised_and_says_what_changed(written: Path) -> None:
+    needed = key(onnx_sha256="f" * 64, library_version="10.7.0")
+    with pytest.raises(EngineError, match=r"is stale or was built elsewhere") as caught:
+        read_engine(written, needed)
+    assert "library version: built for 10.3.0.30, needed 10.7.0" in str(caught.value)
+    assert "onnx sha256: built for " in str(caught.value)
+    assert str(caught.value).count("built for") == 2
+
+
+def test_an_engine_of_another_tool_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.engine"
+    path.write_bytes(b"ptrt" + bytes(100))
+    with pytest.raises(
+        EngineError, match=r"has no foreign.engine.json beside it, so nothing says what it was built for"
+    ):
+        read_engine(path)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not of format 1"),
+        ('{"format": 2}', "is not of format 1"),
+        ('{"format": 1}', "cannot be used: 'key'"),
+        ('{"format": 1, "key": {"gpu": "x"}}', "cannot be used"),
+    ],
+)
+def test_a_damaged_description_is_refused(written: Path, text: str, message: str) -> None:
+    sidecar(written).write_text(text)
+    with pytest.raises(EngineError, match=message):
+        read_engine(written)
+
+
+def test_a_missing_engine_stays_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_engine(tmp_path / "none.engine")
+
+
+def test_a_folder_that_others_can_write_is_refused(written: Path) -> None:
+    written.parent.chmod(0o777)
+    with pytest.raises(EngineError, match=r"can be written by other users \(drwxrwxrwx\).*run: chmod go-w"):
+        read_engine(written)
+
+
+def test_the_cache_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = default_cache_folder()
+    make_private_folder(folder)
+    assert folder == tmp_path / "seg_perception" / "engines"
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_names_of_files_hold_no_surprises() -> None:
+    card = dataclasses.replace(CARD, name="../../etc/passwd")
+    assert cached_path(Path("/cache"), card, key()).parent == Path("/cache")
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Files may grow to `limit` bytes only, as on a full disk (the kernel says EFBIG instead of ENOSPC)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("limit", [0, 1000], ids=["nothing fits", "a part fits"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, limit: int) -> None:
+    path = tmp_path / "model.engine"
+    with full_disk(limit), pytest.raises(OSError, match="cannot write 4096 bytes") as caught:
+        write_engine(path, key(), CARD, BUILT)
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_replacing_leaves_no_engine_that_could_be_taken_for_the_new_one(written: Path) -> None:
+    with full_disk(100), pytest.raises(OSError, match="cannot write"):
+        write_engine(written, key(batch=2), CARD, BUILT)
+    with pytest.raises(EngineError, match=r"has no model\.engine\.json"):
+        read_engine(written)
+
+
+KILLED_HALF_WAY = """
+import sys, time
+from pathlib import Path
+import seg_perception.core.files as files
+
+class SlowDisk:
+    def __init__(self, file): self.file = file
+    def __getattr__(self, name): return getattr(self.file, name)
+    def __enter__(self): return self
+    def __exit__(self, *rest): self.file.close()
+    def write(self, content):
+        self.file.write(content[: len(content) // 2]); self.file.flush()
+        print("half-way", flush=True)
+        time.sleep(60)
+
+original = files.os.fdopen
+files.os.fdopen = lambda *arguments: SlowDisk(original(*arguments))
+files.write_atomically(Path(sys.argv[1]), bytes(1 << 20))
+"""
+
+
+def test_killed_half_way_no_engine_of_that_name_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_HALF_WAY, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half-way\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert not path.exists()
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.stat().st_size == 1 << 19  # half of it
+    os.utime(leftover, (0, 0))  # as if that was long ago
+    write_engine(path, key(), CARD, BUILT)
+    assert read_engine(path, key()).content == BUILT.content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.engine", "model.engine.json"]
+
+
+def test_the_description_is_for_people_too(written: Path) -> None:
+    document = json.loads(sidecar(written).read_text())
+    assert document["key"]["gpu"] == "Orin"
+    assert document["build"] == {"seconds": 1.0, "layers": 7, "dla_layers": [], "gpu_fallback_layers": []}
