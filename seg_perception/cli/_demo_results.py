@@ -60,11 +60,21 @@ def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
 
 
 def write_video(bag: BagReader, path: Path) -> int:
-    """Write the overlay topic as a video at the drive's own rate; returns the number of frames."""
-    fps = frame_rate(bag)
-    with VideoWriter(path, fps) as video:
-        for message in bag.messages((OVERLAY,)):
-            video.add(rgb_of(bag.decode(message), message.topic.type))
+    """Write the overlay topic as a video at the drive's own pace; returns the number of frames.
+
+    Where an image has no overlay (it was superseded) the one before stands still, as on a display.
+    """
+    images = [message.stamp_ns for message in bag.messages((image_topic(bag),))]
+    with VideoWriter(path, frame_rate(bag)) as video:
+        shown: RgbImage | None = None
+        overlays = bag.messages((OVERLAY,))
+        following = next(overlays, None)
+        for stamp_ns in images:
+            while following is not None and following.stamp_ns <= stamp_ns:
+                shown = rgb_of(bag.decode(following), following.topic.type)
+                following = next(overlays, None)
+            if shown is not None:
+                video.add(shown)
         return video.frames
 
 
