@@ -27,6 +27,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future as RosFuture
 from std_msgs.msg import Header, String
 
 from seg_perception.core.errors import SegPerceptionError
@@ -323,13 +324,15 @@ def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
     """Spin the node on a thread of its own until `stop` is set; 1 if a callback raised, else 0."""
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
+    stopped = RosFuture()
     failures: list[BaseException] = []
 
     def spin() -> None:
         try:
-            executor.spin()
+            executor.spin_until_future_complete(stopped)
         except BaseException as error:
             failures.append(error)
+            node.get_logger().fatal(f"a callback raised, the node ends: {describe_error(error)}")
             raise
         finally:
             stop.set()
@@ -338,8 +341,9 @@ def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
     thread.start()
     stop.wait()
     node.request_stop()
-    executor.shutdown()
+    stopped.set_result(None)
     thread.join()
+    executor.shutdown()  # only now: under a thread that still spins, rclpy can trip over its own guard condition
     node.close()
     return 1 if failures else 0
 

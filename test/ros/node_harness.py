@@ -26,6 +26,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -271,7 +272,8 @@ def _running(
     executor = SingleThreadedExecutor(context=peer_context)
     executor.add_node(peer_node)
     peer = Peer(peer_node, log)
-    peer_thread = threading.Thread(target=executor.spin)
+    stopped = Future()
+    peer_thread = threading.Thread(target=lambda: executor.spin_until_future_complete(stopped))
     node_thread.start()
     peer_thread.start()
     try:
@@ -279,8 +281,9 @@ def _running(
     finally:
         stop.set()
         node_thread.join(TIMEOUT)
-        executor.shutdown()
+        stopped.set_result(None)
         peer_thread.join(TIMEOUT)
+        executor.shutdown()
         assert not node_thread.is_alive()
         assert not peer_thread.is_alive()
         peer_node.destroy_node()

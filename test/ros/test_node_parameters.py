@@ -157,3 +157,15 @@ def test_parameter_types_are_what_ros_tools_expect(tiny_model: Path) -> None:
             described = run.node.describe_parameter(spec.name)
             assert described.type == expected[type(spec.default)], spec.name
         assert run.node.get_parameter("cameras").type_ == Parameter.Type.STRING_ARRAY
+
+
+@pytest.mark.parametrize("name", ["segmentation.yaml", "multi_camera.yaml"])
+def test_the_shipped_files_reach_a_real_node(tiny_model: Path, name: str) -> None:
+    path = share_path(f"config/{name}")
+    arguments = ["--ros-args", "--params-file", str(path), "-p", f"model:={tiny_model}"]
+    with running({"autostart": False}, cli_args=arguments) as run:
+        run.call(run.node.trigger_configure)
+        assert run.node.state == "inactive", run.peer.lines("configure failed")
+        assert run.node.settings == parse_settings(
+            DEFAULTS | yaml_parameters(name) | {"model": str(tiny_model), "autostart": False}, "test"
+        )
