@@ -29,17 +29,11 @@ def nvidia() -> TensorRtLibrary:
         pytest.skip(f"NVIDIA's compiler is not here: {error}")
 
 
-def small_networks() -> dict[str, dict[str, object]]:
-    """Every registered network, with the options that make it small enough for a quick test."""
-    from seg_perception.networks.registry import network_names
-
-    return {name: {"width": 0.25} if name == "reference" else {} for name in network_names()}
-
-
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
     """(network, precision) -> an ONNX file's bytes; each is made once. Weights are random, but seeded."""
     import torch
+    from small_networks import small_networks
 
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.to_onnx import build_onnx

@@ -1,4 +1,4 @@
-# ruff: noqa: N815  (the names are CUDA's)
+
 """A stand-in for CUDA and TensorRT's runtime, for testing the engine's buffers and errors without a GPU.
 
 It keeps the rules that the real ones punish: work on a stream happens only when the stream is
