@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--model", type=Path, help="an ONNX file; left out: the shipped one")
     parser.add_argument("--threads", type=int, default=0, help="of one inference; 0: all cores")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("out/node_latency.json"))
     arguments = parser.parse_args()
     if arguments.role == "echo":
         return run_echo()
@@ -173,9 +173,8 @@ def main() -> int:
             f"{size:>10} {row['engine_ms']:>8.1f} {row['transport_ms']:>10.1f} {row['end_to_end_ms']:>11.1f} "
             f"{row['end_to_end_p95_ms']:>8.1f} {row['overhead_ms']:>9.1f} {row['ratio']:>6.2f}"
         )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=2))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2))
     return 0
 
 

@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("out/node_overhead.json"))
     parser.add_argument("rest", nargs="*")
     arguments = parser.parse_args()
     if arguments.role == "node":
@@ -174,9 +174,8 @@ def main() -> int:
             f"{name:>12} {row['frames']:>7} {row['fps']:>6.1f} {row['cpu_ms_per_frame']:>13.2f} "
             f"{row['cpu_share_of_one_core']:>11.1%}"
         )
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=2))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2))
     return 0
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -63,7 +64,7 @@ class SegmentationNode(LifecycleNode):
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
         self._mailboxes: Mailboxes[CameraFrame] | None = None
-        self._latched: list[Any] = []
+        self._latched: list[tuple[Any, Callable[[], Any]]] = []  # publisher, and what makes its message
         self._pending_failure = ""
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
@@ -151,7 +152,7 @@ class SegmentationNode(LifecycleNode):
             self.cameras[name] = Camera(
                 self, name, settings, card.label_set, accounts[name], _delivery(mailboxes, name)
             )
-        self._create_latched(settings, card)
+        self._create_latched(card)
         self.settings = settings
 
     def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
@@ -174,27 +175,34 @@ class SegmentationNode(LifecycleNode):
                     progress = self._inference.status().opening or "no progress is reported"
                     self.get_logger().info(f"still opening the engine, for {now - began:.0f} s: {progress}")
 
-    def _create_latched(self, settings: NodeSettings, card: ModelCard) -> None:
+    def _create_latched(self, card: ModelCard) -> None:
         palette = self.create_lifecycle_publisher(String, "~/palette", qos.LATCHED)
-        self._latched = [(palette, String(data=label_info.palette_json(card)))]
+        self._latched = [(palette, lambda: String(data=label_info.palette_json(card)))]
         if self._vision_msgs is None:
             return
         for name, camera in self.cameras.items():
             publisher = self.create_lifecycle_publisher(
                 self._vision_msgs.LabelInfo, camera.topic("label_info"), qos.LATCHED
             )
-            threshold = settings.camera_settings[name].drivable.min_confidence
-            header = Header(stamp=self.get_clock().now().to_msg())
-            message = label_info.build_label_info(self._vision_msgs, card, header, threshold)
-            self._latched.append((publisher, message))
+            self._latched.append((publisher, partial(self._label_info, name, card)))
+
+    def _label_info(self, camera: str, card: ModelCard) -> Any:
+        assert self.settings is not None
+        assert self._vision_msgs is not None
+        threshold = self.settings.camera_settings[camera].drivable.min_confidence
+        header = Header(stamp=self.get_clock().now().to_msg())
+        return label_info.build_label_info(self._vision_msgs, card, header, threshold)
+
+    def _publish_latched(self) -> None:
+        for publisher, make in self._latched:
+            publisher.publish(make())
 
     def _activate(self, state: LifecycleState) -> None:
         assert self._inference is not None
         if not self._inference.ready:  # it failed in an earlier drive
             self._wait_for_engine(self._inference.open())
         super().on_activate(state)
-        for publisher, message in self._latched:
-            publisher.publish(message)
+        self._publish_latched()
         self._inference.resume(self.cameras)
         for camera in self.cameras.values():
             camera.subscribe()
@@ -266,6 +274,8 @@ class SegmentationNode(LifecycleNode):
         for commit in commits:
             commit()
         self.settings = settings
+        if self.state == "active":
+            self._publish_latched()  # label_info names the confidence threshold
 
     # --- diagnostics ---------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from seg_perception.core.visual import colorize, overlay
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
 from seg_perception.ros.image_codec import decode_compressed, encode_png
+from seg_perception.ros.latency import Stage
 from seg_perception.segmenter import Segmenter
 
 START, PERIOD = 1_700_000_000_123_456_789, 33_333_333
@@ -143,6 +144,16 @@ def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model
                 calibrations.publish(info)
             wait_until(lambda n=index: len(infos) > n, "camera_info")
             assert infos[index] == info
+
+
+def test_frames_arrive_where_callbacks_get_no_message_info(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg_perception.ros.camera._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        one_frame(run, {"labels": labels}, image_message(picture(0), START))
+        wait_until(run.node.cameras[""].latency.percentiles, "times")
+        assert Stage.RECEIVE not in run.node.cameras[""].latency.percentiles()
 
 
 def test_the_palette_is_latched(tiny_model: Path) -> None:

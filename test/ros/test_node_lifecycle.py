@@ -191,4 +191,7 @@ def test_label_info_is_published_where_vision_msgs_is_installed(
         (arguments,) = built
         assert arguments[0] is fake
         assert arguments[3] == 0.25
+        assert run.set("drivable.min_confidence", 0.5) == ""
+        wait_until(lambda: len(received) == 2, "the label info with the new threshold")
+        assert built[1][3] == 0.5
         assert not run.peer.lines("vision_msgs is not installed")
