@@ -36,6 +36,7 @@ TRAIN = [
 ]
 TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "tensorrt-rtx-cu13-bindings>=1.7; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "cuda-python>=12.6",  # memory, streams and graphs on the GPU; take the release of the installed CUDA
     "onnxruntime-ep-nv-tensorrt-rtx-cu13>=0.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
 ]
 TEST = ["pytest>=7.4,<8", "pytest-timeout>=2.1"]  # pytest 9 breaks ROS's launch_testing plug-in
