@@ -1,4 +1,3 @@
-
 """A stand-in for CUDA and TensorRT's runtime, for testing the engine's buffers and errors without a GPU.
 
 It keeps the rules that the real ones punish: work on a stream happens only when the stream is
