@@ -73,8 +73,8 @@ verify-colcon: $(STAMPS)/colcon ## colcon build and test, as on a robot
 	.ci/colcon $(VENV) $(OUT)/colcon
 
 .PHONY: verify-gpu
-verify-gpu: $(STAMPS)/test ## The tests that need an NVIDIA GPU
-	$(BIN)/python -m pytest -m gpu --timeout 900 $(PYTEST_ARGS)
+verify-gpu: $(STAMPS)/test ## Build, run, compare and time TensorRT engines; needs an NVIDIA GPU
+	$(BIN)/python benchmarks/verify_gpu.py --require-gpu $(VERIFY_ARGS)
 
 .PHONY: benchmark
 benchmark: $(STAMPS)/test ## Every measurement in benchmarks/: each prints a table and writes JSON

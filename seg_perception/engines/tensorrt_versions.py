@@ -217,14 +217,18 @@ def supports_progress(library: TensorRtLibrary) -> bool:
 def describe_parser_error(error: trt.ParserError, node_names: list[str], node_operators: list[str]) -> str:
     """One parser error as: node, operator, reason.
 
-    Names are part of the error from 10.0 on; before that it holds only the node's index.
+    Names are part of the error from 10.0 on; before that it holds only the node's index. Of an operator
+    without an importer, some versions say no more than "false".
     """
     index = error.node()
     in_range = 0 <= index < len(node_names)
     name = error.node_name() if hasattr(error, "node_name") else (node_names[index] if in_range else "")
     operator = error.node_operator() if hasattr(error, "node_operator") else (node_operators[index] if in_range else "")
     where = f"node {name!r} ({operator})" if name or operator else "the graph"
-    return f"{where}: {error.desc().strip()}"
+    code, text = str(getattr(error.code(), "name", error.code())), error.desc().strip()
+    if code == "UNSUPPORTED_NODE":
+        return f"{where}: TensorRT does not support this operator here" + (f": {text}" if len(text) > 5 else "")
+    return f"{where}: {text} ({code})"
 
 
 def dla_cores(builder: trt.Builder) -> int:

@@ -1,0 +1,289 @@
+"""Proof on a machine with an NVIDIA GPU: `make verify-gpu`.
+
+Builds fp32, fp16 and int8 engines of the shipped model for batches of 1 to 8, runs them, compares
+labels and confidence with ONNX Runtime on real images, with the CUDA graph on and off, runs one of
+them 1,000 times and watches the free device memory, and prints latency percentiles beside PyTorch
+eager, torch.compile and ONNX Runtime CUDA of the same run. Exit status 1 if anything is wrong.
+
+    python benchmarks/verify_gpu.py --images folder     # default: CamVid val, else rendered scenes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.types import RgbImage, Size
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
+from seg_perception.engines.compilation import find_or_build, plan_compilation
+from seg_perception.engines.cuda import Cuda, load_cuda
+from seg_perception.engines.graph_edits import card_of, load_graph, pin_shapes
+from seg_perception.engines.model_file import read_model
+from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
+from seg_perception.engines.opening import why_no_tensorrt
+from seg_perception.engines.tensorrt import TensorRtEngine
+from seg_perception.engines.tensorrt_build import BuildSettings
+from seg_perception.engines.tensorrt_versions import load_library
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAST_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.97}
+LARGEST_BATCH = 8
+GROWTH_ALLOWED = 2 << 20  # bytes of device memory over all runs; other programs share the GPU
+
+Infer = Callable[[NDArray[np.uint8]], object]
+
+
+@dataclass(frozen=True)
+class Latency:
+    runner: str
+    batch: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    ratio_to_tensorrt_fp16: float = 1.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--images", type=Path)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("SEG_PERCEPTION_DATA", ROOT / "../shared/data"))
+    )
+    parser.add_argument("--library", choices=("tensorrt", "tensorrt_rtx"))
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--require-gpu", action="store_true", help="no GPU is a failure, not a skip")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks")
+    arguments = parser.parse_args()
+    missing = why_no_tensorrt()
+    if missing is not None:
+        print(f"skipped, nothing was verified: {missing}")
+        return 3 if arguments.require_gpu else 0
+    return Verification(arguments).run()
+
+
+class Verification:
+    """Collects faults and figures; the checks print as they go."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.library = load_library(arguments.library)
+        self.cuda = Cuda(load_cuda())
+        self.gpu = self.cuda.gpu()
+        self.faults: list[str] = []
+        self.latencies: list[Latency] = []
+        content = read_model(arguments.model)
+        self.graph = load_graph(content)
+        self.card: ModelCard = card_of(self.graph)
+        self.size = self.card.input_size
+        self.images = real_images(arguments, self.size)
+
+    def run(self) -> int:
+        print(f"{self.library} on {self.gpu.name} (compute capability {self.gpu.capability}), {self.card.id}")
+        reference = OnnxRuntimeEngine(self.arguments.model)
+        with TemporaryDirectory() as folder:
+            for precision, model in self.models(Path(folder)).items():
+                try:
+                    self.verify(precision, model, Path(folder) / "cache", reference)
+                except EngineError as error:  # noqa: PERF203
+                    self.fault(f"{precision}: {error}")
+        self.other_runners()
+        self.report()
+        return 1 if self.faults else 0
+
+    def models(self, folder: Path) -> dict[str, Path]:
+        """The files to compile: int8 is quantised here from the fp32 graph."""
+        models = {"fp32": self.arguments.model, "fp16": self.arguments.model}
+        try:
+            from seg_perception.export.quantize import QuantizationSettings, quantize
+        except ImportError as error:
+            print(f"int8 is left out: {error}")
+            return models
+        scenes = self.images[: max(2, len(self.images) // 2)]
+        quantized = quantize(self.graph, scenes[1:], scenes[:1], QuantizationSettings(target_agreement=0.9))
+        models["int8"] = folder / "int8.onnx"
+        models["int8"].write_bytes(quantized.model.SerializeToString())
+        return models
+
+    def verify(self, precision: str, model: Path, cache: Path, reference: Engine) -> None:
+        settings = BuildSettings(precision, LARGEST_BATCH, self.size)
+        started = time.monotonic()
+        file = find_or_build(plan_compilation(model, settings, self.library, self.gpu), True, cache)
+        print(f"\n{precision}: built in {time.monotonic() - started:.1f} s, {len(file.content) / 1e6:.1f} MB")
+        for graph in (True, False):
+            engine = TensorRtEngine(file, self.library, cuda_graph=graph)
+            try:
+                self.compare(precision, engine, reference)
+                self.compare_batches(precision, engine)
+                if graph and not engine.uses_cuda_graph:
+                    self.fault(f"{precision}: the CUDA graph could not be captured")
+                if graph and precision == "fp16":
+                    self.watch_memory(engine)
+                for batch in (1, LARGEST_BATCH):
+                    name = f"TensorRT {precision}{', CUDA graph' if graph else ''}"
+                    self.time(name, engine.infer, batch)
+            finally:
+                engine.close()
+
+    def compare(self, precision: str, engine: Engine, reference: Engine) -> None:
+        agreements, worst = [], 0
+        for image in self.images:
+            labels, confidence = engine.infer(image[np.newaxis])
+            expected, expected_confidence = reference.infer(image[np.newaxis])
+            agreements.append(float(np.mean(labels == expected)))
+            worst = max(worst, int(np.abs(confidence.astype(int) - expected_confidence).max()))
+        agreement = float(np.mean(agreements))
+        print(f"  labels as ONNX Runtime fp32 {agreement:.4%}, largest confidence difference {worst} of 255")
+        if agreement < LEAST_AGREEMENT[precision]:
+            self.fault(f"{precision}: {agreement:.3%} of labels agree, {LEAST_AGREEMENT[precision]:.1%} are wanted")
+
+    def compare_batches(self, precision: str, engine: Engine) -> None:
+        """A batch answers as its images do one by one; kernels differ, so nearly tied pixels may, too."""
+        alone = [engine.infer(image[np.newaxis])[0][0] for image in self.images[:LARGEST_BATCH]]
+        for batch in range(2, min(LARGEST_BATCH, len(self.images)) + 1):
+            labels, _ = engine.infer(np.stack(self.images[:batch]))
+            agreement = float(np.mean([np.mean(a == b) for a, b in zip(labels, alone, strict=False)]))
+            if agreement < 0.995:
+                self.fault(f"{precision}: a batch of {batch} agrees with single images in {agreement:.3%} of labels")
+
+    def watch_memory(self, engine: Engine) -> None:
+        batches = [np.stack([self.images[i % len(self.images)]] * (1 + i % LARGEST_BATCH)) for i in range(16)]
+        for images in batches:
+            engine.infer(images)
+        before = self.cuda.free_memory()
+        for run in range(self.arguments.runs):
+            engine.infer(batches[run % len(batches)])
+        growth = before - self.cuda.free_memory()
+        print(f"  {self.arguments.runs} runs: device memory grew by {growth} bytes")
+        if growth > GROWTH_ALLOWED:
+            self.fault(f"device memory grew by {growth} bytes over {self.arguments.runs} runs")
+
+    def time(self, name: str, infer: Infer, batch: int, runs: int = 200) -> None:
+        images = np.stack([self.images[i % len(self.images)] for i in range(batch)])
+        for _ in range(10):
+            infer(images)
+        times = np.empty(runs)
+        for run in range(runs):
+            started = time.perf_counter()
+            infer(images)
+            times[run] = (time.perf_counter() - started) * 1e3
+        p50, p90, p99 = np.percentile(times, (50, 90, 99))
+        self.latencies.append(Latency(name, batch, float(p50), float(p90), float(p99)))
+
+    def other_runners(self) -> None:
+        for add in (self.time_onnx_runtime_cuda, self.time_torch):
+            try:
+                add()
+            except Exception as error:  # noqa: BLE001, PERF203  whatever is missing here, say so and go on
+                print(f"\n{add.__name__} is left out: {type(error).__name__}: {error}")
+
+    def time_onnx_runtime_cuda(self) -> None:
+        import onnxruntime as ort
+
+        if "CUDAExecutionProvider" not in ort.get_available_providers():
+            raise ImportError("this onnxruntime has no CUDA provider (onnxruntime-gpu has)")
+        session = ort.InferenceSession(read_model(self.arguments.model), providers=["CUDAExecutionProvider"])
+        for batch in (1, LARGEST_BATCH):
+            self.time(
+                "ONNX Runtime CUDA fp32", lambda x: session.run(list(OUTPUT_NAMES), {INPUT_NAME: x}), batch, runs=100
+            )
+
+    def time_torch(self) -> None:
+        """The same network with fresh weights: latency does not depend on them."""
+        import torch
+
+        from seg_perception.export.deployed_graph import DeployedGraph
+        from seg_perception.networks.registry import build_network
+
+        network = build_network(self.card.network, len(self.card.label_set)).eval()
+        module = DeployedGraph(network).cuda()
+        for name, runner in (("PyTorch eager", module), ("torch.compile", torch.compile(module))):
+            for precision, kind in (("fp32", torch.float32), ("fp16", torch.float16)):
+
+                def infer(images: NDArray[np.uint8], runner: object = runner, kind: torch.dtype = kind) -> object:
+                    with torch.inference_mode(), torch.autocast("cuda", kind, enabled=kind != torch.float32):
+                        labels, confidence = runner(torch.from_numpy(images).cuda())  # type: ignore[operator]
+                    return labels.cpu(), confidence.cpu()
+
+                for batch in (1, LARGEST_BATCH):
+                    self.time(f"{name} {precision}", infer, batch, runs=100)
+
+    def report(self) -> None:
+        base = {row.batch: row.p50_ms for row in self.latencies if row.runner == "TensorRT fp16, CUDA graph"}
+        gflop = convolution_gflop(self.graph, self.size)
+        print(f"\nlatency, host to host, {self.size}, {gflop:.2f} GFLOP an image in convolutions")
+        print(f"{'runner':32}{'batch':>6}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'ratio':>8}{'TFLOP/s':>9}")
+        rows = []
+        for row in self.latencies:
+            ratio = row.p50_ms / base[row.batch] if row.batch in base else float("nan")
+            rows.append(asdict(row) | {"ratio_to_tensorrt_fp16": ratio})
+            print(
+                f"{row.runner:32}{row.batch:>6}{row.p50_ms:>9.2f}{row.p90_ms:>9.2f}{row.p99_ms:>9.2f}{ratio:>7.2f}x"
+                f"{gflop * row.batch / row.p50_ms:>9.2f}"
+            )
+        self.arguments.out.mkdir(parents=True, exist_ok=True)
+        path = self.arguments.out / "verify_gpu.json"
+        document = {
+            "gpu": asdict(self.gpu),
+            "library": str(self.library),
+            "model": self.card.id,
+            "faults": self.faults,
+            "latency": rows,
+        }
+        path.write_text(json.dumps(document, indent=1))
+        print(f"wrote {path}")
+        print("\n".join(["", f"{len(self.faults)} FAULTS:", *self.faults]) if self.faults else "\nall checks passed")
+
+    def fault(self, text: str) -> None:
+        print(f"  FAULT {text}")
+        self.faults.append(text)
+
+
+def convolution_gflop(model: onnx.ModelProto, size: Size) -> float:
+    """Two operations for each multiply-add of the convolutions, for one image."""
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    pin_shapes(fixed, 1, size)
+    inferred = onnx.shape_inference.infer_shapes(fixed)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.graph.value_info}
+    weights = {t.name: t.dims for t in model.graph.initializer}
+    total = 0
+    for node in inferred.graph.node:
+        if node.op_type == "Conv":
+            _, per_group, *kernel = weights[node.input[1]]
+            total += 2 * int(np.prod(shapes[node.output[0]])) * per_group * int(np.prod(kernel))
+    return total / 1e9
+
+
+def real_images(arguments: argparse.Namespace, size: Size) -> list[RgbImage]:
+    from seg_perception.datasets.base import files_in, read_rgb
+
+    folder = arguments.images or arguments.data / "camvid11" / "val" / "images"
+    if folder.is_dir():
+        import cv2
+
+        paths = files_in(folder, (".jpg", ".jpeg", ".png"))[:: 1 if arguments.images else 6]
+        print(f"{len(paths)} images of {folder}")
+        return [np.asarray(cv2.resize(read_rgb(p), (size.width, size.height)), np.uint8) for p in paths]
+    from seg_perception.scenes import random_scene
+
+    print(f"no images under {folder}: rendered scenes instead")
+    return [random_scene(seed, size).image for seed in range(12)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""`seg-perception compile` with NVIDIA's real builder: what the user sees, and what is left on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seg_perception.cli.main import main
+from seg_perception.engines.graph_edits import load_graph
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+
+pytestmark = pytest.mark.timeout(600)
+
+Exported = Callable[[str, str], bytes]
+
+
+@pytest.fixture
+def model(nvidia: TensorRtLibrary, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An exported model in a folder of its own; the engine cache is beside it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported("efficientnet_ladder", "fp32"))
+    return path
+
+
+def engines(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if ".engine" in p.name)
+
+
+def test_compiled_once_found_the_second_time(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compile", str(model)]) == 0
+    first = capsys.readouterr().out
+    assert "compiling test-1-fp16-00000000 with TensorRT-RTX" in first
+    assert "fp16, 128x96, batch up to 1" in first
+    assert main(["compile", str(model)]) == 0
+    assert "is there and up to date" in capsys.readouterr().out
+    found = engines(model.parent)
+    assert len(found) == 2
+    (description,) = (model.parent / "cache").rglob("*.json")
+    document = json.loads(description.read_text())
+    assert document["key"]["library"] == "tensorrt_rtx"
+    assert document["card"]["precision"] == "fp16"
+
+
+def test_a_stale_engine_is_built_anew(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = model.parent / "my.engine"
+    assert main(["compile", str(model), "--out", str(out), "--precision", "fp32"]) == 0
+    before = out.read_bytes()
+    assert main(["compile", str(model), "--out", str(out)]) == 0
+    assert "precision: built for fp32, needed fp16" in capsys.readouterr().err
+    assert out.read_bytes() != before
+
+
+def test_an_unsupported_operator(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = load_graph(model.read_bytes())
+    node = next(node for node in graph.graph.node if node.op_type == "Relu")
+    node.op_type, node.name = "Det", "decoder.relu"
+    model.write_bytes(graph.SerializeToString())
+    assert main(["compile", str(model), "--precision", "fp32"]) == 2
+    assert "node 'decoder.relu' (Det): TensorRT does not support this operator" in capsys.readouterr().err
+    assert engines(model.parent) == []
+
+
+def test_a_truncated_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model.write_bytes(model.read_bytes()[:50_000])
+    assert main(["compile", str(model)]) == 2
+    assert "model.onnx: not an ONNX file, or truncated" in capsys.readouterr().err
+    assert engines(model.parent) == []
+
+
+FULL_DISK = """
+import resource, signal, sys
+from seg_perception.cli.main import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # a disk with room for 1 MiB
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk(model: Path) -> None:
+    out = model.parent / "my.engine"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, "compile", str(model), "--out", str(out)],
+        capture_output=True, text=True, timeout=300, env=os.environ, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
+    assert str(out) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert engines(model.parent) == []
+
+
+SLOW = """
+import sys, time
+from seg_perception.cli.main import main
+from seg_perception.engines import tensorrt_build
+
+step = tensorrt_build.NestedFractions.step
+def slow(self, *arguments):
+    print("building", flush=True)
+    time.sleep(0.05)
+    return step(self, *arguments)
+tensorrt_build.NestedFractions.step = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=str
+)
+def test_stopped_half_way_there_is_no_engine(model: Path, number: signal.Signals, status: int) -> None:
+    out = model.parent / "my.engine"
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, "compile", str(model), "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert any(line == "building\n" for line in process.stdout)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=300)
+    assert process.returncode == status
+    if number != signal.SIGKILL:
+        assert "stopping after the step at hand" in stderr
+        assert "the build was stopped; no engine was written" in stderr
+        assert "Traceback" not in stderr
+    assert engines(model.parent) == []
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--batch", "0"], "batch 0 must be at least 1"),
+        (["--size", "big"], "image size 'big' is not accepted"),
+        (["--size", "100x100"], "multiples of 32"),
+        (["--precision", "int8"], "precision int8 cannot be made from an fp32 graph"),
+        (["--out", "/nowhere/x.engine"], "there is no such folder to write to: '/nowhere'"),
+        (["--hardware-compatible"], "builds no hardware-compatible engine"),
+    ],
+)
+def test_wrong_options(model: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    assert main(["compile", str(model), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert engines(model.parent) == []

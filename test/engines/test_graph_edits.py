@@ -1,0 +1,141 @@
+"""Half precision and camera sizes: the edited graph must answer as the original does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from seg_perception.core.errors import ModelError
+from seg_perception.core.types import Size
+from seg_perception.engines.base import EngineInfo
+from seg_perception.engines.camera_graph import block_length, for_camera
+from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.half import to_half
+from seg_perception.scenes import random_scene
+from seg_perception.segmenter import Segmenter
+
+pytestmark = pytest.mark.timeout(600)
+
+Exported = Callable[[str, str], bytes]
+NETWORK = "efficientnet_ladder"
+
+
+def run(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    labels, confidence = session.run(["labels", "confidence"], {"image": images})
+    return labels, confidence
+
+
+class GraphEngine:
+    """An engine around a graph in memory."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.card = card_of(model)
+        self.info = EngineInfo("onnxruntime", "", "CPU", self.card.precision, None, fixed_size(model))
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return run(self.model, images)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_half_answers_as_float(exported: Exported, precision: str) -> None:
+    model = load_graph(exported(NETWORK, precision))
+    image = random_scene(5, Size(128, 96)).image[np.newaxis]
+    labels, confidence = run(model, image)
+    half_labels, half_confidence = run(to_half(model), image)
+    assert np.mean(labels == half_labels) > 0.97  # random weights: classes are nearly tied everywhere
+    assert np.abs(confidence.astype(int) - half_confidence).max() <= 8
+    assert card_of(to_half(model)).precision == ("fp16" if precision == "fp32" else "int8")
+
+
+def test_half_keeps_the_argument_and_is_done_once(exported: Exported) -> None:
+    model = load_graph(exported(NETWORK, "fp32"))
+    before = model.SerializeToString()
+    half = to_half(model)
+    assert model.SerializeToString() == before
+    assert to_half(half).SerializeToString() == half.SerializeToString()
+    assert half.ByteSize() < 0.55 * model.ByteSize()
+
+
+def test_a_weight_that_half_cannot_hold_is_named(exported: Exported) -> None:
+    model = load_graph(exported(NETWORK, "fp32"))
+    head = next(node for node in model.graph.node if node.name == "Conv:network.head")
+    weights = next(t for t in model.graph.initializer if t.name == head.input[1])
+    values = numpy_helper.to_array(weights).copy()
+    values.reshape(-1)[3] = 1e5
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    with pytest.raises(ModelError, match=r"weights '.*head.weight' reach 100000; half precision holds up to 65504"):
+        to_half(model)
+
+
+@pytest.mark.parametrize(
+    "camera", [Size(256, 192), Size(384, 288), Size(160, 120), Size(128, 96), Size(101, 77)], ids=str
+)
+def test_a_camera_graph_answers_as_the_segmenter_does(exported: Exported, camera: Size) -> None:
+    model = load_graph(exported(NETWORK, "fp32"))
+    image = random_scene(7, camera).image
+    expected = Segmenter(GraphEngine(model), Size(128, 96)).segment(image)
+    inside = for_camera(model, camera, Size(128, 96))
+    answer = Segmenter(GraphEngine(inside)).segment(image)
+    assert answer.labels.shape == (camera.height, camera.width)
+    assert np.mean(answer.labels == expected.labels) > 0.93  # the host rounds the shrunk image to bytes, the graph not
+    difference = np.abs(answer.confidence.astype(int) - expected.confidence)
+    assert np.mean(difference) < 3
+
+
+def test_whole_blocks_are_averaged_and_answers_repeated(exported: Exported) -> None:
+    """At twice the size in both directions, with every pixel doubled, nothing but the size may change."""
+    model = load_graph(exported(NETWORK, "fp32"))
+    small = random_scene(3, Size(128, 96)).image
+    doubled = small.repeat(2, axis=0).repeat(2, axis=1)
+    labels, confidence = run(model, small[np.newaxis])
+    big_labels, big_confidence = run(for_camera(model, Size(256, 192), Size(128, 96)), doubled[np.newaxis])
+    np.testing.assert_array_equal(big_labels[0], labels[0].repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_array_equal(big_confidence[0], confidence[0].repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(
+    "length, target, expected",
+    [
+        (1080, 352, 3),
+        (1920, 640, 3),
+        (1242, 640, 1),
+        (720, 320, 2),
+        (96, 96, 1),
+        (77, 96, 1),
+        (1082, 352, 2),
+        (101, 32, 1),
+    ],
+)
+def test_blocks(length: int, target: int, expected: int) -> None:
+    # 1080 / 352 = 3.07 -> 3, divides; 1082 / 352 = 3.07, but 3 does not divide 1082, 2 does; 101 is prime
+    assert block_length(length, target) == expected
+
+
+def test_the_card_of_a_camera_graph(exported: Exported) -> None:
+    model = for_camera(load_graph(exported(NETWORK, "fp32")), Size(1242, 375))
+    card = card_of(model)
+    assert (card.input_size, card.size_multiple) == (Size(1242, 375), 1)
+    assert fixed_size(model) == Size(1242, 375)
+    assert fixed_batch(model) is None
+
+
+def test_camera_sizes_that_cannot_be(exported: Exported) -> None:
+    model = load_graph(exported(NETWORK, "fp32"))
+    with pytest.raises(ModelError, match=r"network size 100x96 does not fit .* multiples of 32"):
+        for_camera(model, Size(640, 480), Size(100, 96))
+    pin_shapes(model, None, Size(128, 96))
+    with pytest.raises(ModelError, match="takes only 128x96 images; a camera size needs a graph with open height"):
+        for_camera(model, Size(640, 480))
