@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from seg_perception.bags import messages
+from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.encoded import read_rgb
 from seg_perception.core.errors import SettingsError
@@ -16,8 +17,6 @@ from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in
 from seg_perception.datasets.folder_pairs import folder_pairs
 
-IMAGE_TOPIC = "/image"
-TRUTH_TOPIC = "/truth"
 FRAME_ID = "camera"
 
 FIRST_STAMP_NS = 1_600_000_000 * 1_000_000_000

@@ -8,12 +8,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.bags.topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from seg_perception.bags.typestore import standard_types
 from seg_perception.core.errors import InputError
 
-IMAGE: Final = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE: Final = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
+__all__ = [
+    "CAMERA_INFO",
+    "COMPRESSED_IMAGE",
+    "IMAGE",
+    "camera_info",
+    "compressed_jpeg",
+    "compressed_png",
+    "header",
+    "image",
+    "stamp_ns_of",
+]
 
 _NANOSECONDS: Final = 1_000_000_000
 

@@ -13,6 +13,7 @@ from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
 from seg_perception.bags.reader import BagReader, partial_path
+from seg_perception.bags.topics import IMAGE_TOPIC, NODE_NAME
 from seg_perception.bags.types import BagMessage, OfferedQos
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
@@ -38,7 +39,7 @@ class ProcessSettings:
     """
 
     images: tuple[str, ...] = ()
-    prefix: str = "/segmentation_node"
+    prefix: str = f"/{NODE_NAME}"
     outputs: tuple[str, ...] = OUTPUTS
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     opacity: float = 0.5
@@ -130,7 +131,7 @@ def process_bag(
 
 def _cameras(bag: BagReader, settings: ProcessSettings) -> dict[str, str]:
     """Image topic -> prefix of its outputs."""
-    names = settings.images or (bag.topic_of_type(IMAGE_TYPES, "image topic", "/image").name,)
+    names = settings.images or (bag.topic_of_type(IMAGE_TYPES, "image topic", IMAGE_TOPIC).name,)
     for name in names:
         if (topic := bag.topic(name)).type not in IMAGE_TYPES:
             raise InputError(f"{bag.path}: topic {name} is a {topic.type}; images are {' or '.join(IMAGE_TYPES)}")

@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from seg_perception.bags.images import labels_of, rgb_of
-from seg_perception.bags.reader import BagReader
-from seg_perception.bags.scoring import BagScore, LabelPairs, score_bag
+from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
 from seg_perception.cli._scores import drivable_iou, percent, score_table
 from seg_perception.cli._video import VideoWriter
 from seg_perception.core.errors import EngineError
@@ -24,9 +22,12 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELLED, RgbImage
 from seg_perception.core.visual import colorize, contact_sheet, legend
-from seg_perception.ros.drive_session import INPUT_TOPICS, SessionReport, output_topic
 
-TRUTH = "/truth"
+if TYPE_CHECKING:
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.scoring import BagScore
+    from seg_perception.ros.drive_session import SessionReport
+
 LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
 
 _IN_MASK = 255
@@ -47,11 +48,13 @@ class Scored:
 
 def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
     """Score what the node published; None if the drive has no truth."""
-    if TRUTH not in {topic.name for topic in bag.topics}:
+    from seg_perception.bags.scoring import LabelPairs, score_bag
+
+    if TRUTH_TOPIC not in {topic.name for topic in bag.topics}:
         return None
-    score = score_bag(bag, LABELS, TRUTH, label_set)
+    score = score_bag(bag, LABELS, TRUTH_TOPIC, label_set)
     hits = union = 0
-    for _, mask, truth in LabelPairs(bag, DRIVABLE, TRUTH):
+    for _, mask, truth in LabelPairs(bag, DRIVABLE, TRUTH_TOPIC):
         said = (mask == _IN_MASK) & (truth != UNLABELLED)  # pixels without truth are not counted
         right = np.isin(truth, label_set.drivable_ids)
         hits += int((said & right).sum())
@@ -64,6 +67,8 @@ def write_video(bag: BagReader, path: Path) -> int:
 
     Where an image has no overlay (it was superseded) the one before stands still, as on a display.
     """
+    from seg_perception.bags.images import rgb_of
+
     images = [message.stamp_ns for message in bag.messages((image_topic(bag),))]
     with VideoWriter(path, frame_rate(bag)) as video:
         shown: RgbImage | None = None
@@ -117,8 +122,10 @@ def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments
 
 
 def _pictures_at(bag: BagReader, stamp_ns: int, label_set: LabelSet) -> Iterator[tuple[str, RgbImage]]:
+    from seg_perception.bags.images import labels_of, rgb_of
+
     image = image_topic(bag)
-    names = {image: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH: "truth"}
+    names = {image: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH_TOPIC: "truth"}
     wanted = [topic.name for topic in bag.topics if topic.name in names]
     found = {m.topic.name: m for m in bag.messages(wanted, start_ns=stamp_ns, stop_ns=stamp_ns + 1)}
     for topic, name in names.items():

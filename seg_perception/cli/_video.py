@@ -12,8 +12,6 @@ import numpy as np
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage, Size, check_rgb
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
-
 _H264 = ["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"]
 _PALETTE = ["-filter_complex", "[0:v] split [a][b]; [a] palettegen=stats_mode=diff [p]; [b][p] paletteuse"]
 

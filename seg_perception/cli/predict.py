@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from seg_perception.cli._opening import add_model_arguments, open_segmenter
-from seg_perception.cli._video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from seg_perception.core.types import MaskImage, RgbImage, Segmentation
     from seg_perception.segmenter import Segmenter
 
 HELP = "segment images, folders and videos"
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ class _Job:
 
     @property
     def is_video(self) -> bool:
-        return self.source.suffix.lower() in VIDEO_SUFFIXES
+        return self.source.suffix.lower() in _VIDEO_SUFFIXES
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _jobs(inputs: list[Path], done: _Done) -> Iterator[_Job]:
     """The files to segment; what cannot be one is noted as a fault."""
-    suffixes = (*_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    suffixes = (*_IMAGE_SUFFIXES, *_VIDEO_SUFFIXES)
     for path in inputs:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
@@ -128,6 +128,8 @@ class _Predictor:
 
     def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> tuple[int, int]:
         """Write the video's overlay; returns how many frames it has, and how many the file announced."""
+        from seg_perception.cli._video import VideoReader, VideoWriter
+
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")
         out.parent.mkdir(parents=True, exist_ok=True)
         with VideoReader(job.source) as reader, VideoWriter(out, reader.fps) as writer:

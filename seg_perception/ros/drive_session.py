@@ -18,28 +18,21 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from seg_perception.bags import messages, typestore
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
+from seg_perception.bags.topics import INPUT_TOPICS, NODE_NAME, TRUTH_TOPIC, output_topic
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.interfaces import message_class
-from seg_perception.ros.node_process import NODE_NAME, NodeProcess
+from seg_perception.ros.node_process import NodeProcess
 from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
 
 _NANOSECONDS = 1_000_000_000
 _SPIN_S = 0.05
 _QUIET_S = 2.0
-INPUT_TOPICS = {messages.IMAGE: "/image", messages.COMPRESSED_IMAGE: "/image/compressed"}
-"""Where the node takes an image message, by its type."""
-
 OUTPUTS = ("labels", "drivable", "overlay")
 _DIAGNOSTICS = "/diagnostics"
 _ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
-
-
-def output_topic(name: str) -> str:
-    """The node's topic of one output, such as /segmentation_node/labels."""
-    return f"/{NODE_NAME}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +168,7 @@ class _Session:
         self._input = INPUT_TOPICS[source.type]
         writer.add_topic(self._input, source.definition)
         if settings.truth_topic is not None:
-            writer.add_topic("/truth", bag.topic(settings.truth_topic).definition)
+            writer.add_topic(TRUTH_TOPIC, bag.topic(settings.truth_topic).definition)
         self._publisher: Publisher = node.create_publisher(
             message_class(source.type),
             self._input,
@@ -274,7 +267,7 @@ class _Session:
         for message in self._limited(self._bag.messages(topics)):
             stamp_ns = stamp_ns_of(self._bag.decode(message))
             if message.topic.name != self._settings.image_topic:
-                self._writer.write_raw("/truth", stamp_ns, message.data)
+                self._writer.write_raw(TRUTH_TOPIC, stamp_ns, message.data)
                 continue
             if stamp_ns in self._sent_ns:
                 raise InputError(f"{self._bag.path}: two images have the stamp {stamp_ns} ns")

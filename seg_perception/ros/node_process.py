@@ -13,7 +13,6 @@ from types import TracebackType
 from seg_perception.core.errors import EngineError
 
 NODE_MODULE = "seg_perception.ros.segmentation_node"
-NODE_NAME = "segmentation_node"
 
 
 class NodeProcess:
