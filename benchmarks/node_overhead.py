@@ -51,7 +51,8 @@ def run_node() -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from seg_perception.ros.segmentation_node import SegmentationNode, spin_until
+    from seg_perception.ros.segmentation_node import SegmentationNode
+    from seg_perception.ros.spinning import spin_until
 
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.ros import qos
 from seg_perception.ros.accounting import FrameAccount
-from seg_perception.ros.gaps import LARGE_IMAGES_HINT, LARGE_MESSAGE_BYTES, GapWatch
+from seg_perception.ros.gaps import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
 from seg_perception.ros.image_codec import decode_compressed, decode_image
 from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.outputs import CameraOutputs, nanoseconds
@@ -206,12 +207,8 @@ class Camera:
         if not self._gap_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.gaps.worth_a_hint():
             self._gap_hint_given = True
             lost, total = self.gaps.recent()
-            self._node.get_logger().warning(
-                f"{self.label}: "
-                + LARGE_IMAGES_HINT.format(
-                    lost=lost, total=total, topic=self.input_topic, size_kb=len(message.data) // 1024
-                )
-            )
+            hint = large_images_hint(lost, total, self.input_topic, len(message.data), os.environ)
+            self._node.get_logger().warning(f"{self.label}: {hint}")
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._outputs.add_camera_info(info)

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Mapping
 
 LARGE_MESSAGE_BYTES = 512 * 1024
 """Fast DDS's default shared-memory segment: a message near or above it is lost easily."""
 
-LARGE_IMAGES_HINT = (
-    "{lost} of the last {total} frames on {topic} ({size_kb} KB each) were lost before this node. With Fast DDS, "
-    "large best-effort images overflow its default shared-memory segment of 512 KB: start publisher and node with "
-    "FASTRTPS_DEFAULT_PROFILES_FILE=<share of seg_perception>/config/fastdds_large_images.xml, "
-    "or set qos.input.reliability to reliable"
-)
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def large_images_hint(lost: int, total: int, topic: str, size_bytes: int, environment: Mapping[str, str]) -> str:
+    """What to do about large frames that are lost before the node.
+
+    Args:
+        lost: of the last `total` frames.
+        environment: of this process; tells whether a Fast DDS profile is in use.
+    """
+    what = f"{lost} of the last {total} frames on {topic} ({size_bytes // 1024} KB each) were lost before this node. "
+    if any(environment.get(name) for name in _PROFILE_VARIABLES):
+        return what + (
+            "A Fast DDS profile is set here: check that the publisher has it too, and that this machine is not "
+            "overloaded; qos.input.reliability: reliable also helps"
+        )
+    return what + (
+        "With Fast DDS, large best-effort images overflow its default shared-memory segment of 512 KB: start "
+        "publisher and node with FASTRTPS_DEFAULT_PROFILES_FILE=<share of seg_perception>/config/"
+        "fastdds_large_images.xml, or set qos.input.reliability to reliable"
+    )
 
 
 class GapWatch:

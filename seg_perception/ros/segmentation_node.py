@@ -7,7 +7,6 @@ inference thread, and a tick a second to diagnostics. Topics and parameters: doc
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import rclpy
@@ -24,11 +22,9 @@ from rclpy import clock as rclpy_clock
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future as RosFuture
 from std_msgs.msg import Header, String
 
 from seg_perception.core.errors import SegPerceptionError
@@ -43,6 +39,7 @@ from seg_perception.ros.mailbox import Mailboxes
 from seg_perception.ros.parameters import NodeParameters
 from seg_perception.ros.reports import NodeWatch
 from seg_perception.ros.settings import NodeSettings
+from seg_perception.ros.spinning import spin_until, stop_on_signals
 
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0  # for an inference under way
@@ -310,17 +307,9 @@ def _delivery(mailboxes: Mailboxes[CameraFrame], name: str) -> Callable[[CameraF
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; exit status 0 after a clean end."""
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    # rclpy's own handlers would destroy the context under the spinning executor
-    logging.getLogger("seg_perception").setLevel(logging.INFO)
+    stop = stop_on_signals()
+    logging.getLogger("seg_perception").setLevel(logging.INFO)  # passed on to the ROS log
     rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
-    status = 0
     try:
         node = SegmentationNode()
         status = spin_until(node, stop)
@@ -328,34 +317,6 @@ def main(args: Sequence[str] | None = None) -> int:
     finally:
         rclpy.shutdown()
     return status
-
-
-def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
-    """Spin the node on a thread of its own until `stop` is set; 1 if a callback raised, else 0."""
-    executor = SingleThreadedExecutor(context=node.context)
-    executor.add_node(node)
-    stopped = RosFuture()
-    failures: list[BaseException] = []
-
-    def spin() -> None:
-        try:
-            executor.spin_until_future_complete(stopped)
-        except BaseException as error:
-            failures.append(error)
-            node.get_logger().fatal(f"a callback raised, the node ends: {describe_error(error)}")
-            raise
-        finally:
-            stop.set()
-
-    thread = threading.Thread(target=spin, name="executor")
-    thread.start()
-    stop.wait()
-    node.request_stop()
-    stopped.set_result(None)
-    thread.join()
-    executor.shutdown()  # only now: under a thread that still spins, rclpy can trip over its own guard condition
-    node.close()
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 from seg_perception.ros.engine_setup import OpenEngine, open_configured_engine
-from seg_perception.ros.segmentation_node import SegmentationNode, spin_until
+from seg_perception.ros.segmentation_node import SegmentationNode
+from seg_perception.ros.spinning import spin_until
 
 TIMEOUT = 20.0
 RELIABLE = QoSProfile(depth=400, reliability=ReliabilityPolicy.RELIABLE)

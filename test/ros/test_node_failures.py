@@ -309,6 +309,8 @@ def test_qos_overrides_win(tiny_model: Path) -> None:
 
 
 def test_large_frames_with_gaps_get_one_hint(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
     with running({"model": str(tiny_model)}) as run:
         run.wait_state("active")
         camera = run.node.cameras[""]

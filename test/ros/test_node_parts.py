@@ -18,7 +18,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
 from seg_perception.ros.accounting import FrameAccount, FrameCounts
 from seg_perception.ros.camera_info import CameraInfoMatcher
-from seg_perception.ros.gaps import GapWatch
+from seg_perception.ros.gaps import GapWatch, large_images_hint
 from seg_perception.ros.label_info import build_label_info, find_vision_msgs, palette_json
 from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.mailbox import Mailboxes
@@ -162,6 +162,13 @@ def test_gaps_by_stamp_where_there_are_no_sequence_numbers() -> None:
     watch.note(None, 7 * period + 5_000_000_000)  # a pause of 5 s is no loss
     watch.note(None, 0)  # nor is a loop of the bag
     assert watch.lost == 2
+
+
+def test_the_hint_depends_on_whether_a_profile_is_set() -> None:
+    without = large_images_hint(3, 30, "/image", 2_764_800, {})
+    assert "3 of the last 30 frames on /image (2700 KB each)" in without
+    assert "config/fastdds_large_images.xml" in without
+    assert "overloaded" in large_images_hint(3, 30, "/image", 1, {"FASTDDS_DEFAULT_PROFILES_FILE": "x.xml"})
 
 
 def test_no_hint_before_the_window_is_full() -> None:

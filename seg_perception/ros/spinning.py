@@ -1,0 +1,64 @@
+"""Spins the node and ends it in the only order that is safe in rclpy."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.task import Future
+
+from seg_perception.ros.inference import describe_error
+
+if TYPE_CHECKING:
+    from seg_perception.ros.segmentation_node import SegmentationNode
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set.
+
+    rclpy's own handlers would destroy the context under the spinning executor, which aborts the process:
+    initialise rclpy with SignalHandlerOptions.NO.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    return stop
+
+
+def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
+    """Spin the node on a thread of its own until `stop` is set, then shut its lifecycle down.
+
+    Returns:
+        1 if a callback raised, else 0.
+    """
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    stopped = Future()
+    failures: list[BaseException] = []
+
+    def spin() -> None:
+        try:
+            executor.spin_until_future_complete(stopped)
+        except BaseException as error:
+            failures.append(error)
+            node.get_logger().fatal(f"a callback raised, the node ends: {describe_error(error)}")
+            raise
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=spin, name="executor")
+    thread.start()
+    stop.wait()
+    node.request_stop()
+    stopped.set_result(None)
+    thread.join()
+    executor.shutdown()  # only now: under a thread that still spins, rclpy can trip over its own guard condition
+    node.close()
+    return 1 if failures else 0
