@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--library", choices=("tensorrt", "tensorrt_rtx"), help="default: tensorrt, else tensorrt_rtx")
     parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="default: fp16, or int8 of an int8 graph")
     parser.add_argument("--batch", type=int, default=1, help="largest batch (default: 1)")
-    parser.add_argument("--size", metavar="WxH", help="network input size (default: the model card's)")
+    parser.add_argument("--size", metavar="WxH", help="the only input size (default: any camera shape)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the engine")
     parser.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory for the builder to plan with")
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here for later builds")

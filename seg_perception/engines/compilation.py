@@ -20,6 +20,7 @@ from seg_perception.engines.tensorrt_build import (
     ProgressCallback,
     StopRequested,
     build_engine,
+    input_sizes,
     resolve_precision,
 )
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
@@ -51,9 +52,10 @@ def plan_compilation(model: Path, settings: BuildSettings, library: TensorRtLibr
         EngineError: plain TensorRT without a GPU.
     """
     content = read_model(model)
-    card = card_of(load_graph(content))
+    graph = load_graph(content)
+    card = card_of(graph)
     precision = resolve_precision(card.precision, settings.precision)
-    key = engine_file.engine_key(content, card, settings, precision, library, gpu)
+    key = engine_file.engine_key(content, input_sizes(graph, settings), settings, precision, library, gpu)
     of_engine = dataclasses.replace(card, precision=precision)
     if settings.camera_size is not None:
         of_engine = dataclasses.replace(of_engine, input_size=settings.camera_size, size_multiple=1)

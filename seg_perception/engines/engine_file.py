@@ -25,11 +25,12 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine
+from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
 FORMAT = 1
 SUFFIX = ".engine"
+_OPEN_SIZE = "up to "
 _ABANDONED_S = 600.0  # writing takes seconds
 ANY_GPU = "any"
 """In a key: TensorRT-RTX engines are not tied to one GPU model."""
@@ -48,7 +49,7 @@ class EngineKey:
         platform: operating system and processor.
         precision: of the engine.
         batch: the largest.
-        input_size: of the images the engine takes, "480x352".
+        input_size: of the images the engine takes: "480x352", or "up to 832x608".
         network_size: of the images inside, as asked for; "" where it follows from the input size.
         options: workspace, optimisation level, DLA core, hardware compatibility; sorted text.
     """
@@ -86,13 +87,18 @@ def _short(value: object) -> str:
 
 
 def engine_key(
-    content: bytes, card: ModelCard, settings: BuildSettings, precision: str, library: TensorRtLibrary, gpu: Gpu | None
+    content: bytes,
+    sizes: InputSizes,
+    settings: BuildSettings,
+    precision: str,
+    library: TensorRtLibrary,
+    gpu: Gpu | None,
 ) -> EngineKey:
     """The key of the engine that these settings make on this machine.
 
     Args:
         content: the ONNX file.
-        card: its model card.
+        sizes: that the engine takes.
         settings: what to build.
         precision: as resolved for this graph.
         library: the builder.
@@ -123,7 +129,7 @@ def engine_key(
         platform=this_platform(),
         precision=precision,
         batch=settings.batch,
-        input_size=str(settings.camera_size or settings.size or card.input_size),
+        input_size=str(sizes),
         network_size=str(settings.size) if settings.camera_size and settings.size else "",
         options=json.dumps(options, sort_keys=True),
     )
@@ -298,6 +304,7 @@ def check_runs_here(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> Non
         raise EngineError(f"{file.path} does not run here; build it anew: {_REBUILD}\n  " + "\n  ".join(faults))
 
 
-def size_of_key(text: str) -> Size:
-    """The size in a key's `input_size`."""
-    return Size.parse(text)
+def sizes_of_key(key: EngineKey) -> tuple[Size | None, Size]:
+    """The only size an engine takes, or None; and the largest."""
+    largest = Size.parse(key.input_size.removeprefix(_OPEN_SIZE))
+    return (None if key.input_size.startswith(_OPEN_SIZE) else largest), largest

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines import tensorrt_versions as versions
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
 from seg_perception.engines.cuda import Cuda, CudaRuntime, PinnedPair, load_cuda
-from seg_perception.engines.engine_file import EngineFile, check_runs_here
+from seg_perception.engines.engine_file import EngineFile, check_runs_here, sizes_of_key
 from seg_perception.engines.tensorrt_build import make_logger
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
 
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TENSORS = (INPUT_NAME, *OUTPUT_NAMES)
+_MAX_GRAPHS = 32
+"""Captured graphs of one engine: batches times camera shapes; further shapes run without."""
 
 
 @dataclass
 class _CapturedGraph:
-    """A CUDA graph of one batch size."""
+    """A CUDA graph of one input shape."""
 
     graph: Any
     executable: Any
@@ -47,7 +49,7 @@ class _Resources:
 
     stream: Any = None
     buffers: dict[str, PinnedPair] = field(default_factory=dict)
-    graphs: dict[int, _CapturedGraph] = field(default_factory=dict)
+    graphs: dict[tuple[int, ...], _CapturedGraph] = field(default_factory=dict)
 
 
 class TensorRtEngine:
@@ -57,7 +59,7 @@ class TensorRtEngine:
         file: a checked engine file.
         library: the TensorRT flavour it was built with; None imports it.
         runtime: cuda-python's runtime module; None imports it.
-        cuda_graph: capture copies and kernels once for each batch size and replay them; where the
+        cuda_graph: capture copies and kernels once for each input shape and replay them; where the
             capture fails, the engine says so in the log and goes on without.
         warm_up: runs of the largest batch before the engine counts as open; smaller ones run once each.
 
@@ -86,22 +88,23 @@ class TensorRtEngine:
         self._cuda.call("cudaSetDevice", 0)
         gpu = self._cuda.gpu()
         check_runs_here(file, self._library, gpu)
-        size = Size.parse(file.key.input_size)
+        fixed, largest = sizes_of_key(file.key)
+        self._largest = largest
         self._info = EngineInfo(
             runtime=self._library.name,
             version=self._library.version_text,
             device=gpu.name,
             precision=file.key.precision,
             max_batch=file.key.batch,
-            fixed_size=size,
+            fixed_size=fixed,
         )
         try:
             self._deserialize(file)
-            self._check_contract(size, file.key.batch)
-            self._allocate(size, file.key.batch)
-            largest = file.key.batch
-            for count in (*range(1, largest), *([largest] * warm_up)) if warm_up else ():
-                self._run(np.zeros((count, size.height, size.width, 3), np.uint8))
+            self._check_contract(fixed, file.key.batch)
+            self._allocate(largest, file.key.batch)
+            usual, batch = fixed or file.card.input_size, file.key.batch
+            for count in (*range(1, batch), *([batch] * warm_up)) if warm_up else ():
+                self._run(np.zeros((count, usual.height, usual.width, 3), np.uint8))
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
                 self.close()
@@ -124,6 +127,11 @@ class TensorRtEngine:
         if self._context is None:
             raise EngineError("this engine is closed")
         check_batch(images, self._card, self._info)
+        _, height, width, _ = images.shape
+        if height > self._largest.height or width > self._largest.width:
+            raise InputError(
+                f"input {width}x{height} does not fit this engine, which was built for up to {self._largest}"
+            )
         return self._run(images)
 
     def close(self) -> None:
@@ -174,7 +182,7 @@ class TensorRtEngine:
             raise EngineError(f"{self._library} cannot make an execution context: {self._reasons()}")
         self._context = context
 
-    def _check_contract(self, size: Size, batch: int) -> None:
+    def _check_contract(self, size: Size | None, batch: int) -> None:
         """What was built must take and give what the graph contract says."""
         engine = self._open_engine()
         if TYPE_CHECKING:
@@ -186,7 +194,8 @@ class TensorRtEngine:
             raise EngineError(f"the engine has tensors {sorted(names)}; the contract says {sorted(_TENSORS)}")
         for name in names:
             mode = module.TensorIOMode.INPUT if name == INPUT_NAME else module.TensorIOMode.OUTPUT
-            expected = (size.height, size.width, 3) if name == INPUT_NAME else (size.height, size.width)
+            pixels = (size.height, size.width) if size else (-1, -1)
+            expected = (*pixels, 3) if name == INPUT_NAME else pixels
             dtype, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
             if engine.get_tensor_mode(name) != mode or dtype != module.uint8 or shape[1:] != expected:
                 raise EngineError(
@@ -210,14 +219,13 @@ class TensorRtEngine:
         held = self._resources
         self._set_shape(images.shape)
         np.copyto(held.buffers[INPUT_NAME].view(images.shape), images)
-        batch = images.shape[0]
-        if batch in held.graphs:
-            self._cuda.call("cudaGraphLaunch", held.graphs[batch].executable, held.stream)
+        if (captured := held.graphs.get(images.shape)) is not None:
+            self._cuda.call("cudaGraphLaunch", captured.executable, held.stream)
         else:
             self._enqueue(images.shape)
         self._cuda.call("cudaStreamSynchronize", held.stream)
         labels, confidence = (held.buffers[name].view(images.shape[:3]).copy() for name in OUTPUT_NAMES)
-        if self._use_graph and batch not in held.graphs:
+        if self._use_graph and captured is None and len(held.graphs) < _MAX_GRAPHS:
             self._capture(images.shape)  # after a plain run: the first one may allocate, which a capture forbids
         return labels, confidence
 
@@ -257,7 +265,7 @@ class TensorRtEngine:
             self._use_graph = False
             log.warning("no CUDA graph for this engine, running without: %s", error)
             return
-        held.graphs[shape[0]] = _CapturedGraph(graph, executable)
+        held.graphs[shape] = _CapturedGraph(graph, executable)
 
     def _open_engine(self) -> trt.ICudaEngine:
         if self._engine is None:

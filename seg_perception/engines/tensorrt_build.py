@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,8 +38,9 @@ class BuildSettings:
     Attributes:
         precision: "fp32", "fp16" or "int8"; None takes fp16, or int8 from an int8 graph.
         batch: the largest batch; smaller ones run, too.
-        size: network input size; None takes the model card's.
-        camera_size: images come at this size and are resized inside the engine; None: they come at `size`.
+        size: the only network input size; None takes any shape with about the model card's pixel count,
+            so that every camera keeps its shape (see `input_sizes`).
+        camera_size: images come at this size and are resized inside the engine, to `size` where given.
         workspace_mib: scratch memory the builder may plan with; None leaves it to TensorRT.
         optimization_level: 0 (builds fastest) to 5; None is TensorRT's own default.
         dla_core: run what can on this DLA core, the rest on the GPU; None: all on the GPU.
@@ -67,6 +70,53 @@ class BuildSettings:
             faults.append(f"DLA core {self.dla_core} must be 0 or more")
         if faults:
             raise EngineError("engine settings: " + "; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class InputSizes:
+    """The image sizes an engine takes; one alone where all three are equal.
+
+    Prints as "480x352" or "up to 832x608".
+    """
+
+    smallest: Size
+    tuned: Size
+    largest: Size
+
+    @property
+    def fixed(self) -> Size | None:
+        return self.tuned if self.smallest == self.largest else None
+
+    def __str__(self) -> str:
+        return str(self.fixed or f"up to {self.largest}")
+
+
+_ASPECTS = (0.5, 4.0)
+"""Width to height of the cameras that an engine of open size must take: portrait phone to KITTI."""
+
+
+def input_sizes(model: onnx.ModelProto, settings: BuildSettings) -> InputSizes:
+    """The sizes of the engine that these settings make of this graph.
+
+    Raises:
+        ModelError: the graph is fixed to another size, or the size does not fit it.
+    """
+    card, of_graph = card_of(model), fixed_size(model)
+    if settings.camera_size is not None:
+        return InputSizes(settings.camera_size, settings.camera_size, settings.camera_size)
+    if of_graph is not None and settings.size not in (None, of_graph):
+        raise ModelError(f"{card.id} is fixed to {of_graph}; an engine for {settings.size} needs open height and width")
+    fixed = of_graph or settings.size or (card.input_size if settings.dla_core is not None else None)
+    multiple = card.size_multiple
+    if fixed is not None:
+        if fixed.width % multiple or fixed.height % multiple:
+            raise ModelError(f"size {fixed} does not fit {card.id}: width and height must be multiples of {multiple}")
+        return InputSizes(fixed, fixed, fixed)
+    pixels = card.input_size.width * card.input_size.height
+    tallest, widest = (
+        math.ceil(math.sqrt(length) / multiple) * multiple for length in (pixels / _ASPECTS[0], pixels * _ASPECTS[1])
+    )
+    return InputSizes(Size(multiple, multiple), card.input_size, Size(widest, tallest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +160,17 @@ def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibr
     model = load_graph(content)
     card = card_of(model)
     precision = resolve_precision(card.precision, settings.precision)
-    batch, size = fixed_batch(model), fixed_size(model)
+    batch = fixed_batch(model)
+    sizes = input_sizes(model, settings)
     if batch is not None and batch != settings.batch:
         raise ModelError(
             f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch"
         )
-    if size is not None and settings.size not in (None, size):
-        raise ModelError(f"{card.id} is fixed to {size}; an engine for {settings.size} needs open height and width")
     if settings.camera_size is not None:
         model = for_camera(model, settings.camera_size, settings.size)
-        size = settings.camera_size
-    else:
-        size = size or settings.size or card.input_size
-        if size.width % card.size_multiple or size.height % card.size_multiple:
-            raise ModelError(
-                f"size {size} does not fit {card.id}: width and height must be multiples of {card.size_multiple}"
-            )
     if precision != "fp32" and library.strongly_typed and card.precision != "fp16":
         model = to_half(model)
-    pin_shapes(model, 1 if settings.batch == 1 else batch, size)
+    pin_shapes(model, 1 if settings.batch == 1 else batch, sizes.fixed)
     return model
 
 
@@ -206,7 +248,7 @@ class _Build:
                 library, config, resolve_precision(card_of(model).precision, settings.precision)
             )
         self._configure(config)
-        self._add_profile(builder, network, config)
+        self._add_profile(builder, network, config, input_sizes(model, dataclasses.replace(settings, size=None)))
         on_dla, on_gpu = self._place_on_dla(builder, network, config)
         cache = self._load_timing_cache(config)
         monitor = make_progress_monitor(library, progress, stop_requested)
@@ -252,14 +294,24 @@ class _Build:
         if settings.hardware_compatible:
             versions.set_hardware_compatible(self._library, config)
 
-    def _add_profile(self, builder: trt.Builder, network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
-        """A batch of 1 to the largest, tuned for the largest; nothing where the graph is static."""
+    def _add_profile(
+        self,
+        builder: trt.Builder,
+        network: trt.INetworkDefinition,
+        config: trt.IBuilderConfig,
+        sizes: InputSizes,
+    ) -> None:
+        """Tuned for the largest batch and the card's size; nothing where the graph is static."""
         shape = tuple(network.get_input(0).shape)
-        if shape[0] != -1:
+        if -1 not in shape:
             return
+        batch = self._settings.batch if shape[0] == -1 else shape[0]
+        low, tuned, high = (
+            (count, size.height, size.width, 3)
+            for count, size in ((1, sizes.smallest), (batch, sizes.tuned), (batch, sizes.largest))
+        )
         profile = builder.create_optimization_profile()
-        largest = (self._settings.batch, *shape[1:])
-        profile.set_shape(INPUT_NAME, (1, *shape[1:]), largest, largest)
+        profile.set_shape(INPUT_NAME, low, tuned, high)
         config.add_optimization_profile(profile)
 
     def _place_on_dla(

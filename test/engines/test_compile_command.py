@@ -38,7 +38,7 @@ def test_compiled_once_found_the_second_time(model: Path, capsys: pytest.Capture
     assert main(["compile", str(model)]) == 0
     first = capsys.readouterr().out
     assert "compiling test-1-fp16-00000000 with TensorRT-RTX" in first
-    assert "fp16, 128x96, batch up to 1" in first
+    assert "fp16, up to 224x160, batch up to 1" in first
     assert main(["compile", str(model)]) == 0
     assert "is there and up to date" in capsys.readouterr().out
     found = engines(model.parent)

@@ -31,7 +31,7 @@ from seg_perception.engines.engine_file import (
     sidecar,
     write_engine,
 )
-from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine
+from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
 CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
@@ -41,8 +41,16 @@ PLAIN = TensorRtLibrary("tensorrt", sys, "10.3.0.30")
 RTX = TensorRtLibrary("tensorrt_rtx", sys, "1.7.1.116")
 
 
+def sizes_for(settings: BuildSettings) -> InputSizes:
+    size = settings.camera_size or settings.size or CARD.input_size
+    return InputSizes(size, size, size)
+
+
+SIZES = sizes_for(BuildSettings())
+
+
 def key(**changes: object) -> EngineKey:
-    made = engine_key(b"onnx", CARD, BuildSettings(), "fp16", PLAIN, ORIN)
+    made = engine_key(b"onnx", SIZES, BuildSettings(), "fp16", PLAIN, ORIN)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -83,7 +91,7 @@ def test_written_and_read_back(written: Path) -> None:
 def test_whatever_changes_the_engine_changes_its_key_and_its_file(
     settings: BuildSettings, precision: str, library: TensorRtLibrary, gpu: Gpu | None, content: bytes
 ) -> None:
-    other = engine_key(content, CARD, settings, precision, library, gpu)
+    other = engine_key(content, sizes_for(settings), settings, precision, library, gpu)
     assert other.digest != key().digest
     assert cached_path(Path(), CARD, other) != cached_path(Path(), CARD, key())
     assert len(other.differences(key())) >= 1
@@ -91,14 +99,15 @@ def test_whatever_changes_the_engine_changes_its_key_and_its_file(
 
 def test_targets_are_part_of_an_rtx_key() -> None:
     for_any, for_ada, for_blackwell = (
-        engine_key(b"onnx", CARD, BuildSettings(target=target), "fp16", RTX, None) for target in (None, "sm89", "sm120")
+        engine_key(b"onnx", SIZES, BuildSettings(target=target), "fp16", RTX, None)
+        for target in (None, "sm89", "sm120")
     )
     assert (for_any.capability, for_ada.capability, for_blackwell.capability) == ("any", "8.9", "12.0")
 
 
 def test_plain_tensorrt_needs_the_gpu() -> None:
     with pytest.raises(EngineError, match=r"TensorRT 10.3.0.30 builds for the GPU in the machine, and there is none"):
-        engine_key(b"onnx", CARD, BuildSettings(), "fp16", PLAIN, None)
+        engine_key(b"onnx", SIZES, BuildSettings(), "fp16", PLAIN, None)
 
 
 def test_a_truncated_engine_is_recognised(written: Path) -> None:

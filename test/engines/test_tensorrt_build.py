@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import small_networks
 
 from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
 from seg_perception.engines import tensorrt_versions as versions
 from seg_perception.engines.graph_edits import card_of, load_graph, write_card
@@ -22,6 +23,7 @@ from seg_perception.engines.tensorrt_build import (
     BuildStoppedError,
     NestedFractions,
     build_engine,
+    input_sizes,
     make_logger,
     prepare_graph,
     resolve_precision,
@@ -65,6 +67,7 @@ def test_the_parsed_network_keeps_the_contract(
 ) -> None:
     content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
     camera = Size(640, 360)
+    assert input_sizes(load_graph(content), BuildSettings(camera_size=camera)).fixed == camera
     model = prepare_graph(content, BuildSettings(precision, batch, camera_size=camera), nvidia)
     trt = nvidia.module
     logger = make_logger(nvidia, [])
@@ -245,6 +248,24 @@ def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, ex
         build_engine(content, BuildSettings(), nvidia)
     with pytest.raises(ModelError, match="is fixed to 128x96; an engine for 64x64 needs open height and width"):
         build_engine(content, BuildSettings(batch=2, size=Size(64, 64)), nvidia)
+
+
+def test_sizes_that_an_engine_takes(exported: Exported) -> None:
+    model = load_graph(exported("efficientnet_ladder", "fp32"))  # the card says 128x96: 12288 pixels, multiples of 32
+    sizes = input_sizes(model, BuildSettings())
+    # widest: sqrt(12288 x 4) = 221.7 -> 224; tallest: sqrt(12288 / 0.5) = 156.8 -> 160
+    assert (sizes.smallest, sizes.tuned, sizes.largest) == (Size(32, 32), Size(128, 96), Size(224, 160))
+    assert (sizes.fixed, str(sizes)) == (None, "up to 224x160")
+    assert str(input_sizes(model, BuildSettings(size=Size(64, 64)))) == "64x64"
+    assert input_sizes(model, BuildSettings(dla_core=0)).fixed == Size(128, 96)  # a DLA takes one shape
+
+
+@pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(1080, 1920), Size(640, 480)], ids=str)
+def test_every_usual_camera_fits_an_engine_of_open_size(exported: Exported, camera: Size) -> None:
+    sizes = input_sizes(load_graph(exported("efficientnet_ladder", "fp32")), BuildSettings())
+    size = network_size(camera, Size(128, 96), 32)
+    assert sizes.smallest.width <= size.width <= sizes.largest.width
+    assert sizes.smallest.height <= size.height <= sizes.largest.height
 
 
 def test_nested_phases_become_one_rising_fraction() -> None:

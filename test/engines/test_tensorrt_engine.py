@@ -112,6 +112,24 @@ def test_wrong_input_is_refused_before_cuda_sees_it(shape: tuple[int, ...], mess
     engine.close()
 
 
+def test_an_engine_of_open_size_takes_every_shape_up_to_the_largest() -> None:
+    cuda = FakeCudaRuntime()
+    open_size = {"image": (-1, -1, -1, 3), "labels": (-1, -1, -1), "confidence": (-1, -1, -1)}
+    tensorrt = FakeTensorRt(cuda, -1, HEIGHT, WIDTH, tensors=open_size)
+    engine = TensorRtEngine(engine_file(input_size="up to 16x8"), tensorrt.library(), cuda)
+    assert engine.info.fixed_size is None
+    for seed, (height, width) in enumerate(((4, 8), (8, 16), (8, 4), (4, 8), (8, 16), (8, 4))):  # captured, replayed
+        batch = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
+        labels, confidence = engine.infer(batch)
+        np.testing.assert_array_equal(labels, batch[..., 0])
+        np.testing.assert_array_equal(confidence, batch[..., 1])
+    with pytest.raises(InputError, match="input 20x8 does not fit this engine, which was built for up to 16x8"):
+        engine.infer(np.zeros((1, 8, 20, 3), np.uint8))
+    engine.close()
+    assert cuda.live == {}
+    assert tensorrt.contexts == 0
+
+
 def test_close_twice_and_use_after_close() -> None:
     cuda = FakeCudaRuntime()
     engine = open_fake(cuda, graph=True)
