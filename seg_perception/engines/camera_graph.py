@@ -111,14 +111,9 @@ def _resize(
     graph: onnx.GraphProto, source: str, target: str, before: Size, after: Size, mode: str, name: str
 ) -> onnx.NodeProto:
     """A resize by scale factors, chosen so that rounding down gives exactly the target size."""
-
-    def factor(length: int, wanted: int) -> np.float32:
-        scale = np.float32(wanted / length)
-        while int(np.floor(np.float32(length) * scale)) < wanted:
-            scale = np.nextafter(scale, np.float32(np.inf))
-        return scale
-
-    factors = np.array([1.0, 1.0, factor(before.height, after.height), factor(before.width, after.width)], np.float32)
+    factors = np.array(
+        [1.0, 1.0, exact_scale(before.height, after.height), exact_scale(before.width, after.width)], np.float32
+    )
     scales = _constant(graph, f"{name}.scales", factors)
     options = {"nearest_mode": "round_prefer_floor"} if mode == "nearest" else {}
     return helper.make_node(
@@ -130,6 +125,17 @@ def _resize(
         coordinate_transformation_mode="half_pixel",
         **options,
     )
+
+
+def exact_scale(length: int, wanted: int) -> np.float32:
+    """The least scale whose product with `length`, rounded down, is `wanted`.
+
+    A scale rounded to nearest may give one pixel less in engines that multiply in double.
+    """
+    scale = np.float32(wanted / length)
+    while length * float(scale) < wanted:
+        scale = np.nextafter(scale, np.float32(np.inf))
+    return scale
 
 
 def _constant(graph: onnx.GraphProto, name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:

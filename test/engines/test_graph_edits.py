@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import EngineInfo
-from seg_perception.engines.camera_graph import block_length, for_camera
+from seg_perception.engines.camera_graph import block_length, exact_scale, for_camera
 from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
 from seg_perception.engines.half import to_half
 from seg_perception.scenes import random_scene
@@ -125,6 +125,16 @@ def test_whole_blocks_are_averaged_and_answers_repeated(exported: Exported) -> N
 def test_blocks(length: int, target: int, expected: int) -> None:
     # 1080 / 352 = 3.07 -> 3, divides; 1082 / 352 = 3.07, but 3 does not divide 1082, 2 does; 101 is prime
     assert block_length(length, target) == expected
+
+
+def test_scales_give_the_wanted_length_in_single_and_double_precision() -> None:
+    # 352 x float32(720 / 352) is 719.99997 in double and 720 in single precision
+    assert np.floor(352 * float(np.float32(720 / 352))) == 719
+    pairs = [(length, wanted) for length in range(32, 1217, 32) for wanted in range(17, 2200, 13)]
+    assert len(pairs) == 38 * 168
+    for length, wanted in pairs:
+        scale = exact_scale(length, wanted)
+        assert np.floor(length * float(scale)) == np.floor(np.float32(length) * scale) == wanted
 
 
 def test_the_card_of_a_camera_graph(exported: Exported) -> None:

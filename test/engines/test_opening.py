@@ -82,7 +82,7 @@ def test_a_missing_engine_is_built_or_refused(
     model.write_bytes(exported("efficientnet_ladder", "fp32"))
     plan = plan_compilation(model, BuildSettings(), nvidia, None)
     cache = tmp_path / "cache"
-    with pytest.raises(EngineError, match=r"no engine of .*Building is switched off; build it beforehand with"):
+    with pytest.raises(EngineError, match=r"(?s)no engine of .*Building is switched off; build it beforehand with"):
         find_or_build(plan, may_build=False, folder=cache)
     phases: list[str] = []
     file = find_or_build(plan, may_build=True, folder=cache, progress=lambda p: phases.append(p.phase))
