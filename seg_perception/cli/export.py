@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
 
+    from seg_perception.core.model_card import ModelCard
     from seg_perception.core.types import RgbImage, Size
 
 HELP = "export a checkpoint to ONNX (fp32, fp16 or int8)"
@@ -29,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the graph")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the softmax (default: %(default)s)")
     parser.add_argument("--model-version", default="0", help="version for the model card (default: %(default)s)")
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="FILE.json",
+        help="what 'seg-perception evaluate --json' wrote: its scores go to the model card (default: the training's)",
+    )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images for the parity check (default: two rendered scenes)"
     )
@@ -55,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     camera = Size.parse(arguments.camera_size) if arguments.camera_size else None
     network, info = load_network(arguments.checkpoint)
     card = info.model_card(network, arguments.model_version, weights_sha256(arguments.checkpoint))
+    if arguments.scores is not None:
+        card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card))
     if size is not None:
         check_size(size.width, size.height, network.size_multiple)
     fp32 = build_onnx(network, card, temperature=arguments.temperature)
@@ -83,12 +93,25 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _scores_of(path: Path, card: ModelCard) -> dict[str, dict[str, float]]:
+    """The percentages of an evaluation of these very weights."""
+    from seg_perception.core.errors import InputError
+    from seg_perception.evaluation.files import read_evaluations
+
+    content = read_evaluations(path)
+    if content.model != card.id:
+        raise InputError(f"{path} holds the scores of {content.model}, not of {card.id}")
+    return {evaluation.dataset: evaluation.percentages() for evaluation in content.evaluations}
+
+
 def _parity_images(folder: Path | None, size: Size) -> list[tuple[str, RgbImage]]:
     if folder is not None:
         return _read_folder(folder)
+    from seg_perception.core.types import Size
     from seg_perception.scenes import random_scene
 
-    return [(f"scene {seed}", random_scene(seed, size).image) for seed in (1, 2)]
+    rendered = Size(max(size.width, 192), max(size.height, 128))  # scenes cannot be smaller than 96x64
+    return [(f"scene {seed}", random_scene(seed, rendered).image) for seed in (1, 2)]
 
 
 def _read_folder(folder: Path) -> list[tuple[str, RgbImage]]:

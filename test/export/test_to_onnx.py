@@ -65,7 +65,7 @@ def card(**changes: object) -> ModelCard:
 
 
 def scenes(count: int, size: Size = Size(64, 48)) -> list[RgbImage]:
-    return [random_scene(seed, size).image for seed in range(count)]
+    return [at_size(random_scene(seed, Size(192, 128)).image, size) for seed in range(count)]
 
 
 @pytest.fixture(scope="module")
