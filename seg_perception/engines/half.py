@@ -21,7 +21,7 @@ _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _HALF_QUANTISER_OPSET = 19  # half scales of (De)QuantizeLinear
 _LARGEST_HALF = 65504.0
 _SMALLEST_SCALE = 2.0**-20
-"""Of a weight channel, in half: smaller ones would round to zero, and such weights (below 1.3e-4) to a coarse step."""
+"""In half: smaller ones would round to zero, and such values (below 127 x 2^-20 = 1.2e-4) to a coarse step."""
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -40,7 +40,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         return result
     del result.graph.value_info[:]  # the types of inner tensors change
     region = _region(result.graph)
-    _round_weight_scales(result.graph)
+    _round_scales(result.graph)
     _convert_constants(result.graph, region)
     _insert_casts(result.graph, region)
     if any(node.op_type in _QUANTISERS for node in result.graph.node):
@@ -102,11 +102,16 @@ def _add_trailing_quantisers(graph: onnx.GraphProto, region: set[int], reached: 
             reached.update(node.output)
 
 
-def _round_weight_scales(graph: onnx.GraphProto) -> None:
-    """Make every weight scale a half-precision number, and round the int8 weights anew to fit it."""
+def _round_scales(graph: onnx.GraphProto) -> None:
+    """Make every scale a half-precision number above zero, and round the int8 weights anew to fit it."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type != "DequantizeLinear" or node.input[0] not in constants:
+        if node.op_type not in _QUANTISERS:
+            continue
+        if node.input[0] not in constants:  # an activation: a dead map's scale must not become zero, either
+            scale_tensor = constants[node.input[1]]
+            scale = np.asarray(np.maximum(numpy_helper.to_array(scale_tensor), _SMALLEST_SCALE), np.float32)
+            scale_tensor.CopyFrom(numpy_helper.from_array(scale, scale_tensor.name))
             continue
         weights_tensor, scale_tensor = constants[node.input[0]], constants[node.input[1]]
         weights, scale = numpy_helper.to_array(weights_tensor), numpy_helper.to_array(scale_tensor)

@@ -225,8 +225,8 @@ def test_precisions_that_a_graph_cannot_have(graph: str, wanted: str) -> None:
         resolve_precision(graph, wanted)
 
 
-def test_a_tiny_weight_scale_survives_half_precision(nvidia: TensorRtLibrary, exported: Exported) -> None:
-    """A dead channel's scale rounds to zero in half, and TensorRT refuses zero scales."""
+def test_tiny_scales_survive_half_precision(nvidia: TensorRtLibrary, exported: Exported) -> None:
+    """The scale of a dead channel or map rounds to zero in half, and TensorRT refuses zero scales."""
     model = load_graph(exported("efficientnet_ladder", "int8"))
     constants = {t.name: t for t in model.graph.initializer}
     node = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants)
@@ -234,6 +234,9 @@ def test_a_tiny_weight_scale_survives_half_precision(nvidia: TensorRtLibrary, ex
     values = numpy_helper.to_array(scale).copy()
     values.reshape(-1)[0] = 1e-12  # half's smallest number is 6e-8
     scale.CopyFrom(numpy_helper.from_array(values, scale.name))
+    activation = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+    dead = constants[activation.input[1]]
+    dead.CopyFrom(numpy_helper.from_array(np.array(1e-12, np.float32).reshape(dead.dims), dead.name))
     assert build_engine(model.SerializeToString(), BuildSettings("int8"), nvidia).content
 
 
