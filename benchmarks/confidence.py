@@ -3,9 +3,10 @@
 1. On held-out driving images: is a pixel of higher confidence right more often (reliability)?
 2. Do frames far from driving (noise, black, indoor-like rooms) score lower than driving frames?
 
-    python benchmarks/confidence.py --config config/train/driving_base.yaml --out out/confidence
+    python benchmarks/confidence.py [--config config/train/driving_base.yaml] [--out out/confidence]
 
-The config names labelled datasets (`datasets`, or a training's `validation`). Writes confidence.json and
+The config names labelled datasets (`datasets`, or a training's `validation`); without one, procedural
+scenes stand for the driving images. Writes confidence.json and
 confidence.png. The exit status is 1 if accuracy falls with confidence anywhere above one half, or if a
 kind of far frame has a median confidence that is not below nine tenths of the driving frames. White
 frames are shown but not judged: an overexposed image reads as sky, and sky is no place to drive.
@@ -26,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from seg_perception.core.files import write_atomically
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import DEFAULT_MODEL, share_path
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.datasets.registry import open_dataset
@@ -208,7 +209,10 @@ def picture(calibrations: dict[str, Calibration], kinds: list[FrameConfidence], 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="YAML of labelled, held-out datasets")
+    parser.add_argument(
+        "--config", type=Path, default=share_path("config/train/scenes.yaml"),
+        help="YAML of labelled, held-out datasets (default: procedural scenes)",
+    )  # fmt: skip
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
     parser.add_argument("--engine", default="auto")

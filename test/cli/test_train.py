@@ -22,6 +22,7 @@ def documented_commands(text: str) -> list[list[str]]:
     return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ten_pictures_from_start_to_engine_with_the_commands_of_the_document(repository: Path, tmp_path: Path) -> None:
     commands = documented_commands((repository / "docs" / "training.md").read_text(encoding="utf-8"))

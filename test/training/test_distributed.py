@@ -64,6 +64,7 @@ def test_two_processes_with_accumulation_equal_one_and_resume(tiny: Tiny, tmp_pa
     assert state.step == 6
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_resume_what_one_began(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seg_perception.training import train
