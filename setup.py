@@ -60,6 +60,7 @@ setup(
         (f"{SHARE}/launch", glob("launch/*.launch.py")),  # noqa: PTH207 - relative paths are asked for
         (f"{SHARE}/config", [f for f in glob("config/*") if "." in f]),  # noqa: PTH207
         (f"{SHARE}/config/labels", glob("config/labels/*.yaml")),  # noqa: PTH207
+        (f"{SHARE}/config/evaluation", glob("config/evaluation/*.yaml")),  # noqa: PTH207
         (f"{SHARE}/config/train", glob("config/train/*.yaml")),  # noqa: PTH207
     ],
     install_requires=[*CORE, *PROGRESS],

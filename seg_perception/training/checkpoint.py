@@ -87,6 +87,8 @@ class CheckpointInfo:
         """The card of an fp32 export of these weights."""
         run = {"steps": self.step, "settings_sha256": self.settings_sha256}
         run |= {key: self.settings[key] for key in ("seed", "batch_size", "precision") if key in self.settings}
+        if network_settings := self.settings.get("network"):
+            run["start"] = network_settings.get("checkpoint") or network_settings.get("start")
         return ModelCard(
             name=self.name,
             version=version,

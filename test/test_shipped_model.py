@@ -1,0 +1,60 @@
+"""The model that ships: its card says what it must, and it still sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seg_perception.core.label_set import load_label_set
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
+from seg_perception.engines.model_file import read_card
+from seg_perception.engines.opening import open_engine
+from seg_perception.evaluation import Evaluation, evaluate
+from seg_perception.segmenter import Segmenter
+
+_LARGEST_BYTES = 20_000_000
+
+
+def test_the_card_says_how_the_model_was_made_and_what_its_data_allows(driving_model: Path) -> None:
+    card = read_card(driving_model)
+    assert card.name == "driving"
+    assert card.label_set == load_label_set("driving")
+    assert int(card.weights_sha256, 16) != 0
+    assert "non-commercial" in card.data_licence
+    assert len(card.data) >= 4, "ImageNet, CamVid, KITTI, Cityscapes, scenes"
+    assert card.limits
+    assert {"steps", "seed", "settings_sha256", "start"} <= set(card.run)
+    assert {"camvid/val", "cityscapes256/val", "kitti/val", "scenes/val"} <= set(card.scores)
+    assert driving_model.stat().st_size <= _LARGEST_BYTES
+
+
+def test_it_labels_procedural_scenes(driving_model: Path) -> None:
+    scores = _scored(driving_model, DatasetSettings(kind="scenes", split="val", count=6), Path()).scores
+    assert scores.mean_iou >= 0.6
+    assert scores.iou[0] >= 0.94  # road
+
+
+def test_it_labels_a_drive_it_has_never_seen(driving_model: Path, shared_data: Path) -> None:
+    # every eighth of CamVid's 101 validation frames; the full sets: benchmarks/shipped_model.py
+    settings = DatasetSettings(kind="camvid", root=Path("camvid11"), split="val", every=8)
+    evaluation = _scored(driving_model, settings, shared_data)
+    assert len(evaluation.images) == 13  # frames 0, 8, ..., 96
+    assert evaluation.scores.mean_iou >= 0.72
+    assert evaluation.scores.iou[0] >= 0.94  # road
+
+
+def _scored(model: Path, settings: DatasetSettings, data_root: Path) -> Evaluation:
+    engine = open_engine(model, "onnxruntime")
+    try:
+        return evaluate(open_dataset(settings, data_root), Segmenter(engine))
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("metric", ["mean_iou", "iou/road"])
+def test_the_scores_on_the_card_are_above_what_we_promise(driving_model: Path, metric: str) -> None:
+    floors = {"mean_iou": {"camvid/val": 72, "cityscapes256/val": 58}, "iou/road": {"camvid/val": 94}}
+    scores = read_card(driving_model).scores
+    for dataset, floor in floors[metric].items():
+        assert scores[dataset][metric] >= floor
