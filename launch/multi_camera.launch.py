@@ -30,12 +30,19 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=PathJoinSubstitution([SHARE, "config", "multi_camera.yaml"]),
                 description="YAML file with the node's parameters",
             ),
+            DeclareLaunchArgument(
+                "rviz_config",
+                default_value=PathJoinSubstitution([SHARE, "config", "multi_camera.rviz"]),
+                description="RViz layout (rviz:=true)",
+            ),
             GroupAction(
                 [
                     *(SetRemap(ours, theirs) for ours, theirs in TOPICS.items()),
                     IncludeLaunchDescription(
                         PythonLaunchDescriptionSource(segmentation),
-                        launch_arguments={"params_file": LaunchConfiguration("params_file")}.items(),
+                        launch_arguments={
+                            name: LaunchConfiguration(name) for name in ("params_file", "rviz_config")
+                        }.items(),
                     ),
                 ]
             ),

@@ -5,6 +5,7 @@
 
 Parameters come from `params_file`; an argument of PARAMETERS that is given wins over the file, one
 that is left empty is not passed at all. So every default is in one place: the node's own.
+To play a bag into the node use replay.launch.py: it has `bag`, and takes all of these arguments too.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
     DeclareLaunchArgument("image", default_value="image", description="image topic of a single camera"),
     DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+    DeclareLaunchArgument("node", default_value="true", description="false: start no node (only RViz, if asked)"),
     DeclareLaunchArgument("rviz", default_value="false", description="true: also start RViz"),
     DeclareLaunchArgument(
         "rviz_config",
         default_value=PathJoinSubstitution([CONFIG, "segmentation.rviz"]),
-        description="RViz layout",
+        description="RViz layout; the default shows the camera without a name, for others see multi_camera.rviz",
     ),
 ]
 
@@ -84,4 +86,5 @@ def generate_launch_description() -> LaunchDescription:
         output="screen",
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=segmentation_node), rviz])
+    node = OpaqueFunction(function=segmentation_node, condition=IfCondition(LaunchConfiguration("node")))
+    return LaunchDescription([*ARGUMENTS, node, rviz])

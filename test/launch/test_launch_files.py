@@ -1,13 +1,15 @@
 """The launch files, parsed and run by the real launch and launch_ros.
 
 Those are on no package registry: these tests run where ROS 2 is sourced (or where launch and
-launch_ros are on PYTHONPATH, see CONTRIBUTING.md) and are skipped elsewhere.
+launch_ros are on PYTHONPATH, see CONTRIBUTING.md). Elsewhere they are skipped, or fail with
+SEG_PERCEPTION_DEMAND_LAUNCH=1.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,8 +81,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     node = f'exec "{sys.executable}" -m seg_perception.ros.segmentation_node "$@"'
     _script(prefix / "lib" / "seg_perception" / "segmentation_node", node)
     _script(prefix / "lib" / "rviz2" / "rviz2", 'echo "called: rviz2 $*"')
-    _script(prefix / "bin" / "ros2", 'echo "called: ros2 $*"')
-    return os.environ | {
+    _script(prefix / "bin" / "ros2", 'echo "profile: $FASTRTPS_DEFAULT_PROFILES_FILE"; echo "called: ros2 $*"')
+    without_profile = {k: v for k, v in os.environ.items() if not k.endswith("_DEFAULT_PROFILES_FILE")}
+    return without_profile | {
         "AMENT_PREFIX_PATH": os.pathsep.join(
             filter(None, [str(prefix), os.environ.get("AMENT_PREFIX_PATH", ""), sys.prefix])
         ),
@@ -173,19 +176,59 @@ def observer() -> Iterator[Observer]:
     context.try_shutdown()
 
 
-def test_arguments_reach_the_node(environment: dict[str, str], observer: Observer, tmp_path: Path) -> None:
-    arguments = [
-        "namespace:=car",
-        "image:=/camera/image_raw",
-        "threads:=1",
-        "engine:=onnxruntime",
-        "network_size:=96x64",
-    ]
+FORWARDED: dict[str, tuple[str, Any]] = {  # argument -> as written, as the node has it
+    "model": ("/models/mine.onnx", "/models/mine.onnx"),
+    "engine": ("onnxruntime", "onnxruntime"),
+    "precision": ("fp32", "fp32"),
+    "build_engine": ("never", "never"),
+    "threads": ("1", 1),
+    "network_size": ("96x64", "96x64"),
+    "cameras": ("[front, rear]", ["front", "rear"]),
+    "input": ("compressed", "compressed"),
+    "autostart": ("false", False),
+    "use_sim_time": ("true", True),
+}
+
+
+def test_every_argument_reaches_the_node(environment: dict[str, str], observer: Observer, tmp_path: Path) -> None:
+    source = (ROOT / "launch" / "segmentation.launch.py").read_text(encoding="utf-8")
+    table = re.search(r"^PARAMETERS = \{$(.*?)^\}$", source, flags=re.MULTILINE | re.DOTALL)
+    assert table is not None
+    assert set(re.findall(r'^    "(\w+)":', table[1], flags=re.MULTILINE)) == set(FORWARDED)
+    arguments = [f"{name}:={written}" for name, (written, _) in FORWARDED.items()]
+    with launched(environment, tmp_path / "log", "segmentation.launch.py", "namespace:=car", *arguments) as log:
+        read = observer.parameters("/car/segmentation_node", list(FORWARDED), log)
+    assert read == {name: value for name, (_, value) in FORWARDED.items()}
+
+
+def test_image_topic_and_log_level_reach_the_node(
+    environment: dict[str, str], observer: Observer, tmp_path: Path
+) -> None:
+    arguments = ["namespace:=car", "image:=/camera/image_raw", "log_level:=warn", "rviz:=false"]
     with launched(environment, tmp_path / "log", "segmentation.launch.py", *arguments) as log:
-        read = observer.parameters("/car/segmentation_node", ["threads", "engine", "network_size", "use_sim_time"], log)
-        assert read == {"threads": 1, "engine": "onnxruntime", "network_size": "96x64", "use_sim_time": False}
         who = wait_for(lambda: observer.subscriber_of("/camera/image_raw"), log)
         assert who == "/car/segmentation_node"
+        wait_for(lambda: "[WARN]" in log.read_text(errors="replace"), log)  # no frame comes
+        text = log.read_text(errors="replace")
+    assert "[car.segmentation_node]" in text
+    assert "now active" not in text
+    assert "called: rviz2" not in text
+
+
+def test_rviz_gets_its_layout_and_the_topics_of_namespace_and_image(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["rviz:=true", "node:=false", "namespace:=car", "image:=/camera/image_raw"]
+    with launched(environment, tmp_path / "log", "segmentation.launch.py", *arguments) as log:
+        wait_for(lambda: "process has finished cleanly" in log.read_text(errors="replace"), log)
+        text = log.read_text(errors="replace")
+    (called,) = re.findall(r"called: rviz2 (.*)", text)
+    assert "-d " in called
+    assert "config/segmentation.rviz " in called
+    assert "__ns:=/car" in called
+    assert "-r /image:=/camera/image_raw" in called
+    assert "-r /segmentation_node/overlay:=segmentation_node/overlay" in called
+    assert "segmentation_node-" not in text  # the process of a node
 
 
 def test_arguments_win_over_the_parameter_file_and_absent_ones_do_not(
@@ -218,7 +261,8 @@ def test_launch_file_and_bare_node_agree_on_every_default(
 def test_multi_camera_example_subscribes_to_all_cameras(
     environment: dict[str, str], observer: Observer, tmp_path: Path
 ) -> None:
-    with launched(environment, tmp_path / "log", "multi_camera.launch.py") as log:
+    with launched(environment, tmp_path / "log", "multi_camera.launch.py", "rviz:=true") as log:
+        wait_for(lambda: "config/multi_camera.rviz" in log.read_text(errors="replace"), log)
         read = observer.parameters("/segmentation_node", ["cameras", "left.input"], log)
         assert read == {"cameras": ["front", "left", "right"], "left.input": "compressed"}
         for camera in ("front/image_raw", "left/image_raw/compressed", "right/image_raw/compressed"):
@@ -226,27 +270,83 @@ def test_multi_camera_example_subscribes_to_all_cameras(
             assert wait_for(lambda topic=topic: observer.subscriber_of(topic), log) == "/segmentation_node"
 
 
-@pytest.mark.parametrize("loop, ending", [("false", ""), ("true", " --loop")])
-def test_replay_plays_the_bag_into_the_node(
-    environment: dict[str, str], observer: Observer, tmp_path: Path, loop: str, ending: str
+@pytest.fixture(scope="module")
+def answered_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bag with images and what an earlier run answered, as the demo writes it."""
+    from seg_perception.bags.writer import BagWriter
+
+    path = tmp_path_factory.mktemp("bag") / "drive.mcap"
+    with BagWriter(path) as writer:
+        for topic in ("/front/image", "/truth", "/segmentation_node/labels", "/segmentation_node/front/overlay"):
+            writer.add_topic(topic, "sensor_msgs/msg/Image")
+        writer.add_topic("/tf", "tf2_msgs/msg/TFMessage")
+        writer.add_topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
+    return path
+
+
+@pytest.mark.parametrize("loop, option", [("false", ""), ("true", " --loop")])
+def test_replay_plays_the_bag_into_the_node_without_an_earlier_node_s_answers(
+    environment: dict[str, str], observer: Observer, answered_bag: Path, tmp_path: Path, loop: str, option: str
 ) -> None:
-    arguments = ["bag:=/data/drive.mcap", "rate:=0.5", f"loop:={loop}", "image:=/front/image"]
+    arguments = [f"bag:={answered_bag}", "rate:=0.5", f"loop:={loop}", "image:=/front/image"]
     with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
-        played = f"called: ros2 bag play /data/drive.mcap --rate 0.5 --delay 5.0 --clock{ending}\n"
+        played = (
+            f"called: ros2 bag play {answered_bag} --rate 0.5 --delay 5.0 --clock{option} "
+            "--topics /front/image /tf /truth\n"
+        )
         wait_for(lambda: played in log.read_text(errors="replace"), log)
         wait_for(lambda: "called: rviz2 -d" in log.read_text(errors="replace"), log)
         assert observer.parameters("/segmentation_node", ["use_sim_time"], log) == {"use_sim_time": True}
         assert wait_for(lambda: observer.subscriber_of("/front/image"), log) == "/segmentation_node"
-
-
-def test_replay_without_node_and_rviz_only_plays(environment: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["bag:=drive.mcap", "node:=false", "rviz:=false"]
-    with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
-        wait_for(lambda: "called: ros2 bag play" in log.read_text(errors="replace"), log)
-        wait_for(lambda: "process has finished cleanly" in log.read_text(errors="replace"), log)
         text = log.read_text(errors="replace")
-    assert "segmentation_node" not in text
-    assert "rviz2" not in text
+    left_out = "/diagnostics, /segmentation_node/front/overlay, /segmentation_node/labels"
+    assert f"not played, because the node publishes it: {left_out}\n" in text
+
+
+@pytest.mark.parametrize("rviz", [True, False])
+def test_replay_without_the_node_plays_everything(
+    environment: dict[str, str], answered_bag: Path, tmp_path: Path, rviz: bool
+) -> None:
+    arguments = [f"bag:={answered_bag}", "node:=false", f"rviz:={rviz}"]
+    with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
+        finished = "process has finished cleanly"
+        wait_for(lambda: log.read_text(errors="replace").count(finished) == 1 + rviz, log)
+        text = log.read_text(errors="replace")
+    assert f"called: ros2 bag play {answered_bag} --rate 1.0 --delay 5.0 --clock\n" in text
+    assert ("called: rviz2 -d" in text) == rviz
+    assert "segmentation_node-" not in text  # the process of a node
+
+
+def test_replay_plays_the_topics_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["bag:=nowhere.mcap", "topics:=/front/image /front/camera_info", "node:=false", "rviz:=false"]
+    with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
+        wait_for(lambda: "--clock --topics /front/image /front/camera_info\n" in log.read_text(errors="replace"), log)
+
+
+def test_replay_of_a_bag_that_is_not_there_says_so(environment: dict[str, str], tmp_path: Path) -> None:
+    with launched(environment, tmp_path / "log", "replay.launch.py", "bag:=nowhere.mcap", "rviz:=false") as log:
+        wait_for(lambda: "nowhere.mcap" in log.read_text(errors="replace"), log)
+        assert "called: ros2" not in log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({}, "share/seg_perception/config/fastdds_large_images.xml"),
+        ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "/newer.xml"}, "/newer.xml"),
+        ({"FASTRTPS_DEFAULT_PROFILES_FILE": ""}, ""),
+    ],
+)
+def test_replay_sets_the_profile_for_large_images_unless_there_is_one(
+    environment: dict[str, str], tmp_path: Path, variables: dict[str, str], expected: str
+) -> None:
+    arguments = ["bag:=some.mcap", "node:=false", "rviz:=false"]
+    with launched(environment | variables, tmp_path / "log", "replay.launch.py", *arguments) as log:
+        wait_for(lambda: "called: ros2" in log.read_text(errors="replace"), log)
+        (profile,) = re.findall(r"profile: ?(.*)", log.read_text(errors="replace"))
+    assert profile.endswith(expected)
+    assert bool(profile) == bool(expected)
 
 
 def test_every_launch_file_is_tried_here() -> None:
