@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seg_perception.cli._opening import add_engine_argument
 from seg_perception.cli._ros_environment import stay_by_ourselves, use_profile_for_large_images
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.resources import DEFAULT_MODEL
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, help="at most so many (default: 90 of the procedural drive, else all)")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="procedural drive (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=7, help="of the procedural drive (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=17, help="of the procedural drive (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=15.0, help="of procedural drive and folder (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=1.0, help="at the drive's own pace: 2 is twice as fast")
     parser.add_argument(
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wait for each answer before the next frame (default: with --bag and --images)",
     )  # fmt: skip
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
-    parser.add_argument("--engine", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
+    add_engine_argument(parser)
     parser.add_argument(
         "--node-timeout", type=float, default=300.0, metavar="SECONDS",
         help="how long the node may take to start, engine build included (default: %(default)s)",
