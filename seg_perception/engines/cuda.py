@@ -26,6 +26,7 @@ class CudaRuntime(Protocol):
     cudaMemcpyKind: Any
     cudaStreamCaptureMode: Any
 
+    def cudaGetLastError(self) -> tuple[Any]: ...
     def cudaGetErrorString(self, error: Any) -> tuple[Any, bytes]: ...
     def cudaGetDeviceCount(self) -> tuple[Any, int]: ...
     def cudaSetDevice(self, device: int) -> tuple[Any]: ...
@@ -93,6 +94,10 @@ class Cuda:
             explanation = self._runtime.cudaGetErrorString(code)[1].decode()
             raise EngineError(f"{function} failed: {getattr(code, 'name', code)} ({int(code)}): {explanation}")
         return results[0] if len(results) == 1 else (results or None)
+
+    def forget_error(self) -> None:
+        """Clear the thread's last error, after one that was dealt with."""
+        self._runtime.cudaGetLastError()
 
     def device_count(self) -> int:
         """GPUs that the driver offers.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.engines.base import Engine
+from seg_perception.engines.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from seg_perception.engines.tensorrt_build import BuildSettings
 
 log = logging.getLogger(__name__)
 
-RUNTIMES = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
 BUILD_ENGINE = ("if_missing", "never")
 ENGINE_SUFFIX = ".engine"
 

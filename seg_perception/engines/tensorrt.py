@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TENSORS = (INPUT_NAME, *OUTPUT_NAMES)
-_MAX_GRAPHS = 32
-"""Captured graphs of one engine: batches times camera shapes; further shapes run without."""
 
 
 @dataclass
 class _CapturedGraph:
-    """A CUDA graph of one input shape."""
+    """A CUDA graph of the context's present input shape.
+
+    TensorRT allows no change of a context whose work was captured (Developer Guide, "CUDA Graphs"), so
+    the graph is dropped when another shape comes.
+    """
 
     graph: Any
     executable: Any
@@ -49,7 +51,7 @@ class _Resources:
 
     stream: Any = None
     buffers: dict[str, PinnedPair] = field(default_factory=dict)
-    graphs: dict[tuple[int, ...], _CapturedGraph] = field(default_factory=dict)
+    graph: _CapturedGraph | None = None
 
 
 class TensorRtEngine:
@@ -59,8 +61,9 @@ class TensorRtEngine:
         file: a checked engine file.
         library: the TensorRT flavour it was built with; None imports it.
         runtime: cuda-python's runtime module; None imports it.
-        cuda_graph: capture copies and kernels once for each input shape and replay them; where the
-            capture fails, the engine says so in the log and goes on without.
+        cuda_graph: once two batches in a row have one shape, capture copies and kernels, and replay them
+            for as long as it stays; where the capture fails, the engine says so in the log and goes on
+            without.
         warm_up: runs of the largest batch before the engine counts as open; smaller ones run once each.
 
     Raises:
@@ -83,6 +86,7 @@ class TensorRtEngine:
         self._resources = _Resources()
         self._engine: trt.ICudaEngine | None = None
         self._context: trt.IExecutionContext | None = None
+        self._runtime: trt.Runtime | None = None
         self._shape: tuple[int, ...] = ()
         self._use_graph = cuda_graph
         self._cuda.call("cudaSetDevice", 0)
@@ -141,8 +145,10 @@ class TensorRtEngine:
             EngineError: CUDA could not release something (after an earlier asynchronous failure).
         """
         held, self._resources = self._resources, _Resources()
+        self._shape = ()
         self._context = None  # before the engine that it belongs to
         self._engine = None
+        self._runtime = None
         failures: list[EngineError] = []
 
         def release(function: str, *arguments: Any) -> None:
@@ -153,9 +159,9 @@ class TensorRtEngine:
 
         if held.stream is not None:
             release("cudaStreamSynchronize", held.stream)
-        for captured in held.graphs.values():
-            release("cudaGraphExecDestroy", captured.executable)
-            release("cudaGraphDestroy", captured.graph)
+        if held.graph is not None:
+            release("cudaGraphExecDestroy", held.graph.executable)
+            release("cudaGraphDestroy", held.graph.graph)
         for pair in held.buffers.values():
             try:
                 pair.free()
@@ -172,8 +178,9 @@ class TensorRtEngine:
         else:
             module = self._library.module
         self._logger = make_logger(self._library, self._messages)
-        self._runtime = module.Runtime(self._logger)
-        engine = self._runtime.deserialize_cuda_engine(file.content)
+        runtime = module.Runtime(self._logger)
+        self._runtime = runtime
+        engine = runtime.deserialize_cuda_engine(file.content)
         if engine is None:
             raise EngineError(f"{self._library} cannot open {file.path}: {self._reasons()}")
         self._engine = engine
@@ -217,21 +224,29 @@ class TensorRtEngine:
 
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         held = self._resources
-        self._set_shape(images.shape)
+        repeated = images.shape == self._shape
+        if not repeated:
+            self._change_shape(images.shape)
         np.copyto(held.buffers[INPUT_NAME].view(images.shape), images)
-        if (captured := held.graphs.get(images.shape)) is not None:
-            self._cuda.call("cudaGraphLaunch", captured.executable, held.stream)
+        if held.graph is not None:
+            self._cuda.call("cudaGraphLaunch", held.graph.executable, held.stream)
         else:
             self._enqueue(images.shape)
         self._cuda.call("cudaStreamSynchronize", held.stream)
         labels, confidence = (held.buffers[name].view(images.shape[:3]).copy() for name in OUTPUT_NAMES)
-        if self._use_graph and captured is None and len(held.graphs) < _MAX_GRAPHS:
-            self._capture(images.shape)  # after a plain run: the first one may allocate, which a capture forbids
+        # The first run of a shape may allocate, which a capture forbids; and a lone batch is not worth one.
+        if self._use_graph and repeated and held.graph is None:
+            self._capture(images.shape)
         return labels, confidence
 
-    def _set_shape(self, shape: tuple[int, ...]) -> None:
-        if shape == self._shape:
-            return
+    def _change_shape(self, shape: tuple[int, ...]) -> None:
+        captured, self._resources.graph = self._resources.graph, None
+        self._shape = ()
+        if captured is not None:
+            try:
+                self._cuda.call("cudaGraphExecDestroy", captured.executable)
+            finally:
+                self._cuda.call("cudaGraphDestroy", captured.graph)
         if not self._open_context().set_input_shape(INPUT_NAME, shape):
             raise EngineError(f"{self._library} refuses the input shape {list(shape)}: {self._reasons()}")
         self._shape = shape
@@ -249,23 +264,32 @@ class TensorRtEngine:
             self._cuda.copy_to_host(pair.host, pair.device, pixels, held.stream)
 
     def _capture(self, shape: tuple[int, ...]) -> None:
-        held = self._resources
         try:
-            self._cuda.begin_capture(held.stream)
-            try:
-                self._enqueue(shape)
-            finally:
-                graph = self._cuda.call("cudaStreamEndCapture", held.stream)
-            try:
-                executable = self._cuda.call("cudaGraphInstantiate", graph, 0)
-            except EngineError:
-                self._cuda.call("cudaGraphDestroy", graph)
-                raise
+            self._resources.graph = self._record(shape)
         except EngineError as error:
             self._use_graph = False
+            self._cuda.forget_error()  # else TensorRT's next launch would find it and take it for its own
             log.warning("no CUDA graph for this engine, running without: %s", error)
-            return
-        held.graphs[shape] = _CapturedGraph(graph, executable)
+
+    def _record(self, shape: tuple[int, ...]) -> _CapturedGraph:
+        """One run as a graph; whatever fails, no graph stays behind and the stream no longer captures."""
+        stream = self._resources.stream
+        self._cuda.begin_capture(stream)
+        try:
+            self._enqueue(shape)
+        except EngineError:
+            with contextlib.suppress(EngineError):  # the first error is the one to tell
+                unfinished = self._cuda.call("cudaStreamEndCapture", stream)
+                if unfinished is not None and int(unfinished) != 0:
+                    self._cuda.call("cudaGraphDestroy", unfinished)
+            raise
+        graph = self._cuda.call("cudaStreamEndCapture", stream)
+        try:
+            executable = self._cuda.call("cudaGraphInstantiate", graph, 0)
+        except EngineError:
+            self._cuda.call("cudaGraphDestroy", graph)
+            raise
+        return _CapturedGraph(graph, executable)
 
     def _open_engine(self) -> trt.ICudaEngine:
         if self._engine is None:

@@ -2,7 +2,8 @@
 
 It keeps the rules that the real ones punish: work on a stream happens only when the stream is
 synchronised, copies must stay inside live allocations, a captured graph replays the addresses it
-saw, everything must be released once. Any call can be made to fail. "Device" memory is ordinary
+saw and dies with any change of the context it was captured from, an error stays until it is fetched,
+everything must be released once. Any call can be made to fail. "Device" memory is ordinary
 memory. The network is simple enough to check by hand: labels are the red channel, confidence is the
 green one.
 
@@ -47,6 +48,15 @@ Work = Callable[[], None]
 
 
 @dataclass(eq=False)
+class FakeGraph:
+    handle: int
+    work: list[Work]
+
+    def __int__(self) -> int:
+        return self.handle
+
+
+@dataclass(eq=False)
 class FakeStream:
     handle: int
     queue: list[Work] = field(default_factory=list)
@@ -82,6 +92,7 @@ class FakeCudaRuntime:
         self.streams: dict[int, FakeStream] = {}
         self.graphs: set[int] = set()
         self.executables: dict[int, list[Work]] = {}
+        self.last_error = CudaError.cudaSuccess
         self._next_handle = 1
 
     @property
@@ -101,6 +112,7 @@ class FakeCudaRuntime:
         if function in self.fail:
             allowed, error = self.fail[function]
             if self.calls[function] > allowed:
+                self.last_error = error
                 return error
         return None
 
@@ -124,6 +136,10 @@ class FakeCudaRuntime:
             return (CudaError.cudaErrorInvalidValue,)
         del pool[pointer]
         return (CudaError.cudaSuccess,)
+
+    def cudaGetLastError(self) -> tuple[Any]:
+        error, self.last_error = self.last_error, CudaError.cudaSuccess
+        return (error,)
 
     def cudaGetErrorString(self, error: CudaError) -> tuple[Any, bytes]:
         return CudaError.cudaSuccess, _TEXTS[error]
@@ -197,7 +213,7 @@ class FakeCudaRuntime:
         work, stream.capture = stream.capture or [], None
         if error := self._fails("cudaStreamEndCapture"):
             return error, None
-        graph = SimpleNamespace(handle=self._handle(), work=work)
+        graph = FakeGraph(self._handle(), work)
         self.graphs.add(graph.handle)
         return CudaError.cudaSuccess, graph
 
@@ -253,7 +269,8 @@ class FakeTensorRt:
     Args:
         cuda: where its work goes.
         batch, height, width: of the engine it opens; batch -1 is a dynamic one.
-        fail: what goes wrong: "deserialize", "context", "address", "shape" or "execute".
+        fail: what goes wrong: "deserialize", "context", "address", "shape", "execute" or
+            "execute in capture".
     """
 
     ILogger = FakeLogger
@@ -343,12 +360,15 @@ class FakeContext:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        if self._trt.fail == "execute":
+        if self._trt.fail == "execute" or (
+            self._trt.fail == "execute in capture" and self._trt.cuda.streams[stream].capture is not None
+        ):
             self._trt.complain("enqueueV3: no CUDA-capable device")
             return False
         addresses, shape = dict(self._addresses), self._shape  # as they are now, also for a captured graph
 
         def work() -> None:
+            assert self._shape == shape, "undefined: the context was changed after its work was captured"
             image = _array(addresses["image"], shape)
             _array(addresses["labels"], shape[:3])[...] = image[..., 0]
             _array(addresses["confidence"], shape[:3])[...] = image[..., 1]

@@ -51,13 +51,30 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 def test_every_batch_is_answered_with_its_own_pixels(graph: bool) -> None:
     cuda = FakeCudaRuntime()
     engine = open_fake(cuda, graph=graph)
-    for seed, count in enumerate((1, 3, 2, 1, 3, 2, 1)):  # up and down, each twice or more: capture, then replay
+    for seed, count in enumerate((1, 3, 3, 3, 2, 2, 2, 1, 3, 2, 1, 1, 1)):  # alone, and often enough to be replayed
         batch = images(count, seed)
         labels, confidence = engine.infer(batch)
         np.testing.assert_array_equal(labels, batch[..., 0])
         np.testing.assert_array_equal(confidence, batch[..., 1])
     assert engine.uses_cuda_graph is graph
     assert (cuda.calls["cudaGraphLaunch"] > 0) is graph
+    engine.close()
+    assert cuda.live == {}
+
+
+def test_a_graph_is_captured_for_a_shape_that_stays_and_dropped_with_it() -> None:
+    cuda = FakeCudaRuntime()
+    engine = open_fake(cuda, graph=True)  # warm-up: 1, 2, then 3 three times: plain, plain and captured, replayed
+    assert cuda.calls["cudaGraphLaunch"] == 1
+    assert (len(cuda.graphs), len(cuda.executables)) == (1, 1)
+    launches = []
+    for seed, count in enumerate((3, 1, 3, 1, 1, 1, 2, 2, 2, 2)):
+        before = cuda.calls["cudaGraphLaunch"]
+        batch = images(count, seed)
+        np.testing.assert_array_equal(engine.infer(batch)[0], batch[..., 0])
+        launches.append(cuda.calls["cudaGraphLaunch"] - before)
+        assert len(cuda.graphs) == len(cuda.executables) <= 1
+    assert launches == [1, 0, 0, 0, 0, 1, 0, 0, 1, 1]  # the third in a row is the first to be replayed
     engine.close()
     assert cuda.live == {}
 
@@ -118,7 +135,8 @@ def test_an_engine_of_open_size_takes_every_shape_up_to_the_largest() -> None:
     tensorrt = FakeTensorRt(cuda, -1, HEIGHT, WIDTH, tensors=open_size)
     engine = TensorRtEngine(engine_file(input_size="up to 16x8"), tensorrt.library(), cuda)
     assert engine.info.fixed_size is None
-    for seed, (height, width) in enumerate(((4, 8), (8, 16), (8, 4), (4, 8), (8, 16), (8, 4))):  # captured, replayed
+    shapes = ((4, 8), (8, 16), (8, 16), (8, 16), (8, 4), (8, 4), (8, 4), (4, 8))  # in threes: captured, replayed
+    for seed, (height, width) in enumerate(shapes):
         batch = np.random.default_rng(seed).integers(0, 256, (2, height, width, 3), np.uint8)
         labels, confidence = engine.infer(batch)
         np.testing.assert_array_equal(labels, batch[..., 0])
@@ -236,6 +254,19 @@ def test_without_a_cuda_graph_the_engine_says_so_once_and_goes_on(
     assert len(warnings) == 1
     assert "no CUDA graph for this engine, running without" in warnings[0]
     assert "operation not permitted when stream is capturing" in warnings[0]
+    assert cuda.last_error == CudaError.cudaSuccess  # TensorRT would find it and give up
+    batch = images(2)
+    np.testing.assert_array_equal(engine.infer(batch)[0], batch[..., 0])
+    engine.close()
+    assert cuda.live == {}
+
+
+def test_a_run_that_fails_only_while_captured_leaves_no_graph_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    cuda = FakeCudaRuntime()
+    with caplog.at_level(logging.WARNING):
+        engine = open_fake(cuda, "execute in capture", graph=True)
+    assert "no CUDA graph for this engine, running without: TensorRT 10.3.0 could not run" in caplog.text
+    assert cuda.live == {"device": 3, "host": 3, "streams": 1}
     batch = images(2)
     np.testing.assert_array_equal(engine.infer(batch)[0], batch[..., 0])
     engine.close()

@@ -1,0 +1,8 @@
+"""The names of the runtimes. Imports nothing, so that `seg-perception --help` can list them at once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+RUNTIMES: Final = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+"""What `open_engine` accepts; "auto" chooses by what the machine has."""
