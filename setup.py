@@ -16,9 +16,13 @@ SHARE = f"share/{NAME}"
 # install with --no-deps (README.md, "On a robot").
 CORE = ["numpy>=1.21", "opencv-python-headless>=4.5,<5", "PyYAML>=5.4"]
 ONNX = ["onnx>=1.21", "onnxruntime>=1.20"]  # older onnx follows external-data paths out of the model's folder
-BAGS = ["rosbags>=0.10.6", "backports.zstd>=1.0"]  # rosbag2 and MCAP without a ROS install
 PROGRESS = ["tqdm>=4.60"]
-VIDEO = ["imageio-ffmpeg>=0.4.9"]  # carries ffmpeg: OpenCV's headless wheel writes no H.264
+BAGS = [
+    *ONNX,
+    "rosbags>=0.10.6",  # rosbag2 and MCAP without a ROS install
+    "backports.zstd>=1.0",  # compresses MCAP chunks
+    "imageio-ffmpeg>=0.4.9",  # carries ffmpeg: OpenCV's headless wheel writes no H.264
+]
 ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install
     "ros-jazzy-rclpy==7.1.6",
     "ros-jazzy-common-interfaces==5.3.6",
@@ -53,7 +57,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "weights/*.onnx", "weights/*.md"]},
+    package_data={NAME: ["py.typed", "weights/*.onnx"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
@@ -66,7 +70,8 @@ setup(
     install_requires=[*CORE, *PROGRESS],
     extras_require={
         "onnx": ONNX,
-        "ros": [*ROS, *BAGS, *VIDEO],
+        "bags": BAGS,  # bag, predict and demo
+        "ros": [*ROS, *BAGS],
         "train": TRAIN,
         "tensorrt": TENSORRT,
         "test": TEST,  # colcon test looks here to choose pytest

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.engines.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from seg_perception.segmenter import Segmenter
@@ -33,13 +34,22 @@ class OpenedSegmenter:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
-    parser.add_argument("--engine", default="auto", help="auto, onnxruntime or tensorrt (default: %(default)s)")
+    add_engine_argument(parser)
     parser.add_argument(
         "--input-size",
         metavar="WxH",
         help="what the network sees (default: the camera's shape, the model's pixel count)",
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: all cores)")
+
+
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=RUNTIMES,
+        default="auto",
+        help="what runs the model; auto: TensorRT where an NVIDIA GPU and the library are, else onnxruntime",
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import seg_perception.cli
+from seg_perception.cli._missing import what_to_install
 from seg_perception.core.errors import SegPerceptionError
 
 
@@ -31,12 +32,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; our own errors become one line on stderr and exit status 2."""
+    """Run one subcommand; our own errors and missing packages become one line on stderr and exit status 2."""
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
     except (SegPerceptionError, OSError) as error:
         print(f"seg-perception {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        advice = what_to_install(error)
+        if advice is None:
+            raise
+        print(f"seg-perception {arguments.command}: {advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"seg-perception {arguments.command}: interrupted", file=sys.stderr)

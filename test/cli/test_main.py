@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import seg_perception.cli
 from seg_perception.cli import main as cli
+from seg_perception.cli._missing import EXTRA_OF
 from seg_perception.core.errors import SettingsError
+from seg_perception.engines.runtimes import RUNTIMES
 
 
 def subcommands() -> list[str]:
@@ -43,7 +48,7 @@ def test_help_needs_no_heavy_package() -> None:
         "import sys\n"
         "from seg_perception.cli.main import build_parser\n"
         "build_parser()\n"
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'rclpy', 'rosbags'} & set(sys.modules)\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'rclpy', 'rosbags', 'cv2', 'numpy', 'tqdm'} & set(sys.modules)\n"
         "print(sorted(heavy))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -76,6 +81,57 @@ def test_our_errors_are_one_line_and_a_status(
     _parser_whose_command(monkeypatch, error)
     assert cli.main([]) == status
     assert capsys.readouterr().err == text
+
+
+def test_the_extras_named_for_missing_packages_exist(repository: Path) -> None:
+    extras = set(re.findall(r'^        "(\w+)": ', (repository / "setup.py").read_text(encoding="utf-8"), re.MULTILINE))
+    assert extras >= {"bags", "onnx", "ros", "train"}
+    assert set(EXTRA_OF.values()) <= extras
+
+
+@pytest.mark.parametrize(
+    "package, command, extra",
+    [
+        ("rosbags", ["bag", "info", "drive.mcap"], "bags"),
+        ("torch", ["train", "--config", "config/train/scenes.yaml"], "train"),
+        ("rclpy", ["bag", "record", "--all", "--out", "x.mcap"], "ros"),
+        ("onnx", ["predict", "photo.png", "--out", "out"], "onnx"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_the_extra(
+    package: str, command: list[str], extra: str, repository: Path, tmp_path: Path
+) -> None:
+    # None in sys.modules makes Python raise what it raises for a package that is not installed
+    code = f"import sys; sys.modules[{package!r}] = None; from seg_perception.cli.main import main; sys.exit(main())"
+    (tmp_path / "config").symlink_to(repository / "config")
+    (tmp_path / "photo.png").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    message = done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert package in message
+    assert f"'seg_perception[{extra}]'" in message
+
+
+def test_a_module_that_no_extra_brings_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    _parser_whose_command(monkeypatch, ModuleNotFoundError("No module named 'tqdmm'", name="tqdmm"))
+    with pytest.raises(ModuleNotFoundError, match="tqdmm"):
+        cli.main([])
+
+
+def test_engines_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["predict", "a.png", "--out", "out", "--engine", "tensorflow"])
+    error = capsys.readouterr().err
+    assert all(name in error for name in RUNTIMES)
 
 
 def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:
