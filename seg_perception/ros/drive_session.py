@@ -23,6 +23,7 @@ from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.ros.context import ros_node
+from seg_perception.ros.drive_times import DIAGNOSTICS, UNSTAMPED_TOPICS, DriveTimes
 from seg_perception.ros.interfaces import message_class
 from seg_perception.ros.node_process import NodeProcess
 from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
@@ -30,8 +31,9 @@ from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
 _NANOSECONDS = 1_000_000_000
 _SPIN_S = 0.05
 _QUIET_S = 2.0
-OUTPUTS = ("labels", "drivable", "overlay")
-_DIAGNOSTICS = "/diagnostics"
+OUTPUTS = ("labels", "confidence", "drivable", "color", "overlay")
+RECORDED_TOPICS = (*(output_topic(name) for name in OUTPUTS), *UNSTAMPED_TOPICS)
+"""What is recorded of the node; the layouts in config/ show nothing else (test/launch/test_views.py)."""
 _ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
 
 
@@ -120,8 +122,9 @@ def drive(
 ) -> SessionReport:
     """Publish a bag's images to the node and write images, truth and answers to a new bag.
 
-    The new bag has /image or /image/compressed, /truth (if there is truth), /segmentation_node/labels, .../drivable and
-    .../overlay; every message's record time is its stamp, so a frame and its answers play together.
+    The new bag has /image or /image/compressed, /truth (if there is truth) and `RECORDED_TOPICS`. A message's
+    record time is its frame's stamp, so that a frame and its answers play together; see `DriveTimes` for
+    those without a stamp. Stamps inside /diagnostics stay those of the day of the demo.
 
     Raises:
         InputError: a topic is missing or has the wrong type, or a stamp occurs twice.
@@ -158,6 +161,7 @@ class _Session:
         self._settings = settings
         self._stop = stop
         self._definitions: dict[str, TypeDefinition] = {}
+        self._times = DriveTimes()
         self._sent_ns: dict[int, int] = {}  # stamp -> wall time of publishing
         self._answers: dict[int, set[str]] = {}  # stamp -> outputs that came back
         self._waking: set[int] = set()
@@ -179,19 +183,19 @@ class _Session:
                 durability=DurabilityPolicy.VOLATILE,
             ),
         )
-        topics = (*(output_topic(name) for name in OUTPUTS), _DIAGNOSTICS)
-        self._recorder = TopicRecorder(node, topics, self._add_topic, self._received)
+        self._recorder = TopicRecorder(node, RECORDED_TOPICS, self._add_topic, self._received)
 
     def _add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
         self._definitions[name] = definition
-        if name != _DIAGNOSTICS:  # its stamps are of now, not of the drive
-            self._writer.add_topic(name, definition, qos)
+        self._writer.add_topic(name, definition, qos)
 
     def _received(self, message: RecordedMessage) -> None:
-        decoded = typestore.decode(message.data, self._definitions[message.topic])
-        if message.topic == _DIAGNOSTICS:
-            self._read_books(decoded)
+        if message.topic in UNSTAMPED_TOPICS:
+            self._times.keep(message)
+            if message.topic == DIAGNOSTICS:
+                self._read_books(typestore.decode(message.data, self._definitions[message.topic]))
             return
+        decoded = typestore.decode(message.data, self._definitions[message.topic])
         stamp_ns = stamp_ns_of(decoded)
         output = message.topic.rsplit("/", 1)[1]
         if stamp_ns in self._waking:
@@ -205,6 +209,7 @@ class _Session:
         self.report.outputs[output] += 1
         if output == "labels":
             self.report.answered += 1
+            self._times.labelled(message.received_ns, stamp_ns)
             self.report.latency_s.append((message.received_ns - self._sent_ns[stamp_ns]) / _NANOSECONDS)
         self._writer.write_raw(message.topic, stamp_ns, message.data)
 
@@ -284,6 +289,8 @@ class _Session:
         self._settle(executor)
         self.report.seconds = self._last_answer - began if self.report.answered else 0.0
         self._wait_for_books(executor)
+        for record_ns, dated in self._times.dated():
+            self._writer.write_raw(dated.topic, record_ns, dated.data)
         self.report.interrupted = self._stop.is_set()
         self.report.lost = sum(self._recorder.report.lost[output_topic(name)] for name in OUTPUTS)
         on_frame(self.report.answered)
@@ -305,6 +312,7 @@ class _Session:
         self._answers[stamp_ns] = set()
         self.report.published += 1
         self._sent_ns[stamp_ns] = time.time_ns()
+        self._times.sent(self._sent_ns[stamp_ns], stamp_ns)
         self._publisher.publish(message.data)
 
     def _wait_for_answer(self, executor: SingleThreadedExecutor, stamp_ns: int) -> None:

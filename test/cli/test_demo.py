@@ -58,7 +58,8 @@ def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, mod
     assert all((out / name).stat().st_size for name in FILES)
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["frames_in"], summary["frames_out"], summary["frames_unanswered"]) == (6, 6, 0)
-    assert summary["messages_out"] == {"labels": 6, "drivable": 6, "overlay": 6}
+    images = ("labels", "confidence", "drivable", "color", "overlay")
+    assert summary["messages_out"] == dict.fromkeys(images, 6)
     assert summary["messages_with_unknown_stamp"] == 0
     assert summary["node"]["received"] == 6 + summary["node"]["of_them_to_wake_it"]
     assert summary["scores"]["frames"] == 6
@@ -75,11 +76,22 @@ def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, mod
 
     with BagReader(out / "demo.mcap") as bag:
         topics = {topic.name: topic.count for topic in bag.topics}
-        for message in bag.messages():
+        frames = [message.stamp_ns for message in bag.messages(["/image"])]
+        numbers = ("/segmentation_node/latency_ms", "/segmentation_node/drivable_share")
+        undated = (*numbers, "/diagnostics", "/segmentation_node/palette")
+        for message in bag.messages(set(topics) - set(undated)):
             stamp = bag.decode(message).header.stamp
             assert message.stamp_ns == stamp.sec * 10**9 + stamp.nanosec
-    outputs = {f"/segmentation_node/{name}": 6 for name in ("labels", "drivable", "overlay")}
-    assert topics == {"/image": 6, "/truth": 6, **outputs}
+        for topic in numbers:
+            assert [message.stamp_ns for message in bag.messages([topic])] == frames
+        assert {message.stamp_ns for message in bag.messages(["/diagnostics"])} <= set(frames)
+        (palette,) = bag.messages(["/segmentation_node/palette"])
+        assert palette.stamp_ns == frames[0]
+        assert palette.topic.qos.latched
+    assert topics.pop("/diagnostics") > 0
+    assert topics.pop("/segmentation_node/palette") == 1
+    outputs = {f"/segmentation_node/{name}": 6 for name in images}
+    assert topics == {"/image": 6, "/truth": 6, **outputs, **dict.fromkeys(numbers, 6)}
     with VideoReader(out / "overlay.mp4") as video:
         assert sum(1 for _ in video) == 6
         assert video.fps == pytest.approx(15.0, abs=0.01)

@@ -15,23 +15,45 @@ LAUNCH = CONFIG.parent / "launch" / "segmentation.launch.py"
 
 
 @pytest.fixture(scope="module")
+def recorded() -> set[str]:
+    """The topics of the demo's bag (test/cli/test_demo.py sees that they are in it)."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    from seg_perception.ros.drive_session import RECORDED_TOPICS
+
+    return {"/image", *RECORDED_TOPICS}
+
+
+@pytest.fixture(scope="module")
 def published() -> set[str]:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     from seg_perception.ros.outputs import MESSAGE_TYPES
 
-    return {"/image", "/diagnostics"} | {f"/segmentation_node/{name}" for name in MESSAGE_TYPES}
+    return {"/diagnostics", "/segmentation_node/palette"} | {f"/segmentation_node/{name}" for name in MESSAGE_TYPES}
 
 
-def rviz_topics() -> dict[str, dict[str, Any]]:
-    layout = yaml.safe_load((CONFIG / "segmentation.rviz").read_text(encoding="utf-8"))
+def test_the_demo_records_what_the_node_publishes(recorded: set[str], published: set[str]) -> None:
+    assert recorded - {"/image"} <= published
+
+
+def rviz_topics(name: str = "segmentation.rviz") -> dict[str, dict[str, Any]]:
+    layout = yaml.safe_load((CONFIG / name).read_text(encoding="utf-8"))
     return {display["Topic"]["Value"]: display for display in layout["Visualization Manager"]["Displays"]}
 
 
-def test_rviz_shows_camera_overlay_labels_and_mask(published: set[str]) -> None:
+def test_rviz_shows_camera_overlay_labels_and_mask(recorded: set[str]) -> None:
     topics = rviz_topics()
     node = "/segmentation_node"
     assert {"/image", f"{node}/overlay", f"{node}/color", f"{node}/labels", f"{node}/drivable"} <= set(topics)
-    assert set(topics) <= published
+    assert set(topics) <= recorded
+
+
+def test_rviz_shows_every_camera_of_the_multi_camera_example(published: set[str]) -> None:
+    parameters = yaml.safe_load((CONFIG / "multi_camera.yaml").read_text(encoding="utf-8"))
+    cameras = parameters["/**"]["ros__parameters"]["cameras"]
+    assert len(cameras) == 3
+    shown = {f"/segmentation_node/{camera}/{name}" for camera in cameras for name in ("overlay", "drivable")}
+    assert set(rviz_topics("multi_camera.rviz")) == shown
+    assert {topic.replace(f"/{camera}/", "/") for camera in cameras for topic in shown if camera in topic} <= published
 
 
 def test_rviz_meets_best_effort_cameras() -> None:
@@ -45,13 +67,13 @@ def test_launch_remaps_every_topic_of_the_rviz_layout() -> None:
     assert remapped | {"/image"} == set(rviz_topics())
 
 
-def test_foxglove_shows_what_is_published_and_places_every_panel_once(published: set[str]) -> None:
+def test_foxglove_shows_what_is_published_and_places_every_panel_once(recorded: set[str]) -> None:
     layout = json.loads((CONFIG / "foxglove_layout.json").read_text(encoding="utf-8"))
     panels = layout["configById"]
     text = json.dumps(panels)
     topics = set(re.findall(r'"(/[\w/]+)(?:\.data)?"', text))
     assert len(topics) == 7, topics  # four images, diagnostics, two numbers
-    assert topics <= published
+    assert topics <= recorded
 
     def placed(part: dict[str, Any] | str) -> list[str]:
         return [part] if isinstance(part, str) else placed(part["first"]) + placed(part["second"])

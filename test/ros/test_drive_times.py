@@ -1,0 +1,28 @@
+"""Where unstamped messages go in a recorded drive."""
+
+from __future__ import annotations
+
+from seg_perception.ros.drive_times import DIAGNOSTICS, PALETTE, DriveTimes
+from seg_perception.ros.recorder import RecordedMessage
+
+SHARE = "/segmentation_node/drivable_share"
+
+
+def test_every_message_goes_to_its_frame_and_none_from_before_the_drive_is_kept() -> None:
+    times = DriveTimes()
+    for topic, received in ((SHARE, 5), (DIAGNOSTICS, 6), (PALETTE, 7)):  # before the first frame
+        times.keep(RecordedMessage(topic, received, b""))
+    times.sent(10, 1000)
+    times.sent(20, 2000)  # sent before the first frame's labels come back
+    times.labelled(25, 1000)
+    times.keep(RecordedMessage(SHARE, 26, b"first"))
+    times.keep(RecordedMessage(DIAGNOSTICS, 27, b""))
+    times.keep(RecordedMessage(SHARE, 31, b"second"))
+    times.labelled(30, 2000)  # taken by the executor after its number
+    dated = [(stamp, message.topic, message.data) for stamp, message in times.dated()]
+    assert dated == [
+        (1000, PALETTE, b""),
+        (1000, SHARE, b"first"),
+        (2000, DIAGNOSTICS, b""),
+        (2000, SHARE, b"second"),
+    ]
