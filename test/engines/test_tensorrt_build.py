@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from engines_builds import Build
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import small_networks
 
@@ -17,10 +18,12 @@ from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
 from seg_perception.engines import tensorrt_versions as versions
 from seg_perception.engines.graph_edits import card_of, load_graph, write_card
+from seg_perception.engines.model_file import read_model
 from seg_perception.engines.tensorrt_build import (
     BuildProgress,
     BuildSettings,
     BuildStoppedError,
+    BuiltEngine,
     NestedFractions,
     build_engine,
     input_sizes,
@@ -29,6 +32,7 @@ from seg_perception.engines.tensorrt_build import (
     resolve_precision,
 )
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
+from seg_perception.scenes import random_scene
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for a network exports it
 
@@ -40,46 +44,75 @@ def test_the_networks_that_ship_are_all_here() -> None:
     assert {"efficientnet_ladder", "reference"} <= set(NETWORKS)
 
 
+def build_and_note(
+    content: bytes, settings: BuildSettings, library: TensorRtLibrary, builds: list[Build], name: str
+) -> BuiltEngine:
+    """Build, check what the parser made of inputs and outputs, and add a line to the table of all builds."""
+    batch = "1" if settings.batch == 1 else f"1-{settings.batch}"
+    row = Build(name, str(settings.precision), batch)
+    try:
+        check_contract(prepare_graph(content, settings, library), library, settings)
+        built = build_engine(content, settings, library)
+        row = dataclasses.replace(row, built=True, engine_bytes=len(built.content), seconds=built.seconds)
+    finally:
+        builds.append(row)
+    return built
+
+
+def check_contract(model: onnx.ModelProto, library: TensorRtLibrary, settings: BuildSettings) -> None:
+    trt = library.module
+    logger = make_logger(library, [])
+    network = trt.Builder(logger).create_network(versions.network_flags(library, weakly_typed=False))
+    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    outputs = [network.get_output(i) for i in range(network.num_outputs)]
+    camera = settings.camera_size
+    shape = (1 if settings.batch == 1 else -1, *((camera.height, camera.width) if camera else (-1, -1)))
+    assert [(t.name, t.dtype, tuple(t.shape)) for t in inputs] == [("image", trt.uint8, (*shape, 3))]
+    assert {(t.name, t.dtype, tuple(t.shape)) for t in outputs} == {
+        ("labels", trt.uint8, shape),
+        ("confidence", trt.uint8, shape),
+    }
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_precision_and_batch_builds(
-    nvidia: TensorRtLibrary, exported: Exported, network: str, precision: str, batch: int
+def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
+    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], network: str, precision: str, batch: int
 ) -> None:
     content = exported(network, "int8" if precision == "int8" else "fp32")
-    built = build_engine(content, BuildSettings(precision, batch), nvidia)
+    built = build_and_note(content, BuildSettings(precision, batch), nvidia, builds, network)
     weights = sum(int(np.prod(t.dims)) for t in load_graph(content).graph.initializer)
     assert len(built.content) > weights  # at least a byte for each weight is in it
     assert built.layers > 50
 
 
+@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(128, 96)], ids=str)
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_graphs_for_cameras_build(nvidia: TensorRtLibrary, exported: Exported, precision: str, camera: Size) -> None:
-    content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
-    assert build_engine(content, BuildSettings(precision, camera_size=camera), nvidia).content
-
-
-@pytest.mark.parametrize("batch, expected", [(1, 1), (4, -1)])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_parsed_network_keeps_the_contract(
-    nvidia: TensorRtLibrary, exported: Exported, precision: str, batch: int, expected: int
+def test_graphs_for_cameras_build_and_keep_the_contract(
+    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], precision: str, camera: Size, batch: int
 ) -> None:
     content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
-    camera = Size(640, 360)
-    assert input_sizes(load_graph(content), BuildSettings(camera_size=camera)).fixed == camera
-    model = prepare_graph(content, BuildSettings(precision, batch, camera_size=camera), nvidia)
-    trt = nvidia.module
-    logger = make_logger(nvidia, [])
-    network = trt.Builder(logger).create_network(versions.network_flags(nvidia, weakly_typed=False))
-    assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    assert [(t.name, t.dtype, tuple(t.shape)) for t in inputs] == [("image", trt.uint8, (expected, 360, 640, 3))]
-    assert {(t.name, t.dtype, tuple(t.shape)) for t in outputs} == {
-        ("labels", trt.uint8, (expected, 360, 640)),
-        ("confidence", trt.uint8, (expected, 360, 640)),
-    }
+    settings = BuildSettings(precision, batch, camera_size=camera)
+    assert input_sizes(load_graph(content), settings).fixed == camera
+    assert build_and_note(content, settings, nvidia, builds, f"efficientnet_ladder, camera {camera}").content
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_shipped_model_builds(
+    nvidia: TensorRtLibrary, driving_model: Path, builds: list[Build], precision: str
+) -> None:
+    """Trained weights have what random ones lack: dead maps, outliers, scales near zero."""
+    from seg_perception.export.quantize import QuantizationSettings, quantize
+
+    content = read_model(driving_model)
+    if precision == "int8":
+        scenes = [random_scene(seed, Size(192, 128)).image for seed in (1, 2, 3)]
+        quantized = quantize(load_graph(content), scenes[:2], scenes[2:], QuantizationSettings(target_agreement=0.01))
+        content = quantized.model.SerializeToString()
+    assert build_and_note(content, BuildSettings(precision), nvidia, builds, f"shipped {driving_model.name}").content
 
 
 def test_the_half_precision_network_is_half_inside(nvidia: TensorRtLibrary, exported: Exported) -> None:
