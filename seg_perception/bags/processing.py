@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ class ProcessSettings:
     Attributes:
         images: image topics (Image or CompressedImage); empty: /image, or the only one.
         prefix: output topics are <prefix>/labels and so on, as the node names them; with several
-            image topics <prefix>/<image topic>/labels.
+            image topics <prefix>/<camera>/labels, see `camera_name`.
         outputs: of `OUTPUTS`.
         drivable: how the mask is judged; one masker for each image topic.
+        camera_drivable: the same for single cameras, by `camera_name`; the others take `drivable`.
         opacity: of the overlay.
     """
 
@@ -42,6 +43,7 @@ class ProcessSettings:
     prefix: str = f"/{NODE_NAME}"
     outputs: tuple[str, ...] = OUTPUTS
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
+    camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
     opacity: float = 0.5
 
     def __post_init__(self) -> None:
@@ -97,10 +99,11 @@ def process_bag(
         on_message: called after each message of the input.
 
     Raises:
-        FileNotFoundError, InputError: the bag, or a topic; a journal of another job.
+        FileNotFoundError, InputError: the bag, or a topic; a journal of another job; `out` is `source`.
         FileExistsError: `out` exists and `overwrite` is false.
         EngineError: the engine failed.
     """
+    _check_apart(source, out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: move or remove it first")
     if partial_path(out).exists() and not journal_path(out).exists() and not overwrite:
@@ -129,6 +132,24 @@ def process_bag(
     return report
 
 
+def _check_apart(source: Path, out: Path) -> None:
+    """The result must never replace what it is made of."""
+    read, written = source.resolve(), out.resolve()
+    same = out.exists() and source.exists() and out.samefile(source)  # hard links and letter case, too
+    removed = {written, partial_path(written)}  # when `out` is written
+    if same or read in removed or read in written.parents or removed & set(read.parents):
+        raise InputError(f"{out} would overwrite the bag it is made from, {source}: choose another name")
+
+
+def camera_name(topic: str) -> str:
+    """The node's name of the camera of an image topic: "front" of /front/image and /front/image/compressed.
+
+    A topic that does not end so, such as /front/image_raw, keeps its whole name.
+    """
+    name = topic.strip("/").removesuffix("/compressed")
+    return name.removesuffix("/image")
+
+
 def _cameras(bag: BagReader, settings: ProcessSettings) -> dict[str, str]:
     """Image topic -> prefix of its outputs."""
     names = settings.images or (bag.topic_of_type(IMAGE_TYPES, "image topic", IMAGE_TOPIC).name,)
@@ -137,7 +158,10 @@ def _cameras(bag: BagReader, settings: ProcessSettings) -> dict[str, str]:
             raise InputError(f"{bag.path}: topic {name} is a {topic.type}; images are {' or '.join(IMAGE_TYPES)}")
     if len(names) == 1:
         return {names[0]: settings.prefix}
-    return {name: f"{settings.prefix}/{name.strip('/')}" for name in names}
+    cameras = {name: f"{settings.prefix}/{camera_name(name)}" for name in names}
+    if len(set(cameras.values())) < len(names):
+        raise InputError(f"image topics {', '.join(names)}: two of them are the same camera; name one of each")
+    return cameras
 
 
 def _job(source: Path, identity: str, cameras: dict[str, str]) -> str:
@@ -169,7 +193,12 @@ class _Work:
         self._segmenter = segmenter
         self._settings = settings
         self._cameras = cameras
-        self._maskers = {name: DrivableMasker(settings.drivable, segmenter.card.label_set) for name in cameras}
+        self._maskers = {
+            name: DrivableMasker(
+                settings.camera_drivable.get(camera_name(name), settings.drivable), segmenter.card.label_set
+            )
+            for name in cameras
+        }
         self._journal = journal
         self._bag = bag
         self._report = report

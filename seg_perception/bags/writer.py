@@ -18,12 +18,39 @@ from seg_perception.bags.types import OfferedQos, Storage, TypeDefinition
 from seg_perception.bags.typestore import encode, standard_definition, with_digest
 from seg_perception.core.errors import InputError
 
+_BAG_SUFFIXES = (".mcap", ".db3", ".db3-wal", ".db3-shm", ".db3-journal", ".zstd")
+
 _CHECKED = {int(zstd.CompressionParameter.checksum_flag): 1}
 
 
 def _compress(data: bytes) -> bytes:
     """Zstd with a checksum, which every zstd decoder verifies: a flipped bit on the disk is found."""
     return zstd.compress(data, options=_CHECKED)
+
+
+def check_bag_folder(folder: Path) -> None:
+    """Make sure that a folder may be replaced: it holds bag files only.
+
+    Raises:
+        InputError: something in it is no part of a bag.
+    """
+    for inside in sorted(folder.rglob("*")):
+        known = inside.is_dir() or inside.name == "metadata.yaml" or inside.suffix in _BAG_SUFFIXES
+        if inside.is_symlink() or not known:
+            raise InputError(
+                f"{folder} is not replaced: {inside.relative_to(folder)} in it is no part of a bag; "
+                "move it away, or choose another name"
+            )
+
+
+def remove_bag_folder(folder: Path) -> None:
+    """Remove a folder that holds bag files only.
+
+    Raises:
+        InputError: something in it is no part of a bag; then everything stays.
+    """
+    check_bag_folder(folder)
+    shutil.rmtree(folder)
 
 
 class BagWriter:
@@ -36,10 +63,12 @@ class BagWriter:
         path: `x.mcap` or `x.db3` for a bag of one file; any other name makes a bag folder with
             metadata.yaml and an MCAP file.
         compress: zstd for the chunks of an MCAP file; SQLite bags are never compressed.
-        overwrite: replace a bag of this name, and what an unfinished writer left.
+        overwrite: replace a bag of this name, and what an unfinished writer left; never a folder
+            that holds anything but bag files.
 
     Raises:
         FileExistsError: the bag exists, or an unfinished one does, and `overwrite` is false.
+        InputError: a folder of this name is not a bag.
     """
 
     def __init__(self, path: Path, compress: bool = True, overwrite: bool = False) -> None:
@@ -49,8 +78,10 @@ class BagWriter:
             if existing.exists() and not overwrite:
                 left = " (left by a run that did not finish)" if existing == self._partial else ""
                 raise FileExistsError(f"{existing} exists already{left}: move or remove it first")
+        if path.is_dir():
+            check_bag_folder(path)
         if self._partial.exists():
-            shutil.rmtree(self._partial)
+            remove_bag_folder(self._partial)
         storage = Storage.of(path)
         # The library names the storage file after its folder, so the folder gets the stem: the name
         # inside the bag's own metadata is then the final one.
@@ -125,13 +156,9 @@ class BagWriter:
         if self._file is not None:
             with self._file.open("rb") as written:
                 os.fsync(written.fileno())
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            self._file.replace(self.path)
-        else:
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            self._folder.replace(self.path)
+        if self.path.is_dir():
+            remove_bag_folder(self.path)
+        (self._file or self._folder).replace(self.path)
         shutil.rmtree(self._partial)
 
     def abort(self) -> None:

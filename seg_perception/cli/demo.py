@@ -27,6 +27,8 @@ from seg_perception.core.resources import DEFAULT_MODEL
 if TYPE_CHECKING:
     from seg_perception.ros.drive_session import SessionReport
 
+RECORDED = "demo.mcap"
+
 HELP = "drive through the real node over DDS; writes bag, video, contact sheet and scores"
 
 
@@ -93,6 +95,14 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError(f"--frames {arguments.frames} is not accepted: at least 1")
     if not 0 < arguments.rate < float("inf"):
         raise InputError(f"--rate {arguments.rate} is not accepted: it must be greater than 0")
+    out = arguments.out.resolve()
+    for source in filter(None, (arguments.bag, arguments.images, arguments.labels)):
+        if source.resolve() in (out, out / RECORDED) or _same_file(source, arguments.out / RECORDED):
+            raise InputError(f"the demo would write its results over {source}: give another folder with --out")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _drive_bag(arguments: argparse.Namespace) -> _Drive:
@@ -145,7 +155,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     settings = drive_session.SessionSettings(
         drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames, arguments.node_timeout
     )
-    recorded = arguments.out / "demo.mcap"
+    recorded = arguments.out / RECORDED
     node_arguments = ["--ros-args", "-p", f"model:={arguments.model.resolve()}", "-p", f"engine:={arguments.engine}"]
     node_arguments += ["-p", "input:=compressed"] if drive.compressed else []
     with BagReader(drive.bag) as bag, NodeProcess(arguments.out / "node.log", node_arguments) as node:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from bag_helpers import START, contents, picture, truth_of, write_bag
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.processing import ProcessSettings, journal_path, process_bag
+from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, process_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos
 from seg_perception.bags.writer import BagWriter
+from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
 from seg_perception.core.visual import overlay
@@ -145,9 +147,70 @@ def test_several_cameras_compressed_and_padded(tmp_path: Path, segmenter: Segmen
     process_bag(tmp_path / "in.db3", tmp_path / "out.db3", segmenter, settings, "tiny")
     with BagReader(tmp_path / "out.db3") as bag:
         assert bag.topic("/info").qos.latched
-        for name in settings.images:
-            message = next(bag.messages([f"{PREFIX}{name}/labels"]))
+        for camera in ("left", "right"):  # as the node names them
+            message = next(bag.messages([f"{PREFIX}/{camera}/labels"]))
             np.testing.assert_array_equal(labels_of(bag.decode(message), message.topic.type), truth_of(image))
+
+
+def test_cameras_are_named_as_the_node_names_them() -> None:
+    assert camera_name("/front/image") == camera_name("/front/image/compressed") == "front"
+    assert camera_name("/front/image_raw") == "front/image_raw"
+
+
+def test_one_camera_twice_is_refused(tmp_path: Path, segmenter: Segmenter) -> None:
+    header = messages.header(START, "left")
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        bag.add_topic("/left/image", messages.IMAGE)
+        bag.add_topic("/left/image/compressed", messages.COMPRESSED_IMAGE)
+        bag.write("/left/image", START, messages.image(picture(0), header))
+        bag.write("/left/image/compressed", START, messages.compressed_png(picture(0), header))
+    settings = ProcessSettings(images=("/left/image", "/left/image/compressed"))
+    with pytest.raises(InputError, match="two of them are the same camera"):
+        process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
+
+
+def test_each_camera_has_its_own_mask_settings(tmp_path: Path, segmenter: Segmenter) -> None:
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        for name in ("/left/image", "/right/image"):
+            bag.add_topic(name, messages.IMAGE)
+            bag.write(name, START, messages.image(picture(0), messages.header(START, name)))
+    settings = ProcessSettings(
+        images=("/left/image", "/right/image"),
+        outputs=("drivable",),
+        camera_drivable={"right": DrivableSettings(classes=("sidewalk",))},
+    )
+    process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
+    truth = truth_of(picture(0))
+    with BagReader(tmp_path / "out.mcap") as bag:
+        for camera, class_id in (("left", 0), ("right", 1)):
+            message = next(bag.messages([f"{PREFIX}/{camera}/drivable"]))
+            mask = labels_of(bag.decode(message), message.topic.type)
+            np.testing.assert_array_equal(mask, np.where(truth == class_id, 255, 0))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_input_is_never_overwritten(tmp_path: Path, segmenter: Segmenter, overwrite: bool) -> None:
+    source = write_bag(tmp_path / "in.mcap", [picture(0)])
+    folder = write_bag(tmp_path / "folder", [picture(0)])
+    (tmp_path / "link.mcap").symlink_to(source)
+    os.link(source, tmp_path / "twin.mcap")
+    (tmp_path / "cut.mcap.partial" / "cut").mkdir(parents=True)
+    write_bag(tmp_path / "cut.mcap.partial" / "cut" / "cut.mcap", [picture(0)])
+    pairs = [
+        (source, source),
+        (source, tmp_path / "folder" / ".." / "in.mcap"),
+        (source, tmp_path / "link.mcap"),
+        (source, tmp_path / "twin.mcap"),
+        (folder, folder),
+        (folder, folder / "out.mcap"),
+        (folder / "folder.mcap", folder),
+        (tmp_path / "cut.mcap.partial" / "cut" / "cut.mcap", tmp_path / "cut.mcap"),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for read, written in pairs:
+        with pytest.raises(InputError, match="would overwrite the bag it is made from"):
+            process_bag(read, written, segmenter, ProcessSettings(), "tiny", overwrite=overwrite)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_old_outputs_are_replaced(tmp_path: Path, segmenter: Segmenter) -> None:

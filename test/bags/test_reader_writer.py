@@ -125,6 +125,29 @@ def test_an_existing_bag_is_replaced_only_on_demand(tmp_path: Path) -> None:
     assert contents(path) == []
 
 
+@pytest.mark.parametrize("name", ["drive", "drive.mcap"])
+def test_a_folder_that_is_no_bag_is_never_replaced(tmp_path: Path, name: str) -> None:
+    folder = write_bag(tmp_path / "drive", [picture(0)]).rename(tmp_path / name)
+    (folder / "notes.txt").write_text("of the drive")
+    with pytest.raises(InputError, match=r"is not replaced: notes\.txt in it is no part of a bag"):
+        BagWriter(tmp_path / name, overwrite=True)
+    assert {path.name for path in folder.iterdir()} == {"metadata.yaml", "drive.mcap", "notes.txt"}
+    (folder / "notes.txt").unlink()
+    with BagWriter(tmp_path / name, overwrite=True) as bag:  # now it is a bag
+        bag.add_topic("/image", messages.IMAGE)
+    assert contents(tmp_path / name) == []
+
+
+def test_what_came_into_the_folder_while_writing_stays(tmp_path: Path) -> None:
+    folder = write_bag(tmp_path / "drive", [picture(0)])
+    bag = BagWriter(folder, overwrite=True)
+    (folder / "notes.txt").write_text("of the drive")
+    with pytest.raises(InputError, match="is not replaced"):
+        bag.close()
+    assert (folder / "notes.txt").exists()
+    assert (tmp_path / "drive.partial" / "drive" / "drive.mcap").exists(), "what was written is kept, too"
+
+
 def test_a_bag_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "drive.mcap"
     with pytest.raises(ZeroDivisionError), BagWriter(path) as bag:

@@ -171,3 +171,18 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     # of 1 to 10 ms the smallest that half the values do not exceed is 5; 95 % of 10 is 9.5, so the 10th
     values = [i / 1000 for i in range(10, 0, -1)]
     assert (percentile_ms(values, 50), percentile_ms(values, 95)) == (5.0, 10.0)
+
+
+@pytest.mark.parametrize("source", ["out/demo.mcap", "out/../out/demo.mcap", "twin.mcap", "out"])
+def test_the_bag_that_is_driven_is_never_overwritten(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    bag = write_bag(Path("out/demo.mcap"), [picture(0)])
+    os.link(bag, "twin.mcap")
+    before = bag.read_bytes()
+    assert main(["demo", "--bag", source]) == 2  # --out is out/ unless given
+    assert "the demo would write its results over" in capsys.readouterr().err
+    assert bag.read_bytes() == before
+    assert [path.name for path in Path("out").iterdir()] == ["demo.mcap"]
