@@ -52,6 +52,15 @@ def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_params_file_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--params-file",
+        type=Path,
+        metavar="FILE",
+        help="take drivable.* and overlay.* of the node's parameter file, such as config/segmentation.yaml",
+    )
+
+
 @contextmanager
 def open_segmenter(arguments: argparse.Namespace) -> Iterator[OpenedSegmenter]:
     """Open the engine named by `add_model_arguments`; closed when the block ends.

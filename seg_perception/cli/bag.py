@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from seg_perception.cli._opening import add_model_arguments, open_segmenter
+from seg_perception.cli._opening import add_model_arguments, add_params_file_argument, open_segmenter
 
 HELP = "play, record, inspect, segment, score and make bags"
 
@@ -178,6 +178,7 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
         help="which to write (default: labels confidence drivable overlay)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    add_params_file_argument(parser)
     add_model_arguments(parser)
     parser.set_defaults(bag_action=_process)
 
@@ -187,9 +188,16 @@ def _process(arguments: argparse.Namespace) -> int:
 
     from seg_perception.bags.processing import ProcessSettings, process_bag
     from seg_perception.bags.reader import BagReader
+    from seg_perception.cli._node_settings import picture_settings
 
+    pictures = picture_settings(arguments.params_file)
     settings = ProcessSettings(
-        images=tuple(arguments.images), prefix=arguments.prefix.rstrip("/"), outputs=tuple(arguments.outputs)
+        images=tuple(arguments.images),
+        prefix=arguments.prefix.rstrip("/"),
+        outputs=tuple(arguments.outputs),
+        drivable=pictures.drivable,
+        camera_drivable=pictures.camera_drivable,
+        opacity=pictures.opacity,
     )
     with BagReader(arguments.input) as bag:
         total = bag.message_count

@@ -10,16 +10,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from seg_perception.cli._opening import add_model_arguments, open_segmenter
+from seg_perception.cli._opening import add_model_arguments, add_params_file_argument, open_segmenter
 from seg_perception.core.errors import InputError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from seg_perception.cli._node_settings import PictureSettings
     from seg_perception.core.types import MaskImage, RgbImage, Segmentation
     from seg_perception.segmenter import Segmenter
 
@@ -32,7 +33,10 @@ _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, folder or video")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay, 0 to 1 (default: %(default)s)")
+    parser.add_argument(
+        "--opacity", type=float, help="of the overlay, 0 to 1 (default: 0.5, or what --params-file says)"
+    )
+    add_params_file_argument(parser)
     parser.add_argument("--gif", action="store_true", help="write a video's overlay as GIF instead of MP4")
     parser.add_argument("--frames", action="store_true", help="write labels, mask and overlay of every video frame")
     add_model_arguments(parser)
@@ -61,15 +65,20 @@ class _Done:
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from seg_perception.cli._node_settings import picture_settings
+
     done = _Done()
     jobs = list(_jobs(arguments.inputs, done))
     taken: dict[tuple[Path, bool], Path] = {}
     for job in jobs:
         if (first := taken.setdefault((job.name, job.is_video), job.source)) is not job.source:
             raise InputError(f"{first} and {job.source} would both be written as {job.name}: predict them apart")
+    pictures = picture_settings(arguments.params_file)
+    if arguments.opacity is not None:
+        pictures = replace(pictures, opacity=arguments.opacity)
     with open_segmenter(arguments) as opened, tqdm(total=len(jobs), unit="file", desc="predict") as bar:
         bar.write(opened.description, file=sys.stderr)
-        predictor = _Predictor(opened.segmenter, arguments.out, arguments.opacity)
+        predictor = _Predictor(opened.segmenter, arguments.out, pictures)
         for job in jobs:
             try:
                 if job.is_video:
@@ -109,14 +118,15 @@ def _jobs(inputs: list[Path], done: _Done) -> Iterator[_Job]:
 
 
 class _Predictor:
-    def __init__(self, segmenter: Segmenter, out: Path, opacity: float) -> None:
-        from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+    def __init__(self, segmenter: Segmenter, out: Path, pictures: PictureSettings) -> None:
+        from seg_perception.core.drivable import DrivableMasker
 
         self._segmenter = segmenter
         self._label_set = segmenter.card.label_set
         self._out = out
-        self._opacity = opacity
-        self._masker = DrivableMasker(DrivableSettings(), self._label_set)
+        self._pictures = pictures
+        # Pictures of a folder are no film: what waits for several frames in a row would never come.
+        self._masker = DrivableMasker(replace(pictures.drivable, appear_frames=1), self._label_set)
 
     def image(self, job: _Job) -> None:
         from seg_perception.core.encoded import read_rgb
@@ -129,16 +139,18 @@ class _Predictor:
     def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> tuple[int, int]:
         """Write the video's overlay; returns how many frames it has, and how many the file announced."""
         from seg_perception.cli._video import VideoReader, VideoWriter
+        from seg_perception.core.drivable import DrivableMasker
 
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")
         out.parent.mkdir(parents=True, exist_ok=True)
+        masker = DrivableMasker(self._pictures.drivable, self._label_set)
         with VideoReader(job.source) as reader, VideoWriter(out, reader.fps) as writer:
             for index, image in enumerate(reader):
                 segmentation = self._segmenter.segment(image)
                 picture = self._overlay(image, segmentation)
                 writer.add(picture)
                 if every_frame:
-                    mask = self._masker.mask(segmentation)
+                    mask = masker.mask(segmentation, round(index * 1e9 / reader.fps))
                     self._write(self._out / job.name, Path(f"{index:06d}"), segmentation, mask, picture)
                 bar.set_postfix_str(f"{job.source.name}: frame {index + 1}/{reader.announced_frames or '?'}")
             return writer.frames, reader.announced_frames
@@ -146,7 +158,7 @@ class _Predictor:
     def _overlay(self, image: RgbImage, segmentation: Segmentation) -> RgbImage:
         from seg_perception.core.visual import overlay
 
-        return overlay(image, segmentation.labels, self._label_set, self._opacity)
+        return overlay(image, segmentation.labels, self._label_set, self._pictures.opacity)
 
     @staticmethod
     def _write(out: Path, name: Path, segmentation: Segmentation, mask: MaskImage, picture: RgbImage) -> None:
