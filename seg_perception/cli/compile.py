@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         path = arguments.out
         if not path.parent.is_dir():
             raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
+        engine_file.check_private(path.parent)  # else nothing would open the engine afterwards
     if not arguments.force:
         try:
             engine_file.read_engine(path, plan.key)
@@ -79,7 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
             bar.update(int(progress.fraction * 100) - bar.n)
 
         try:
-            built = compilation.compile_engine(plan, path, arguments.timing_cache, show, stopped.is_set)
+            # In a thread of its own: Python handles signals in the main one, and not while that is inside TensorRT.
+            with ThreadPoolExecutor(1, "compile") as worker:
+                built = worker.submit(
+                    compilation.compile_engine, plan, path, arguments.timing_cache, show, stopped.is_set
+                ).result()
         except BuildStoppedError as error:
             print(f"seg-perception compile: {error}", file=sys.stderr)
             return 130

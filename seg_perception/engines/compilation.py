@@ -71,10 +71,23 @@ def compile_engine(
 ) -> BuiltEngine:
     """Build the engine and write it with its JSON.
 
+    While another process builds the same file, this one waits.
+
     Raises:
         EngineError: TensorRT refused or failed; nothing was written.
         OSError: the disk is full or the folder cannot be written; nothing half-written stays.
     """
+    with engine_file.sole_builder(path, stop_requested):
+        return _build_and_write(plan, path, timing_cache, progress, stop_requested)
+
+
+def _build_and_write(
+    plan: CompilePlan,
+    path: Path,
+    timing_cache: Path | None,
+    progress: ProgressCallback | None,
+    stop_requested: StopRequested | None,
+) -> BuiltEngine:
     built = build_engine(plan.content, plan.settings, plan.library, timing_cache, progress, stop_requested)
     engine_file.write_engine(path, plan.key, plan.card, built)
     return built
@@ -94,20 +107,31 @@ def find_or_build(
     """
     path = plan.cached_path(folder)
     engine_file.make_private_folder(path.parent)
+    found = _look_up(plan, path)
+    if isinstance(found, EngineFile):
+        return found
+    if not may_build:
+        raise EngineError(
+            f"{found}\nBuilding is switched off; build it beforehand with: seg-perception compile {plan.model}"
+        )
+    with engine_file.sole_builder(path, stop_requested):
+        found = _look_up(plan, path)  # another process may have built it while this one waited
+        if isinstance(found, EngineFile):
+            return found
+        log.warning("%s; building it now, which can take minutes", found)
+        built = _build_and_write(plan, path, path.parent / _timing_cache_name(plan), progress, stop_requested)
+        log.info("built %s in %.1f s", path, built.seconds)
+        return engine_file.read_engine(path, plan.key)
+
+
+def _look_up(plan: CompilePlan, path: Path) -> EngineFile | str:
+    """The sound engine of this plan, or why there is none."""
     try:
         return engine_file.read_engine(path, plan.key)
     except FileNotFoundError:
-        reason = f"no engine of {plan.model} for {plan.library} is in {path.parent}"
+        return f"no engine of {plan.model} for {plan.library} is in {path.parent}"
     except EngineError as error:
-        reason = str(error)
-    if not may_build:
-        raise EngineError(
-            f"{reason}\nBuilding is switched off; build it beforehand with: seg-perception compile {plan.model}"
-        )
-    log.warning("%s; building it now, which can take minutes", reason)
-    built = compile_engine(plan, path, path.parent / _timing_cache_name(plan), progress, stop_requested)
-    log.info("built %s in %.1f s", path, built.seconds)
-    return engine_file.read_engine(path, plan.key)
+        return str(error)
 
 
 def _timing_cache_name(plan: CompilePlan) -> str:

@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.errors import EngineError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, InputSizes
+from seg_perception.engines.tensorrt_build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 SUFFIX = ".engine"
 _OPEN_SIZE = "up to "
 _ABANDONED_S = 600.0  # writing takes seconds
+_LOCK_POLL_S = 0.2
 ANY_GPU = "any"
 """In a key: TensorRT-RTX engines are not tied to one GPU model."""
 
@@ -192,6 +197,51 @@ def check_private(folder: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def sole_builder(path: Path, stop_requested: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Hold the right to build this engine; wait while another process has it.
+
+    Two nodes that start together would otherwise both build for minutes, and the one's engine could come to lie
+    beside the other's JSON. The lock is the operating system's, so it ends with the process.
+
+    Raises:
+        BuildStoppedError: stopped while waiting.
+        OSError: the folder cannot be written; names `path`.
+    """
+    lock = path.with_name(f".{path.stem}.building")
+    handle = _take_lock(lock)
+    if handle is None:
+        log.warning("another process is building %s; waiting for it", path)
+    while handle is None:
+        if stop_requested is not None and stop_requested():
+            raise BuildStoppedError(f"stopped while waiting for another process to build {path}")
+        time.sleep(_LOCK_POLL_S)
+        handle = _take_lock(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _take_lock(lock: Path) -> int | None:
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(lock)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock.stat().st_ino == os.fstat(handle).st_ino:  # else its holder has just deleted it
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
 def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine) -> None:
     """Write engine and JSON, each whole or not at all; the JSON last, so that it vouches for the engine.
 
@@ -278,9 +328,21 @@ def _read_sidecar(path: Path) -> Mapping[str, Any]:
 
 def _parse_sidecar(path: Path, document: Mapping[str, Any]) -> tuple[EngineKey, ModelCard]:
     try:
-        return EngineKey(**document["key"]), ModelCard.from_json(json.dumps(document["card"]))
-    except (KeyError, TypeError, ModelError) as error:
+        key = EngineKey(**document["key"])
+        _check_values(key)
+        return key, ModelCard.from_json(json.dumps(document["card"]))
+    except (KeyError, TypeError, ValueError, SegPerceptionError) as error:
         raise EngineError(f"{sidecar(path)} cannot be used: {error}; build it anew: {_REBUILD}") from error
+
+
+def _check_values(key: EngineKey) -> None:
+    for field in dataclasses.fields(EngineKey):
+        value, kind = getattr(key, field.name), int if field.name == "batch" else str
+        if type(value) is not kind:
+            raise TypeError(f"{field.name} is {value!r}, not {kind.__name__}")
+    sizes_of_key(key)
+    if not isinstance(json.loads(key.options), dict):
+        raise TypeError(f"options are {key.options}, not a mapping")
 
 
 def check_runs_here(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -207,8 +208,8 @@ def build_engine(
         settings: what to build.
         library: from `tensorrt_versions.load_library`.
         timing_cache: file with kernel timings of earlier builds; made and updated where given.
-        progress: called often from this thread; its exceptions end the build.
-        stop_requested: asked often; True ends the build (from TensorRT 10 on).
+        progress: called often, one call at a time, perhaps from TensorRT's threads; its exceptions end the build.
+        stop_requested: asked often, perhaps from TensorRT's threads; True ends the build (from TensorRT 10 on).
 
     Raises:
         ModelError: the graph cannot be built so.
@@ -263,7 +264,7 @@ class _Build:
         if serialized is None:
             raise EngineError(f"{library} could not build the engine: {self._reasons()}")
         if cache is not None and self._timing_cache is not None:
-            write_atomically(self._timing_cache, bytes(memoryview(cache.serialize())))
+            keep_timings(self._timing_cache, cache)
         content = bytes(memoryview(serialized))
         return BuiltEngine(content, time.monotonic() - started, layers, on_dla, on_gpu)
 
@@ -359,6 +360,14 @@ class _Build:
         return "; ".join(dict.fromkeys(self.messages)) or "it gave no reason"
 
 
+def keep_timings(path: Path, cache: trt.ITimingCache) -> None:
+    """Write the kernel timings; a failure costs only the next build's time, so it is logged, not raised."""
+    try:
+        write_atomically(path, bytes(memoryview(cache.serialize())))
+    except OSError as error:
+        log.warning("the kernel timings were not kept, the next build will take as long: %s", error)
+
+
 def make_logger(library: TensorRtLibrary, errors: list[str]) -> trt.ILogger:
     """A TensorRT logger that writes to Python's logging and keeps the errors' text."""
     if TYPE_CHECKING:
@@ -395,7 +404,7 @@ def make_progress_monitor(
     """TensorRT's progress monitor around two callables; None where the version has none.
 
     Exceptions of the callables must not fly through TensorRT: they are kept in `failure`, and the
-    build is stopped.
+    build is stopped. TensorRT may call from several threads of its own.
     """
     if not versions.supports_progress(library):
         return None
@@ -409,18 +418,22 @@ def make_progress_monitor(
             module.IProgressMonitor.__init__(self)
             self.failure: BaseException | None = None
             self._fractions = NestedFractions()
+            self._lock = threading.Lock()
 
         def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
-            self._fractions.start(phase_name, parent_phase, num_steps)
+            with self._lock:
+                self._fractions.start(phase_name, parent_phase, num_steps)
 
         def phase_finish(self, phase_name: str) -> None:
-            self._fractions.finish(phase_name)
+            with self._lock:
+                self._fractions.finish(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
-                fraction = self._fractions.step(phase_name, step)
-                if progress is not None:
-                    progress(BuildProgress(phase_name, fraction))
+                with self._lock:
+                    fraction = self._fractions.step(phase_name, step)
+                    if progress is not None:
+                        progress(BuildProgress(phase_name, fraction))
                 return not (stop_requested is not None and stop_requested())
             except BaseException as error:  # noqa: BLE001  it is raised again after the build
                 self.failure = error

@@ -133,6 +133,48 @@ def test_stopped_half_way_there_is_no_engine(model: Path, number: signal.Signals
     assert engines(model.parent) == []
 
 
+INSIDE_TENSORRT = """
+import hashlib, sys
+from seg_perception.cli.main import main
+from seg_perception.engines import tensorrt_build
+
+def endless(*arguments):  # C code that lets other threads run and looks at no signal, as a long step of TensorRT
+    print("building", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
+tensorrt_build.NestedFractions.step = endless
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_second_interrupt_ends_the_process_even_inside_a_long_step(model: Path) -> None:
+    out = model.parent / "my.engine"
+    with subprocess.Popen(
+        [sys.executable, "-c", INSIDE_TENSORRT, "compile", str(model), "--out", str(out)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any(line == "building\n" for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert any("press Ctrl-C again to end at once" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
+    assert engines(model.parent) == []
+
+
+def test_a_folder_that_others_can_write_to_is_refused_before_the_build(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = model.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o775)  # what a new folder is on many systems
+    assert main(["compile", str(model), "--out", str(shared / "my.engine")]) == 2
+    printed = capsys.readouterr()
+    assert f"run: chmod go-w {shared}" in printed.err
+    assert "compiling" not in printed.out
+    assert list(shared.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -29,9 +29,10 @@ from seg_perception.engines.engine_file import (
     make_private_folder,
     read_engine,
     sidecar,
+    sole_builder,
     write_engine,
 )
-from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, InputSizes
+from seg_perception.engines.tensorrt_build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
 CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
@@ -255,3 +256,55 @@ def test_the_description_is_for_people_too(written: Path) -> None:
     document = json.loads(sidecar(written).read_text())
     assert document["key"]["gpu"] == "Orin"
     assert document["build"] == {"seconds": 1.0, "layers": 7, "dla_layers": [], "gpu_fallback_layers": []}
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("batch", "3", r"batch is '3', not int"),
+        ("gpu", None, "gpu is None, not str"),
+        ("input_size", "up to big", "'big' is not accepted"),
+        ("options", "[1]", r"options are \[1\], not a mapping"),
+        ("options", "{", "Expecting property name"),
+        ("colour", "red", "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_description_with_odd_values_is_refused(written: Path, name: str, value: object, message: str) -> None:
+    document = json.loads(sidecar(written).read_text())
+    document["key"][name] = value
+    sidecar(written).write_text(json.dumps(document))
+    with pytest.raises(EngineError, match=rf"model\.engine\.json cannot be used: .*{message}.*build it anew"):
+        read_engine(written)
+
+
+def test_one_builder_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    with sole_builder(path):
+        with pytest.raises(BuildStoppedError, match=f"stopped while waiting for another process to build {path}"):  # noqa: SIM117
+            with sole_builder(path, stop_requested=lambda: True):
+                pytest.fail("two builders at once")
+        with sole_builder(tmp_path / "other.engine"):
+            pass
+    with sole_builder(path, stop_requested=lambda: True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_builder_that_was_killed_does_not_keep_the_next_one_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    code = "import sys, time\nfrom pathlib import Path\nfrom seg_perception.engines.engine_file import sole_builder\n"
+    code += "with sole_builder(Path(sys.argv[1])):\n print('building', flush=True)\n time.sleep(60)\n"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "building\n"
+        with pytest.raises(BuildStoppedError), sole_builder(path, stop_requested=lambda: True):
+            pytest.fail("two builders at once")
+        process.kill()
+        process.wait(30)
+    with sole_builder(path, stop_requested=lambda: True):
+        pass
+
+
+def test_a_builder_needs_a_folder_to_write_to(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot write"), sole_builder(tmp_path / "none" / "model.engine"):
+        pytest.fail("there is no such folder")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fake_cuda import CudaError, FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.engines import cuda, opening
+from seg_perception.engines import compilation, cuda, opening
 from seg_perception.engines.compilation import find_or_build, plan_compilation
 from seg_perception.engines.opening import TensorRtOptions, open_engine, why_no_tensorrt
-from seg_perception.engines.tensorrt_build import BuildSettings
+from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, build_engine
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)
@@ -93,6 +96,35 @@ def test_a_missing_engine_is_built_or_refused(
     with pytest.raises(EngineError, match="is truncated"):
         find_or_build(plan, may_build=False, folder=cache)
     assert find_or_build(plan, may_build=True, folder=cache).path == file.path
+
+
+def test_two_that_start_together_build_once(
+    nvidia: TensorRtLibrary,
+    exported: Callable[[str, str], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("efficientnet_ladder", "fp32"))
+    plan = plan_compilation(model, BuildSettings(), nvidia, None)
+    builds: list[str] = []
+    started = threading.Event()
+
+    def build(*arguments: object) -> BuiltEngine:
+        builds.append(threading.current_thread().name)
+        started.set()
+        while "another process is building" not in caplog.text:
+            time.sleep(0.01)
+        return build_engine(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compilation, "build_engine", build)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(find_or_build, plan, True, tmp_path / "cache")
+        assert started.wait(60)
+        second = pool.submit(find_or_build, plan, True, tmp_path / "cache")
+        assert first.result() == second.result()
+    assert len(builds) == 1
 
 
 def test_names_are_those_that_the_node_offers() -> None:

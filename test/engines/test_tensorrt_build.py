@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from seg_perception.engines.tensorrt_build import (
     NestedFractions,
     build_engine,
     input_sizes,
+    keep_timings,
     make_logger,
+    make_progress_monitor,
     prepare_graph,
     resolve_precision,
 )
@@ -338,3 +341,36 @@ def test_a_model_card_can_be_replaced(exported: Exported, tmp_path: Path) -> Non
     write_card(model, dataclasses.replace(card_of(model), name="other"))
     assert card_of(model).name == "other"
     assert len(model.metadata_props) == 1
+
+
+def test_a_timing_cache_that_cannot_be_written_does_not_cost_the_engine(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Timings:
+        def serialize(self) -> bytes:
+            return b"timings"
+
+    keep_timings(tmp_path / "none" / "timing.cache", Timings())
+    assert "the kernel timings were not kept, the next build will take as long" in caplog.text
+    keep_timings(tmp_path / "timing.cache", Timings())
+    assert (tmp_path / "timing.cache").read_bytes() == b"timings"
+
+
+def test_progress_may_come_from_several_threads(nvidia: TensorRtLibrary) -> None:
+    seen: list[float] = []
+    monitor = make_progress_monitor(nvidia, lambda p: seen.append(p.fraction), None)
+    monitor.phase_start("whole", None, 4)
+
+    def part(name: str) -> None:
+        for _ in range(200):
+            monitor.phase_start(name, "whole", 10)
+            for step in range(10):
+                assert monitor.step_complete(name, step)
+            monitor.phase_finish(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(part, "shared") for _ in range(4)]:
+            done.result()
+    assert monitor.failure is None
+    assert len(seen) == 4 * 200 * 10
+    assert seen == sorted(seen)
