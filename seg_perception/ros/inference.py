@@ -75,7 +75,8 @@ class InferenceThread:
         settings: which engine, at which size.
         mailboxes: where the frames come from.
         open_configured: opens the engine; called on the inference thread.
-        on_failure: called on the inference thread when the engine failed and rebuilding it did not help.
+        on_failure: called on the inference thread when the engine failed and rebuilding it did not help,
+            with the number of the activation that this ends (see `activation`) and the reason.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class InferenceThread:
         settings: NodeSettings,
         mailboxes: Mailboxes[CameraFrame],
         log: Log,
-        on_failure: Callable[[str], None],
+        on_failure: Callable[[int, str], None],
         open_configured: OpenEngine = open_configured_engine,
     ) -> None:
         self._settings = settings
@@ -101,7 +102,7 @@ class InferenceThread:
         self._rebuilds = 0
         self._rebuild_allowed = True
         self._busy_since: float | None = None
-        self._gate = threading.Lock()  # held while one frame is published
+        self._gate = threading.Lock()  # held while one frame is published, and where activation and failure meet
         self._publishing_allowed = False
         self._activation = 0  # which activation may publish; a batch taken in an earlier one may not
         self._activation_of_batch = 0
@@ -125,14 +126,22 @@ class InferenceThread:
             self._thread.start()
         return opened
 
-    def resume(self, cameras: Mapping[str, Camera]) -> None:
-        """Publish from now on; the engine may be rebuilt once until the next `resume`."""
-        self._cameras = cameras
-        self._rebuild_allowed = True
-        self._mailboxes.open()
+    def resume(self, cameras: Mapping[str, Camera]) -> bool:
+        """Publish from now on; the engine may be rebuilt once until the next `resume`.
+
+        Returns:
+            False, and nothing is changed, when the engine is not ready: an inference of an earlier
+            activation may fail at any moment. `open` it and try again.
+        """
         with self._gate:
+            if not self.ready:
+                return False
+            self._cameras = cameras
+            self._rebuild_allowed = True
             self._activation += 1
             self._publishing_allowed = True
+        self._mailboxes.open()
+        return True
 
     def pause(self) -> None:
         """No output goes out after this returns; frames in flight are counted as failed."""
@@ -149,6 +158,11 @@ class InferenceThread:
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    @property
+    def activation(self) -> int:
+        """Rises with each `resume`: a failure of an earlier activation does not concern the present one."""
+        return self._activation
 
     @property
     def ready(self) -> bool:
@@ -294,13 +308,13 @@ class InferenceThread:
         self._failure = describe_error(error)
         self._log.error(f"the engine failed, outputs stop: {self._failure}")
         with self._gate:
-            if not self._publishing_allowed:
-                self._close_engine()
-                self._state = EngineState.FAILED
-                return
-        if self._rebuild_allowed:
-            self._rebuild_allowed = False
-            self._state = EngineState.REBUILDING
+            activation, active = self._activation, self._publishing_allowed
+            rebuild, self._rebuild_allowed = active and self._rebuild_allowed, False
+            self._state = EngineState.REBUILDING if rebuild else EngineState.FAILED
+        if not active:
+            self._close_engine()
+            return
+        if rebuild:
             try:
                 self._open_engine()
             except Exception as again:  # noqa: BLE001  opening fails in as many ways as running
@@ -311,7 +325,7 @@ class InferenceThread:
                 return
         self._close_engine()
         self._state = EngineState.FAILED
-        self._on_failure(self._failure)
+        self._on_failure(activation, self._failure)
 
 
 def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:

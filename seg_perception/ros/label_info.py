@@ -13,8 +13,9 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import UNLABELLED
 
 MISSING_VISION_MSGS = (
-    "vision_msgs is not installed, so label_info is not published (a costmap layer needs it); "
-    "install ros-$ROS_DISTRO-vision-msgs. The class names and colours are on ~/palette as JSON."
+    "vision_msgs is not installed, so label_info is not published (a costmap layer needs it). With ROS from apt: "
+    "apt install ros-$ROS_DISTRO-vision-msgs; elsewhere build github.com/ros-perception/vision_msgs from source. "
+    "The class names and colours are on ~/palette as JSON."
 )
 
 

@@ -62,7 +62,8 @@ class SegmentationNode(LifecycleNode):
         self._inference: InferenceThread | None = None
         self._mailboxes: Mailboxes[CameraFrame] | None = None
         self._latched: list[tuple[Any, Callable[[], Any]]] = []  # publisher, and what makes its message
-        self._pending_failure = ""
+        self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
+        self._deactivated_because = ""
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
         self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
@@ -70,7 +71,8 @@ class SegmentationNode(LifecycleNode):
         logging.getLogger("seg_perception").addHandler(self._log_handler)
         self._vision_msgs = label_info.find_vision_msgs()
         if self._vision_msgs is None:
-            self.get_logger().info(label_info.MISSING_VISION_MSGS)
+            self.get_logger().warning(label_info.MISSING_VISION_MSGS)
+        self._watch.label_info = self._vision_msgs is not None
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, "/diagnostics", 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=_steady_clock())
@@ -129,8 +131,7 @@ class SegmentationNode(LifecycleNode):
             self._watch.failed(f"{name} failed: {reason}")
             self.publish_diagnostics()
             return TransitionCallbackReturn.FAILURE
-        self._watch.succeeded(name, failure=self._pending_failure)
-        self._pending_failure = ""
+        self._watch.succeeded(name, failure=self._deactivated_because)
         self.get_logger().info(f"{name}: now {self.state}")
         self.publish_diagnostics()
         return TransitionCallbackReturn.SUCCESS
@@ -200,7 +201,8 @@ class SegmentationNode(LifecycleNode):
             self._wait_for_engine(self._inference.open())
         super().on_activate(state)
         self._publish_latched()
-        self._inference.resume(self.cameras)
+        while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
+            self._wait_for_engine(self._inference.open())
         for camera in self.cameras.values():
             camera.subscribe()
 
@@ -246,16 +248,25 @@ class SegmentationNode(LifecycleNode):
 
     # --- failures, time, changes ---------------------------------------------------------------
 
-    def _on_engine_failure(self, reason: str) -> None:
+    def _on_engine_failure(self, activation: int, reason: str) -> None:
         """On the inference thread: hand over to the executor's."""
-        self._pending_failure = f"deactivated after an engine failure: {reason}"
+        self._engine_failure = (activation, reason)
         self._engine_failed.trigger()
 
     def _deactivate_after_failure(self) -> None:
-        if self.state != "active":
+        """Unless somebody has deactivated the node since, or has activated it anew with a new engine."""
+        failure, self._engine_failure = self._engine_failure, None
+        if failure is None or self._inference is None or self.state != "active":
             return
-        self.get_logger().error(f"{self._pending_failure}; activate the node to try again")
-        self.trigger_deactivate()
+        activation, reason = failure
+        if activation != self._inference.activation:
+            return
+        self._deactivated_because = f"deactivated after an engine failure: {reason}"
+        self.get_logger().error(f"{self._deactivated_because}; activate the node to try again")
+        try:
+            self.trigger_deactivate()
+        finally:
+            self._deactivated_because = ""
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         self._watch.clock_jumps += 1
