@@ -57,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.precision == "int8" and arguments.calibration is None:
         raise SettingsError("--precision int8 needs --calibration DIR: some tens of images of typical scenes")
+    if arguments.batch is not None and arguments.batch < 1:
+        raise SettingsError(f"--batch {arguments.batch} is not accepted: it must be at least 1")
     if not arguments.out.parent.is_dir():
         raise FileNotFoundError(2, "there is no such folder to write to", str(arguments.out.parent))
     size = Size.parse(arguments.size) if arguments.size else None
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     network, info = load_network(arguments.checkpoint)
     card = info.model_card(network, arguments.model_version, weights_sha256(arguments.checkpoint))
     if arguments.scores is not None:
-        card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card))
+        card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card, arguments.precision))
     if size is not None:
         check_size(size.width, size.height, network.size_multiple)
     fp32 = build_onnx(network, card, temperature=arguments.temperature)
@@ -93,14 +95,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scores_of(path: Path, card: ModelCard) -> dict[str, dict[str, float]]:
-    """The percentages of an evaluation of these very weights."""
+def _scores_of(path: Path, card: ModelCard, precision: str) -> dict[str, dict[str, float]]:
+    """The percentages of an evaluation of these very weights in this precision."""
     from seg_perception.core.errors import InputError
     from seg_perception.evaluation.files import read_evaluations
 
     content = read_evaluations(path)
-    if content.model != card.id:
-        raise InputError(f"{path} holds the scores of {content.model}, not of {card.id}")
+    wanted = dataclasses.replace(card, precision=precision).id
+    if content.model != wanted:
+        raise InputError(
+            f"{path} holds the scores of {content.model}, not of {wanted}; export without --scores, "
+            "evaluate that file with 'seg-perception evaluate --json', and export again with its scores"
+        )
     return {evaluation.dataset: evaluation.percentages() for evaluation in content.evaluations}
 
 
