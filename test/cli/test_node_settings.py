@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.cli._node_settings import PictureSettings, picture_settings
 from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.encoded import read_labels, read_rgb
 from seg_perception.core.errors import SettingsError
 
 
@@ -45,10 +47,10 @@ def test_cameras_have_their_own_settings_over_the_common_ones(tmp_path: Path) ->
         """,
     )
     settings = picture_settings(file)
-    common = {"classes": ("road", "terrain"), "min_confidence": 0.5}
-    assert settings.drivable == DrivableSettings(**common, appear_frames=3)
+    common = DrivableSettings(classes=("road", "terrain"), min_confidence=0.5)
+    assert settings.drivable == replace(common, appear_frames=3)
     polygon = ((0.0, 1.0, 1.0, 1.0, 0.5, 0.8),)
-    assert settings.camera_drivable == {"left": DrivableSettings(**common, ignore_polygons=polygon)}
+    assert settings.camera_drivable == {"left": replace(common, ignore_polygons=polygon)}
     assert settings.opacity == 0.25
 
 
@@ -94,8 +96,8 @@ def test_predict_and_bag_process_draw_the_mask_as_the_file_says(tmp_path: Path) 
 
     options = ["--model", model, "--params-file", str(file)]
     assert main(["predict", str(tmp_path / "one.png"), "--out", str(tmp_path / "out"), *options]) == 0
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out/drivable/one.png"), cv2.IMREAD_UNCHANGED), sidewalk)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out/overlay/one.png"))[:, :, ::-1], picture(0))
+    np.testing.assert_array_equal(read_labels(tmp_path / "out/drivable/one.png"), sidewalk)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out/overlay/one.png"), picture(0))
 
     source = write_bag(tmp_path / "in.mcap", [picture(0), picture(0)])
     assert main(["bag", "process", str(source), str(tmp_path / "out.mcap"), *options]) == 0
