@@ -167,10 +167,7 @@ def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny
 def test_label_info_is_published_where_vision_msgs_is_installed(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A named fake whose LabelInfo is a real message type with room for the fields' text."""
-
-    class LabelInfoAsString(String):  # type: ignore[misc]
-        pass
+    """When and with what it is published; std_msgs/String goes over DDS in its place (fields: test_node_parts.py)."""
 
     class Fake(ModuleType):
         LabelInfo = String

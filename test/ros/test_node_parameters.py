@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from node_harness import running, wait_until
+from node_harness import image_message, running, wait_until
 from rcl_interfaces.msg import ParameterType
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
@@ -18,6 +20,8 @@ from seg_perception.core.types import Size
 from seg_perception.ros.parameter_table import PARAMETERS
 from seg_perception.ros.parameters import parse_settings, spec_descriptor
 
+START = 1_700_000_000_000_000_000
+REFUSED = "{}: read when the node is configured; deactivate and clean up the node, set it, and configure again"
 DEFAULTS: dict[str, Any] = {spec.name: spec.default for spec in PARAMETERS}
 
 
@@ -121,8 +125,8 @@ def test_a_fault_goes_away_when_the_parameter_is_set(tiny_model: Path) -> None:
 def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_model: Path) -> None:
     with running({"model": str(tiny_model)}) as run:
         run.wait_state("active")
-        assert "read when the node is configured" in run.set("model", "other.onnx")
-        assert "read when the node is configured" in run.set("cameras", ["front"])
+        for name, value in (("model", "other.onnx"), ("cameras", ["front"])):
+            assert run.set(name, value) == REFUSED.format(name)
         assert run.node.get_parameter("model").value == str(tiny_model)
         assert run.set("overlay.opacity", 0.25) == ""
         assert run.node.settings is not None
@@ -133,6 +137,30 @@ def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_mode
         assert run.node.settings.camera_settings[""].drivable == DrivableSettings()
         assert run.set("drivable.classes", ["road", "sidewalk"]) == ""
         assert run.node.settings.camera_settings[""].drivable.classes == ("road", "sidewalk")
+
+
+def test_a_live_change_shows_in_the_next_published_frame(tiny_model: Path) -> None:
+    pixels = np.zeros((48, 64, 3), np.uint8)  # red 0: class 0, road
+    pixels[..., 1] = 100  # green is the tiny model's confidence: 100 / 255 = 0.39
+    with running({"model": str(tiny_model), "overlay.opacity": 1.0, "qos.input.reliability": "reliable"}) as run:
+        run.wait_state("active")
+        names = ("overlay", "drivable")
+        seen = {name: run.peer.subscribe(Image, f"/segmentation_node/{name}") for name in names}
+        images = run.peer.publisher(Image, "/image")
+        for name in names:
+            wait_until(lambda n=name: run.peer.node.count_subscribers(f"/segmentation_node/{n}"), "a subscriber")
+
+        def answer(index: int, name: str) -> np.ndarray:
+            images.publish(image_message(pixels, START + index))
+            wait_until(lambda: all(len(messages) == index + 1 for messages in seen.values()), "the answer")
+            return np.frombuffer(seen[name][index].data, np.uint8).reshape(48, 64, -1)
+
+        assert (answer(0, "overlay") == (128, 64, 128)).all()  # opacity 1: nothing but road's colour
+        assert run.set("overlay.opacity", 0.0) == ""
+        assert (answer(1, "overlay") == pixels).all()
+        assert (answer(2, "drivable") == 255).all()
+        assert run.set("drivable.min_confidence", 0.5) == ""
+        assert (answer(3, "drivable") == 0).all()
 
 
 def test_while_unconfigured_everything_may_be_set(tiny_model: Path) -> None:

@@ -6,11 +6,15 @@ import json
 import threading
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from node_harness import stamp
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -245,26 +249,76 @@ def test_silence_is_explained(publishers: list[SimpleNamespace], expected: str) 
     assert qos.explain_silence(publishers, "/image", "sensor_msgs/msg/Image", requested) == expected  # type: ignore[arg-type]
 
 
+LABEL_INFO = """std_msgs/Header header
+vision_msgs/VisionClass[] class_map
+float32 threshold
+"""
+VISION_CLASS = """uint16 class_id
+string class_name
+"""
+
+
+def published_vision_msgs() -> Typestore:
+    """vision_msgs is on no package registry: its two types, by the fields published in ros-perception/vision_msgs."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    store.register(get_types_from_msg(LABEL_INFO, "vision_msgs/msg/LabelInfo"))
+    store.register(get_types_from_msg(VISION_CLASS, "vision_msgs/msg/VisionClass"))
+    return store
+
+
 class FakeVisionMsgs(ModuleType):
-    """Stands in for vision_msgs.msg, which no registry has: the same class and field names."""
+    """Message classes as rosidl makes them, as far as needed: no arguments, and no fields but the type's own."""
 
     class VisionClass:
-        def __init__(self, class_id: int, class_name: str) -> None:
-            assert 0 <= class_id < 2**16
-            self.class_id, self.class_name = class_id, class_name
+        __slots__ = ("class_id", "class_name")
+
+        def __init__(self, **fields: Any) -> None:
+            for name, value in fields.items():
+                setattr(self, name, value)
 
     class LabelInfo:
         __slots__ = ("class_map", "header", "threshold")
 
 
-def test_label_info_and_palette_say_what_the_labels_mean(tiny_model: Path) -> None:
+def test_label_info_fits_the_published_definition(tiny_model: Path) -> None:
     card = open_engine(tiny_model).card
-    header = Header(stamp=stamp(5))
+    header = Header(stamp=stamp(5), frame_id="")
     message = build_label_info(FakeVisionMsgs("vision_msgs.msg"), card, header, min_confidence=0.5)
-    assert [(c.class_id, c.class_name) for c in message.class_map][:2] == [(0, "road"), (1, "sidewalk")]
-    assert len(message.class_map) == 10
-    assert message.threshold == 0.5
     assert message.header is header
+    store = published_vision_msgs()
+    types = store.types
+    told = types["vision_msgs/msg/LabelInfo"](  # every field of the definition, and serialised by its types
+        header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 5), ""),
+        class_map=[
+            types["vision_msgs/msg/VisionClass"](class_id=c.class_id, class_name=c.class_name)
+            for c in message.class_map
+        ],
+        threshold=message.threshold,
+    )
+    data = store.serialize_cdr(told, "vision_msgs/msg/LabelInfo")
+    understood: Any = store.deserialize_cdr(data, "vision_msgs/msg/LabelInfo")
+    pairs = [(c.class_id, c.class_name) for c in understood.class_map]
+    assert pairs == [(c.id, c.name) for c in card.label_set.classes]
+    assert pairs[:2] == [(0, "road"), (1, "sidewalk")]
+    assert len(pairs) == 10
+    assert understood.threshold == 0.5
+
+
+def test_label_info_goes_through_the_real_vision_msgs(tiny_model: Path) -> None:
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (it is on no registry)")
+    card = open_engine(tiny_model).card
+    message = build_label_info(vision_msgs, card, Header(stamp=stamp(5)), min_confidence=0.5)
+    understood = deserialize_message(serialize_message(message), vision_msgs.LabelInfo)
+    assert understood == message
+    assert [(c.class_id, c.class_name) for c in understood.class_map][:2] == [(0, "road"), (1, "sidewalk")]
+    # and its definition is the one that the test above writes down
+    for name, fields in (("LabelInfo", LABEL_INFO), ("VisionClass", VISION_CLASS)):
+        written = [line.split()[1] for line in fields.splitlines()]
+        assert list(getattr(vision_msgs, name).get_fields_and_field_types()) == written
+
+
+def test_the_palette_says_what_the_labels_mean(tiny_model: Path) -> None:
+    card = open_engine(tiny_model).card
     palette = json.loads(palette_json(card))
     assert palette["unlabelled"] == 255
     assert palette["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}
