@@ -1,10 +1,13 @@
-"""CPU time per frame of decoding and encoding images, beside cv_bridge in the same run; and of mask and pictures.
+"""How exact decoding is, for every encoding; then CPU time per frame of decoding and encoding images, beside
+cv_bridge in the same run, and of mask and pictures.
 
-    python benchmarks/image_codec.py [--rounds 30] [--json FILE]
+    python benchmarks/image_codec.py [--rounds 30] [--json out/image_codec.json]
 
-Each figure is the median over the rounds of the process's CPU time (all threads), in milliseconds.
-Ours and cv_bridge's calls alternate, so that both see the same load of the machine. cv_bridge is
-whichever one Python imports: the robot's own, or the PyPI port (which does not handle padded rows).
+Errors are of random bytes against conversions written from the encodings' definitions
+(test/core/reference_conversions.py), in steps of 255. Each time is the median over the rounds of the
+process's CPU time (all threads), in milliseconds. Ours and cv_bridge's calls alternate, so that both see
+the same load of the machine. cv_bridge is whichever one Python imports: the robot's own, or the PyPI port
+(which does not handle padded rows). The exit status is 1 if an error is larger than the tests accept.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from array import array
 from collections.abc import Callable
@@ -27,10 +31,14 @@ from std_msgs.msg import Header
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.raw_image import ENCODINGS
+from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
 from seg_perception.core.types import LabelImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.ros.image_codec import decode_compressed, decode_image, encode_image, encode_png
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "core"))
+
+from reference_conversions import REFERENCES, SIZE, noise
 
 SIZES = (Size(1280, 720), Size(1920, 1080))
 HEADER = Header(frame_id="camera")
@@ -46,6 +54,34 @@ class Result:
     cv_bridge_ms: float | None
     ratio: float | None  # ours / cv_bridge
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """Of one encoding against the independent conversion, in steps of 255."""
+
+    encoding: str
+    largest: int
+    mean: float
+    accepted: int  # by the tests
+
+
+def errors() -> list[Error]:
+    """Every encoding's, of random bytes."""
+    found = []
+    for encoding, (reference, accepted) in REFERENCES.items():
+        rows = noise(encoding)
+        image = RawImage(SIZE, encoding, rows.shape[1], False, array("B", rows.tobytes()))
+        error = np.abs(decode_raw(image).astype(np.int16) - reference(rows))
+        found.append(Error(encoding, int(error.max()), float(error.mean()), accepted))
+    return found
+
+
+def error_table(found: list[Error]) -> str:
+    """The errors as text."""
+    lines = [f"{'encoding':<14}{'max error':>10}{'mean error':>12}{'accepted':>10}"]
+    lines += [f"{e.encoding:<14}{e.largest:>10}{e.mean:>12.4f}{e.accepted:>10}" for e in found]
+    return "\n".join(lines)
 
 
 def median_cpu_ms(calls: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -184,22 +220,27 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="timed rounds of each row (default 30)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    parser.add_argument(
+        "--json", type=Path, default=Path("out/image_codec.json"), metavar="FILE", help="(default: %(default)s)"
+    )
     arguments = parser.parse_args()
+    exactness = errors()
+    print(error_table(exactness), end="\n\n", flush=True)
     results = [row for size in SIZES for row in measure_size(size, arguments.rounds)]
     print(table(results))
-    if arguments.json:
-        document = {
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "opencv": cv2.__version__,
-            "numpy": np.__version__,
-            "opencv_threads": cv2.getNumThreads(),
-            "rounds": arguments.rounds,
-            "results": [asdict(row) for row in results],
-        }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return 0
+    document = {
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "opencv": cv2.__version__,
+        "numpy": np.__version__,
+        "opencv_threads": cv2.getNumThreads(),
+        "rounds": arguments.rounds,
+        "errors": [asdict(error) for error in exactness],
+        "results": [asdict(row) for row in results],
+    }
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return int(any(error.largest > error.accepted for error in exactness))
 
 
 if __name__ == "__main__":
