@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from node_harness import Running, image_message, picture, running, stamp_of, values, wait_until
+from node_harness import RELIABLE, Running, image_message, picture, running, stamp_of, values, wait_until
 from sensor_msgs.msg import Image
 
 from seg_perception.core.types import Size
@@ -62,34 +62,40 @@ def test_three_cameras_at_three_times_the_load(slow_model: Path) -> None:
     }
     with running(parameters) as run:
         run.wait_state("active")
-        labels: dict[str, list[Any]] = {
-            name: run.peer.subscribe(Image, f"/segmentation_node/{name}/labels") for name in CAMERAS
-        }
+        labels: dict[str, list[int]] = {name: [] for name in CAMERAS}  # stamps only: memory is measured here
+        for name, seen in labels.items():
+            topic = f"/segmentation_node/{name}/labels"
+            subscription = run.peer.node.create_subscription(
+                Image, topic, lambda message, kept=seen: kept.append(stamp_of(message)), RELIABLE
+            )
+            wait_until(subscription.get_publisher_count, f"a publisher on {topic}")
         images = {name: run.peer.publisher(Image, f"/{name}/image") for name in CAMERAS}
         messages = {name: image_message(picture(0, size), 0, name) for name, size in CAMERAS.items()}
         batch_s = seconds_per_batch(run, images, messages)
-        # three frames of each camera for every batch the node can do; the rear camera even six, the left 1.5
-        periods = {"front": batch_s / 3, "left": batch_s / 1.5, "rear": batch_s / 6}
+        # for every batch that the node can do, five frames of the front and left camera, ten of the rear
+        periods = {"front": batch_s / 5, "left": batch_s / 5, "rear": batch_s / 10}
         before = {name: run.settled(name) for name in CAMERAS}
         for seen in labels.values():
             seen.clear()
         drive(images, messages, periods, seconds=1.0)  # warm: buffers and pools reach their size
         memory = resident_mb()
         sent = drive(images, messages, periods, seconds=5.0)
-        grown = resident_mb() - memory
         for name in CAMERAS:
             wait_until(lambda n=name: run.counts(n).received >= sent[n], "every frame received")
             counts = run.settled(name)
             assert counts.unaccounted == 0, name
             assert counts.received == counts.published + counts.superseded + counts.rejected + counts.failed, name
             assert counts.rejected == counts.failed == 0, name
-            assert counts.superseded > 0, f"{name} was not overloaded"
             published = counts.published - before[name].published
+            assert counts.received - before[name].received >= 3 * published, f"{name} was not overloaded three times"
             wait_until(lambda n=name, p=published: len(labels[n]) == p, f"{name}: every published frame")
         published = {name: run.counts(name).published - before[name].published for name in CAMERAS}
         # each batch takes every camera's newest frame, so each gets about the same share
         assert min(published.values()) > 0.6 * max(published.values()), published
-        assert grown < 60.0, f"memory grew by {grown:.0f} MB"
+        # about 200 front frames of 0.7 MB alone would be 140 MB, were they kept; 1 to 5 MB were measured
+        grown = resident_mb() - memory
+        print(f"memory grew by {grown:.1f} MB; sent {sent}, published {published}")
+        assert grown < 25.0, f"memory grew by {grown:.0f} MB"
         for name in CAMERAS:
             status = wait_until(lambda n=name: run.peer.statuses(f": camera {n}"), "diagnostics")[-1]
             assert values(status)["unaccounted"] == "0"
