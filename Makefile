@@ -21,7 +21,9 @@ MODE := wheels
 RUN_REQUIREMENTS := requirements/run.txt requirements/ros-wheels.txt
 VENV_OPTIONS :=
 endif
-BENCHMARKS ?= image_codec node_latency node_overhead training engines confidence
+# shipped_model reads datasets that cannot be downloaded freely; verify_gpu is `make verify-gpu`.
+DATA := $(or $(SEG_PERCEPTION_DATA),../shared/data)
+BENCHMARKS ?= image_codec node_latency node_overhead training engines confidence $(if $(wildcard $(DATA)),shipped_model)
 TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
 CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -46,6 +47,9 @@ class Check:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=share_path("config/evaluation/held_out.yaml"))
+    parser.add_argument(
+        "--data-root", type=Path, default=os.environ.get("SEG_PERCEPTION_DATA"), help="overrides the config's"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/shipped_model.json"))
     arguments = parser.parse_args()
     settings = load_evaluation_settings(arguments.config)
@@ -54,7 +58,7 @@ def main() -> int:
     print(f"{engine.card.id} with {engine.info}")
     checks: list[Check] = []
     for chosen in settings.datasets:
-        dataset = open_dataset(chosen, settings.data_root)
+        dataset = open_dataset(chosen, arguments.data_root or settings.data_root)
         percent = evaluate(dataset, segmenter, progress=True).percentages()
         for metric in ("mean_iou", "iou/road"):
             value = percent[metric]

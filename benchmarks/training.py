@@ -73,7 +73,7 @@ def plain(samples: list[Sample], settings: TrainSettings, device: torch.device) 
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    float(loss)  # waits for a GPU
+    float(loss.detach())  # waits for a GPU
     return time.perf_counter() - started
 
 

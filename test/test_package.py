@@ -104,6 +104,14 @@ def imported_packages(source: Path) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"seg_perception"}
 
 
+def test_make_runs_every_benchmark() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^BENCHMARKS \?= (.*)$", makefile, re.MULTILINE)
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    assert len(scripts) > 5
+    assert set(re.findall(r"[a-z_]+", listed.replace("$(if $(wildcard $(DATA))", ""))) | {"verify_gpu"} == scripts
+
+
 def test_no_link_in_the_documentation_is_dead() -> None:
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     links = [
