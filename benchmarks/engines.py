@@ -4,8 +4,9 @@
     python benchmarks/engines.py compile
 
 `agreement` exports fp32, fp16 and int8, runs them in ONNX Runtime on CamVid val, and prints label
-agreement with fp32, mean IoU and the latency ratio. `compile` builds network x precision x batch with
-TensorRT and prints a table; with random weights unless --checkpoint is given. Both write JSON.
+agreement with fp32, mean IoU and the latency ratio; exit status 1 where an export agrees less than it
+must. `compile` builds network x precision x batch of every network, with random weights, with TensorRT
+and prints a table; exit status 1 where one is not built. Both write JSON.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("fp32", "fp16", "int8")
+LEAST_AGREEMENT = {"fp32": 100.0, "fp16": 99.5, "int8": 98.5}  # percent of labels as fp32
+LARGEST_IOU_CHANGE = 1.0  # points
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Compiled:
     network: str
     precision: str
     batch: int
-    built: str
+    built: bool
     engine_megabytes: float
     seconds: float
 
@@ -68,12 +73,30 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="use every n-th image of CamVid val")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks")
     arguments = parser.parse_args()
-    rows = measure_agreement(arguments) if arguments.what == "agreement" else compile_all()
+    rows: Sequence[Agreement | Compiled]
+    if arguments.what == "agreement":
+        rows = agreements = measure_agreement(arguments)
+        missed = missed_targets(agreements)
+    else:
+        rows = builds = compile_all()
+        missed = [f"{row.network} {row.precision} batch {row.batch} was not built" for row in builds if not row.built]
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"engines_{arguments.what}.json"
     path.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(f"wrote {path}")
-    return 0
+    print("\n".join([f"wrote {path}", *missed]))
+    return 1 if missed else 0
+
+
+def missed_targets(rows: list[Agreement]) -> list[str]:
+    fp32 = next(row for row in rows if row.precision == "fp32")
+    missed = []
+    for row in rows:
+        least, lost = LEAST_AGREEMENT[row.precision], fp32.mean_iou_percent - row.mean_iou_percent
+        if row.labels_as_fp32_percent < least:
+            missed.append(f"{row.precision}: {row.labels_as_fp32_percent} % of labels as fp32, {least} % are wanted")
+        if abs(lost) > LARGEST_IOU_CHANGE:
+            missed.append(f"{row.precision}: mean IoU {lost:.2f} points below fp32, {LARGEST_IOU_CHANGE} are allowed")
+    return missed
 
 
 def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
@@ -190,15 +213,14 @@ def compile_all() -> list[Compiled]:
                 try:
                     built = build_engine(content, BuildSettings(precision, batch), library)
                     row = Compiled(
-                        name, precision, batch, "yes", round(len(built.content) / 1e6, 1), round(built.seconds, 1)
+                        name, precision, batch, True, round(len(built.content) / 1e6, 1), round(built.seconds, 1)
                     )
                 except EngineError as error:
                     print(error)
-                    row = Compiled(name, precision, batch, "NO", 0.0, 0.0)
+                    row = Compiled(name, precision, batch, False, 0.0, 0.0)
                 rows.append(row)
-                print(
-                    f"{name:24}{precision:>10}{batch:>7}{row.built:>7}{row.engine_megabytes:>8.1f}{row.seconds:>9.1f}"
-                )
+                done = "yes" if row.built else "NO"
+                print(f"{name:24}{precision:>10}{batch:>7}{done:>7}{row.engine_megabytes:>8.1f}{row.seconds:>9.1f}")
     return rows
 
 

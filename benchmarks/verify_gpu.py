@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Size
@@ -40,7 +40,7 @@ from seg_perception.engines.tensorrt_build import BuildSettings
 from seg_perception.engines.tensorrt_versions import load_library
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAST_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.97}
+LEAST_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.985}
 LARGEST_BATCH = 8
 GROWTH_ALLOWED = 2 << 20  # bytes of device memory over all runs; other programs share the GPU
 
@@ -99,7 +99,7 @@ class Verification:
             for precision, model in self.models(Path(folder)).items():
                 try:
                     self.verify(precision, model, Path(folder) / "cache", reference)
-                except EngineError as error:  # noqa: PERF203
+                except (EngineError, ModelError) as error:  # noqa: PERF203
                     self.fault(f"{precision}: {error}")
         self.other_runners()
         self.report()
@@ -113,8 +113,13 @@ class Verification:
         except ImportError as error:
             print(f"int8 is left out: {error}")
             return models
-        scenes = self.images[: max(2, len(self.images) // 2)]
-        quantized = quantize(self.graph, scenes[1:], scenes[:1], QuantizationSettings(target_agreement=0.9))
+        judging = self.images[::4]
+        calibration = [image for index, image in enumerate(self.images) if index % 4] or judging
+        try:
+            quantized = quantize(self.graph, calibration, judging, QuantizationSettings())
+        except ModelError as error:
+            self.fault(f"int8: {error}")
+            return models
         models["int8"] = folder / "int8.onnx"
         models["int8"].write_bytes(quantized.model.SerializeToString())
         return models
@@ -161,7 +166,11 @@ class Verification:
                 self.fault(f"{precision}: a batch of {batch} agrees with single images in {agreement:.3%} of labels")
 
     def watch_memory(self, engine: Engine) -> None:
-        batches = [np.stack([self.images[i % len(self.images)]] * (1 + i % LARGEST_BATCH)) for i in range(16)]
+        # each batch three times in a row: run plainly, captured, replayed; then the graph goes with its shape
+        batches = [
+            np.stack([self.images[i % len(self.images)]] * (1 + i // 3 % LARGEST_BATCH))
+            for i in range(3 * LARGEST_BATCH)
+        ]
         for images in batches:
             engine.infer(images)
         before = self.cuda.free_memory()
@@ -197,6 +206,8 @@ class Verification:
         if "CUDAExecutionProvider" not in ort.get_available_providers():
             raise ImportError("this onnxruntime has no CUDA provider (onnxruntime-gpu has)")
         session = ort.InferenceSession(read_model(self.arguments.model), providers=["CUDAExecutionProvider"])
+        if session.get_providers()[0] != "CUDAExecutionProvider":  # it falls back to the CPU without an error
+            raise RuntimeError("ONNX Runtime could not load its CUDA provider and would have run on the CPU")
         for batch in (1, LARGEST_BATCH):
             self.time(
                 "ONNX Runtime CUDA fp32", lambda x: session.run(list(OUTPUT_NAMES), {INPUT_NAME: x}), batch, runs=100

@@ -1,0 +1,132 @@
+"""`make verify-gpu` itself, where there is no GPU: the CUDA runtime is the fake, the engines are ONNX Runtime's.
+
+It shows that the script runs to its end, and that a wrong engine, a leak or a missing graph fails it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCudaRuntime
+
+from seg_perception.core.errors import EngineError
+from seg_perception.engines.engine_file import EngineFile
+from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
+from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def script(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("verify_gpu", repository / "benchmarks" / "verify_gpu.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "verify_gpu", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def verify(
+    script: ModuleType,
+    nvidia: TensorRtLibrary,
+    exported: Callable[[str, str], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Call it with what the engines do wrong; it gives the exit status and the JSON."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(exported("reference", "fp32"))
+
+    def run(wrong: str = "") -> tuple[int, dict[str, Any]]:
+        cuda = FakeCudaRuntime()
+        free = [1 << 30]
+        cuda.cudaMemGetInfo = lambda: (0, free[0], 2 << 30)  # type: ignore[method-assign,assignment,return-value]
+
+        class Engine(OnnxRuntimeEngine):
+            def __init__(self, file: EngineFile, library: TensorRtLibrary, cuda_graph: bool) -> None:
+                super().__init__(model, threads=1)
+                self.uses_cuda_graph = cuda_graph and wrong != "no graph"
+
+            def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                if wrong == "fails":
+                    raise EngineError("cudaStreamSynchronize failed")
+                labels, confidence = super().infer(images)
+                if wrong == "leaks":
+                    free[0] -= 1 << 20
+                if wrong == "second image":
+                    labels[1:] ^= 1
+                return labels, confidence
+
+        monkeypatch.setattr(script, "load_cuda", lambda: cuda)
+        monkeypatch.setattr(script, "why_no_tensorrt", lambda: None)
+        monkeypatch.setattr(script, "LARGEST_BATCH", 3)
+        monkeypatch.setattr(script, "TensorRtEngine", Engine)
+        monkeypatch.setattr(script.Verification, "models", lambda self, folder: {"fp16": model})
+        monkeypatch.setattr(script.Verification, "other_runners", lambda self: None)
+        timed = script.Verification.time
+        monkeypatch.setattr(script.Verification, "time", lambda self, *arguments: timed(self, *arguments[:3], runs=2))
+        orders = ["--model", str(model), "--images", str(tmp_path / "none"), "--runs", "10", "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["verify_gpu.py", *orders])
+        status = script.main()
+        monkeypatch.undo()
+        return status, json.loads((tmp_path / "verify_gpu.json").read_text())
+
+    return run
+
+
+def test_it_runs_to_its_end(verify: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    status, document = verify()
+    printed = capsys.readouterr().out
+    assert (status, document["faults"]) == (0, [])
+    assert "10 runs: device memory grew by 0 bytes" in printed
+    assert "labels as ONNX Runtime fp32 100.0000%" in printed
+    assert "all checks passed" in printed
+    rows = [(row["runner"], row["batch"]) for row in document["latency"]]
+    assert rows == [(f"TensorRT fp16{graph}", n) for graph in (", CUDA graph", "") for n in (1, 3)]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ("leaks", "device memory grew by 10485760 bytes over 10 runs"),  # 10 x 1 MiB, 2 MiB are allowed
+        ("no graph", "the CUDA graph could not be captured"),
+        ("second image", "a batch of 2 agrees with single images in"),
+        ("fails", "fp16: cudaStreamSynchronize failed"),
+    ],
+)
+def test_what_is_wrong_fails_it(verify: Callable[..., Any], wrong: str, message: str) -> None:
+    status, document = verify(wrong)
+    assert status == 1
+    assert any(message in fault for fault in document["faults"])
+
+
+def test_without_a_gpu_nothing_is_claimed(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "why_no_tensorrt", lambda: "there is no NVIDIA GPU")
+    for options, status in (([], 0), (["--require-gpu"], 3)):
+        monkeypatch.setattr(sys, "argv", ["verify_gpu.py", *options])
+        assert script.main() == status
+        assert "skipped, nothing was verified: there is no NVIDIA GPU" in capsys.readouterr().out
+
+
+def test_a_cuda_provider_that_fell_back_to_the_cpu_is_not_timed(
+    script: ModuleType, driving_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime as ort
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    verification = SimpleNamespace(arguments=SimpleNamespace(model=driving_model))
+    with pytest.raises(RuntimeError, match="would have run on the CPU"):
+        script.Verification.time_onnx_runtime_cuda(verification)
