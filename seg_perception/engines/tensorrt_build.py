@@ -167,6 +167,11 @@ def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibr
         raise ModelError(
             f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch"
         )
+    if settings.dla_core is not None and precision == "int8" and not library.strongly_typed_only:
+        raise ModelError(
+            f"the DLA of {library} takes no graph with quantise nodes as {card.id} has them: "
+            "compile an fp32 or fp16 export, or leave out --dla-core"
+        )
     if settings.camera_size is not None:
         model = for_camera(model, settings.camera_size, settings.size)
     if precision != "fp32" and library.strongly_typed and card.precision != "fp16":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -240,6 +241,14 @@ def test_settings_that_cannot_be_met(
 ) -> None:
     with pytest.raises((EngineError, ModelError), match=message):
         build_engine(exported("efficientnet_ladder", "fp32"), settings, nvidia)
+
+
+def test_an_int8_graph_is_not_for_the_dla_before_11(exported: Exported) -> None:
+    content, settings = exported("reference", "int8"), BuildSettings(dla_core=0)
+    for version in ("8.6.2", "10.3.0"):
+        with pytest.raises(ModelError, match=rf"the DLA of TensorRT {version} takes no graph with quantise nodes"):
+            prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, version))
+    assert prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, "11.4.1")).graph.node
 
 
 def test_wrong_settings_are_reported_together() -> None:

@@ -25,15 +25,19 @@ from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture
-def script(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("verify_gpu", repository / "benchmarks" / "verify_gpu.py")
+def load_script(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "verify_gpu", module)
+    monkeypatch.setitem(sys.modules, path.stem, module)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def script(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load_script(repository / "benchmarks" / "verify_gpu.py", monkeypatch)
 
 
 @pytest.fixture
@@ -121,6 +125,7 @@ def test_without_a_gpu_nothing_is_claimed(
         assert "skipped, nothing was verified: there is no NVIDIA GPU" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_cuda_provider_that_fell_back_to_the_cpu_is_not_timed(
     script: ModuleType, driving_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,3 +135,19 @@ def test_a_cuda_provider_that_fell_back_to_the_cpu_is_not_timed(
     verification = SimpleNamespace(arguments=SimpleNamespace(model=driving_model))
     with pytest.raises(RuntimeError, match="would have run on the CPU"):
         script.Verification.time_onnx_runtime_cuda(verification)
+
+
+def test_the_engine_benchmark_says_which_target_was_missed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = load_script(repository / "benchmarks" / "engines.py", monkeypatch)
+
+    def row(precision: str, agreement: float, mean_iou: float) -> object:
+        return benchmark.Agreement(precision, 1, agreement, agreement, 0, mean_iou, 1.0, 1.0)
+
+    good = [row("fp32", 100.0, 77.0), row("fp16", 99.5, 76.0), row("int8", 98.5, 78.0)]
+    assert benchmark.missed_targets(good) == []
+    bad = [row("fp32", 100.0, 77.0), row("fp16", 99.4, 77.0), row("int8", 98.4, 75.9)]
+    assert benchmark.missed_targets(bad) == [
+        "fp16: 99.4 % of labels as fp32, 99.5 % are wanted",
+        "int8: 98.4 % of labels as fp32, 98.5 % are wanted",
+        "int8: mean IoU 1.10 points below fp32, 1.0 are allowed",
+    ]
