@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.slow
 def test_it_compares_driving_frames_with_frames_far_from_driving(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -289,7 +289,6 @@ def test_wrong_orders_on_the_command_line(tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_from_checkpoint_to_every_precision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import cv2
 
