@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config" / "fastdds_large_images.xml"))
 
+SETTLE_S = 0.1  # ONNX Runtime's threads spin on after a run and would slow the other process
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 ECHO_IN, ECHO_OUT = "/echo/image", "/echo/labels"
 NODE_IN, NODE_OUT = "/image", "/segmentation_node/labels"
@@ -117,10 +118,13 @@ def measure(frames: int, model: Path | None, threads: int) -> dict[str, dict[str
         rows = {"engine": [], "transport": [], "end_to_end": []}  # type: dict[str, list[float]]
         lost = 0
         for index in range(frames + 5):
+            time.sleep(SETTLE_S)
             began = time.perf_counter()
             segmenter.infer([prepared])
             engine = time.perf_counter() - began
-            transport, total = to_echo.seconds(message), to_node.seconds(message)
+            time.sleep(SETTLE_S)
+            transport = to_echo.seconds(message)
+            total = to_node.seconds(message)
             if transport is None or total is None:
                 lost += 1
             elif index >= 5:  # the first ones warm up

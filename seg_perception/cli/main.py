@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; our own errors and missing packages become one line on stderr and exit status 2."""
     arguments = build_parser().parse_args(argv)
+    if not sys.stderr.isatty():  # in a log, a progress bar adds a line now and then (tqdm reads this when imported)
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         return int(arguments.run(arguments) or 0)
     except (SegPerceptionError, OSError) as error:

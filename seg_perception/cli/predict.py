@@ -152,7 +152,8 @@ class _Predictor:
                 if every_frame:
                     mask = masker.mask(segmentation, round(index * 1e9 / reader.fps))
                     self._write(self._out / job.name, Path(f"{index:06d}"), segmentation, mask, picture)
-                bar.set_postfix_str(f"{job.source.name}: frame {index + 1}/{reader.announced_frames or '?'}")
+                place = f"{job.source.name}: frame {index + 1}/{reader.announced_frames or '?'}"
+                bar.set_postfix_str(place, refresh=sys.stderr.isatty())
             return writer.frames, reader.announced_frames
 
     def _overlay(self, image: RgbImage, segmentation: Segmentation) -> RgbImage:
