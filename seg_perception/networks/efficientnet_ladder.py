@@ -71,9 +71,19 @@ class _SamePad(nn.Module):
         return F.pad(x, self.pad)
 
 
+class _DepthwiseConv2d(nn.Conv2d):
+    """Runs in fp32 on the CPU under bf16 autocast: there the bf16 gradient is three to five times slower."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float()).bfloat16()
+        return super().forward(x)
+
+
 def _depthwise(channels: int, kernel: int, stride: int) -> nn.Module:
     padding = kernel // 2 if stride == 1 else 0
-    conv = nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+    conv = _DepthwiseConv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
     return conv if stride == 1 else nn.Sequential(_SamePad(kernel), conv)
 
 

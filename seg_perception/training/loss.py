@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from seg_perception.core.types import UNLABELLED
 from seg_perception.networks.base import SegmentationNetwork
 
+_AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both directions is enough for them
+
 
 def pixel_loss_sum(
     scores: Tensor, labels: Tensor, class_weights: Tensor | None = None, hard_pixels: float = 1.0
@@ -29,10 +31,11 @@ def pixel_loss_sum(
         hard_pixels: share of the labelled pixels, those of highest loss, to sum; the sum is scaled
             up by its inverse, so that the magnitude does not depend on the share.
     """
+    scores = scores.float().contiguous()  # here, where the map is small: the loss runs slower on other layouts
     if scores.shape[2:] != labels.shape[1:]:
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
     losses = F.cross_entropy(
-        scores.float(), labels.long(), weight=class_weights, ignore_index=UNLABELLED, reduction="none"
+        scores, labels.long(), weight=class_weights, ignore_index=UNLABELLED, reduction="none"
     ).flatten()
     if hard_pixels == 1:
         return losses.sum()
@@ -75,5 +78,7 @@ class LossModule(nn.Module):
         scores, *coarser = self.network.scores_with_auxiliary(x)
         loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels)
         for other in coarser:
-            loss = loss + self.auxiliary * pixel_loss_sum(other, labels, self.class_weights)
+            sparse = labels[:, ::_AUXILIARY_STEP, ::_AUXILIARY_STEP]
+            scale = self.auxiliary * labels.numel() / sparse.numel()
+            loss = loss + scale * pixel_loss_sum(other, sparse, self.class_weights)
         return loss

@@ -38,6 +38,9 @@ from seg_perception.ros.segmentation_node import SegmentationNode
 from seg_perception.ros.spinning import spin_until
 
 TIMEOUT = 20.0
+# for tests that count single frames: a best-effort one may be lost while the subscriber still matches,
+# and the publisher, already matched, cannot see that
+RELIABLE_INPUT = {"qos.input.reliability": "reliable"}
 RELIABLE = QoSProfile(depth=400, reliability=ReliabilityPolicy.RELIABLE)
 
 

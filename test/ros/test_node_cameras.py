@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from node_harness import RELIABLE, Running, image_message, picture, running, stamp_of, values, wait_until
+from node_harness import (
+    RELIABLE,
+    RELIABLE_INPUT,
+    Running,
+    image_message,
+    picture,
+    running,
+    stamp_of,
+    values,
+    wait_until,
+)
 from sensor_msgs.msg import Image
 
 from seg_perception.core.types import Size
@@ -21,7 +31,7 @@ CAMERAS = {"front": Size(640, 360), "left": Size(320, 240), "rear": Size(160, 12
 
 
 def test_fresh_frames_of_all_cameras_run_as_one_batch_and_each_gets_its_own_answer(tiny_model: Path) -> None:
-    parameters = {"model": str(tiny_model), "cameras": list(CAMERAS), "qos.input.reliability": "reliable"}
+    parameters = {"model": str(tiny_model), "cameras": list(CAMERAS), **RELIABLE_INPUT}
     with running(parameters) as run:
         run.wait_state("active")
         labels = {name: run.peer.subscribe(Image, f"/segmentation_node/{name}/labels") for name in CAMERAS}
@@ -38,7 +48,7 @@ def test_fresh_frames_of_all_cameras_run_as_one_batch_and_each_gets_its_own_answ
 
 
 def test_a_silent_camera_delays_nobody(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "cameras": ["front", "dead"]}) as run:
+    with running({"model": str(tiny_model), "cameras": ["front", "dead"], **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/front/labels")
         images = run.peer.publisher(Image, "/front/image")
@@ -57,7 +67,7 @@ def test_three_cameras_at_three_times_the_load(slow_model: Path) -> None:
         "cameras": list(CAMERAS),
         "network_size": "160x96",
         "threads": 1,
-        "qos.input.reliability": "reliable",
+        **RELIABLE_INPUT,
         "qos.input.depth": 50,
     }
     with running(parameters) as run:

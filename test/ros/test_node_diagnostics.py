@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from builtin_interfaces.msg import Time
-from node_harness import image_message, picture, running, values, wait_until
+from node_harness import RELIABLE_INPUT, image_message, picture, running, values, wait_until
 from sensor_msgs.msg import Image
 
 from seg_perception.engines.base import EngineInfo
@@ -142,7 +142,7 @@ def test_a_missing_vision_msgs_shows_in_every_message() -> None:
 
 
 def test_a_running_node_reports_every_stage(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model)}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         images = run.peer.publisher(Image, "/image")
         for index in range(5):

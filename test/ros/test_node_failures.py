@@ -11,7 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_harness import Running, image_message, level, picture, running, stamp, stamp_of, values, wait_until
+from node_harness import (
+    RELIABLE_INPUT,
+    Running,
+    image_message,
+    level,
+    picture,
+    running,
+    stamp,
+    stamp_of,
+    values,
+    wait_until,
+)
 from numpy.typing import NDArray
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -89,7 +100,7 @@ def feed(run: Running, images: object, index: int) -> None:
 
 def test_an_engine_that_fails_once_is_rebuilt_and_no_stale_mask_goes_out(tiny_model: Path) -> None:
     workshop = Workshop()
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -116,7 +127,7 @@ def test_an_engine_that_fails_once_is_rebuilt_and_no_stale_mask_goes_out(tiny_mo
 @pytest.mark.parametrize("second", ["it breaks again", "it cannot be rebuilt"])
 def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_model: Path, second: str) -> None:
     workshop = Workshop()
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -159,7 +170,7 @@ def active_statuses(run: Running, seen: int) -> list[DiagnosticStatus]:
 
 def test_an_activation_whose_engine_does_not_open_stays_inactive_and_says_why(tiny_model: Path) -> None:
     workshop = Workshop()
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         images = run.peer.publisher(Image, "/image")
         workshop.break_now()
@@ -182,7 +193,7 @@ def test_an_activation_whose_engine_does_not_open_stays_inactive_and_says_why(ti
 
 def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activation(tiny_model: Path) -> None:
     workshop = Workshop()
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -211,7 +222,7 @@ def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activat
 
 
 def test_a_failure_of_an_earlier_activation_leaves_the_present_one_alone(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         inference = run.node._inference
@@ -240,7 +251,7 @@ def test_a_failure_of_an_earlier_activation_leaves_the_present_one_alone(tiny_mo
 def test_an_inference_that_fails_while_the_node_is_being_activated_is_no_trap(tiny_model: Path) -> None:
     """The engine was ready when activation began, and is gone when outputs are to be allowed."""
     workshop = Workshop()
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}, workshop) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         run.call(run.node.trigger_deactivate)
@@ -273,7 +284,7 @@ def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_mode
     def open_waiting(settings: NodeSettings, opening: Opening) -> Engine:
         return Waiting(open_configured_engine(settings, opening), lambda: "")
 
-    parameters = {"model": str(tiny_model), "diagnostics.engine_timeout_s": 0.1, "qos.input.reliability": "reliable"}
+    parameters = {"model": str(tiny_model), "diagnostics.engine_timeout_s": 0.1, **RELIABLE_INPUT}
     with running(parameters, open_waiting) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
@@ -302,7 +313,7 @@ def test_stamps_that_go_back_are_counted_and_reset_the_mask_s_memory(tiny_model:
         "model": str(tiny_model),
         "drivable.appear_frames": 2,
         "drivable.max_gap_s": 3600.0,
-        "qos.input.reliability": "reliable",
+        **RELIABLE_INPUT,
     }
     road = np.zeros((48, 64, 3), np.uint8)  # red 0: class 0, road, everywhere
     road[..., 1] = 255
@@ -376,7 +387,7 @@ def test_the_wrong_type_on_the_topic_is_named(tiny_model: Path) -> None:
 
 
 def test_frames_that_stop_are_overdue_and_come_back(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "diagnostics.frame_timeout_s": 0.3}) as run:
+    with running({"model": str(tiny_model), "diagnostics.frame_timeout_s": 0.3, **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         images = run.peer.publisher(Image, "/image")
         feed(run, images, 0)

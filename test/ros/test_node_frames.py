@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from node_harness import Running, image_message, picture, running, stamp, stamp_of, values, wait_until
+from node_harness import RELIABLE_INPUT, Running, image_message, picture, running, stamp, stamp_of, values, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header, String
 
@@ -30,7 +30,7 @@ def as_array(message: Image) -> np.ndarray:
 
 
 def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable", "qos.input.depth": 200}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT, "qos.input.depth": 200}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         masks = run.peer.subscribe(Image, "/segmentation_node/drivable")
@@ -58,7 +58,10 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
 
 
 def one_frame(run: Running, outputs: dict[str, list[Any]], message: Any, topic: str = "/image") -> None:
-    """Send one frame once everybody is connected and wait for every output."""
+    """Send one frame once everybody is connected and wait for every output.
+
+    The node must run with RELIABLE_INPUT.
+    """
     publisher = run.peer.publisher(type(message), topic)
     for name in outputs:
         wait_until(lambda n=name: run.peer.node.count_subscribers(f"/segmentation_node/{n}") == 1, name)
@@ -68,7 +71,7 @@ def one_frame(run: Running, outputs: dict[str, list[Any]], message: Any, topic: 
 
 def test_every_output_has_the_camera_s_size_and_exact_header(tiny_model: Path) -> None:
     # the network runs at 96x64, so labels are resized both ways
-    with running({"model": str(tiny_model), "network_size": "96x64"}) as run:
+    with running({"model": str(tiny_model), "network_size": "96x64", **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         names = ("labels", "confidence", "drivable", "color", "overlay")
         outputs: dict[str, list[Any]] = {n: run.peer.subscribe(Image, f"/segmentation_node/{n}") for n in names}
@@ -102,7 +105,7 @@ def test_outputs_nobody_watches_are_not_made(tiny_model: Path, monkeypatch: pyte
         monkeypatch.setattr(
             f"seg_perception.ros.outputs.{name}", lambda *a, n=name, r=real, **k: (made.append(n), r(*a, **k))[1]
         )
-    with running({"model": str(tiny_model)}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         one_frame(run, {"labels": labels}, image_message(picture(0), START))
@@ -113,7 +116,7 @@ def test_outputs_nobody_watches_are_not_made(tiny_model: Path, monkeypatch: pyte
 
 
 def test_compressed_input_gives_the_same_labels(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "input": "compressed"}) as run:
+    with running({"model": str(tiny_model), "input": "compressed", **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         grey = picture(2)[..., 0].copy()
         message = encode_png(grey, Header(stamp=stamp(START), frame_id="c"))  # any PNG will do
@@ -125,7 +128,8 @@ def test_compressed_input_gives_the_same_labels(tiny_model: Path) -> None:
 
 
 def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model)}, cli_args=["--ros-args", "-r", "image:=/cam/image_raw"]) as run:
+    remapping = ["--ros-args", "-r", "image:=/cam/image_raw"]
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, cli_args=remapping) as run:
         run.wait_state("active")
         infos = run.peer.subscribe(CameraInfo, "/segmentation_node/camera_info")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
@@ -148,7 +152,7 @@ def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model
 
 def test_frames_arrive_where_callbacks_get_no_message_info(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seg_perception.ros.camera._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
-    with running({"model": str(tiny_model)}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         one_frame(run, {"labels": labels}, image_message(picture(0), START))
@@ -157,7 +161,7 @@ def test_frames_arrive_where_callbacks_get_no_message_info(tiny_model: Path, mon
 
 
 def test_the_palette_is_latched(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model)}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         palette = run.peer.subscribe(String, "/segmentation_node/palette", qos.LATCHED)
         wait_until(lambda: palette, "the palette, although it was published before")
@@ -177,7 +181,7 @@ def test_the_palette_is_latched(tiny_model: Path) -> None:
 def test_a_message_that_cannot_be_used_is_rejected_counted_and_explained_once(
     tiny_model: Path, change: dict[str, Any], reason: str
 ) -> None:
-    with running({"model": str(tiny_model), "qos.input.reliability": "reliable"}) as run:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -205,7 +209,7 @@ def test_a_message_that_cannot_be_used_is_rejected_counted_and_explained_once(
 def test_the_shipped_model_runs_in_the_node_as_in_the_segmenter() -> None:
     from seg_perception.core.resources import DEFAULT_MODEL
 
-    with running({}) as run:
+    with running(RELIABLE_INPUT) as run:
         run.wait_state("active", timeout=60)
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         image = picture(1, Size(320, 240))

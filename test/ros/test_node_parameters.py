@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from node_harness import image_message, running, wait_until
+from node_harness import RELIABLE_INPUT, image_message, running, wait_until
 from rcl_interfaces.msg import ParameterType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
@@ -142,7 +142,7 @@ def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_mode
 def test_a_live_change_shows_in_the_next_published_frame(tiny_model: Path) -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)  # red 0: class 0, road
     pixels[..., 1] = 100  # green is the tiny model's confidence: 100 / 255 = 0.39
-    with running({"model": str(tiny_model), "overlay.opacity": 1.0, "qos.input.reliability": "reliable"}) as run:
+    with running({"model": str(tiny_model), "overlay.opacity": 1.0, **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         names = ("overlay", "drivable")
         seen = {name: run.peer.subscribe(Image, f"/segmentation_node/{name}") for name in names}

@@ -97,7 +97,8 @@ def test_network_and_loss_as_one_module() -> None:
     labels = torch.randint(0, 10, (1, 32, 64), dtype=torch.uint8)
     with torch.no_grad():
         fine, coarse = network.scores_with_auxiliary(network.normalise(images))
-        expected = pixel_loss_sum(fine, labels) + 0.4 * pixel_loss_sum(coarse, labels)
+        # every fourth label in both directions stands for 16 pixels
+        expected = pixel_loss_sum(fine, labels) + 0.4 * 16 * pixel_loss_sum(coarse, labels[:, ::4, ::4])
         module = LossModule(network, None, auxiliary=0.4, hard_pixels=1.0)
         assert float(module(images, labels)) == pytest.approx(float(expected), rel=1e-5)
         assert not [name for name in module.state_dict() if "class_weights" in name]
