@@ -2,9 +2,7 @@
 
 The encoder is EfficientNet-Lite0 (Tan and Le, https://arxiv.org/abs/1905.11946, in its "Lite"
 variant without squeeze-and-excitation and with ReLU6), so that public ImageNet weights can start
-it. The decoder is a ladder of lateral connections (Orsic et al., "In Defense of Pre-trained
-ImageNet Architectures for Real-time Semantic Segmentation", https://arxiv.org/abs/1903.08469):
-dense 3x3 convolutions, additions and bilinear doublings only, which every engine fuses well.
+it.
 
 3.3 M parameters and 3.9 GFLOP at 480x352 (counted by `seg-perception inspect`).
 Scores: see docs/results.md.
@@ -21,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg_perception.core.errors import ModelError, SettingsError
+from seg_perception.core.errors import ModelError
 from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork
+from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ class _InvertedResidual(nn.Module):
         return x + y if self.has_identity else y
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(LadderEncoder):
     """Feature extractor: returns maps at strides 4, 8, 16 and 32 (24, 40, 112, 320 channels)."""
 
     def __init__(self) -> None:
@@ -143,95 +142,23 @@ class EfficientNetLite0(nn.Module):
         return [*maps, x]  # strides 4, 8, 16, 32
 
 
-def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
-class _Context(nn.Module):
-    """Pyramid pooling (Zhao et al., https://arxiv.org/abs/1612.01105) with fixed-size windows.
-
-    Average pools of 3 and 5 cells at stride 1 keep every shape, so the graph holds no size
-    arithmetic and runs at any input size.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.reduce = _conv_norm(in_channels, out_channels, 1)
-        self.pools = nn.ModuleList(nn.AvgPool2d(k, stride=1, padding=k // 2, count_include_pad=False) for k in (5, 9))
-        self.fuse = _conv_norm(out_channels * 3, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.reduce(x)
-        fused: Tensor = self.fuse(torch.cat([x, *(pool(x) for pool in self.pools)], dim=1))
-        return fused
-
-
-class _Rung(nn.Module):
-    """Doubles the deeper map, adds the lateral one, blends with a 3x3 convolution."""
-
-    def __init__(self, lateral_channels: int, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.lateral = nn.Sequential(
-            nn.Conv2d(lateral_channels, in_channels, 1, bias=False), nn.BatchNorm2d(in_channels)
-        )
-        self.blend = _conv_norm(in_channels, out_channels, 3)
-
-    def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
-        deep = F.interpolate(deep, scale_factor=2.0, mode="bilinear", align_corners=False)
-        blended: Tensor = self.blend(F.relu(deep + self.lateral(lateral)))
-        return blended
-
-
-class EfficientNetLadder(SegmentationNetwork):
+class EfficientNetLadder(LadderNetwork):
     """EfficientNet-Lite0 with a ladder decoder; scores at stride 4.
 
     Args:
         num_classes: number of output classes.
-        decoder_channels: channels of the ladder (128 by default; the last rung has half).
+        decoder_channels: channels of the ladder; the last two rungs have half.
 
     Raises:
         SettingsError: decoder_channels is not even and positive.
     """
 
-    size_multiple = 32
-    score_stride = 4
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
     def __init__(self, num_classes: int, decoder_channels: int = 128) -> None:
-        super().__init__()
-        if decoder_channels < 2 or decoder_channels % 2:
-            raise SettingsError(f"efficientnet_ladder: decoder_channels {decoder_channels} must be even and positive")
-        half = decoder_channels // 2
-        self.encoder = EfficientNetLite0()
-        self.context = _Context(_STAGES[-1].channels, decoder_channels)
         lateral4, lateral8, lateral16 = _LATERALS.values()
-        self.rung16 = _Rung(lateral16, decoder_channels, decoder_channels)
-        self.rung8 = _Rung(lateral8, decoder_channels, half)
-        self.rung4 = _Rung(lateral4, half, half)
-        self.head = nn.Conv2d(half, num_classes, 1)
-        self.auxiliary = nn.Conv2d(decoder_channels, num_classes, 1)  # scores at stride 16, training only
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.head(self._decode(x)[0])
-        return scores
-
-    def first_stages(self, count: int) -> list[nn.Module]:
-        if not 0 <= count <= len(_STAGES):
-            raise SettingsError(f"network.frozen_stages: {count} is not in 0 to {len(_STAGES)}")
-        return [self.encoder.stem, *self.encoder.stages[:count]] if count else []
-
-    def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
-        y4, y16 = self._decode(x)
-        return self.head(y4), self.auxiliary(y16)
-
-    def _decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        at4, at8, at16, at32 = self.encoder(x)
-        y16 = self.rung16(self.context(at32), at16)  # [N, D, H/16, W/16]
-        return self.rung4(self.rung8(y16, at8), at4), y16  # [N, D/2, H/4, W/4]
+        channels = (lateral4, lateral8, lateral16, _STAGES[-1].channels)
+        super().__init__(num_classes, EfficientNetLite0(), channels, decoder_channels)
 
 
 def load_imagenet_encoder(network: SegmentationNetwork) -> None:

@@ -9,7 +9,12 @@ from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.networks.base import SegmentationNetwork, check_size
 from seg_perception.networks.registry import build_network, network_names, networks
 
-SMALL = {"reference": {"width": 0.125, "convolutions": [1, 1, 1, 1]}, "efficientnet_ladder": {"decoder_channels": 16}}
+SMALL = {
+    "reference": {"width": 0.125, "convolutions": [1, 1, 1, 1]},
+    "efficientnet_ladder": {"decoder_channels": 16},
+    "resnet_ladder": {"width": 0.125, "decoder_channels": 16},
+    "bilateral": {"width": 0.25},
+}
 
 
 def small(name: str, classes: int = 10) -> SegmentationNetwork:
@@ -18,7 +23,7 @@ def small(name: str, classes: int = 10) -> SegmentationNetwork:
 
 
 def test_the_known_networks() -> None:
-    assert {"reference", "efficientnet_ladder"} <= set(network_names())
+    assert set(SMALL) == set(network_names())
     for name, info in networks().items():
         assert info.name == name
         assert info.summary

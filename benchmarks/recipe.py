@@ -1,0 +1,98 @@
+"""What each network and each part of the training recipe is worth, on one short schedule.
+
+Every run is config/train/comparison.yaml with one thing changed; all see the same crops of the same
+images in the same order. Prints a Markdown table of mean IoU on the validation sets, in percent, and
+the difference to the unchanged recipe. A run that was stopped goes on where it was; one that is done
+is only read. Without names, all are run.
+
+    python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seg_perception.core.settings import from_mapping
+from seg_perception.training.checkpoint import read_info
+from seg_perception.training.settings import TrainSettings
+from seg_perception.training.train import run_training
+
+SETTINGS = Path(__file__).resolve().parents[1] / "config" / "train" / "comparison.yaml"
+UNCHANGED = "recipe"
+FROM_SCRATCH = {"start": "random", "frozen_stages": 0}
+NO_COLOUR = {name: 0.0 for name in ("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")} | {
+    "gamma": 1.0
+}
+CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    UNCHANGED: {},
+    # networks, all from random weights
+    "efficientnet_ladder": {"network": FROM_SCRATCH},
+    "resnet_ladder": {"network": {"name": "resnet_ladder", **FROM_SCRATCH}},
+    "bilateral": {"network": {"name": "bilateral", **FROM_SCRATCH}},
+    "reference": {
+        "network": {"name": "reference", "options": {"width": 0.25, "convolutions": [1, 1, 1, 1]}, **FROM_SCRATCH}
+    },
+    # the recipe, without one part or with one more
+    "all_stages_trained": {"network": {"frozen_stages": 0}},
+    "no_class_weights": {"loss": {"class_weights": {}}},
+    "hard_pixels": {"loss": {"hard_pixels": 0.3}},
+    "no_auxiliary_loss": {"loss": {"auxiliary": 0.0}},
+    "no_average": {"optimiser": {"ema_decay": 0.0}},
+    "no_color_changes": {"augmentation": NO_COLOUR},
+    "no_zoom": {"augmentation": {"scale": [1.0, 1.0], "aspect": 1.0}},
+}
+
+
+def settings_of(name: str, base: Mapping[str, Any]) -> TrainSettings:
+    """The settings of one run.
+
+    Raises:
+        SettingsError: the changed settings are not valid.
+    """
+    changed = dict(base) | {"name": name}
+    for section, values in CHANGES[name].items():
+        changed[section] = {**base.get(section, {}), **values}
+    return from_mapping(TrainSettings, changed, f"{SETTINGS} as {name!r}")
+
+
+def table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown; `results` maps a run to the mean IoU in percent on each set."""
+    sets = list(next(iter(results.values())))
+    lines = ["| run | " + " | ".join(sets) + " | mean | difference |", "|---" * (len(sets) + 3) + "|"]
+    means = {name: sum(scores.values()) / len(scores) for name, scores in results.items()}
+    for name, scores in results.items():
+        cells = [f"{scores[s]:.2f}" for s in sets] + [f"{means[name]:.2f}"]
+        cells.append(f"{means[name] - means[UNCHANGED]:+.2f}" if UNCHANGED in means else "-")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", choices=list(CHANGES), default=list(CHANGES), metavar="NAME")
+    parser.add_argument("--steps", type=int, help="other than those of the settings file")
+    parser.add_argument("--data-root", type=Path, help="folder of the datasets")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    arguments = parser.parse_args()
+    base = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    overrides = {name: getattr(arguments, name) for name in ("steps", "data_root")}
+    results: dict[str, dict[str, float]] = {}
+    for name in arguments.runs:
+        settings = dataclasses.replace(settings_of(name, base), **{k: v for k, v in overrides.items() if v is not None})
+        print(f"{name}: {settings.network.name}, {settings.steps} steps", flush=True)
+        weights = run_training(settings)
+        results[name] = {dataset: scores["mean_iou"] for dataset, scores in read_info(weights).scores.items()}
+    print(table(results))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Residual encoder with a ladder decoder: dense 3x3 convolutions throughout.
+
+The encoder is ResNet-18 (He et al., https://arxiv.org/abs/1512.03385) at a fraction of its width, with a
+3x3 first convolution. No public weights have its shape: it trains from scratch.
+
+3.2 M parameters and 4.4 GFLOP at 480x352 and half width (counted by `seg-perception inspect`).
+Scores: see docs/results.md.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.networks.base import InputScaling, NetworkInfo
+from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
+from seg_perception.networks.residual import ResidualBlock
+
+_CHANNELS = (64, 128, 256, 512)  # at strides 4, 8, 16 and 32
+_BLOCKS = 2
+
+
+class ResNet(LadderEncoder):
+    """Feature extractor: returns maps at strides 4, 8, 16 and 32 with the given channels."""
+
+    def __init__(self, channels: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        first = channels[0]
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, first, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, 1),
+        )
+        stages: list[nn.Module] = []
+        before = first
+        for index, after in enumerate(channels):
+            blocks = [ResidualBlock(before, after, 1 if index == 0 else 2)]
+            blocks += [ResidualBlock(after, after) for _ in range(_BLOCKS - 1)]
+            stages.append(nn.Sequential(*blocks))
+            before = after
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)  # [N, C, H/4, W/4]
+        maps: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class ResNetLadder(LadderNetwork):
+    """ResNet-18 at a fraction of its width, with a ladder decoder; scores at stride 4.
+
+    Args:
+        num_classes: number of output classes.
+        width: multiplies the encoder's channels 64, 128, 256, 512; each is rounded to a multiple of 8.
+        decoder_channels: channels of the ladder; the last two rungs have half.
+
+    Raises:
+        SettingsError: width is not positive, or decoder_channels is not even and positive.
+    """
+
+    scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(64.0, 64.0, 64.0))
+
+    def __init__(self, num_classes: int, width: float = 0.5, decoder_channels: int = 128) -> None:
+        if width <= 0:
+            raise SettingsError(f"resnet_ladder: width {width} must be above 0")
+        at4, at8, at16, at32 = (max(8, round(c * width / 8) * 8) for c in _CHANNELS)
+        channels = (at4, at8, at16, at32)
+        super().__init__(num_classes, ResNet(channels), channels, decoder_channels)
+
+
+NETWORK = NetworkInfo(
+    name="resnet_ladder",
+    build=ResNetLadder,
+    summary="half-width ResNet-18 encoder, ladder decoder, scores at stride 4; dense convolutions, no public weights",
+)
