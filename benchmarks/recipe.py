@@ -27,7 +27,7 @@ from seg_perception.training.train import run_training
 SETTINGS = Path(__file__).resolve().parents[1] / "config" / "train" / "comparison.yaml"
 UNCHANGED = "recipe"
 FROM_SCRATCH = {"start": "random", "frozen_stages": 0}
-NO_COLOUR = {name: 0.0 for name in ("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")} | {
+NO_COLOUR = dict.fromkeys(("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg"), 0.0) | {
     "gamma": 1.0
 }
 CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -10,6 +10,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 DEFAULT_MODEL = _PACKAGE / "weights" / "driving.onnx"
 """The shipped model: ONNX with its model card inside."""
 
+DEFAULT_WEIGHTS = _PACKAGE / "weights" / "driving.safetensors"
+"""The checkpoint that the shipped model was exported from, for training to start from."""
+
 
 @cache
 def share_path(relative: str = "") -> Path:

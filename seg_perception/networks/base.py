@@ -31,6 +31,7 @@ class SegmentationNetwork(nn.Module):
     size_multiple: ClassVar[int]
     score_stride: ClassVar[int]
     scaling: ClassVar[InputScaling]
+    score_layers: ClassVar[tuple[str, ...]] = ("head",)  # submodules whose shape depends on the classes
     stage_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # submodule -> its name in reports
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -46,6 +46,7 @@ class BilateralNetwork(SegmentationNetwork):
 
     size_multiple = 32
     score_stride = 8
+    score_layers = ("head", "auxiliary")
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(64.0, 64.0, 64.0))
 
     def __init__(self, num_classes: int, width: float = 1.0) -> None:

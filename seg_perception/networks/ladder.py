@@ -80,6 +80,7 @@ class LadderNetwork(SegmentationNetwork):
 
     size_multiple = 32
     score_stride = 4
+    score_layers = ("head", "auxiliary")
 
     def __init__(
         self, num_classes: int, encoder: LadderEncoder, channels: tuple[int, int, int, int], decoder_channels: int

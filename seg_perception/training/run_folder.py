@@ -52,11 +52,20 @@ _MAY_CHANGE = frozenset(
 
 
 class RunFolder:
-    """Reads and writes the folder of one run; only the writing process writes."""
+    """Reads and writes the folder of one run; only the writing process writes.
 
-    def __init__(self, settings: TrainSettings, label_set: LabelSet, writes: bool) -> None:
+    What the run that it goes on from (`history`) was trained on, and what that allows, is handed down to
+    its weights.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, label_set: LabelSet, history: checkpoint.CheckpointInfo | None, writes: bool
+    ) -> None:
         self._settings = settings
         self._label_set = label_set
+        self._data_notes = tuple(dict.fromkeys((*(history.data_notes if history else ()), *settings.data_notes)))
+        licences = (history.licence if history else "", settings.licence)
+        self._licence = "; ".join(dict.fromkeys(text for text in licences if text))
         self._writes = writes
         self._resolved = to_mapping(settings)
         canonical = json.dumps(self._resolved, sort_keys=True)
@@ -144,8 +153,8 @@ class RunFolder:
             settings=self._resolved,
             settings_sha256=self._settings_sha256,
             scores={e.dataset: e.percentages() for e in evaluations},
-            data_notes=settings.data_notes,
-            licence=settings.licence,
+            data_notes=self._data_notes,
+            licence=self._licence,
             limits=settings.limits,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.resources import DEFAULT_WEIGHTS
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
 
@@ -32,8 +33,10 @@ class NetworkSettings:
     Attributes:
         name: registry name.
         options: constructor options.
-        start: "random", or the name of public weights that the network knows ("imagenet").
+        start: "random"; the name of public weights that the network knows ("imagenet"); or "driving",
+            the weights that this package ships.
         checkpoint: start from the weights of this earlier run; overrides `start`.
+        fresh_head: leave the layers that give the scores random, to go on from weights of other classes.
         frozen_stages: the first so many encoder stages (with the stem) stay as they start.
         freeze_batch_norm: keep every BatchNorm's statistics; needed for runs that must not depend
             on how a batch is split over processes.
@@ -43,11 +46,25 @@ class NetworkSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     start: str = "random"
     checkpoint: Path | None = None
+    fresh_head: bool = False
     frozen_stages: int = 0
     freeze_batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        _check(_unless(self.frozen_stages >= 0, f"frozen_stages: {self.frozen_stages} is below 0"))
+        _check(
+            _unless(self.frozen_stages >= 0, f"frozen_stages: {self.frozen_stages} is below 0"),
+            _unless(
+                not self.fresh_head or self.earlier_weights is not None,
+                "fresh_head: needs a checkpoint, or start: driving",
+            ),
+        )
+
+    @property
+    def earlier_weights(self) -> Path | None:
+        """The weights file of the run to go on from, if there is one."""
+        if self.checkpoint is not None:
+            return self.checkpoint
+        return DEFAULT_WEIGHTS if self.start == "driving" else None
 
 
 @dataclass(frozen=True, slots=True)

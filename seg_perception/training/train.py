@@ -87,7 +87,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     label_set = crops.datasets[0].label_set
     validation = _open_validation(settings, label_set) if rank == 0 else []
 
-    network = _start_network(settings.network, len(label_set)).to(device)
+    network, history = _start_network(settings.network, len(label_set))
+    network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_crop(settings, network)
     average = AveragedNetwork(network, settings.optimiser.ema_decay)
@@ -101,7 +102,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     if settings.compile:
         module = torch.compile(module)  # type: ignore[assignment]
 
-    run = RunFolder(settings, label_set, writes=rank == 0)
+    run = RunFolder(settings, label_set, history, writes=rank == 0)
     first_step, best_score = 0, -math.inf
     if run.resume_file.is_file():
         state = ResumeState.load(run.resume_file, device)
@@ -163,23 +164,43 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     return run.weights_file("best" if best_score > -math.inf else "last")
 
 
-def _start_network(settings: NetworkSettings, num_classes: int) -> SegmentationNetwork:
+def _start_network(
+    settings: NetworkSettings, num_classes: int
+) -> tuple[SegmentationNetwork, checkpoint.CheckpointInfo | None]:
+    """The network as it starts, and the run whose weights it goes on from, if any."""
     network = build_network(settings.name, num_classes, **settings.options)
-    if settings.checkpoint is not None:
-        earlier, info = checkpoint.load_network(settings.checkpoint)
-        if info.network != settings.name:
-            raise SettingsError(f"network.checkpoint: {settings.checkpoint} holds a {info.network!r}")
-        checkpoint.load_strictly(network, earlier.state_dict(), str(settings.checkpoint))
+    history = None
+    if settings.earlier_weights is not None:
+        history = _load_earlier_weights(network, settings, settings.earlier_weights, num_classes)
     elif settings.start != "random":
         known = networks()[settings.name].start_weights
         if settings.start not in known:
-            raise SettingsError(
-                f"network.start: {settings.name!r} has no {settings.start!r}; known: {', '.join(('random', *known))}"
-            )
+            accepted = ", ".join(("random", "driving", *known))
+            raise SettingsError(f"network.start: {settings.name!r} has no {settings.start!r}; known: {accepted}")
         known[settings.start](network)
     for part in network.first_stages(settings.frozen_stages):
         part.requires_grad_(False)
-    return network
+    return network, history
+
+
+def _load_earlier_weights(
+    network: SegmentationNetwork, settings: NetworkSettings, path: Path, num_classes: int
+) -> checkpoint.CheckpointInfo:
+    earlier, info = checkpoint.load_network(path)
+    if info.network != settings.name:
+        raise SettingsError(f"network.name: {path} holds a {info.network!r}, not a {settings.name!r}")
+    weights = earlier.state_dict()
+    if settings.fresh_head:
+        own = network.state_dict()
+        heads = tuple(f"{name}." for name in network.score_layers)
+        weights = {k: own[k] if k.startswith(heads) else v for k, v in weights.items()}
+    elif len(info.label_set) != num_classes:
+        raise SettingsError(
+            f"{path} gives {len(info.label_set)} classes, the training data {num_classes}; "
+            "set network.fresh_head to true to start with a new last layer"
+        )
+    checkpoint.load_strictly(network, weights, str(path))
+    return info
 
 
 def _open_validation(settings: TrainSettings, label_set: LabelSet) -> list[Dataset]:

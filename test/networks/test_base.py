@@ -115,3 +115,10 @@ def test_stages_to_freeze_are_named_or_refused() -> None:
     assert len(ladder.first_stages(2)) == 3  # the stem and two stages
     with pytest.raises(SettingsError, match="frozen_stages: 8 is not in 0 to 7"):
         ladder.first_stages(8)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_only_the_score_layers_depend_on_the_classes(name: str) -> None:
+    few, many = small(name, 3).state_dict(), small(name, 5).state_dict()
+    differing = {key.split(".")[0] for key in few if few[key].shape != many[key].shape}
+    assert differing == set(small(name).score_layers)

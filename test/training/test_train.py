@@ -333,7 +333,10 @@ def test_two_trainings_do_not_share_a_folder(tiny: Tiny) -> None:
         ({"batch_size": 4, "accumulation": 3}, "batch_size 4 does not divide into 3 accumulation rounds"),
         ({"augmentation": AugmentationSettings(crop=Size(64, 50))}, "augmentation.crop: image size 64x50 .* to 64x64"),
         ({"network": NetworkSettings("resnet")}, "no network 'resnet'; known:"),
-        ({"network": NetworkSettings("reference", start="imagenet")}, "'reference' has no 'imagenet'; known: random"),
+        (
+            {"network": NetworkSettings("reference", start="imagenet")},
+            "'reference' has no 'imagenet'; known: random, driving",
+        ),
         ({"network": NetworkSettings("reference", frozen_stages=1)}, "has no stages to freeze"),
         ({"loss": LossSettings(class_weights={"moon": 2.0})}, "has no class 'moon'; known: road"),
         ({"device": "cuda"}, "PyTorch sees no CUDA device; write 'auto' or 'cpu'"),
@@ -392,8 +395,50 @@ def test_a_run_can_start_from_another_runs_weights(tiny: Tiny, tmp_path: Path) -
     second = run_training(tiny(name="second", network=network, optimiser=unmoved, steps=1))
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
     assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-7)
-    with pytest.raises(SettingsError, match=r"network.checkpoint: .* holds a 'reference'"):
+    with pytest.raises(SettingsError, match=r"network.name: .* holds a 'reference', not a 'efficientnet_ladder'"):
         run_training(tiny(name="third", network=NetworkSettings("efficientnet_ladder", checkpoint=first)))
+
+
+def test_other_classes_start_from_another_runs_weights_with_a_fresh_head(tiny: Tiny, tmp_path: Path) -> None:
+    first = run_training(tiny(steps=2))
+    (tmp_path / "two.yaml").write_text(
+        "name: two\nclasses: [{name: road, color: [1, 2, 3], drivable: true}, {name: rest, color: [4, 5, 6]}]\n"
+    )
+    values = ", ".join(f"{i}: {'road' if i == 0 else 'rest'}" for i in range(10))
+    (tmp_path / "to_two.yaml").write_text(
+        f"name: to_two\ntarget: {tmp_path / 'two.yaml'}\nvalues: {{{values}, 255: ignore}}\n"
+    )
+    (data,) = tiny().train
+    train = (dataclasses.replace(data, mapping=str(tmp_path / "to_two.yaml")),)
+    network = dataclasses.replace(tiny().network, checkpoint=first)
+    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
+    with pytest.raises(SettingsError, match=r"gives 10 classes, the training data 2; set network.fresh_head to true"):
+        run_training(tiny(name="second", train=train, network=network, optimiser=unmoved, steps=1))
+    network = dataclasses.replace(network, fresh_head=True)
+    second = run_training(tiny(name="second", train=train, network=network, optimiser=unmoved, steps=1))
+    a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
+    assert a["head.weight"].shape[0] == 10
+    assert b["head.weight"].shape[0] == 2
+    learned = [k for k in a if k.endswith("weight") and not k.startswith("head.")]
+    assert len(learned) > 10
+    assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in learned)
+
+
+def test_a_run_that_goes_on_from_another_hands_its_data_and_licence_down(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_training(tiny(steps=1, data_notes=("theirs", "ours"), licence="non-commercial"))
+    monkeypatch.setattr("seg_perception.training.settings.DEFAULT_WEIGHTS", first)
+    network = dataclasses.replace(tiny().network, start="driving")
+    second = run_training(tiny(name="second", network=network, steps=1, data_notes=("ours", "more"), licence="mine"))
+    info = read_info(second)
+    assert info.data_notes == ("theirs", "ours", "more")
+    assert info.licence == "non-commercial; mine"
+
+
+def test_a_fresh_head_alone_means_nothing() -> None:
+    with pytest.raises(SettingsError, match="fresh_head: needs a checkpoint, or start: driving"):
+        NetworkSettings(fresh_head=True)
 
 
 def test_frozen_stages_and_statistics_stay_as_they_start(tiny: Tiny) -> None:
