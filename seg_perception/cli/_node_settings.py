@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seg_perception.bags.topics import NODE_NAME
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.settings import from_mapping
+from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.ros.parameter_table import PARAMETERS  # a table only: no ROS
+from seg_perception.ros.settings import camera_name_faults  # no ROS either
 
 _MATCHING = ("**", "*")
 _FOREIGN = ("use_sim_time", "start_type_description_service")  # parameters that rclpy itself takes
@@ -61,10 +60,15 @@ def picture_settings(path: Path | None) -> PictureSettings:
         return PictureSettings()
     values = dict(_flat(_parameters_of_the_node(path)))
     specs = {spec.name: spec for spec in PARAMETERS}
-    cameras = [name for name in values.get("cameras") or () if name]
+    named = values.get("cameras", specs["cameras"].default)
+    if isinstance(named, (list, tuple)) and all(isinstance(name, str) for name in named):
+        camera_faults = camera_name_faults(tuple(named))
+    else:
+        camera_faults = [f"cameras: {named!r} is not accepted; a list of names is expected"]
+    cameras = [] if camera_faults else [str(name) for name in named or () if name]
     masks = [name for name in specs if name.startswith("drivable.")]
     own = {f"{camera}.{name}" for camera in cameras for name, spec in specs.items() if spec.per_camera}
-    faults = [
+    faults = camera_faults + [
         f"{name}: no such parameter; see config/segmentation.yaml"
         for name in sorted(values)
         if name not in specs and name not in own | {*_FOREIGN} and not name.startswith(_FOREIGN_PREFIXES)
@@ -97,10 +101,7 @@ def picture_settings(path: Path | None) -> PictureSettings:
 
 def _parameters_of_the_node(path: Path) -> dict[str, Any]:
     """What the file says for the node, whatever its namespace; later sections win, as in ROS."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    document = read_yaml(path)
     merged: dict[str, Any] = {}
     found = False
     for node, section in document.items() if isinstance(document, dict) else ():

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.resources import share_path
-from seg_perception.core.settings import load_settings
+from seg_perception.core.settings import load_settings, read_yaml
 from seg_perception.core.types import UNLABELLED, LabelImage
 
 IGNORE = "ignore"
@@ -55,17 +53,6 @@ class LabelSet:
             raise SettingsError(f"label set {self.name!r}: ids must be 0 to {len(self.classes) - 1} in order")
         if len({c.name for c in self.classes}) != len(self.classes):
             raise SettingsError(f"label set {self.name!r}: class names repeat")
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> LabelSet:
-        """From what `dataclasses.asdict` made of it, after a trip through JSON.
-
-        Raises:
-            KeyError, TypeError: it does not have that form.
-            SettingsError: its values are no label set.
-        """
-        rows = document["classes"]
-        return cls(document["name"], tuple(LabelClass(**row | {"color": tuple(row["color"])}) for row in rows))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -154,10 +141,7 @@ class _LabelSetFile:
 
 
 def _read_yaml(path: Path) -> Mapping[str, object]:
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a YAML mapping is expected, got {type(document).__name__}")
     return document

@@ -9,10 +9,12 @@ from typing import Any
 
 from seg_perception.core.errors import ModelError, SegPerceptionError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import Size
+from seg_perception.core.settings import from_mapping
+from seg_perception.core.types import MAX_PIXELS, Size
 
 METADATA_KEY = "seg_perception.model_card"
 FORMAT = 1
+MAX_MULTIPLE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,10 @@ class ModelCard:
     limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.size_multiple < 1:
-            raise ModelError(f"model card: size_multiple {self.size_multiple} must be at least 1")
+        if not 1 <= self.size_multiple <= MAX_MULTIPLE:
+            raise ModelError(f"model card: size_multiple {self.size_multiple} is not in 1 to {MAX_MULTIPLE}")
+        if self.input_size.width * self.input_size.height > MAX_PIXELS:
+            raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
         if self.precision not in ("fp32", "fp16", "int8"):
             raise ModelError(f"model card: precision {self.precision!r} is not one of fp32, fp16, int8")
 
@@ -69,25 +73,19 @@ class ModelCard:
         """Parse a card.
 
         Raises:
-            ModelError: not JSON, a format this version does not read, or a missing or wrong field.
+            ModelError: not JSON, a format this version does not read, or missing, unknown or wrong
+                fields (types are checked: "false" is not a truth value).
         """
         try:
             document = json.loads(text)
-            found = document.pop("format", None)
-            if found == FORMAT:
-                return cls._from_document(document)
-        except (ValueError, KeyError, TypeError, AttributeError, SegPerceptionError) as error:
-            raise ModelError(f"the model card cannot be read: {type(error).__name__}: {error}") from error
-        raise ModelError(f"model card format {found!r} is not supported; this version reads format {FORMAT}")
-
-    @classmethod
-    def _from_document(cls, document: dict[str, Any]) -> ModelCard:
-        return cls(
-            **document
-            | {
-                "label_set": LabelSet.from_document(document["label_set"]),
-                "input_size": Size(**document["input_size"]),
-                "data": tuple(document["data"]),
-                "limits": tuple(document["limits"]),
-            }
-        )
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the model card is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ModelError(f"the model card must be a JSON object, got {type(document).__name__}")
+        found = document.pop("format", None)
+        if found != FORMAT:
+            raise ModelError(f"model card format {found!r} is not supported; this version reads format {FORMAT}")
+        try:
+            return from_mapping(cls, document, "the model card")
+        except SegPerceptionError as error:
+            raise ModelError(str(error)) from error

@@ -1,8 +1,9 @@
 """Settings: a nested mapping (YAML, ROS parameters) into frozen dataclasses, all faults at once.
 
-Supported field types: bool, int, float (finite), str, Path, Size, Enum, Literal, `X | None`, tuple[X, ...],
-tuple[X, Y, Z], Mapping[str, X], Any and dataclasses. A value outside a field's range is the
-dataclass's own business: its `__post_init__` raises SettingsError.
+Supported field types: bool, int, float (finite), str, Path, Size ("480x360", or a table of width and
+height), Enum, Literal, `X | None`, tuple[X, ...], tuple[X, Y, Z], Mapping[str, X], Any and
+dataclasses. A value outside a field's range is the dataclass's own business: its `__post_init__`
+raises SettingsError.
 """
 
 from __future__ import annotations
@@ -52,13 +53,23 @@ def load_settings(cls: type[T], path: Path) -> T:
         FileNotFoundError: no such file.
         SettingsError: not YAML, or any fault in it.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: settings must be a table of names and values, got {type(values).__name__}")
     return from_mapping(cls, values, str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, in plain Python values.
+
+    Raises:
+        OSError: it cannot be read.
+        SettingsError: not YAML, or not UTF-8.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, and so is not UTF-8
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def _convert(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
         return _convert_tuple(arguments, value, where, faults)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _convert_table(arguments[1], value, where, faults)
-    if dataclasses.is_dataclass(hint) and hint is not Size:
+    if dataclasses.is_dataclass(hint) and (hint is not Size or isinstance(value, Mapping)):
         return _build(hint, value, where, faults)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _convert_choice({member.value: member for member in hint}, value, where, faults)

@@ -63,7 +63,10 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
         )
     if faults:
         raise ModelError(f"{source} breaks the contract of a deployed graph:\n  " + "\n  ".join(faults))
-    return ModelCard.from_json(cards[0])
+    try:
+        return ModelCard.from_json(cards[0])
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
 
 
 def _check_tensors(kind: str, tensors: object, accepted: dict[str, int], faults: list[str]) -> None:

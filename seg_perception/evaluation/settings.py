@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.settings import from_mapping
+from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.datasets.registry import DatasetSettings
 
 
@@ -36,10 +34,7 @@ def load_evaluation_settings(path: Path) -> EvaluationSettings:
         FileNotFoundError: no such file.
         SettingsError: not YAML, or any fault in it.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a table with 'datasets' is expected, got {type(document).__name__}")
     if "datasets" not in document and "validation" in document:  # a training's settings

@@ -25,6 +25,7 @@ from seg_perception.core.errors import ModelError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.settings import from_mapping
 from seg_perception.core.types import Size
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network
@@ -72,16 +73,11 @@ class CheckpointInfo:
             ModelError: a missing or wrong field.
         """
         try:
-            document = json.loads(text)
-            document |= {
-                "label_set": LabelSet.from_document(document["label_set"]),
-                "deployed_size": Size(**document["deployed_size"]),
-                "data_notes": tuple(document["data_notes"]),
-                "limits": tuple(document["limits"]),
-            }
-            return cls(**document)
-        except (ValueError, KeyError, TypeError, AttributeError, SegPerceptionError) as error:
-            raise ModelError(f"the checkpoint's description cannot be read: {type(error).__name__}: {error}") from error
+            return from_mapping(cls, json.loads(text), "the checkpoint's description")
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the checkpoint's description is not JSON: {error}") from error
+        except SegPerceptionError as error:
+            raise ModelError(str(error)) from error
 
     def model_card(self, network: SegmentationNetwork, version: str, weights_sha256: str) -> ModelCard:
         """The card of an fp32 export of these weights."""

@@ -69,6 +69,23 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
         assert text in str(fault.value)
 
 
+@pytest.mark.parametrize(
+    "cameras, message",
+    [
+        ("5", "cameras: 5 is not accepted; a list of names is expected"),
+        ("front", "cameras: 'front' is not accepted; a list of names is expected"),
+        ("[[1]]", r"cameras: \[\[1\]\] is not accepted; a list of names is expected"),
+        ("[]", "cameras: the list is empty"),
+        ("[front/left]", "cameras: 'front/left' is not accepted; a name starts with a letter"),
+        ("[front, front]", "cameras: 'front' named more than once"),
+    ],
+)
+def test_cameras_that_the_node_would_refuse_are_refused(tmp_path: Path, cameras: str, message: str) -> None:
+    file = written(tmp_path / "own.yaml", f"/**: {{ros__parameters: {{cameras: {cameras}}}}}")
+    with pytest.raises(SettingsError, match=f"faults in the parameters:\n  {message}"):
+        picture_settings(file)
+
+
 @pytest.mark.parametrize("text", ["", "drivable: {min_confidence: 0.5}", "other: {ros__parameters: {}}", "[1, 2]"])
 def test_a_file_that_says_nothing_to_the_node_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError, match=r"has no parameters for the node: a section '/\*\*:' or"):

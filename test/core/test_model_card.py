@@ -53,27 +53,45 @@ def _changed(**changes: Any) -> str:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("not JSON", "the model card cannot be read: JSONDecodeError"),
-        ("[]", "the model card cannot be read: TypeError"),
-        ("null", "the model card cannot be read: AttributeError"),
+        ("not JSON", "the model card is not JSON: Expecting value"),
+        ("[" * 100_000, "the model card is not JSON: maximum recursion depth"),
+        ("[]", "the model card must be a JSON object, got list"),
+        ("null", "the model card must be a JSON object, got NoneType"),
         (_changed(format=2), "model card format 2 is not supported; this version reads format 1"),
         (_changed(format=None), "model card format None is not supported"),
-        (_changed(name=None), "missing 1 required positional argument: 'name'"),
-        (_changed(surprise=1), "unexpected keyword argument 'surprise'"),
-        (_changed(label_set=None), "KeyError: 'label_set'"),
+        (_changed(name=None), "name: missing"),
+        (_changed(surprise=1), "surprise: unknown; known here: name, version"),
+        (_changed(label_set=None), "label_set: missing"),
         (_changed(label_set={"name": "x", "classes": []}), "label set 'x': it has no classes"),
-        (_changed(label_set={"name": "x", "classes": [{"id": 0}]}), "KeyError: 'color'"),
+        (_changed(label_set={"name": "x", "classes": [{"id": 0}]}), r"label_set.classes\[0\].color: missing"),
         (
             _changed(
                 label_set={"name": "x", "classes": [{"id": 0, "name": "road", "color": [1, 2], "drivable": True}]}
             ),
-            r"colour \(1, 2\) is not three values",
+            r"label_set.classes\[0\].color: 3 values are expected, got 2",
         ),
         (_changed(input_size={"width": 0, "height": 5}), "image size 0x5 is not accepted"),
-        (_changed(size_multiple=0), "size_multiple 0 must be at least 1"),
+        (_changed(input_size={"width": 480.5, "height": 352}), r"input_size.width: 480.5 is not accepted"),
+        (_changed(input_size={"width": 10**6, "height": 10**6}), "input_size 1000000x1000000 has more than 67108864"),
+        (_changed(size_multiple=0), "size_multiple 0 is not in 1 to 1024"),
+        (_changed(size_multiple=32.5), "size_multiple: 32.5 is not accepted; a value of type int is expected"),
+        (_changed(weights_sha256=5), "weights_sha256: 5 is not accepted; a value of type text is expected"),
+        (_changed(data="CamVid"), "data: a list is expected, got 'CamVid'"),
+        (_changed(run=[1]), "run: a table is expected"),
+        (_changed(scores={"camvid": {"mean_iou": "high"}}), "scores.camvid.mean_iou: 'high' is not accepted"),
         (_changed(precision="fp8"), "precision 'fp8' is not one of fp32, fp16, int8"),
     ],
 )
 def test_a_wrong_card_is_refused_with_the_fault(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         ModelCard.from_json(text)
+
+
+def test_a_text_is_no_truth_value() -> None:
+    """Python takes "false" for true: a pole would be drivable."""
+    document = json.loads(CARD.to_json())
+    pole = document["label_set"]["classes"][2]
+    assert (pole["name"], pole["drivable"]) == ("pole", False)
+    pole["drivable"] = "false"
+    with pytest.raises(ModelError, match=r"label_set.classes\[2\].drivable: 'false' is not accepted; .* bool"):
+        ModelCard.from_json(json.dumps(document))

@@ -227,9 +227,15 @@ def test_a_file_is_read_and_named_in_its_faults(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("count: 3\nsize: 640x480\n")
     assert load_settings(Outer, file) == Outer(3, size=Size(640, 480))
+    file.write_text("count: 3\nsize: {width: 640, height: 480}\n")
+    assert load_settings(Outer, file) == Outer(3, size=Size(640, 480))
     file.write_text("count: [")
     with pytest.raises(SettingsError, match=r"own\.yaml: not valid YAML"):
         load_settings(Outer, file)
+    for content in (b"name: caf\xe9", b"day: 2026-13-01", b"[" * 5000, b"count:\t3\n\tsize: 4x3"):
+        file.write_bytes(content)
+        with pytest.raises(SettingsError, match=r"own\.yaml: not valid YAML"):
+            load_settings(Outer, file)
     file.write_text("")
     with pytest.raises(SettingsError, match=r"own\.yaml: settings must be a table of names and values, got NoneType"):
         load_settings(Outer, file)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,15 +103,30 @@ def test_weights_that_do_not_fit_exactly_are_refused(tmp_path: Path) -> None:
         load_network(path)
 
 
-@pytest.mark.parametrize("change", ["label_set", "step", "deployed_size", "extra"])
-def test_a_damaged_description_is_refused(change: str) -> None:
-    document = json.loads(INFO.to_json())
-    if change == "extra":
-        document["extra"] = 1
-    else:
-        del document[change]
-    with pytest.raises(ModelError, match=r"the checkpoint's description cannot be read: (KeyError|TypeError)"):
-        CheckpointInfo.from_json(json.dumps(document))
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"label_set": None}, "label_set: missing"),
+        ({"step": None}, "step: missing"),
+        ({"deployed_size": None}, "deployed_size: missing"),
+        ({"deployed_size": {"width": 0, "height": 5}}, "deployed_size: image size 0x5 is not accepted"),
+        ({"extra": 1}, "extra: unknown; known here: name, network"),
+        ({"step": "7"}, "step: '7' is not accepted; a value of type int is expected"),
+        ({"options": [1]}, "options: a table is expected"),
+    ],
+)
+def test_a_damaged_description_is_refused(changes: dict[str, Any], message: str) -> None:
+    document = json.loads(INFO.to_json()) | changes
+    text = json.dumps({name: value for name, value in document.items() if value is not None})
+    with pytest.raises(ModelError, match=f"the checkpoint's description: 1 fault(?s:.*){message}"):
+        CheckpointInfo.from_json(text)
+
+
+def test_a_description_that_is_no_json_is_refused() -> None:
+    with pytest.raises(ModelError, match="the checkpoint's description is not JSON"):
+        CheckpointInfo.from_json("{")
+    with pytest.raises(ModelError, match="a table is expected, got 5"):
+        CheckpointInfo.from_json("5")
 
 
 def test_the_state_of_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
