@@ -75,7 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{first} and {job.source} would both be written as {job.name}: predict them apart")
     pictures = picture_settings(arguments.params_file)
     if arguments.opacity is not None:
+        if not 0.0 <= arguments.opacity <= 1.0:
+            raise InputError(f"--opacity {arguments.opacity} is not accepted: 0 (image only) to 1 (colours only) is")
         pictures = replace(pictures, opacity=arguments.opacity)
+    arguments.out.mkdir(parents=True, exist_ok=True)  # what cannot be made is better known before the work
     with open_segmenter(arguments) as opened, tqdm(total=len(jobs), unit="file", desc="predict") as bar:
         bar.write(opened.description, file=sys.stderr)
         predictor = _Predictor(opened.segmenter, arguments.out, pictures)

@@ -72,7 +72,29 @@ def test_unusable_inputs_are_listed_and_the_rest_is_done(
     assert "5 inputs could not be used" in captured.err
     for name in names:
         assert (name in captured.err.split("could not be used")[1]) == (name != "good.png")
-    assert not list((tmp_path / "out").glob("*bad*"))
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["good.png"] * 3
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--opacity", "3"], "--opacity 3.0 is not accepted: 0 (image only) to 1 (colours only) is"),
+        (["--opacity", "nan"], "--opacity nan is not accepted"),
+        (["--threads", "-1"], "--threads -1 is not accepted: 0 (all cores) or more is"),
+        (["--input-size", "0x0"], "image size 0x0 is not accepted"),
+        (["--out", "{tmp}/one.png"], "File exists"),
+        (["--out", "{tmp}/one.png/below"], "Not a directory"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_first_picture(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    write_image(tmp_path / "one.png", 0)
+    given = [option.format(tmp=tmp_path) for option in options]
+    arguments = ["predict", str(tmp_path / "one.png"), "--out", str(tmp_path / "out"), "--model", model, *given]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.rglob("labels"))
 
 
 def test_two_inputs_with_one_name_are_refused(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
