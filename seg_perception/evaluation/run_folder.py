@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.settings import read_yaml
 
 SETTINGS, STEPS, VALIDATION = "settings.yaml", "steps.csv", "validation.csv"
 
@@ -28,7 +29,7 @@ class TrainingRun:
 
     Attributes:
         name: of the folder.
-        settings: the text of settings.yaml.
+        settings: the text of settings.yaml, which is YAML, or nothing.
         steps, loss: the training loss after each step.
         validation: dataset -> points, in order.
     """
@@ -58,7 +59,8 @@ def read_run(folder: Path) -> TrainingRun:
 
     Raises:
         FileNotFoundError: no steps.csv there.
-        InputError: a file that does not look like a run's.
+        InputError: logs that do not look like a run's.
+        SettingsError: its settings are no YAML.
     """
     try:
         steps = _rows(folder / STEPS)
@@ -74,6 +76,8 @@ def read_run(folder: Path) -> TrainingRun:
                 )
                 validation.setdefault(fixed["dataset"], []).append(point)
         settings = folder / SETTINGS
+        if settings.is_file():
+            read_yaml(settings)  # so that whoever parses the text need not expect faults
         return TrainingRun(
             folder.resolve().name,
             settings.read_text(encoding="utf-8") if settings.is_file() else "",

@@ -2,7 +2,7 @@
 
 settings.yaml       the resolved settings: `seg-perception train --config` of it repeats the run
 steps.csv           loss and learning rate of each step
-validation.csv      scores of each validation
+validation.csv      scores of each validation, as fractions; nan for a class that is not in the truth
 tensorboard/        both, as curves
 last.pt             what resuming needs
 last.safetensors    the weights of the last checkpoint
@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -133,11 +134,14 @@ class RunFolder:
     def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
         for e in evaluations:
             scores = e.scores
-            row = [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *scores.iou]
-            _append_csv(self._folder / "validation.csv", row)
-            drivable = ((self._label_set.names[i], scores.iou[i]) for i in self._label_set.drivable_ids)
+            truth = e.counts.confusion.sum(axis=1)
+            iou = [value if pixels else math.nan for value, pixels in zip(scores.iou, truth, strict=True)]
+            _append_csv(
+                self._folder / "validation.csv", [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *iou]
+            )
+            drivable = ((self._label_set.names[i], iou[i]) for i in self._label_set.drivable_ids)
             listed = (("mean IoU", scores.mean_iou), *drivable)
-            tqdm.write(f"step {step}: {e.dataset}: " + ", ".join(f"{name} {100 * iou:.2f}" for name, iou in listed))
+            tqdm.write(f"step {step}: {e.dataset}: " + ", ".join(f"{name} {_percent(value)}" for name, value in listed))
             if self._board is not None:
                 self._board.add_scalar(f"mean IoU/{e.dataset}", scores.mean_iou, step)
 
@@ -188,6 +192,10 @@ class RunFolder:
             self._board.close()
         if self._lock is not None:
             self._lock.close()
+
+
+def _percent(fraction: float) -> str:
+    return "not in the truth" if math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def _differences(then: Any, now: Any, where: str = "") -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seg_perception.cli.main import main
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.evaluation import evaluate
 from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
 from seg_perception.evaluation.pictures import write_examples
@@ -171,3 +171,7 @@ def test_what_cannot_be_reported_is_named(make_evaluation, tmp_path: Path, capsy
     (broken / "steps.csv").write_text("step,loss,learning_rate\n1,two,3\n")
     with pytest.raises(InputError, match="broken: its logs cannot be read: ValueError"):
         read_source(broken)
+    cut = make_run(tmp_path / "cut")
+    (cut / "settings.yaml").write_text("train: [")
+    with pytest.raises(SettingsError, match=r"cut/settings.yaml: not valid YAML"):
+        read_source(cut)
