@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_full_topic_name import validate_full_topic_name
+
 from seg_perception.bags.types import TypeDefinition
 from seg_perception.bags.typestore import definition_from_share
 from seg_perception.core.errors import InputError
@@ -18,9 +21,11 @@ def message_class(type_name: str) -> Any:
     """The Python class of a message type such as "sensor_msgs/msg/Image".
 
     Raises:
-        InputError: its package is not installed, or has no such message.
+        InputError: not a ROS 2 message type, its package is not installed, or has no such message.
     """
-    package, _, name = type_name.split("/")
+    package, _, name = type_name.partition("/msg/")
+    if not package.isidentifier() or not name.isidentifier():
+        raise InputError(f"{type_name!r} is no message type of ROS 2, such as 'sensor_msgs/msg/Image'")
     try:
         return getattr(importlib.import_module(f"{package}.msg"), name)
     except ModuleNotFoundError as error:
@@ -56,3 +61,15 @@ class _ShareFolders(Mapping[str, Path]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def check_topic_name(name: str) -> None:
+    """Refuse what cannot be the absolute name of a ROS topic.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    try:
+        validate_full_topic_name(name)
+    except InvalidTopicNameException as error:
+        raise InputError(f"{name!r} is not accepted as the name of a topic: {' '.join(str(error).split())}") from error

@@ -17,7 +17,7 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage, Topic
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.interfaces import check_topic_name, message_class
 
 _POLL_S = 0.02
 _ACKNOWLEDGE_S = 5.0
@@ -30,8 +30,9 @@ class PlaySettings:
 
     Attributes:
         rate: 2.0 plays twice as fast as recorded.
-        loop: start again at the end, until stopped. Time then jumps back, as with `ros2 bag play`.
-        topics: only these; empty means all whose message types are installed.
+        loop: start again at the end, until stopped; a bag with nothing to play ends at once. Time then
+            jumps back, as with `ros2 bag play`.
+        topics: only these; empty means all that can be published here (message type installed).
         start_s: skip this much of the bag.
         delay_s: wait this long before the first message.
         wait_for: topics that must have a subscriber before the first message; empty: any one topic.
@@ -106,13 +107,17 @@ def play(
         on_waiting: told whom the player waits for.
 
     Raises:
-        FileNotFoundError, InputError: the bag; a topic it does not have; a type not installed that
-            was asked for by name; nobody subscribed to a topic of `wait_for`.
+        FileNotFoundError, InputError: the bag; a start after its end; a topic it does not have; one
+            asked for by name that ROS cannot have or whose type is not installed; nobody subscribed
+            to a topic of `wait_for`.
     """
     stop = stop or threading.Event()
     if isinstance(bag, Path):
         with BagReader(bag) as reader:
             return play(reader, settings, stop, on_message, on_waiting)
+    length_s = (bag.end_ns - bag.start_ns) / _NANOSECONDS
+    if settings.start_s > length_s:
+        raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
     report = PlayReport()
     topics = _playable(bag, settings, report)
     with ros_node("seg_perception_player") as node:
@@ -123,8 +128,8 @@ def play(
         _wait_for_subscribers(publishers, settings, stop, on_waiting)
         stop.wait(settings.delay_s)
         while not stop.is_set():
-            _play_once(bag, settings, publishers, clock, stop, on_message, report)
-            if not settings.loop:
+            played = _play_once(bag, settings, publishers, clock, stop, on_message, report)
+            if not settings.loop or not played:
                 break
         report.interrupted = stop.is_set()
         report.unheard = tuple(name for name, p in publishers.items() if p.get_subscription_count() == 0)
@@ -141,7 +146,7 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     wanted = [bag.topic(name) for name in settings.topics] if settings.topics else list(bag.topics)
     playable = []
     for topic in wanted:
-        if (reason := _why_not_installed(topic)) is None:
+        if (reason := _why_not_playable(topic)) is None:
             playable.append(topic)
         elif settings.topics:
             raise InputError(f"{bag.path}: topic {topic.name} cannot be played: {reason}")
@@ -154,8 +159,9 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     return playable
 
 
-def _why_not_installed(topic: Topic) -> str | None:
+def _why_not_playable(topic: Topic) -> str | None:
     try:
+        check_topic_name(topic.name)
         message_class(topic.type)
     except InputError as error:
         return str(error)
@@ -224,19 +230,23 @@ def _play_once(
     stop: threading.Event,
     on_message: Callable[[BagMessage], object],
     report: PlayReport,
-) -> None:
+) -> bool:
+    """From the start to the end; False if there was nothing to play."""
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
     began = time.monotonic()
 
     def bag_ns_at(now: float) -> int:
         return start_ns + round((now - began) * settings.rate * _NANOSECONDS)
 
+    played = False
     for message in bag.messages(publishers, start_ns=start_ns):
+        played = True
         due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / settings.rate
         clock.sleep_until(due, bag_ns_at, stop)
         if stop.is_set():
-            return
+            break
         report.latest_s = max(report.latest_s, time.monotonic() - due)
         publishers[message.topic.name].publish(message.data)
         report.published[message.topic.name] = report.published.get(message.topic.name, 0) + 1
         on_message(message)
+    return played

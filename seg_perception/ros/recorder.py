@@ -19,7 +19,7 @@ from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.interfaces import message_class, message_definition
+from seg_perception.ros.interfaces import check_topic_name, message_class, message_definition
 
 try:  # Humble has the same class under its older name
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -181,9 +181,11 @@ def record(
 
     Raises:
         FileExistsError: the bag exists.
-        InputError: a topic cannot be recorded.
+        InputError: a topic cannot be recorded, or ROS has no topics of such a name.
         OSError: the disk is full; what was written so far is kept.
     """
+    for name in topics or ():
+        check_topic_name(name)
     writer = BagWriter(out, compress=compress, overwrite=overwrite)
     try:
         with ros_node("seg_perception_recorder") as node:

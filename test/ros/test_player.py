@@ -169,6 +169,29 @@ def test_a_type_that_is_not_installed_is_left_out_and_said(tmp_path: Path) -> No
         play(tmp_path / "a.mcap", PlaySettings(topics=("/wheel",), wait_timeout_s=0))
 
 
+def test_a_name_that_ros_cannot_have_is_left_out_and_said(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        for name in ("/player_test/image", "/front camera"):
+            bag.add_topic(name, messages.IMAGE)
+            bag.write(name, START, messages.image(picture(0), messages.header(START, "")))
+    report = play(tmp_path / "a.mcap", PlaySettings(wait_timeout_s=0))
+    assert report.published == {"/player_test/image": 1}
+    assert "'/front camera' is not accepted as the name of a topic" in report.skipped["/front camera"]
+    with pytest.raises(InputError, match="topic /front camera cannot be played"):
+        play(tmp_path / "a.mcap", PlaySettings(topics=("/front camera",), wait_timeout_s=0))
+
+
+def test_a_start_after_the_end_is_refused_and_a_loop_over_nothing_ends(drive: Path, tmp_path: Path) -> None:
+    # 20 messages 0.02 s apart: 0.38 s from the first to the last
+    with pytest.raises(InputError, match=r"drive.mcap: a start at 0.39 s is after its end; it is 0.380 s long"):
+        play(drive, PlaySettings(start_s=0.39, wait_timeout_s=0))
+    assert play(drive, PlaySettings(start_s=0.38, wait_timeout_s=0)).published["/player_test/image"] == 1
+    with BagWriter(tmp_path / "empty.mcap") as bag:
+        bag.add_topic("/player_test/image", messages.IMAGE)
+    report = play(tmp_path / "empty.mcap", PlaySettings(loop=True, wait_timeout_s=0))
+    assert (report.published, report.interrupted) == ({}, False)
+
+
 def test_wrong_settings_are_all_named() -> None:
     with pytest.raises(SettingsError, match=r"rate is 0, it must be greater than 0; start_s is -1.0"):
         PlaySettings(rate=0, start_s=-1.0)

@@ -139,11 +139,13 @@ def test_the_command_line_refuses_what_it_cannot_do(tmp_path: Path) -> None:
         (["--out", "x.mcap"], "name the topics to record, or give --all"),
         (["/a", "--all", "--out", "x.mcap"], "name the topics to record, or give --all"),
         (["/a", "--out", "x.db3"], "recording writes MCAP"),
+        (["a b", "--out", str(tmp_path / "x.mcap")], "'/a b' is not accepted as the name of a topic"),
     ):
         with recording(*arguments) as process:
             _, stderr = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 2
         assert message in stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_definitions_come_from_what_is_installed() -> None:
@@ -154,6 +156,9 @@ def test_definitions_come_from_what_is_installed() -> None:
     assert message_class("std_msgs/msg/String") is String
     with pytest.raises(InputError, match="needs the ROS package 'our_msgs': install it"):
         message_class("our_msgs/msg/Wheel")
+    for foreign in ("foxglove.CompressedImage", "sensor_msgs/Image", "os.path/msg/join"):
+        with pytest.raises(InputError, match=f"'{foreign}' is no message type of ROS 2"):
+            message_class(foreign)
     with pytest.raises(InputError, match="'std_msgs' has no message 'Wheel'"):
         message_class("std_msgs/msg/Wheel")
     with pytest.raises(InputError, match="is our_msgs installed"):
