@@ -47,7 +47,7 @@ def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
 
 
 def _tensorrt_options(settings: NodeSettings, opening: Opening) -> TensorRtOptions:
-    # imported here: it needs the onnx package, which a robot with a compiled engine may lack
+    # imported here: it needs the onnx package, without which configuring fails with a reason, but the node starts
     from seg_perception.engines.tensorrt_build import BuildSettings
 
     return TensorRtOptions(
