@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
@@ -28,6 +28,8 @@ def read_model(path: Path) -> bytes:
     if size > MAX_MODEL_BYTES:
         raise ModelError(f"{path}: {size} bytes; models over {MAX_MODEL_BYTES} bytes are refused")
     content = path.read_bytes()
+    if not content:  # which protobuf takes for a model without anything
+        raise ModelError(f"{path}: the file is empty")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
@@ -52,7 +54,7 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     """
     faults: list[str] = []
     graph = model.graph
-    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in graph.initializer):
+    if _has_external_data(model):
         faults.append("it keeps weights in external files; export it as one file")
     _check_tensors("input", graph.input, {INPUT_NAME: 4}, faults)
     _check_tensors("output", graph.output, dict.fromkeys(OUTPUT_NAMES, 3), faults)
@@ -67,6 +69,16 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
         return ModelCard.from_json(cards[0])
     except ModelError as error:
         raise ModelError(f"{source}: {error}") from error
+
+
+def _has_external_data(message: Message) -> bool:
+    """In initializers, and wherever else a tensor can be: attributes, subgraphs, functions, sparse tensors."""
+    if isinstance(message, onnx.TensorProto):
+        return message.data_location == onnx.TensorProto.EXTERNAL or bool(message.external_data)
+    fields = (value for field, value in message.ListFields() if field.message_type is not None)
+    return any(
+        _has_external_data(child) for value in fields for child in ((value,) if isinstance(value, Message) else value)
+    )
 
 
 def _check_tensors(kind: str, tensors: object, accepted: dict[str, int], faults: list[str]) -> None:
