@@ -19,6 +19,7 @@ from seg_perception.core.types import Size
 from seg_perception.segmenter import RawSegmentation
 
 _RECORD = struct.Struct("<QIIIIII")  # frame, network width and height, camera width and height, bytes, CRC-32
+_CRC_BYTES = 4  # the last field of the head; it is of all that comes before it, and of the bytes that follow
 
 
 class Journal:
@@ -62,7 +63,8 @@ class Journal:
                 position = file.tell() - _RECORD.size
                 frame, *_, length, crc = _RECORD.unpack(head)
                 payload = file.read(length)
-                if len(payload) != length or zlib.crc32(payload) != crc:
+                # a power cut can leave a tail of zeros: an empty record would have an empty payload's CRC, zero
+                if not length or len(payload) != length or zlib.crc32(head[:-_CRC_BYTES] + payload) != crc:
                     return
                 yield frame, position, file.tell()
 
@@ -83,7 +85,9 @@ class Journal:
         height, width = raw.labels.shape
         payload = zlib.compress(np.stack([raw.labels, raw.confidence]).tobytes(), 1)
         camera = raw.camera_size
-        record = _RECORD.pack(frame, width, height, camera.width, camera.height, len(payload), zlib.crc32(payload))
+        fields = (frame, width, height, camera.width, camera.height, len(payload))
+        crc = zlib.crc32(_RECORD.pack(*fields, 0)[:-_CRC_BYTES] + payload)
+        record = _RECORD.pack(*fields, crc)
         self._file.seek(self._end)
         self._file.write(record + payload)
         self._file.flush()

@@ -114,6 +114,30 @@ def test_a_journal_drops_what_was_torn_and_all_behind_it(tmp_path: Path) -> None
         assert len(journal) == 2
 
 
+def test_a_journal_knows_zeros_and_wrong_frame_numbers_for_damage(tmp_path: Path) -> None:
+    """After a power cut, the end of a file can be zeros that were never written."""
+    raw = RawSegmentation(np.full((2, 3), 7, np.uint8), np.full((2, 3), 9, np.uint8), Size(6, 4))
+    path = tmp_path / "journal"
+    with Journal(path, "job") as journal:
+        journal.add(0, raw)
+        one = path.stat().st_size
+        journal.add(1, raw)
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(4096))
+    with Journal(path, "job") as journal:
+        assert len(journal) == 2
+        found = journal.get(0)
+        assert found is not None
+        np.testing.assert_array_equal(found.labels, raw.labels)
+    assert path.read_bytes() == content
+
+    renumbered = bytearray(content)
+    renumbered[one] = 5  # the lowest byte of the second record's frame number
+    path.write_bytes(renumbered)
+    with Journal(path, "job") as journal:
+        assert (len(journal), journal.get(1), journal.get(5)) == (1, None, None)
+
+
 def test_undecodable_images_are_counted_by_reason(tmp_path: Path, segmenter: Segmenter) -> None:
     header = messages.header(START, "camera")
     odd = messages.image(picture(0), header)
