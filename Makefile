@@ -23,7 +23,7 @@ VENV_OPTIONS :=
 endif
 # shipped_model reads datasets that cannot be downloaded freely; verify_gpu is `make verify-gpu`.
 DATA := $(or $(SEG_PERCEPTION_DATA),../shared/data)
-BENCHMARKS ?= image_codec node_latency node_overhead training engines confidence $(if $(wildcard $(DATA)),shipped_model)
+BENCHMARKS ?= image_codec node_latency node_overhead training engines networks confidence $(if $(wildcard $(DATA)),shipped_model)
 TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
 CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt)
 
