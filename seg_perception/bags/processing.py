@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from seg_perception.core.types import RgbImage
 from seg_perception.core.visual import overlay
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
+_PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
 OUTPUTS = ("labels", "confidence", "drivable", "overlay")
 
 
@@ -49,6 +51,11 @@ class ProcessSettings:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.outputs if name not in OUTPUTS]:
             raise InputError(f"outputs {', '.join(unknown)} are not known; accepted: {', '.join(OUTPUTS)}")
+        if not _PREFIX.fullmatch(self.prefix):
+            raise InputError(
+                f"prefix {self.prefix!r} is not accepted: parts of letters, digits and underscores, each after a slash "
+                "and not beginning with a digit, as in '/car/segmentation_node'"
+            )
 
 
 @dataclass(slots=True)

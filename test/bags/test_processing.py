@@ -84,6 +84,13 @@ def test_killed_half_way_it_resumes_to_the_same_bag(tmp_path: Path, tiny_model: 
     assert sorted(p.name for p in out.parent.iterdir()) == ["out.mcap"]  # journal and partial bag are gone
 
 
+@pytest.mark.parametrize("prefix", ["segmentation_node", "/bad prefix", "/a//b", "/a/", "/1st", "/a-b"])
+def test_a_prefix_that_makes_no_topic_is_refused(prefix: str) -> None:
+    with pytest.raises(InputError, match=f"prefix '{prefix}' is not accepted: .* as in '/car/segmentation_node'"):
+        ProcessSettings(prefix=prefix)
+    assert ProcessSettings(prefix="").prefix == ""
+
+
 def test_a_journal_of_another_job_is_refused(tmp_path: Path, segmenter: Segmenter) -> None:
     source = write_bag(tmp_path / "in.mcap", [picture(0)])
     journal_path(tmp_path / "out.mcap").write_text('{"other": "job"}\n')
