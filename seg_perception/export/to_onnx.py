@@ -46,7 +46,7 @@ def export_onnx(
 
     Args:
         network: trained network; it is copied, so its mode and device stay as they are.
-        card: what the model is; its precision must be "fp32" (see `export.half` and `export.quantize`).
+        card: what the model is; its precision must be "fp32" (see `engines.half` and `export.quantize`).
         path: the file to write, whole or not at all.
         batch: fixed batch size; None leaves it open.
         size: fixed input size; None leaves height and width open.

@@ -1,6 +1,6 @@
 """The node's settings as frozen dataclasses: what `parameters.py` reads, checked as a whole.
 
-The defaults and descriptions are in `parameters.PARAMETERS`, and only there.
+The defaults and descriptions are in `parameter_table.PARAMETERS`, and only there.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ GROUND_TEXEL = 0.025
 """Metres along each side of a ground texel."""
 GROUND_LEVELS = 6
 """Ground tiles come this often, each blurred to twice the length of the one before."""
-MATERIALS = ("asphalt", "paving", "grass", "soil")
 
 
 @lru_cache(maxsize=64)

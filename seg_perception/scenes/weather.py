@@ -13,8 +13,6 @@ from seg_perception.scenes.camera import Camera, Floats
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.textures import tileable_noise
 
-Rgb = tuple[float, float, float]
-
 
 class Weather(Enum):
     """The kinds of light a drive can have."""

@@ -53,17 +53,6 @@ class TemperatureFit:
     after: Calibration
 
 
-def fit_temperature(
-    network: SegmentationNetwork,
-    card: ModelCard,
-    datasets: Sequence[Dataset],
-    pixels_per_image: int = 2000,
-    progress: bool = False,
-) -> float:
-    """The best temperature alone: see `calibrate`."""
-    return calibrate(network, card, datasets, pixels_per_image, progress).temperature
-
-
 def calibrate(
     network: SegmentationNetwork,
     card: ModelCard,

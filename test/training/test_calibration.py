@@ -15,7 +15,7 @@ from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.networks.registry import build_network
-from seg_perception.training.calibration import best_temperature, calibrate, fit_temperature, mean_loss
+from seg_perception.training.calibration import best_temperature, calibrate, mean_loss
 
 
 def test_loss_by_hand() -> None:
@@ -84,7 +84,8 @@ def test_a_network_is_calibrated_on_its_deployed_path(network_and_card) -> None:
     assert fit.pixels == 1000
     assert fit.loss_after <= fit.loss_before
     assert fit.after.accuracy == fit.before.accuracy  # labels never change
-    assert fit_temperature(network, card, [Squares(card.label_set)], 500) == fit.temperature  # repeats exactly
+    again = calibrate(network, card, [Squares(card.label_set)], pixels_per_image=500)
+    assert again.temperature == fit.temperature  # repeats exactly
 
     # the deployed graph at that temperature has the mean confidence that the fit promises, within sampling and bytes
     confidences = []
