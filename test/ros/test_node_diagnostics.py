@@ -158,8 +158,8 @@ def test_a_running_node_reports_every_stage(tiny_model: Path) -> None:
         assert int(found["received"]) == 5 == sum(int(found[name]) for name in counted)
         for stage in Stage:
             assert float(found[f"latency_{stage.value}_p99_ms"]) >= float(found[f"latency_{stage.value}_p50_ms"]) >= 0
-        parts = ("wait", "prepare", "infer", "finish", "publish")
-        assert float(found["latency_node_p99_ms"]) < 2 * sum(float(found[f"latency_{p}_p99_ms"]) for p in parts) + 5
+        for part in ("wait", "prepare", "infer", "finish", "publish"):  # each frame's time in the node contains them
+            assert float(found["latency_node_p99_ms"]) >= float(found[f"latency_{part}_p99_ms"]), part
         assert 0 <= float(found["last_frame_age_s"]) < 20
         engine = values(run.peer.statuses(": engine")[-1])
         assert engine["model"].startswith("tiny-1-fp32")
