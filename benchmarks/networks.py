@@ -310,8 +310,8 @@ def picture(rows: Sequence[Row], engine: str) -> bytes:
     if points:
         front = [points[name] for name in pareto_front(points)]
         axis.plot(*zip(*front, strict=True), color=SERIES[0], linewidth=1, alpha=0.5)
-        low, high = (limit(iou for _, iou in points.values()) for limit in (min, max))
-        floor, span = low, max(high - low, 1.0)
+        floor = min(iou for _, iou in points.values())
+        span = max(max(iou for _, iou in points.values()) - floor, 1.0)
         axis.set(ylabel=f"mean IoU, %: {', '.join(common_sets(rows))}")
     else:
         axis.set(yscale="log", ylabel="GFLOP")
@@ -322,12 +322,21 @@ def picture(rows: Sequence[Row], engine: str) -> bytes:
             y = points[row.name][1] if points else row.flop / 1e9
             axis.plot(row.ms, y, "o", color=color)
         else:  # in steps, so that names do not lie on each other
-            y = floor - span * (0.12 + 0.09 * (unscored % 4))
+            y = floor - span * (0.2 + 0.09 * (unscored % 4))
             unscored += 1
             axis.plot(row.ms, y, "|", color=color, markersize=12)
         axis.annotate(row.name, (row.ms, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
-    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if rows and t <= 2 * max(r.ms for r in rows)]
+    low, high = (limit(row.ms for row in rows) for limit in (min, max))
+    axis.set_xlim(0.8 * low, 1.6 * high)  # room for the last name
+    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if 0.8 * low <= t <= 1.6 * high]
     axis.set_xticks(ticks, [str(t) for t in ticks])
+    if points and unscored:  # below the line, height means nothing
+        axis.axhline(floor - 0.08 * span, color="#999999", linestyle="--", linewidth=1)
+        axis.text(0.99, floor - 0.1 * span, "time only: no score", va="top", ha="right", fontsize=8, color="#666666",
+                  transform=axis.get_yaxis_transform())  # fmt: skip
+        axis.set_yticks([tick for tick in axis.get_yticks() if floor - 0.08 * span <= tick <= 100.0])
+    if not points:
+        axis.set_yticks((2, 5, 10, 20, 50, 100, 200), ("2", "5", "10", "20", "50", "100", "200"))
     axis.minorticks_off()
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color="#dddddd")
