@@ -133,10 +133,10 @@ $(STAMPS)/run: $(STAMPS)/venv-$(MODE) $(RUN_REQUIREMENTS) $(CONSTRAINTS) setup.p
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt
+$(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt requirements/openvino.txt
 	@echo "Installing what training, tests and checks need"
 	@$(PIP) $(TEST_REQUIREMENTS:%=-r %)
-	@$(PIP) --no-deps -r requirements/tensorrt.txt
+	@$(PIP) --no-deps -r requirements/tensorrt.txt -r requirements/openvino.txt
 	@touch $@
 
 $(STAMPS)/colcon: $(STAMPS)/test requirements/colcon.txt

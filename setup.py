@@ -43,6 +43,7 @@ TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "cuda-python>=12.6",  # memory, streams and graphs on the GPU; take the release of the installed CUDA
     "onnxruntime-ep-nv-tensorrt-rtx-cu13>=0.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
 ]
+OPENVINO = ["openvino>=2024.6"]  # CPU, optional; takes bfloat16 and int8 where the processor has them
 TEST = ["pytest>=7.4,<8", "pytest-timeout>=2.1"]  # pytest 9 breaks ROS's launch_testing plug-in
 DEV = [*TEST, "ruff", "mypy", "import-linter", "types-PyYAML", "types-tqdm"]
 
@@ -74,6 +75,7 @@ setup(
         "ros": [*ROS, *BAGS],
         "train": TRAIN,
         "tensorrt": TENSORRT,
+        "openvino": [*ONNX, *OPENVINO],
         "test": TEST,  # colcon test looks here to choose pytest
         "dev": DEV,
     },

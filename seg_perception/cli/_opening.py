@@ -48,7 +48,8 @@ def add_engine_argument(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=RUNTIMES,
         default="auto",
-        help="what runs the model; auto: TensorRT where an NVIDIA GPU and the library are, else onnxruntime",
+        help="what runs the model; auto: TensorRT where an NVIDIA GPU and the library are, else onnxruntime "
+        "(OpenVINO, the faster one on many CPUs, is taken by name only: docs/deploy.md)",
     )
 
 

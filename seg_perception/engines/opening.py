@@ -19,11 +19,12 @@ log = logging.getLogger(__name__)
 
 BUILD_ENGINE = ("if_missing", "never")
 ENGINE_SUFFIX = ".engine"
+CPU_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "openvino_bf16": "OpenVINO"}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorRtOptions:
-    """How `open_engine` gets and runs a TensorRT engine; ONNX Runtime ignores them.
+    """How `open_engine` gets and runs a TensorRT engine; the CPU's engines ignore them.
 
     Attributes:
         build: what to build; None: fp16 (int8 of an int8 graph), batch 1, the model card's size.
@@ -52,12 +53,14 @@ def open_engine(
     """Open a model with the named runtime.
 
     "auto" takes TensorRT where an NVIDIA GPU, TensorRT and cuda-python are there, else ONNX Runtime,
-    and says in the log which and why.
+    and says in the log which and why. OpenVINO is only taken by name: what "auto" finds must not
+    depend on an optional package. "openvino" computes in fp32, "openvino_bf16" in bfloat16, which is
+    faster on processors that have it, an error on others, and changes a few labels in a thousand.
 
     Args:
         model: an ONNX file, or a compiled `.engine` file (TensorRT only).
         runtime: one of RUNTIMES.
-        threads: of ONNX Runtime; 0 takes all cores this process may use.
+        threads: of ONNX Runtime and OpenVINO; 0 takes all cores this process may use.
         tensorrt: how to get and run a TensorRT engine.
 
     Raises:
@@ -71,8 +74,10 @@ def open_engine(
     compiled = model.suffix == ENGINE_SUFFIX
     if not model.exists():
         raise FileNotFoundError(2, "there is no such model", str(model))
-    if runtime == "onnxruntime" and compiled:
-        raise ModelError(f"{model} is a TensorRT engine; ONNX Runtime takes the .onnx file it was compiled from")
+    if runtime in CPU_RUNTIMES and compiled:
+        raise ModelError(
+            f"{model} is a TensorRT engine; {CPU_RUNTIMES[runtime]} takes the .onnx file it was compiled from"
+        )
     if runtime == "auto" and not compiled:
         missing = why_no_tensorrt()
         runtime = "tensorrt" if missing is None else "onnxruntime"
@@ -84,6 +89,11 @@ def open_engine(
         from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 
         return OnnxRuntimeEngine(model, threads)
+    if runtime in CPU_RUNTIMES:
+        from seg_perception.engines.openvino import FloatPrecision, OpenVinoEngine
+
+        bf16 = runtime == "openvino_bf16"
+        return OpenVinoEngine(model, threads, FloatPrecision.BF16 if bf16 else FloatPrecision.FP32)
     return _open_tensorrt(model, wanted, tensorrt or TensorRtOptions(), compiled)
 
 

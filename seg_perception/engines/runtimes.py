@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-RUNTIMES: Final = ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
-"""What `open_engine` accepts; "auto" chooses by what the machine has."""
+RUNTIMES: Final = ("auto", "onnxruntime", "openvino", "openvino_bf16", "tensorrt", "tensorrt_rtx")
+"""What `open_engine` accepts; "auto" chooses by what the machine has, and never takes OpenVINO."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeAlias
 
+from seg_perception.engines.runtimes import RUNTIMES
+
 ParameterValue: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
 
 
@@ -91,7 +93,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "engine",
         "auto",
         "What runs the model; auto takes TensorRT where an NVIDIA GPU and the library are present.",
-        choices=("auto", "onnxruntime", "tensorrt", "tensorrt_rtx"),
+        choices=RUNTIMES,
     ),
     ParameterSpec(
         "precision",

@@ -61,7 +61,7 @@ def test_auto_without_any_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_names_and_missing_files(driving_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="engine 'tpu' is not known; accepted: auto, onnxruntime, tensorrt"):
+    with pytest.raises(EngineError, match="engine 'tpu' is not known; accepted: auto, onnxruntime, openvino, "):
         open_engine(driving_model, "tpu")
     with pytest.raises(FileNotFoundError, match="there is no such model"):
         open_engine(tmp_path / "none.onnx")
@@ -69,11 +69,13 @@ def test_unknown_names_and_missing_files(driving_model: Path, tmp_path: Path) ->
         TensorRtOptions(build_engine="always")
 
 
-def test_a_compiled_engine_is_not_for_onnx_runtime(tmp_path: Path) -> None:
+def test_a_compiled_engine_is_not_for_the_cpu(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"plan")
     with pytest.raises(ModelError, match=r"is a TensorRT engine; ONNX Runtime takes the \.onnx file"):
         open_engine(path, "onnxruntime")
+    with pytest.raises(ModelError, match=r"is a TensorRT engine; OpenVINO takes the \.onnx file"):
+        open_engine(path, "openvino_bf16")
     with pytest.raises(EngineError, match=r"has no model\.engine\.json beside it"):
         open_engine(path)
 
@@ -128,4 +130,4 @@ def test_two_that_start_together_build_once(
 
 
 def test_names_are_those_that_the_node_offers() -> None:
-    assert opening.RUNTIMES == ("auto", "onnxruntime", "tensorrt", "tensorrt_rtx")
+    assert opening.RUNTIMES == ("auto", "onnxruntime", "openvino", "openvino_bf16", "tensorrt", "tensorrt_rtx")

@@ -1,0 +1,144 @@
+"""OpenVINO on the CPU: optional, and faster than ONNX Runtime on processors that compute in bfloat16 or int8.
+
+OpenVINO by itself takes bfloat16 wherever the processor has it, so that one model would answer
+differently from one car's computer to the next. Here the precision is always stated: fp32 unless
+bfloat16 is asked for by name, and then a processor without it is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import EngineError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
+from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph
+from seg_perception.engines.model_file import read_model
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+_TELEMETRY = "openvino_telemetry"
+
+
+class FloatPrecision(Enum):
+    """What float layers are computed in; the value is OpenVINO's name for it. int8 layers stay int8."""
+
+    FP32 = "f32"
+    BF16 = "bf16"
+
+
+class OpenVinoEngine:
+    """Runs an exported ONNX file with OpenVINO's CPU plug-in.
+
+    Args:
+        path: the ONNX file.
+        threads: threads of one inference; 0 takes all cores this process may use.
+        precision: of what is float in the graph. An fp16 graph is computed in this precision, too:
+            its weights were rounded to half, its sums are not.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModelError: not an ONNX file of ours, or it breaks the graph contract.
+        EngineError: OpenVINO is not installed, refuses the graph, or lacks the precision here.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, precision: FloatPrecision = FloatPrecision.FP32) -> None:
+        try:
+            openvino = _import_openvino()
+        except ImportError as error:
+            raise EngineError(f"the engine 'openvino' needs OpenVINO: pip install openvino ({error})") from error
+        content = read_model(path)
+        graph = load_graph(content)
+        self._card = card_of(graph)
+        options = {
+            "INFERENCE_PRECISION_HINT": precision.value,
+            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # A pinned thread waits while other work has its core, though another core may be idle.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            core = openvino.Core()
+            if precision is FloatPrecision.BF16:
+                _demand_bf16(core)
+            compiled = core.compile_model(core.read_model(content), "CPU", options)
+            request = compiled.create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(f"{path}: OpenVINO cannot open this model: {error}") from error
+        self._request: ov.InferRequest | None = request
+        self._info = EngineInfo(
+            runtime="openvino",
+            version=openvino.__version__.partition("-")[0],  # without the build's number and hash
+            device="CPU",
+            precision=_computed_in(self._card, precision),
+            max_batch=fixed_batch(graph),
+            fixed_size=fixed_size(graph),
+        )
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._request is None:
+            raise EngineError("this engine is closed")
+        check_batch(images, self._card, self._info)
+        try:
+            # inputs are read in place; outputs are copies, which belong to the caller
+            answer = self._request.infer({INPUT_NAME: images}, share_inputs=True, share_outputs=False)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed: {error}") from error
+        labels, confidence = (answer[name] for name in OUTPUT_NAMES)
+        return labels, confidence
+
+    def close(self) -> None:
+        self._request = None
+
+
+def _import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry, which would report each import to a server, and ask nobody.
+
+    Raises:
+        ImportError: it is not installed, or does not load.
+    """
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
+    loaded = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # "not found": OpenVINO then takes its own stub
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+        if loaded is not None:
+            sys.modules[_TELEMETRY] = loaded
+
+
+def _demand_bf16(core: ov.Core) -> None:
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in able:
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise EngineError(
+            f"{name} does not compute in bfloat16 (OpenVINO lists {', '.join(able)}); the engine 'openvino' takes fp32"
+        )
+
+
+def _computed_in(card: ModelCard, precision: FloatPrecision) -> str:
+    floats = precision.name.lower()
+    if card.precision == "int8":
+        return "int8" if precision is FloatPrecision.FP32 else f"int8 and {floats}"
+    return floats
