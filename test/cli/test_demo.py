@@ -18,10 +18,13 @@ from bag_helpers import START, STEP, picture, truth_of, write_bag, write_tiny_mo
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of
 from seg_perception.bags.reader import BagReader
+from seg_perception.bags.scoring import BagScore
 from seg_perception.bags.writer import BagWriter
-from seg_perception.cli._demo_results import percentile_ms
+from seg_perception.cli._demo_results import Scored, Summary, percentile_ms
 from seg_perception.cli._video import VideoReader
 from seg_perception.cli.main import main
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.metrics import ConfusionMatrix
 
 rclpy = pytest.importorskip("rclpy", reason="neither a sourced ROS 2 nor the rclpy wheels")
 
@@ -186,3 +189,16 @@ def test_the_bag_that_is_driven_is_never_overwritten(
     assert "the demo would write its results over" in capsys.readouterr().err
     assert bag.read_bytes() == before
     assert [path.name for path in Path("out").iterdir()] == ["demo.mcap"]
+
+
+def test_a_class_without_truth_has_no_iou_in_the_summary() -> None:
+    from seg_perception.ros.drive_session import SessionReport  # needs rclpy
+
+    label_set = load_label_set()
+    matrix = ConfusionMatrix(len(label_set))
+    matrix.add(np.array([[0, 0, 7]], np.uint8), np.array([[0, 8, 7]], np.uint8))  # one road pixel was called car
+    scored = Scored(BagScore(matrix, 1, 0, 0), 0.5)
+    summary = Summary("a drive", "lockstep", "3x1", "model", SessionReport(), scored, label_set, ())
+    iou = json.loads(summary.to_json())["scores"]["iou"]
+    assert {name: value for name, value in iou.items() if value is not None} == {"road": 0.5, "sky": 1.0}
+    assert len(iou) == 10
