@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from node_harness import Peer, image_message, level, picture, running, values, wait_until
+from node_harness import RELIABLE_INPUT, Peer, image_message, level, picture, running, values, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
@@ -70,7 +70,7 @@ def topics_of(peer: Peer) -> set[str]:
 
 
 def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "autostart": False}) as run:
+    with running({"model": str(tiny_model), "autostart": False, **RELIABLE_INPUT}) as run:
         manager = Manager(run.peer)
         assert manager.state() == "unconfigured"
         for _ in range(3):
@@ -116,7 +116,7 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_mod
         wait_until(lambda: level(run.peer.statuses(": engine")[-1]) == 0, "diagnostics OK again")
 
 
-@pytest.mark.parametrize("content, expected", [(b"", "model card"), (b"not onnx at all", "not an ONNX file")])
+@pytest.mark.parametrize("content, expected", [(b"", "the file is empty"), (b"not onnx at all", "not an ONNX file")])
 def test_a_broken_model_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
