@@ -317,10 +317,14 @@ def _delivery(mailboxes: Mailboxes[CameraFrame], name: str) -> Callable[[CameraF
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; exit status 0 after a clean end."""
+    """Run the node until SIGINT or SIGTERM; exit status 0 after a clean end, 2 for arguments that ROS refuses."""
     stop = stop_on_signals()
     logging.getLogger("seg_perception").setLevel(logging.INFO)  # passed on to the ROS log
-    rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rclpy's own are RuntimeErrors: an unreadable parameter file, for example
+        print(f"segmentation_node: ROS refuses the arguments: {error}", file=sys.stderr)
+        return 2
     try:
         node = SegmentationNode()
         status = spin_until(node, stop)

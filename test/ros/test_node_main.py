@@ -49,3 +49,24 @@ def test_it_runs_where_torch_cannot_be_imported(environment: dict[str, str]) -> 
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert result.stdout.strip() == "ok", result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--params-file", "{tmp}/tab.yaml"], "Couldn't parse params file: '--params-file {tmp}/tab.yaml'"),
+        (["--params-file", "{tmp}/none.yaml"], "Couldn't parse params file: '--params-file {tmp}/none.yaml'"),
+        (["--nope"], "['--nope']"),
+    ],
+)
+def test_arguments_that_ros_refuses_are_one_line(
+    environment: dict[str, str], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "tab.yaml").write_text("/**:\n\tros__parameters: {}\n")
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    command = [sys.executable, "-m", "seg_perception.ros.segmentation_node", "--ros-args", *given]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert "segmentation_node: ROS refuses the arguments: " in result.stderr
+    assert message.format(tmp=tmp_path) in result.stderr
+    assert "Traceback" not in result.stderr
