@@ -5,7 +5,8 @@
 
 Each network of the registry and each peer (benchmarks/peers, rebuilt from its paper) gets random weights,
 goes through our export, and runs one 480x352 image at a time on two threads. All take turns, so that a
-busy machine slows all alike; the ratio compares with the default network in the same turn.
+busy machine slows all alike; the ratio compares with the default network in the same turn. CPU time on
+one thread is given as well: on a very busy machine it is the figure to trust.
 
 `--scores` takes run folders (the network is read from the settings; its best step counts) and
 NAME=FILE.json of `seg-perception evaluate --json`. Then a network is on the front if none is both as
@@ -24,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from peers import PEERS
+from peers.table import SIZE, THREADS, Row, Score, common_sets, judged_points, pareto_front, picture, table
 from torch import nn
 from tqdm import tqdm
 
@@ -53,8 +55,7 @@ from seg_perception.networks.inspection import NetworkReport, inspect_network
 from seg_perception.networks.registry import build_network, network_names
 
 Images = NDArray[np.uint8]
-SIZE = Size(480, 352)  # 480x360 cameras, and the multiples of 32 that networks take
-THREADS = 2
+CPU_TURNS = 5  # CPU time hardly varies
 SETTLE_S = 0.03  # a runtime's threads spin on after a run and would slow the next network's
 SQUEEZE = 1.2  # most that another aspect ratio may differ, where a network takes other multiples
 VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {"reference": ({"width": 1.0}, {"width": 0.25})}
@@ -68,39 +69,6 @@ class Candidate:
     name: str
     build: Callable[[int], SegmentationNetwork]
     source: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Percent; None: the set has no class of that name."""
-
-    mean_iou: float
-    road: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What was measured.
-
-    Attributes:
-        size: of the image: 480x352, or the nearest that fits the network.
-        parameters, flop: of the deployed part; a multiplication and an addition are two.
-        ms: median of one image, bytes to labels.
-        fastest_ms: least of one image: what a machine without other work would come near.
-        ratio: median of its time over the default network's in the same turn.
-        source: a peer's paper; None: one of ours.
-        scores: by dataset.
-    """
-
-    name: str
-    size: str
-    parameters: int
-    flop: int
-    ms: float
-    fastest_ms: float
-    ratio: float
-    source: str | None = None
-    scores: Mapping[str, Score] = field(default_factory=dict)
 
 
 def own(name: str, options: Mapping[str, Any]) -> Candidate:
@@ -138,32 +106,30 @@ def measure(candidates: Sequence[Candidate], base: str, runtime: str, turns: int
     label_set = load_label_set("driving")
     random = np.random.default_rng(1)
     reports: dict[str, NetworkReport] = {}
-    engines: dict[str, tuple[Engine, Images]] = {}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+    models: dict[str, tuple[Path, Images]] = {}
+    with tempfile.TemporaryDirectory() as folder:
         for candidate in tqdm(candidates, "export", unit="network", disable=None):
             network = candidate.build(len(label_set))
             spread_weights(network)
-            size = fitting_size(SIZE, network.size_multiple)
-            card = ModelCard(
-                candidate.name, "0", candidate.name, label_set, size, network.size_multiple, "fp32", "0" * 64
-            )
+            size, multiple = fitting_size(SIZE, network.size_multiple), network.size_multiple
+            card = ModelCard(candidate.name, "0", candidate.name, label_set, size, multiple, "fp32", "0" * 64)
             path = Path(folder, f"{len(reports)}.onnx")
             export_onnx(network, card, path, batch=1, size=size)
             reports[candidate.name] = inspect_network(network, size)
-            engine = open_engine(path, runtime, threads=THREADS)
-            opened.callback(engine.close)
-            engines[candidate.name] = (engine, random.integers(0, 256, (1, size.height, size.width, 3), np.uint8))
-        times = take_turns(engines, turns)
-        info = str(engines[base][0].info)
+            models[candidate.name] = (path, random.integers(0, 256, (1, size.height, size.width, 3), np.uint8))
+        cpu, _ = take_turns(models, runtime, 1, min(turns, CPU_TURNS), time.process_time)
+        wall, info = take_turns(models, runtime, THREADS, turns, time.perf_counter)
     rows = [
         Row(
             c.name,
             str(reports[c.name].size),
             reports[c.name].parameters,
             reports[c.name].flop,
-            float(np.median(times[c.name])),
-            float(np.min(times[c.name])),
-            float(np.median(times[c.name] / times[base])),
+            float(np.median(wall[c.name])),
+            float(np.min(wall[c.name])),
+            float(np.median(wall[c.name] / wall[base])),
+            float(np.median(cpu[c.name])),
+            float(np.median(cpu[c.name] / cpu[base])),
             c.source,
         )
         for c in candidates
@@ -171,17 +137,28 @@ def measure(candidates: Sequence[Candidate], base: str, runtime: str, turns: int
     return rows, info
 
 
-def take_turns(engines: Mapping[str, tuple[Engine, Images]], turns: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds of each network in each turn; the run before brings code and weights into the caches."""
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in tqdm(range(turns), "measure", unit="turn", disable=None):
-        for name, (engine, image) in engines.items():
-            time.sleep(SETTLE_S)
-            engine.infer(image)
-            began = time.perf_counter()
-            engine.infer(image)
-            times[name].append((time.perf_counter() - began) * 1e3)
-    return {name: np.array(values) for name, values in times.items()}
+def take_turns(
+    models: Mapping[str, tuple[Path, Images]], runtime: str, threads: int, turns: int, clock: Callable[[], float]
+) -> tuple[dict[str, NDArray[np.float64]], str]:
+    """Milliseconds of each network in each turn, and what ran them.
+
+    The run before the timed one brings code and weights into the caches.
+    """
+    times: dict[str, list[float]] = {name: [] for name in models}
+    with ExitStack() as opened:
+        engines: dict[str, Engine] = {}
+        for name, (path, _) in models.items():
+            engines[name] = open_engine(path, runtime, threads=threads)
+            opened.callback(engines[name].close)
+        for _ in tqdm(range(turns), f"{threads} thread{'s' * (threads > 1)}", unit="turn", disable=None):
+            for name, (_, image) in models.items():
+                time.sleep(SETTLE_S)
+                engines[name].infer(image)
+                began = clock()
+                engines[name].infer(image)
+                times[name].append((clock() - began) * 1e3)
+        info = str(next(iter(engines.values())).info)
+    return {name: np.array(values) for name, values in times.items()}, info
 
 
 def read_scores(arguments: Sequence[str], candidates: dict[str, Candidate]) -> dict[str, dict[str, Score]]:
@@ -238,109 +215,6 @@ def _file_scores(path: Path) -> dict[str, Score]:
 def _score(mean_iou: float, iou: Mapping[str, float]) -> Score:
     road = next((value for name, value in iou.items() if name.casefold() == "road"), None)
     return Score(mean_iou, None if road is None or math.isnan(road) else road)
-
-
-def common_sets(rows: Sequence[Row]) -> list[str]:
-    """Datasets that every scored network has."""
-    scored = [row.scores for row in rows if row.scores]
-    return [name for name in scored[0] if all(name in scores for scores in scored)] if scored else []
-
-
-def judged_points(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
-    """Network -> (milliseconds, mean IoU over the common sets), of those with scores."""
-    sets = common_sets(rows)
-    scored = [row for row in rows if row.scores] if sets else []
-    return {row.name: (row.ms, float(np.mean([row.scores[name].mean_iou for name in sets]))) for row in scored}
-
-
-def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The names of (cost, gain) that no other beats in one and equals in the other, cheapest first."""
-    front = [
-        name
-        for name, (cost, gain) in points.items()
-        if not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points.values())
-    ]
-    return sorted(front, key=lambda name: points[name])
-
-
-def table(rows: Sequence[Row], base: str) -> str:
-    """Markdown, quickest first."""
-    sets = list(dict.fromkeys(name for row in rows for name in row.scores))
-    front = set(pareto_front(judged_points(rows)))
-    mean = len(common_sets(rows)) > 1
-    head = [
-        "network",
-        "parameters, M",
-        "GFLOP",
-        "ms",
-        "fastest",
-        f"time / {base}",
-        *(f"{name}: mean IoU, road" for name in sets),
-    ]
-    head += ["mean of common sets"] * mean + ["front"] * bool(front)
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in sorted(rows, key=lambda r: r.ms):
-        name = f"[{row.name}]({row.source})" if row.source else f"`{row.name}`"
-        name += "" if row.size == str(SIZE) else f" at {row.size}"
-        cells = [name, f"{row.parameters / 1e6:.2f}", f"{row.flop / 1e9:.1f}"]
-        cells += [f"{row.ms:.1f}", f"{row.fastest_ms:.1f}", f"{row.ratio:.2f}"]
-        cells += [_score_cell(row.scores.get(dataset)) for dataset in sets]
-        cells += [f"{judged_points(rows)[row.name][1]:.2f}" if row.scores else "-"] * mean
-        cells += ["yes" if row.name in front else ""] * bool(front)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _score_cell(score: Score | None) -> str:
-    if score is None:
-        return "-"
-    return f"{score.mean_iou:.2f}, " + ("-" if score.road is None else f"{score.road:.2f}")
-
-
-def picture(rows: Sequence[Row], engine: str) -> bytes:
-    """Mean IoU over time, the front as a line, networks without scores below; GFLOP over time without any."""
-    from matplotlib.figure import Figure
-
-    from seg_perception.evaluation.figures import SERIES, png
-
-    points = judged_points(rows)
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    axis = figure.subplots()
-    axis.set(xscale="log", xlabel=f"ms for one {SIZE} image, {THREADS} threads, {engine}")
-    if points:
-        front = [points[name] for name in pareto_front(points)]
-        axis.plot(*zip(*front, strict=True), color=SERIES[0], linewidth=1, alpha=0.5)
-        floor = min(iou for _, iou in points.values())
-        span = max(max(iou for _, iou in points.values()) - floor, 1.0)
-        axis.set(ylabel=f"mean IoU, %: {', '.join(common_sets(rows))}")
-    else:
-        axis.set(yscale="log", ylabel="GFLOP")
-    unscored = 0
-    for row in sorted(rows, key=lambda r: r.ms):
-        color = SERIES[1] if row.source else SERIES[0]
-        if not points or row.name in points:
-            y = points[row.name][1] if points else row.flop / 1e9
-            axis.plot(row.ms, y, "o", color=color)
-        else:  # in steps, so that names do not lie on each other
-            y = floor - span * (0.2 + 0.09 * (unscored % 4))
-            unscored += 1
-            axis.plot(row.ms, y, "|", color=color, markersize=12)
-        axis.annotate(row.name, (row.ms, y), (5, 4), textcoords="offset points", fontsize=8, color=color)
-    low, high = (limit(row.ms for row in rows) for limit in (min, max))
-    axis.set_xlim(0.8 * low, 1.6 * high)  # room for the last name
-    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if 0.8 * low <= t <= 1.6 * high]
-    axis.set_xticks(ticks, [str(t) for t in ticks])
-    if points and unscored:  # below the line, height means nothing
-        axis.axhline(floor - 0.08 * span, color="#999999", linestyle="--", linewidth=1)
-        axis.text(0.99, floor - 0.1 * span, "time only: no score", va="top", ha="right", fontsize=8, color="#666666",
-                  transform=axis.get_yaxis_transform())  # fmt: skip
-        axis.set_yticks([tick for tick in axis.get_yticks() if floor - 0.08 * span <= tick <= 100.0])
-    if not points:
-        axis.set_yticks((2, 5, 10, 20, 50, 100, 200), ("2", "5", "10", "20", "50", "100", "200"))
-    axis.minorticks_off()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(color="#dddddd")
-    return png(figure)
 
 
 def main() -> int:
