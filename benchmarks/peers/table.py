@@ -122,7 +122,8 @@ def picture(rows: Sequence[Row], engine: str) -> bytes:
         axis.plot(*zip(*front, strict=True), color=SERIES[0], linewidth=1, alpha=0.5)
         floor = min(iou for _, iou in points.values())
         span = max(max(iou for _, iou in points.values()) - floor, 1.0)
-        axis.set(ylabel=f"mean IoU, %: {', '.join(common_sets(rows))}")
+        axis.set(ylabel="mean IoU, %")
+        axis.set_title(", ".join(common_sets(rows)), fontsize=9, loc="left")
     else:
         axis.set(yscale="log", ylabel="GFLOP")
     unscored = 0
