@@ -48,11 +48,10 @@ _STAGES = (
 _LATERALS = {1: 24, 2: 40, 4: 112}  # stage index -> channels, at strides 4, 8 and 16
 _IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BATCH_NORM_EPS = 1e-3  # as the public weights were trained
-_BATCH_NORM_MOMENTUM = 0.01
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPS, momentum=_BATCH_NORM_MOMENTUM)
+    return nn.BatchNorm2d(channels, eps=_BATCH_NORM_EPS)
 
 
 class _SamePad(nn.Module):
@@ -71,12 +70,12 @@ class _SamePad(nn.Module):
 
 
 class _DepthwiseConv2d(nn.Conv2d):
-    """Runs in fp32 on the CPU under bf16 autocast: there the bf16 gradient is three to five times slower."""
+    """Runs in fp32 on the CPU under autocast: there the bf16 gradient is three to five times slower."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16:
+        if x.device.type == "cpu" and x.dtype != torch.float32:
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float()).bfloat16()
+                return super().forward(x.float()).to(x.dtype)
         return super().forward(x)
 
 

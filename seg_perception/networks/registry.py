@@ -40,4 +40,4 @@ def build_network(name: str, num_classes: int, **options: Any) -> SegmentationNe
     try:
         return networks()[name].build(num_classes, **options)
     except TypeError as error:
-        raise SettingsError(f"network {name!r}: {error}") from error
+        raise SettingsError(f"network {name!r} does not take the options {options}: {error}") from error

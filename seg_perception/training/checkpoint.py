@@ -173,6 +173,7 @@ class ResumeState:
         settings: those settings, as YAML values; None in runs begun before they were stored here.
         network, average: their state_dicts.
         optimiser: its state_dict.
+        scaler: of the gradients' scale; empty but in fp16.
     """
 
     step: int
@@ -182,6 +183,7 @@ class ResumeState:
     average: dict[str, Tensor]
     optimiser: dict[str, Any]
     settings: dict[str, Any] | None = None
+    scaler: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""

@@ -173,6 +173,7 @@ class RunFolder:
         network: SegmentationNetwork,
         average: SegmentationNetwork,
         optimiser: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
     ) -> None:
         if not self._writes:
             return
@@ -184,6 +185,7 @@ class RunFolder:
             network=network.state_dict(),
             average=average.state_dict(),
             optimiser=optimiser.state_dict(),
+            scaler=scaler.state_dict(),
         )
         state.save(self.resume_file)
 

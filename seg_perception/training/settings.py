@@ -180,7 +180,7 @@ class TrainSettings:
         workers: processes that read and augment.
         cache: keep decoded samples in each worker's memory.
         cache_gigabytes: of each worker; what does not fit is read anew each time.
-        precision: "fp32", or "bf16" autocast.
+        precision: "fp32"; or autocast to "bf16", or to "fp16" with scaled gradients, for GPUs without bf16.
         compile: use torch.compile.
         device: "auto" takes CUDA when there is a GPU.
         data_notes, licence, limits: go to the model card.
@@ -205,7 +205,7 @@ class TrainSettings:
     workers: int = 1
     cache: bool = True
     cache_gigabytes: float = 4.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data_notes: tuple[str, ...] = ()

@@ -18,10 +18,10 @@ class TorchEngine:
     Args:
         network: put into evaluation mode by this engine.
         card: describes it.
-        autocast: bf16 autocast, as in training; off for parity checks.
+        autocast: to this type, as in training; None for parity checks.
     """
 
-    def __init__(self, network: SegmentationNetwork, card: ModelCard, autocast: bool = False) -> None:
+    def __init__(self, network: SegmentationNetwork, card: ModelCard, autocast: torch.dtype | None = None) -> None:
         self._network = network.eval()
         self._card = card
         self._autocast = autocast
@@ -33,7 +33,7 @@ class TorchEngine:
 
     @property
     def info(self) -> EngineInfo:
-        precision = "bf16 autocast" if self._autocast else "fp32"
+        precision = f"{self._autocast} autocast".removeprefix("torch.") if self._autocast else "fp32"
         return EngineInfo("torch", torch.__version__, str(self._device), precision, max_batch=None, fixed_size=None)
 
     @torch.inference_mode()
@@ -41,7 +41,7 @@ class TorchEngine:
         check_batch(images, self._card, self.info)
         pixels = torch.from_numpy(images).to(self._device)
         x = self._network.normalise(pixels).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             scores = self._network(x).float()
         if self._network.score_stride > 1:
             scores = F.interpolate(scores, images.shape[1:3], mode="bilinear", align_corners=False)

@@ -34,6 +34,8 @@ from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
 
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class TrainingDivergedError(SegPerceptionError):
     """The loss is not a number any more."""
@@ -93,6 +95,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     _check_crop(settings, network)
     average = AveragedNetwork(network, settings.optimiser.ema_decay)
     optimiser = build_optimiser(network, settings.optimiser)
+    autocast = _AUTOCAST[settings.precision]
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
     module: nn.Module = LossModule(network, class_weights, settings.loss.auxiliary, settings.loss.hard_pixels)
     without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -110,6 +114,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         checkpoint.load_strictly(network, state.network, str(run.resume_file))
         checkpoint.load_strictly(average.network, state.average, str(run.resume_file))
         optimiser.load_state_dict(state.optimiser)
+        scaler.load_state_dict(state.scaler)
         first_step, best_score = state.step, state.best_score
     _check_same_everywhere(first_step, run, device, world)
     run.open_logs(first_step)
@@ -130,17 +135,18 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         for round_, (images, labels) in enumerate(micro_batches, start=1):
             # processes exchange gradients once a step, in the last round
             with nullcontext() if round_ == settings.accumulation else without_exchange():
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                with torch.autocast(device.type, autocast, enabled=autocast is not None):
                     part = module(images, labels)
                 # DDP averages gradients over processes; the sum over all pixels is wanted
-                (part * (world / weight)).backward()
+                scaler.scale(part * (world / weight)).backward()
             loss_sum += part.detach()
         if world > 1:
             dist.all_reduce(loss_sum)
         loss = float(loss_sum / weight)
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"the loss is {loss} at step {step}; lower the learning rate or use fp32")
-        optimiser.step()
+        scaler.step(optimiser)
+        scaler.update()
         optimiser.zero_grad(set_to_none=True)
         average.update(step)
 
@@ -159,7 +165,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
                 run.save_weights("best", average.network, run.info(done, evaluations))
         if last or done % settings.checkpoint_every == 0:
             run.save_weights("last", average.network, run.info(done, ()))
-            run.save_resume_state(done, best_score, network, average.network, optimiser)
+            run.save_resume_state(done, best_score, network, average.network, optimiser, scaler)
     run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
 
@@ -265,5 +271,5 @@ def _validate(
     datasets: list[Dataset], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
 ) -> list[Evaluation]:
     card = info.model_card(network, version="training", weights_sha256="")
-    segmenter = Segmenter(TorchEngine(network, card, autocast=settings.precision == "bf16"))
+    segmenter = Segmenter(TorchEngine(network, card, autocast=_AUTOCAST[settings.precision]))
     return [evaluate(dataset, segmenter) for dataset in datasets]

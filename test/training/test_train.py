@@ -152,7 +152,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(train.RunFolder, "log_step", log)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimiser": OptimiserSettings(ema_decay=0.0)}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimiser": OptimiserSettings(ema_decay=0.0)}, {"precision": "bf16"}, {"precision": "fp16"}]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny: Tiny, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
