@@ -109,7 +109,8 @@ def test_make_runs_every_benchmark() -> None:
     (listed,) = re.findall(r"^BENCHMARKS \?= (.*)$", makefile, re.MULTILINE)
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
     assert len(scripts) > 5
-    assert set(re.findall(r"[a-z_]+", listed.replace("$(if $(wildcard $(DATA))", ""))) | {"verify_gpu", "recipe"} == scripts
+    run_by_hand = {"verify_gpu", "recipe"}
+    assert set(re.findall(r"[a-z_]+", listed.replace("$(if $(wildcard $(DATA))", ""))) | run_by_hand == scripts
 
 
 def test_no_link_in_the_documentation_is_dead() -> None:

@@ -250,14 +250,13 @@ class Summary:
         }
         if self.scored is not None:
             scores = self.scored.labels.matrix.scores()
-            truth = self.scored.labels.matrix.counts.sum(axis=1)
             document["scores"] = {
                 "frames": self.scored.labels.matched,
                 "mean_iou": _number(scores.mean_iou),
                 "drivable_iou": _number(drivable_iou(self.scored.labels.matrix.counts, self.label_set)),
                 "drivable_mask_iou": _number(self.scored.mask_iou),
                 "pixel_accuracy": _number(scores.pixel_accuracy),
-                "iou": {c.name: _number(scores.iou[c.id]) if truth[c.id] else None for c in self.label_set.classes},
+                "iou": {c.name: _number(scores.iou[c.id]) for c in self.label_set.classes},
             }
         return json.dumps(document, indent=2) + "\n"
 

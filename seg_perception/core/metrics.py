@@ -47,11 +47,10 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Fractions in 0 to 1; a class that neither truth nor prediction holds is NaN.
+    """Fractions in 0 to 1; the IoU of a class that is not in the truth is NaN.
 
-    `mean_iou` averages the classes that occur in the truth (Everingham et al., PASCAL VOC; Cordts
-    et al., Cityscapes): a class without truth has no IoU to speak of, but pixels wrongly given to
-    it still count against the true class.
+    `mean_iou` averages the others (Everingham et al., PASCAL VOC; Cordts et al., Cityscapes): pixels
+    wrongly given to a class without truth still count against the true class.
     """
 
     iou: tuple[float, ...]
@@ -65,11 +64,10 @@ class Scores:
         hits = np.diag(counts).astype(np.float64)
         truth = counts.sum(axis=1)
         union = truth + counts.sum(axis=0) - hits
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iou = hits / union
         present = truth > 0
-        total = int(truth.sum())
         nan = float("nan")
+        iou = np.divide(hits, union, out=np.full(len(hits), nan), where=present)
+        total = int(truth.sum())
         return cls(
             iou=tuple(float(v) for v in iou),
             mean_iou=float(iou[present].mean()) if total else nan,

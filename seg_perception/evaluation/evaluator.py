@@ -110,9 +110,7 @@ class Evaluation:
                 "false_drivable": drivable.false_drivable,
                 "confident_wrong_drivable": drivable.confident_wrong,
             }
-        truth = self.counts.confusion.sum(axis=1)
-        named = zip(self.label_set.names, scores.iou, truth, strict=True)
-        values |= {f"iou/{name}": iou for name, iou, pixels in named if pixels}  # no truth: no IoU to speak of
+        values |= {f"iou/{name}": iou for name, iou in zip(self.label_set.names, scores.iou, strict=True)}
         return {name: round(100 * value, 2) for name, value in values.items() if not np.isnan(value)}
 
     def table(self) -> str:

@@ -87,9 +87,7 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
     figure, (axis,) = _figure(8.6, 3.4)
     width = 0.8 / len(evaluations)
     for place, (label, evaluation) in enumerate(evaluations.items()):
-        values = [100 * v for v in evaluation.scores.iou]
-        in_truth = evaluation.counts.confusion.sum(axis=1) > 0
-        heights = [v if seen else math.nan for v, seen in zip(values, in_truth, strict=True)]
+        heights = [100 * v for v in evaluation.scores.iou]
         left = np.arange(len(names)) - 0.4 + width * (place + 0.5)
         color = _colors(first.label_set) if len(evaluations) == 1 else SERIES[place % len(SERIES)]
         edge = "#555555" if len(evaluations) == 1 else "none"

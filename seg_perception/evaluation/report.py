@@ -261,8 +261,7 @@ def _class_table(found: Mapping[str, Evaluation]) -> str:
         for evaluation in found.values():
             for scores in (evaluation.scores, evaluation.boundary):
                 reference = (first.scores if scores is evaluation.scores else first.boundary).iou[index]
-                value = scores.iou[index] if pixels[index] else math.nan
-                cells.append(_with_difference(value, reference, compare=evaluation is not first))
+                cells.append(_with_difference(scores.iou[index], reference, compare=evaluation is not first))
         rows.append(tuple(cells))
     return _table(header, rows, escaped=True, numbers=True)
 

@@ -134,12 +134,9 @@ class RunFolder:
     def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
         for e in evaluations:
             scores = e.scores
-            truth = e.counts.confusion.sum(axis=1)
-            iou = [value if pixels else math.nan for value, pixels in zip(scores.iou, truth, strict=True)]
-            _append_csv(
-                self._folder / "validation.csv", [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *iou]
-            )
-            drivable = ((self._label_set.names[i], iou[i]) for i in self._label_set.drivable_ids)
+            row = [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *scores.iou]
+            _append_csv(self._folder / "validation.csv", row)
+            drivable = ((self._label_set.names[i], scores.iou[i]) for i in self._label_set.drivable_ids)
             listed = (("mean IoU", scores.mean_iou), *drivable)
             tqdm.write(f"step {step}: {e.dataset}: " + ", ".join(f"{name} {_percent(value)}" for name, value in listed))
             if self._board is not None:
