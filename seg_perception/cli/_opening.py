@@ -68,16 +68,13 @@ def open_segmenter(arguments: argparse.Namespace) -> Iterator[OpenedSegmenter]:
 
     Raises:
         FileNotFoundError, ModelError, EngineError: see `engines.opening.open_engine`.
-        InputError: a malformed size, or a negative number of threads.
+        InputError: a malformed size.
     """
-    from seg_perception.core.errors import InputError
     from seg_perception.core.types import Size
     from seg_perception.engines.opening import open_engine
     from seg_perception.segmenter import Segmenter
 
     size = Size.parse(arguments.input_size) if arguments.input_size else None
-    if arguments.threads < 0:
-        raise InputError(f"--threads {arguments.threads} is not accepted: 0 (all cores) or more is")
     engine = open_engine(arguments.model, arguments.engine, arguments.threads)
     try:
         digest = hashlib.sha256(arguments.model.read_bytes()).hexdigest()

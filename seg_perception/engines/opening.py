@@ -66,11 +66,13 @@ def open_engine(
     Raises:
         FileNotFoundError: no such model.
         ModelError: the model breaks the contract of a deployed graph.
-        EngineError: unknown runtime; what was asked for by name is not installed; or an engine cannot
-            be built, is stale, or does not run here.
+        EngineError: unknown runtime; a negative number of threads; what was asked for by name is not
+            installed; or an engine cannot be built, is stale, or does not run here.
     """
     if runtime not in RUNTIMES:
         raise EngineError(f"engine {runtime!r} is not known; accepted: {', '.join(RUNTIMES)}")
+    if threads < 0:
+        raise EngineError(f"threads {threads} is not accepted: 0 (all cores this process may use) or more is")
     compiled = model.suffix == ENGINE_SUFFIX
     if not model.exists():
         raise FileNotFoundError(2, "there is no such model", str(model))

@@ -16,6 +16,7 @@ from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.engines import compilation, cuda, opening
 from seg_perception.engines.compilation import find_or_build, plan_compilation
 from seg_perception.engines.opening import TensorRtOptions, open_engine, why_no_tensorrt
+from seg_perception.engines.runtimes import RUNTIMES
 from seg_perception.engines.tensorrt_build import BuildSettings, BuiltEngine, build_engine
 from seg_perception.engines.tensorrt_versions import TensorRtLibrary
 
@@ -65,6 +66,9 @@ def test_unknown_names_and_missing_files(driving_model: Path, tmp_path: Path) ->
         open_engine(driving_model, "tpu")
     with pytest.raises(FileNotFoundError, match="there is no such model"):
         open_engine(tmp_path / "none.onnx")
+    for runtime in RUNTIMES:
+        with pytest.raises(EngineError, match=r"threads -1 is not accepted: 0 \(all cores .*\) or more is"):
+            open_engine(driving_model, runtime, threads=-1)
     with pytest.raises(EngineError, match="build_engine 'always' is not one of if_missing, never"):
         TensorRtOptions(build_engine="always")
 
