@@ -112,7 +112,7 @@ def read_info(path: Path) -> CheckpointInfo:
     """The description of a weights file, without its weights.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file (FileNotFoundError), or it cannot be read.
         ModelError: not a weights file of ours, or truncated.
     """
     return _open(path)[0]
@@ -125,7 +125,7 @@ def _open(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file, or truncated ({error})") from error
     if _INFO_KEY not in metadata:
         raise ModelError(f"{path}: no description inside; it was not written by 'seg-perception train'")
@@ -136,7 +136,7 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, CheckpointInfo]:
     """Build the network of a weights file and load every weight into it.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file (FileNotFoundError), or it cannot be read.
         ModelError: not a weights file of ours, or weights that do not fit the network exactly.
     """
     info, weights = _open(path)

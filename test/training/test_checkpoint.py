@@ -90,6 +90,12 @@ def test_a_truncated_or_foreign_weights_file_is_refused_by_name(tmp_path: Path) 
         load_network(path)
 
 
+def test_what_the_system_says_of_an_unreadable_file_is_passed_on() -> None:
+    # a regular file that cannot be mapped into memory, for root neither
+    with pytest.raises(OSError, match=r"No such device"):
+        read_info(Path("/proc/self/maps"))
+
+
 def test_weights_that_do_not_fit_exactly_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     weights = network().state_dict()
