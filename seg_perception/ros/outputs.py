@@ -42,7 +42,8 @@ MESSAGE_TYPES: dict[str, Any] = {
 class CameraOutputs:
     """The publishers of one camera.
 
-    An output that nobody subscribes to is neither computed nor sent.
+    An output that nobody subscribes to is neither computed nor sent; camera_info alone, which costs nothing to
+    make, is always sent.
 
     Args:
         prefix: of the topics, "~/front/" or "~/".
