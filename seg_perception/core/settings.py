@@ -24,6 +24,20 @@ from seg_perception.core.types import Size
 
 T = TypeVar("T")
 
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A value that whoever prepared the values could not read; `from_mapping` reports it as a fault.
+
+    Attributes:
+        value: what came.
+        accepted: what is accepted, in words.
+    """
+
+    value: Any
+    accepted: str
+
+
 _WRONG = object()  # marks a value that was reported as a fault and must not be used
 
 
@@ -133,6 +147,9 @@ def _join(where: str, name: str) -> str:
 
 def _convert(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(value, Unreadable):
+        faults.append(f"{where}: {value.value!r} is not accepted; accepted: {value.accepted}")
+        return _WRONG
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):

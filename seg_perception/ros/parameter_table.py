@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeAlias
 
+from seg_perception.core.settings import Unreadable
 from seg_perception.engines.runtimes import RUNTIMES
 
 ParameterValue: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
@@ -79,11 +80,11 @@ class ParameterSpec:
 
 
 def _numbers(text: Any) -> Any:
-    """The numbers of a text such as '0.1, 0.9'; anything else is passed on, for the settings to refuse by its value."""
+    """The numbers of a text such as '0.1, 0.9'; anything else is handed on as what it is, for the settings to refuse."""
     try:
         return tuple(float(number) for number in text.replace(",", " ").split())
     except (AttributeError, ValueError):
-        return text
+        return Unreadable(text, "a text of numbers, such as '0.2, 1.0, 0.8, 1.0, 0.5, 0.8'")
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (

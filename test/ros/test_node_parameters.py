@@ -78,7 +78,8 @@ def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(SettingsError) as raised:
         parse_settings(wrong, "parameters of /segmentation_node")
     text = str(raised.value)
-    for part in ("network_size", "'large'", "'jpeg'", "'corner'", "error_rate_hz 6.0 must not be above"):
+    corner = "drivable.ignore_polygons[1]: 'corner' is not accepted; accepted: a text of numbers, such as '0.2, 1.0, "
+    for part in ("network_size", "'large'", "'jpeg'", corner, "error_rate_hz 6.0 must not be above"):
         assert part in text, part
 
 
