@@ -11,12 +11,10 @@ from seg_perception.bags.topics import NODE_NAME
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping, read_yaml
-from seg_perception.ros.parameter_table import PARAMETERS  # a table only: no ROS
+from seg_perception.ros.parameter_table import PARAMETERS, is_foreign  # a table only: no ROS
 from seg_perception.ros.settings import camera_name_faults  # no ROS either
 
 _MATCHING = ("**", "*")
-_FOREIGN = ("use_sim_time", "start_type_description_service")  # parameters that rclpy itself takes
-_FOREIGN_PREFIXES = ("qos_overrides.", "diagnostic_updater.", "bond_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def picture_settings(path: Path | None) -> PictureSettings:
     faults = camera_faults + [
         f"{name}: no such parameter; see config/segmentation.yaml"
         for name in sorted(values)
-        if name not in specs and name not in own | {*_FOREIGN} and not name.startswith(_FOREIGN_PREFIXES)
+        if name not in specs and name not in own and not is_foreign(name)
     ]
 
     def drivable(camera: str = "") -> dict[str, Any]:

@@ -79,6 +79,15 @@ class ParameterSpec:
         )
 
 
+_FOREIGN = ("use_sim_time", "start_type_description_service")
+_FOREIGN_PREFIXES = ("qos_overrides.", "diagnostic_updater.", "bond_")
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a parameter is not ours but of rclpy or of a library that the node uses."""
+    return name in _FOREIGN or name.startswith(_FOREIGN_PREFIXES)
+
+
 def _numbers(text: Any) -> Any:
     """The numbers of a text such as '0.1, 0.9'; anything else is handed on as what it is, for the settings to refuse."""
     try:

@@ -16,11 +16,8 @@ from rclpy.parameter import Parameter
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping
-from seg_perception.ros.parameter_table import PARAMETERS, ParameterSpec, ParameterValue
+from seg_perception.ros.parameter_table import PARAMETERS, ParameterSpec, ParameterValue, is_foreign
 from seg_perception.ros.settings import NodeSettings, camera_name_faults
-
-_FOREIGN = ("use_sim_time", "start_type_description_service")
-_FOREIGN_PREFIXES = ("qos_overrides.", "diagnostic_updater.", "bond_")
 
 
 class NodeParameters:
@@ -94,7 +91,7 @@ class NodeParameters:
         return [
             f"{name}: no such parameter; see config/segmentation.yaml"
             for name in sorted(self._overrides())
-            if name not in self._specs and name not in _FOREIGN and not name.startswith(_FOREIGN_PREFIXES)
+            if name not in self._specs and not is_foreign(name)
         ]
 
     def _parse(self, values: Mapping[str, Any]) -> NodeSettings:
