@@ -89,7 +89,7 @@ def is_foreign(name: str) -> bool:
 
 
 def _numbers(text: Any) -> Any:
-    """The numbers of a text such as '0.1, 0.9'; anything else is handed on as what it is, for the settings to refuse."""
+    """The numbers of a text such as '0.1, 0.9'; anything else is marked, for the settings to refuse."""
     try:
         return tuple(float(number) for number in text.replace(",", " ").split())
     except (AttributeError, ValueError):
