@@ -10,6 +10,7 @@ from typing import Any
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat
 from rosbags.rosbag2 import Reader
 
+from seg_perception.bags import mcap_records
 from seg_perception.bags.types import BagMessage, OfferedQos, Storage, Topic, TypeDefinition
 from seg_perception.bags.typestore import decode
 from seg_perception.core.errors import InputError
@@ -176,8 +177,14 @@ def _check_path(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> str:
     reason = str(error) or type(error).__name__
-    recover = "; 'seg-perception bag recover' saves what is readable" if Storage.of(path) is Storage.MCAP else ""
-    return f"{path} is damaged or was cut off before it was closed: {reason}{recover}"
+    text = f"{path} is damaged or was cut off before it was closed: {reason}"
+    if Storage.of(path) is not Storage.MCAP:
+        return text
+    if path.stat().st_size and not mcap_records.begins_as_mcap(path):
+        return f"{path} is not an MCAP file, in spite of its name: it does not begin with MCAP's signature"
+    if not mcap_records.has_whole_message(path):
+        return f"{text}; there is no whole message in it"
+    return f"{text}; 'seg-perception bag recover' saves what is readable"
 
 
 def partial_path(path: Path) -> Path:

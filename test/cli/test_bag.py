@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
 
-from bag_helpers import picture, truth_of, write_bag, write_tiny_model
+from bag_helpers import noise, picture, truth_of, write_bag, write_tiny_model
 
 from seg_perception.cli.main import main
 
@@ -41,6 +41,22 @@ def test_a_missing_or_damaged_bag_ends_with_status_2(tmp_path: Path, capsys: pyt
     assert "'seg-perception bag recover' saves what is readable" in capsys.readouterr().err
     assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 0
     assert "/image: 1 recovered" in capsys.readouterr().out
+
+
+def test_recover_is_only_suggested_where_it_saves_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = write_bag(tmp_path / "whole.mcap", [noise(0)]).read_bytes()
+    for content, message in (
+        (b"", "was cut off before it was closed: "),
+        (whole[:1000], "there is no whole message in it"),  # noise of 9 KB lies in one chunk
+        (b"a film, not a bag", "is not an MCAP file, in spite of its name"),
+    ):
+        path = tmp_path / "bad.mcap"
+        path.write_bytes(content)
+        assert main(["bag", "info", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert "bag recover" not in said
+        assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 2
 
 
 def test_a_bag_is_made_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
