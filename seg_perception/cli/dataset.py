@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import SettingsError
+    from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.datasets.base import MissingLabelsError
     from seg_perception.datasets.check import check_dataset
     from seg_perception.datasets.registry import open_dataset
@@ -34,13 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = open_dataset(dataset_settings(arguments))
     except MissingLabelsError as error:
         dataset = error.dataset
+    if arguments.picture:
+        make_room_for(arguments.picture)
     result = check_dataset(dataset, arguments.workers, progress=True)
     print(result.table())
     if arguments.picture:
-        from seg_perception.core.files import write_atomically
         from seg_perception.evaluation.figures import class_balance, png
 
-        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.picture, png(class_balance(result)))
         print(f"picture: {arguments.picture}")
     if result.faults:

@@ -14,6 +14,8 @@ from seg_perception.cli._opening import add_model_arguments, open_segmenter
 
 HELP = "score a model on a labelled dataset, with any engine"
 
+REPORT_NAME = "report.html"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(parser, several=True)
@@ -28,15 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.core.files import make_room_for
     from seg_perception.evaluation import EvaluationOptions, evaluate
     from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
     from seg_perception.evaluation.pictures import write_examples
 
     options = EvaluationOptions(arguments.min_confidence, arguments.band)
-    if arguments.json:  # a folder that cannot be made is better known before the work than after it
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.json:
+        make_room_for(arguments.json)
     if arguments.report:
-        arguments.report.mkdir(parents=True, exist_ok=True)
+        make_room_for(arguments.report / REPORT_NAME)
     datasets = wanted_datasets(arguments)
     evaluations, examples = [], []
     with open_segmenter(arguments) as opened:
@@ -55,6 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         from seg_perception.evaluation.report import read_source, write_report
 
         write_evaluations(arguments.report / FILE_NAME, content)
-        write_report(arguments.report / "report.html", [read_source(arguments.report)])
-        print(f"report: {arguments.report / 'report.html'}")
+        write_report(arguments.report / REPORT_NAME, [read_source(arguments.report)])
+        print(f"report: {arguments.report / REPORT_NAME}")
     return 0

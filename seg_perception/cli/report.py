@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.core.files import make_room_for
     from seg_perception.evaluation.report import read_source, write_report
 
+    make_room_for(arguments.out)
     sources = [read_source(path) for path in arguments.sources]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_report(arguments.out, sources)
     print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -22,10 +23,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     Raises:
         OSError: the folder cannot be written, or the disk is full; names `path`.
     """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
+    handle, temporary = _temporary_beside(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -40,6 +38,30 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def make_room_for(path: Path) -> None:
+    """Make the folder of a file that comes at the end of long work, and try whether it takes one.
+
+    What cannot be written is better known before the work than after it.
+
+    Raises:
+        OSError: the folder cannot be made or written, or `path` itself is a folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "cannot write: there is a folder of that name", str(path))
+    handle, temporary = _temporary_beside(path)
+    os.close(handle)
+    _remove(temporary)
+
+
+def _temporary_beside(path: Path) -> tuple[int, str]:
+    """An open, empty file in the folder of `path`: its handle and its name."""
+    try:
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
 def _remove(temporary: str) -> None:

@@ -108,3 +108,7 @@ def test_exit_status_of_a_sound_and_of_no_dataset(tmp_path: Path, capsys: pytest
     assert "no faults" in capsys.readouterr().out
     assert main([*command, str(tmp_path / "nowhere")]) == 2
     assert "nowhere/images: no such folder" in capsys.readouterr().err
+    assert main([*command, str(tmp_path), "--picture", str(tmp_path / "images")]) == 2
+    printed = capsys.readouterr()
+    assert "cannot write: there is a folder of that name" in printed.err
+    assert not printed.out, "it is said before the work"

@@ -65,6 +65,29 @@ def test_wrong_options_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "datasets[0].cuont: unknown" in capsys.readouterr().err
 
 
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_work(*_: object, **__: object) -> None:
+        pytest.fail("the model was opened")
+
+    monkeypatch.setattr("seg_perception.cli.evaluate.open_segmenter", no_work)
+    command = ["evaluate", "--dataset", "scenes", "--count", "1"]
+    (tmp_path / "file").write_text("")
+    for option, path, message in (
+        ("--json", "/proc/e.json", "cannot write"),  # a folder that takes no files, not even root's
+        ("--json", str(tmp_path), "there is a folder of that name"),
+        ("--json", str(tmp_path / "file/e.json"), "file"),
+        ("--report", "/proc", "cannot write"),
+        ("--report", str(tmp_path / "file"), "file"),
+    ):
+        assert main([*command, option, path]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["report", "nowhere", "--out", "/proc/report.html"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "no trial is left behind"
+
+
 def test_a_dataset_of_other_classes_is_refused(capsys: pytest.CaptureFixture[str], shared_data: Path) -> None:
     command = ["evaluate", "--dataset", "camvid", "--root", str(shared_data / "camvid11"), "--mapping", "camvid11_ids"]
     assert main(command) == 2
