@@ -29,6 +29,7 @@ from seg_perception.ros.node_process import NodeProcess
 from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
 
 _NANOSECONDS = 1_000_000_000
+_LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds
 _SPIN_S = 0.05
 _QUIET_S = 2.0
 OUTPUTS = ("labels", "confidence", "drivable", "color", "overlay")
@@ -229,16 +230,19 @@ class _Session:
         return len(self._answers.get(stamp_ns, ())) == len(OUTPUTS)
 
     def wait_for_node(self, executor: SingleThreadedExecutor, on_waiting: Callable[[str], object]) -> None:
-        """Send frames from before the drive until one is answered in full.
+        """Send frames that are not of the drive until one is answered in full.
 
         Only an answer proves that both directions are connected and the engine is warm. These frames
-        carry stamps of their own and are neither counted nor recorded.
+        carry stamps of their own and are neither counted nor recorded; a drive that has one of these stamps
+        is refused when it comes to that frame.
         """
         first = next(self._bag.messages((self._settings.image_topic,)), None)
         if first is None:
             raise InputError(f"{self._bag.path}: topic {self._settings.image_topic} has no messages")
         decoded = self._bag.decode(first)
-        before = max(0, stamp_ns_of(decoded) - 10 * _NANOSECONDS)
+        # before the drive, and where there is no time before it, at the end of all time
+        before = stamp_ns_of(decoded) - 10 * _NANOSECONDS
+        before = before if before >= 0 else _LAST_SECOND_NS
         deadline = time.monotonic() + self._settings.start_timeout_s
         next_try = 0.0
         on_waiting("the node")
@@ -276,6 +280,11 @@ class _Session:
                 continue
             if stamp_ns in self._sent_ns:
                 raise InputError(f"{self._bag.path}: two images have the stamp {stamp_ns} ns")
+            if stamp_ns in self._waking:
+                raise InputError(
+                    f"{self._bag.path}: an image has the stamp {stamp_ns} ns, which a frame that woke the node had; "
+                    "accepted are images whose stamps do not run backwards"
+                )
             start_ns = message.stamp_ns if start_ns is None else start_ns
             if not self._settings.lockstep:
                 due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / self._settings.rate

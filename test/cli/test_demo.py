@@ -141,6 +141,32 @@ def test_a_bag_of_compressed_images_without_truth_runs_and_says_so(tmp_path: Pat
     np.testing.assert_array_equal(labels_of(said[2], messages.IMAGE), truth_of(picture(2)))
 
 
+def write_stamped(path: Path, stamps: list[int]) -> Path:
+    with BagWriter(path) as writer:
+        writer.add_topic("/image", messages.IMAGE)
+        for i, stamp in enumerate(stamps):
+            image = messages.image(picture(i), messages.header(stamp, "camera"))
+            writer.write("/image", START + i * STEP, image)
+    return path
+
+
+def test_a_drive_from_the_beginning_of_time_is_counted_whole(tmp_path: Path, model: Path) -> None:
+    bag = write_stamped(tmp_path / "drive.mcap", [0, 1, 2, STEP])
+    run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["frames_in"], summary["frames_out"], summary["messages_with_unknown_stamp"]) == (4, 4, 0)
+    with BagReader(tmp_path / "out" / "demo.mcap") as reader:
+        assert [m.stamp_ns for m in reader.messages(["/segmentation_node/labels"])] == [0, 1, 2, STEP]
+
+
+def test_a_drive_with_the_stamp_of_a_waking_frame_is_refused(tmp_path: Path, model: Path) -> None:
+    bag = write_stamped(tmp_path / "drive.mcap", [START, START - 10 * 10**9])  # the first waking frame is 10 s earlier
+    run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert f"an image has the stamp {START - 10 * 10**9} ns, which a frame that woke the node had" in run.stderr
+
+
 def test_a_node_that_cannot_start_is_shown_with_its_log(tmp_path: Path, model: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
