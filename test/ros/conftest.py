@@ -18,9 +18,3 @@ from node_harness import write_tiny_model
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX graph with labels = red // 26 and confidence = green, in microseconds."""
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
-
-
-@pytest.fixture(scope="session")
-def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same answers, but slower than the cameras of the overload test."""
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "slow.onnx", work=12)
