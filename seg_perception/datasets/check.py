@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
+from multiprocessing.synchronize import Event
 
 import cv2
 import numpy as np
@@ -172,34 +175,44 @@ def check_dataset(dataset: Dataset, workers: int | None = None, progress: bool =
     count = len(dataset)
     processes = min(os.cpu_count() or 1, 16) if workers is None else workers
     checks = _checks_here(dataset) if processes == 0 else _checks_in_processes(dataset, processes)
-    for check in tqdm(checks, dataset.name, count, unit="image", disable=not progress):
-        faults += check.faults
-        pixels += check.pixels
-        images += check.pixels > 0
-        if check.size is not None:
-            sizes[check.size] += 1
+    with closing(checks):  # ends the processes at once when this loop is left by Ctrl-C
+        for check in tqdm(checks, dataset.name, count, unit="image", disable=not progress):
+            faults += check.faults
+            pixels += check.pixels
+            images += check.pixels > 0
+            if check.size is not None:
+                sizes[check.size] += 1
     return DatasetCheck(dataset.name, dataset.label_set, count, tuple(faults), pixels, images, sizes)
 
 
-def _checks_here(dataset: Dataset) -> Iterator[SampleCheck]:
+def _checks_here(dataset: Dataset) -> Generator[SampleCheck, None, None]:
     return (check_sample(dataset, index) for index in range(len(dataset)))
 
 
-def _checks_in_processes(dataset: Dataset, processes: int) -> Iterator[SampleCheck]:
+def _checks_in_processes(dataset: Dataset, processes: int) -> Generator[SampleCheck, None, None]:
     # new interpreters, not forks: a fork while OpenCV's threads hold a lock would hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, _start_worker, (dataset,)) as pool:
-        yield from pool.map(_check_in_worker, range(len(dataset)), chunksize=8)
+    stop = context.Event()
+    with ProcessPoolExecutor(processes, context, _start_worker, (dataset, stop)) as pool:
+        try:
+            yield from pool.map(_check_in_worker, range(len(dataset)), chunksize=8)
+        finally:
+            stop.set()
 
 
-_dataset_of_worker: Sequence[Dataset] = ()
+_work_of_worker: tuple[Dataset, Event] | None = None
 
 
-def _start_worker(dataset: Dataset) -> None:
-    global _dataset_of_worker  # noqa: PLW0603  the one thing a worker process keeps
-    _dataset_of_worker = (dataset,)
+def _start_worker(dataset: Dataset, stop: Event) -> None:
+    global _work_of_worker  # noqa: PLW0603  what a worker process keeps
+    _work_of_worker = dataset, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one sets `stop`
     cv2.setNumThreads(1)  # the processes are the parallelism
 
 
 def _check_in_worker(index: int) -> SampleCheck:
-    return check_sample(_dataset_of_worker[0], index)
+    assert _work_of_worker is not None
+    dataset, stop = _work_of_worker
+    if stop.is_set():
+        raise InterruptedError("the check was ended; nobody waits for the rest")
+    return check_sample(dataset, index)

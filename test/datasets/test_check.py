@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,6 +16,7 @@ import pytest
 
 from seg_perception.cli.main import main
 from seg_perception.core.types import Size
+from seg_perception.datasets import check as check_module
 from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
@@ -112,3 +119,38 @@ def test_exit_status_of_a_sound_and_of_no_dataset(tmp_path: Path, capsys: pytest
     printed = capsys.readouterr()
     assert "cannot write: there is a folder of that name" in printed.err
     assert not printed.out, "it is said before the work"
+
+
+def test_ctrl_c_ends_the_check_and_its_worker_without_a_traceback() -> None:
+    arguments = ["dataset", "check", "--kind", "scenes", "--count", "100000", "--size", "64x48", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "seg_perception.cli.main", *arguments],
+        env={**os.environ, "TQDM_MININTERVAL": "0.1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said = b""
+    while not re.search(rb"[1-9]\d*/100000", said):  # until the worker works
+        more = process.stderr.read1()  # type: ignore[attr-defined]
+        assert more, said
+        said += more
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert rest.endswith(b"seg-perception dataset: interrupted\n")
+    assert b"Traceback" not in rest
+
+
+def test_a_process_leaves_the_rest_of_its_share_when_the_check_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_sound(tmp_path)
+    stop = multiprocessing.get_context("spawn").Event()
+    dataset = open_dataset(DatasetSettings("folder", tmp_path, mapping="cityscapes"))
+    monkeypatch.setattr(check_module, "_work_of_worker", (dataset, stop))
+    assert check_module._check_in_worker(0).size == Size(8, 4)
+    stop.set()
+    with pytest.raises(InterruptedError, match="the check was ended"):
+        check_module._check_in_worker(0)
