@@ -35,7 +35,6 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # networks, all from random weights
     "efficientnet_ladder": {"network": FROM_SCRATCH},
     "resnet_ladder": {"network": {"name": "resnet_ladder", **FROM_SCRATCH}},
-    "bilateral": {"network": {"name": "bilateral", **FROM_SCRATCH}},
     "reference": {
         "network": {"name": "reference", "options": {"width": 0.25, "convolutions": [1, 1, 1, 1]}, **FROM_SCRATCH}
     },

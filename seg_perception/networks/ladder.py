@@ -15,7 +15,7 @@ from seg_perception.core.errors import SettingsError
 from seg_perception.networks.base import SegmentationNetwork
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -23,7 +23,7 @@ def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential
     )
 
 
-class PyramidContext(nn.Module):
+class _PyramidContext(nn.Module):
     """Pyramid pooling (Zhao et al., https://arxiv.org/abs/1612.01105) with fixed-size windows.
 
     Average pools of 3 and 5 cells at stride 1 keep every shape, so the graph holds no size
@@ -32,9 +32,9 @@ class PyramidContext(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.reduce = conv_norm(in_channels, out_channels, 1)
+        self.reduce = _conv_norm(in_channels, out_channels, 1)
         self.pools = nn.ModuleList(nn.AvgPool2d(k, stride=1, padding=k // 2, count_include_pad=False) for k in (5, 9))
-        self.fuse = conv_norm(out_channels * 3, out_channels, 1)
+        self.fuse = _conv_norm(out_channels * 3, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
@@ -50,7 +50,7 @@ class _Rung(nn.Module):
         self.lateral = nn.Sequential(
             nn.Conv2d(lateral_channels, in_channels, 1, bias=False), nn.BatchNorm2d(in_channels)
         )
-        self.blend = conv_norm(in_channels, out_channels, 3)
+        self.blend = _conv_norm(in_channels, out_channels, 3)
 
     def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
         deep = F.interpolate(deep, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -91,7 +91,7 @@ class LadderNetwork(SegmentationNetwork):
         half = decoder_channels // 2
         at4, at8, at16, at32 = channels
         self.encoder: LadderEncoder = encoder
-        self.context = PyramidContext(at32, decoder_channels)
+        self.context = _PyramidContext(at32, decoder_channels)
         self.rung16 = _Rung(at16, decoder_channels, decoder_channels)
         self.rung8 = _Rung(at8, decoder_channels, half)
         self.rung4 = _Rung(at4, half, half)

@@ -9,15 +9,40 @@ Scores: see docs/results.md.
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.networks.base import InputScaling, NetworkInfo
 from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
-from seg_perception.networks.residual import ResidualBlock
 
 _CHANNELS = (64, 128, 256, 512)  # at strides 4, 8, 16 and 32
 _BLOCKS = 2
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and the identity (He et al., https://arxiv.org/abs/1512.03385).
+
+    The identity is a 1x1 convolution where the shape changes.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.identity = (
+            nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+            if stride != 1 or in_channels != out_channels
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + (x if self.identity is None else self.identity(x)))
 
 
 class ResNet(LadderEncoder):
@@ -35,8 +60,8 @@ class ResNet(LadderEncoder):
         stages: list[nn.Module] = []
         before = first
         for index, after in enumerate(channels):
-            blocks = [ResidualBlock(before, after, 1 if index == 0 else 2)]
-            blocks += [ResidualBlock(after, after) for _ in range(_BLOCKS - 1)]
+            blocks = [_ResidualBlock(before, after, 1 if index == 0 else 2)]
+            blocks += [_ResidualBlock(after, after) for _ in range(_BLOCKS - 1)]
             stages.append(nn.Sequential(*blocks))
             before = after
         self.stages = nn.ModuleList(stages)

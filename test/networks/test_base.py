@@ -13,7 +13,6 @@ SMALL = {
     "reference": {"width": 0.125, "convolutions": [1, 1, 1, 1]},
     "efficientnet_ladder": {"decoder_channels": 16},
     "resnet_ladder": {"width": 0.125, "decoder_channels": 16},
-    "bilateral": {"width": 0.25},
 }
 
 
