@@ -120,6 +120,9 @@ def play(
         raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
     report = PlayReport()
     topics = _playable(bag, settings, report)
+    if not settings.wait_for and (bag.message_count == 0 or not topics):
+        # no node for nothing: Fast DDS 2.14 can hang when a participant ends while it is being discovered
+        return report
     with ros_node("seg_perception_player") as node:
         publishers = {
             topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
