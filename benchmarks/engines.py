@@ -101,9 +101,8 @@ def missed_targets(rows: list[Agreement]) -> list[str]:
 
 def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     from seg_perception.datasets import camvid
-    from seg_perception.engines.graph_edits import load_graph
     from seg_perception.engines.half import to_half
-    from seg_perception.engines.model_file import read_model
+    from seg_perception.engines.model_file import load_model
     from seg_perception.export.parity import at_size, compare
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.session import in_memory
@@ -111,7 +110,7 @@ def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     root = arguments.data / "camvid11"
     if not root.is_dir():
         raise SystemExit(f"skipped: no CamVid under {root}; name the folder with --data")
-    fp32 = load_graph(read_model(arguments.model)) if arguments.model else exported(arguments.checkpoint)
+    fp32 = load_model(arguments.model).graph if arguments.model else exported(arguments.checkpoint)
     size = Size(480, 352)  # CamVid is 480x360, and the network takes multiples of 32
     train, val = camvid.open_dataset(root, "train"), camvid.open_dataset(root, "val")
     step = max(1, len(train) // arguments.calibration_images)

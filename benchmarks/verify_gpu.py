@@ -25,14 +25,13 @@ import onnx
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
 from seg_perception.engines.compilation import find_or_build, plan_compilation
 from seg_perception.engines.cuda import Cuda, load_cuda
-from seg_perception.engines.graph_edits import card_of, load_graph, pin_shapes
-from seg_perception.engines.model_file import read_model
+from seg_perception.engines.graph_edits import pin_shapes
+from seg_perception.engines.model_file import load_model, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.engines.opening import why_no_tensorrt
 from seg_perception.engines.tensorrt import TensorRtEngine
@@ -86,9 +85,8 @@ class Verification:
         self.gpu = self.cuda.gpu()
         self.faults: list[str] = []
         self.latencies: list[Latency] = []
-        content = read_model(arguments.model)
-        self.graph = load_graph(content)
-        self.card: ModelCard = card_of(self.graph)
+        model = load_model(arguments.model)
+        self.graph, self.card = model.graph, model.card
         self.size = self.card.input_size
         self.images = real_images(arguments, self.size)
 

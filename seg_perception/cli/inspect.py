@@ -79,14 +79,10 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 
 
 def _model(path: Path) -> str:
-    import onnx
+    from seg_perception.engines.model_file import load_model
 
-    from seg_perception.core.model_card import ModelCard
-    from seg_perception.engines.model_file import check_model, read_model
-
-    model = onnx.ModelProto()
-    model.ParseFromString(read_model(path))
-    card: ModelCard = check_model(model, str(path))
+    checked = load_model(path)
+    model, card = checked.graph, checked.card
     operators: dict[str, int] = {}
     for node in model.graph.node:
         operators[node.op_type] = operators.get(node.op_type, 0) + 1

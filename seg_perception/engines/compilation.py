@@ -12,8 +12,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.engines import engine_file
 from seg_perception.engines.cuda import Cuda, Gpu, load_cuda
 from seg_perception.engines.engine_file import EngineFile, EngineKey
-from seg_perception.engines.graph_edits import card_of, load_graph
-from seg_perception.engines.model_file import read_model
+from seg_perception.engines.model_file import load_model
 from seg_perception.engines.tensorrt_build import (
     BuildSettings,
     BuiltEngine,
@@ -51,15 +50,14 @@ def plan_compilation(model: Path, settings: BuildSettings, library: TensorRtLibr
         ModelError: it breaks the contract, or cannot have this precision.
         EngineError: plain TensorRT without a GPU.
     """
-    content = read_model(model)
-    graph = load_graph(content)
-    card = card_of(graph)
-    precision = resolve_precision(card.precision, settings.precision)
-    key = engine_file.engine_key(content, input_sizes(graph, settings), settings, precision, library, gpu)
-    of_engine = dataclasses.replace(card, precision=precision)
+    checked = load_model(model)
+    precision = resolve_precision(checked.card.precision, settings.precision)
+    sizes = input_sizes(checked.graph, settings)
+    key = engine_file.engine_key(checked.content, sizes, settings, precision, library, gpu)
+    of_engine = dataclasses.replace(checked.card, precision=precision)
     if settings.camera_size is not None:
         of_engine = dataclasses.replace(of_engine, input_size=settings.camera_size, size_multiple=1)
-    return CompilePlan(model, content, of_engine, settings, library, key)
+    return CompilePlan(model, checked.content, of_engine, settings, library, key)
 
 
 def compile_engine(

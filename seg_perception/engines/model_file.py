@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -14,8 +15,17 @@ from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
 MAX_MODEL_BYTES = 1 << 30
 
 
-def read_model(path: Path) -> bytes:
-    """Read an ONNX file, check the contract, return its bytes.
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """An ONNX file that keeps the contract: its bytes, what they hold, and its model card."""
+
+    content: bytes
+    graph: onnx.ModelProto
+    card: ModelCard
+
+
+def load_model(path: Path) -> CheckedModel:
+    """Read an ONNX file and check the contract.
 
     Accepted: one uint8 input "image" [N, H, W, 3]; two uint8 outputs "labels" and "confidence"
     [N, H, W]; a model card; no external data (it could name files elsewhere on the disk).
@@ -35,15 +45,17 @@ def read_model(path: Path) -> bytes:
         model.ParseFromString(content)
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX file, or truncated ({error})") from error
-    check_model(model, str(path))
-    return content
+    return CheckedModel(content, model, check_model(model, str(path)))
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of an ONNX file; the same checks and errors as `load_model`."""
+    return load_model(path).content
 
 
 def read_card(path: Path) -> ModelCard:
-    """The model card of an ONNX file; the same checks and errors as `read_model`."""
-    model = onnx.ModelProto()
-    model.ParseFromString(read_model(path))
-    return check_model(model, str(path))
+    """The model card of an ONNX file; the same checks and errors as `load_model`."""
+    return load_model(path).card
 
 
 def check_model(model: onnx.ModelProto, source: str) -> ModelCard:

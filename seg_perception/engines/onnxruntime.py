@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.model_card import METADATA_KEY, ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
-from seg_perception.engines.model_file import read_model
+from seg_perception.engines.graph_edits import fixed_batch, fixed_size
+from seg_perception.engines.model_file import load_model
 
 
 class OnnxRuntimeEngine:
@@ -33,25 +33,23 @@ class OnnxRuntimeEngine:
             import onnxruntime as ort
         except ImportError as error:
             raise EngineError("the engine 'onnxruntime' needs ONNX Runtime: pip install onnxruntime") from error
-        model = read_model(path)
+        model = load_model(path)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         try:
-            session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise EngineError(f"{path}: ONNX Runtime cannot open this model: {error}") from error
         self._session: ort.InferenceSession | None = session
-        self._card = ModelCard.from_json(session.get_modelmeta().custom_metadata_map[METADATA_KEY])
-        batch, height, width, _ = session.get_inputs()[0].shape
-        fixed = isinstance(height, int) and isinstance(width, int)
+        self._card = model.card
         self._info = EngineInfo(
             runtime="onnxruntime",
             version=ort.__version__,
             device="CPU",
             precision=self._card.precision,
-            max_batch=batch if isinstance(batch, int) else None,
-            fixed_size=Size(width, height) if fixed else None,
+            max_batch=fixed_batch(model.graph),
+            fixed_size=fixed_size(model.graph),
         )
 
     @property

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
-from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph
-from seg_perception.engines.model_file import read_model
+from seg_perception.engines.graph_edits import fixed_batch, fixed_size
+from seg_perception.engines.model_file import load_model
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -57,9 +57,8 @@ class OpenVinoEngine:
             openvino = _import_openvino()
         except ImportError as error:
             raise EngineError(f"the engine 'openvino' needs OpenVINO: pip install openvino ({error})") from error
-        content = read_model(path)
-        graph = load_graph(content)
-        self._card = card_of(graph)
+        model = load_model(path)
+        self._card = model.card
         options = {
             "INFERENCE_PRECISION_HINT": precision.value,
             "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
@@ -72,7 +71,7 @@ class OpenVinoEngine:
             core = openvino.Core()
             if precision is FloatPrecision.BF16:
                 _demand_bf16(core)
-            compiled = core.compile_model(core.read_model(content), "CPU", options)
+            compiled = core.compile_model(core.read_model(model.content), "CPU", options)
             request = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO cannot open this model: {error}") from error
@@ -82,8 +81,8 @@ class OpenVinoEngine:
             version=openvino.__version__.partition("-")[0],  # without the build's number and hash
             device="CPU",
             precision=_computed_in(self._card, precision),
-            max_batch=fixed_batch(graph),
-            fixed_size=fixed_size(graph),
+            max_batch=fixed_batch(model.graph),
+            fixed_size=fixed_size(model.graph),
         )
 
     @property
