@@ -17,9 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from seg_perception.core.settings import from_mapping
+from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.training.checkpoint import read_info
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.train import run_training
@@ -80,7 +78,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="folder of the datasets")
     parser.add_argument("--json", type=Path, help="write the results there")
     arguments = parser.parse_args()
-    base = yaml.safe_load(SETTINGS.read_text(encoding="utf-8"))
+    base = read_yaml(SETTINGS)
     overrides = {name: getattr(arguments, name) for name in ("steps", "data_root")}
     results: dict[str, dict[str, float]] = {}
     for name in arguments.runs:

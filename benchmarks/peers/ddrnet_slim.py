@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from peers.parts import (
     Bottleneck,
-    GlobalAverage,
     Peer,
     PeerNetwork,
     basic_blocks,
@@ -21,7 +20,9 @@ from peers.parts import (
     conv_norm_relu,
     enlarged,
     norm_relu_conv,
-    same_size_average,
+    pooled_views,
+    pre_activated_head,
+    residual_start,
 )
 from seg_perception.core.types import Size
 
@@ -35,10 +36,7 @@ class _DeepPyramid(nn.Module):
     def __init__(self, in_channels: int, channels: int, out_channels: int) -> None:
         super().__init__()
         self.view0 = norm_relu_conv(in_channels, channels)
-        self.views = nn.ModuleList(
-            nn.Sequential(pool, norm_relu_conv(in_channels, channels))
-            for pool in (*map(same_size_average, (5, 9, 17)), GlobalAverage())
-        )
+        self.views = pooled_views(in_channels, channels)
         self.blends = nn.ModuleList(norm_relu_conv(channels, channels, 3) for _ in self.views)
         self.compress = norm_relu_conv(channels * 5, out_channels)
         self.shortcut = norm_relu_conv(in_channels, out_channels)
@@ -57,14 +55,7 @@ class DdrNetSlim(PeerNetwork):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.start = nn.Sequential(
-            conv_norm_relu(3, 32, 3, 2, bias=True),
-            conv_norm_relu(32, 32, 3, 2, bias=True),
-            basic_blocks(32, 32, 2),
-            nn.ReLU(),
-            basic_blocks(32, 64, 2, 2),
-            nn.ReLU(),
-        )
+        self.start = residual_start()
         self.low16, self.low32 = basic_blocks(64, 128, 2, 2), basic_blocks(128, 256, 2, 2)
         self.high16, self.high32 = basic_blocks(64, 64, 2), basic_blocks(64, 64, 2)
         self.up16, self.up32 = conv_norm(128, 64, 1), conv_norm(256, 64, 1)
@@ -72,12 +63,7 @@ class DdrNetSlim(PeerNetwork):
         self.down32 = nn.Sequential(conv_norm_relu(64, 128, 3, 2), conv_norm(128, 256, 3, 2))
         self.high_last, self.low_last = Bottleneck(64, 64), Bottleneck(256, 256, 2)
         self.pyramid = _DeepPyramid(512, _PYRAMID, 128)
-        self.head = nn.Sequential(
-            norm_relu_conv(128, _HEAD, 3),
-            nn.BatchNorm2d(_HEAD),
-            nn.ReLU(),
-            nn.Conv2d(_HEAD, num_classes, 1),
-        )
+        self.head = pre_activated_head(128, _HEAD, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.start(x)  # [N, 64, H/8, W/8]

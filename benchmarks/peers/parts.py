@@ -141,6 +141,36 @@ class Bottleneck(nn.Module):
         return total
 
 
+def pooled_views(in_channels: int, channels: int) -> nn.ModuleList:
+    """The wider and wider views of a pooling pyramid, the last of them the whole map."""
+    return nn.ModuleList(
+        nn.Sequential(pool, norm_relu_conv(in_channels, channels))
+        for pool in (*map(same_size_average, (5, 9, 17)), GlobalAverage())
+    )
+
+
+def residual_start() -> nn.Sequential:
+    """What DDRNet and PIDNet begin with: [N, 64, H/8, W/8] from an image."""
+    return nn.Sequential(
+        conv_norm_relu(3, 32, 3, 2, bias=True),
+        conv_norm_relu(32, 32, 3, 2, bias=True),
+        basic_blocks(32, 32, 2),
+        nn.ReLU(),
+        basic_blocks(32, 64, 2, 2),
+        nn.ReLU(),
+    )
+
+
+def pre_activated_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
+    """Scores from a map that has no normalisation and ReLU behind it yet."""
+    return nn.Sequential(
+        norm_relu_conv(in_channels, channels, 3),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Conv2d(channels, num_classes, 1),
+    )
+
+
 def basic_blocks(in_channels: int, out_channels: int, count: int, stride: int = 1) -> nn.Sequential:
     """Blocks with a ReLU between them and none at the end."""
     layers: list[nn.Module] = [BasicBlock(in_channels, out_channels, stride)]

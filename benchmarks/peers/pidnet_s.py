@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from peers.parts import (
     BasicBlock,
     Bottleneck,
-    GlobalAverage,
     Peer,
     PeerNetwork,
     basic_blocks,
     conv_norm,
-    conv_norm_relu,
     enlarged,
     norm_relu_conv,
-    same_size_average,
+    pooled_views,
+    pre_activated_head,
+    residual_start,
 )
 from seg_perception.core.types import Size
 
@@ -50,10 +50,7 @@ class _ParallelPyramid(nn.Module):
     def __init__(self, in_channels: int, channels: int, out_channels: int) -> None:
         super().__init__()
         self.view0 = norm_relu_conv(in_channels, channels)
-        self.views = nn.ModuleList(
-            nn.Sequential(pool, norm_relu_conv(in_channels, channels))
-            for pool in (*map(same_size_average, (5, 9, 17)), GlobalAverage())
-        )
+        self.views = pooled_views(in_channels, channels)
         self.blend = norm_relu_conv(channels * 4, channels * 4, 3, groups=4)
         self.compress = norm_relu_conv(channels * 5, out_channels)
         self.shortcut = norm_relu_conv(in_channels, out_channels)
@@ -85,14 +82,7 @@ class PidNetS(PeerNetwork):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.start = nn.Sequential(
-            conv_norm_relu(3, 32, 3, 2, bias=True),
-            conv_norm_relu(32, 32, 3, 2, bias=True),
-            basic_blocks(32, 32, 2),
-            nn.ReLU(),
-            basic_blocks(32, 64, 2, 2),
-            nn.ReLU(),
-        )
+        self.start = residual_start()
         self.context16, self.context32 = basic_blocks(64, 128, 3, 2), basic_blocks(128, 256, 3, 2)
         self.context64 = nn.Sequential(Bottleneck(256, 256, 2), nn.ReLU(), Bottleneck(512, 256))
         self.detail = nn.ModuleList([basic_blocks(64, 64, 2), basic_blocks(64, 64, 2), Bottleneck(64, 64)])
@@ -102,12 +92,7 @@ class PidNetS(PeerNetwork):
         self.attention16, self.attention32 = _PixelAttention(64, 32), _PixelAttention(64, 32)
         self.pyramid = _ParallelPyramid(512, _PYRAMID, 128)
         self.fuse = _BoundaryAttention(128)
-        self.head = nn.Sequential(
-            norm_relu_conv(128, _HEAD, 3),
-            nn.BatchNorm2d(_HEAD),
-            nn.ReLU(),
-            nn.Conv2d(_HEAD, num_classes, 1),
-        )
+        self.head = pre_activated_head(128, _HEAD, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.start(x)  # [N, 64, H/8, W/8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
@@ -61,6 +61,17 @@ class SegmentationNetwork(nn.Module):
         mean = torch.tensor(self.scaling.mean, device=images.device)
         scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)
         return ((images.to(torch.float32) - mean) * scale).permute(0, 3, 1, 2)
+
+
+def scaled_channels(channels: Sequence[int], width: float, network: str) -> list[int]:
+    """Depths times a width multiplier, each rounded to a multiple of 8 and at least 8.
+
+    Raises:
+        SettingsError: the width is not positive; names the network.
+    """
+    if width <= 0:
+        raise SettingsError(f"{network}: width {width} must be above 0")
+    return [max(8, round(c * width / 8) * 8) for c in channels]
 
 
 def check_size(width: int, height: int, multiple: int) -> None:

@@ -26,7 +26,7 @@ def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequentia
 class _PyramidContext(nn.Module):
     """Pyramid pooling (Zhao et al., https://arxiv.org/abs/1612.01105) with fixed-size windows.
 
-    Average pools of 3 and 5 cells at stride 1 keep every shape, so the graph holds no size
+    Average pools of 5 and 9 cells at stride 1 keep every shape, so the graph holds no size
     arithmetic and runs at any input size.
     """
 

@@ -23,7 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork, check_size
+from seg_perception.networks.base import (
+    InputScaling,
+    NetworkInfo,
+    SegmentationNetwork,
+    check_size,
+    scaled_channels,
+)
 
 _ENCODER_CHANNELS = (64, 128, 256, 512)
 _DECODER_CHANNELS = (512, 256, 128, 64)
@@ -74,14 +80,12 @@ class ReferenceNetwork(SegmentationNetwork):
 
     def __init__(self, num_classes: int, width: float = 1.0, convolutions: Sequence[int] = (2, 2, 3, 3)) -> None:
         super().__init__()
-        if width <= 0:
-            raise SettingsError(f"reference network: width {width} must be above 0")
+        encoder = scaled_channels(_ENCODER_CHANNELS, width, "reference network")
+        decoder = scaled_channels(_DECODER_CHANNELS, width, "reference network")
         if len(convolutions) != 4 or min(convolutions) < 1:
             raise SettingsError(
                 f"reference network: convolutions {list(convolutions)} must be four counts of at least 1"
             )
-        encoder = [max(8, round(c * width / 8) * 8) for c in _ENCODER_CHANNELS]
-        decoder = [max(8, round(c * width / 8) * 8) for c in _DECODER_CHANNELS]
         self.encoder = nn.ModuleList(
             nn.Sequential(_convolutions(before, after, count), nn.MaxPool2d(2))
             for before, after, count in zip([3, *encoder[:-1]], encoder, convolutions, strict=True)

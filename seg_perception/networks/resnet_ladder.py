@@ -12,8 +12,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg_perception.core.errors import SettingsError
-from seg_perception.networks.base import InputScaling, NetworkInfo
+from seg_perception.networks.base import InputScaling, NetworkInfo, scaled_channels
 from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
 
 _CHANNELS = (64, 128, 256, 512)  # at strides 4, 8, 16 and 32
@@ -90,9 +89,7 @@ class ResNetLadder(LadderNetwork):
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(64.0, 64.0, 64.0))
 
     def __init__(self, num_classes: int, width: float = 0.5, decoder_channels: int = 128) -> None:
-        if width <= 0:
-            raise SettingsError(f"resnet_ladder: width {width} must be above 0")
-        at4, at8, at16, at32 = (max(8, round(c * width / 8) * 8) for c in _CHANNELS)
+        at4, at8, at16, at32 = scaled_channels(_CHANNELS, width, "resnet_ladder")
         channels = (at4, at8, at16, at32)
         super().__init__(num_classes, ResNet(channels), channels, decoder_channels)
 
