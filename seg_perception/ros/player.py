@@ -120,7 +120,9 @@ def play(
         raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
     report = PlayReport()
     topics = _playable(bag, settings, report)
-    if not settings.wait_for and (bag.message_count == 0 or not topics):
+    start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
+    empty = next(bag.messages([topic.name for topic in topics], start_ns=start_ns), None) is None
+    if empty and not settings.wait_for:
         # no node for nothing: Fast DDS 2.14 can hang when a participant ends while it is being discovered
         return report
     with ros_node("seg_perception_player") as node:
@@ -131,8 +133,8 @@ def play(
         _wait_for_subscribers(publishers, settings, stop, on_waiting)
         stop.wait(settings.delay_s)
         while not stop.is_set():
-            played = _play_once(bag, settings, publishers, clock, stop, on_message, report)
-            if not settings.loop or not played:
+            _play_once(bag, start_ns, settings.rate, publishers, clock, stop, on_message, report)
+            if not settings.loop or empty:
                 break
         report.interrupted = stop.is_set()
         report.unheard = tuple(name for name, p in publishers.items() if p.get_subscription_count() == 0)
@@ -227,29 +229,25 @@ class _Clock:
 
 def _play_once(
     bag: BagReader,
-    settings: PlaySettings,
+    start_ns: int,
+    rate: float,
     publishers: Mapping[str, Any],
     clock: _Clock,
     stop: threading.Event,
     on_message: Callable[[BagMessage], object],
     report: PlayReport,
-) -> bool:
-    """From the start to the end; False if there was nothing to play."""
-    start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
+) -> None:
     began = time.monotonic()
 
     def bag_ns_at(now: float) -> int:
-        return start_ns + round((now - began) * settings.rate * _NANOSECONDS)
+        return start_ns + round((now - began) * rate * _NANOSECONDS)
 
-    played = False
     for message in bag.messages(publishers, start_ns=start_ns):
-        played = True
-        due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / settings.rate
+        due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / rate
         clock.sleep_until(due, bag_ns_at, stop)
         if stop.is_set():
-            break
+            return
         report.latest_s = max(report.latest_s, time.monotonic() - due)
         publishers[message.topic.name].publish(message.data)
         report.published[message.topic.name] = report.published.get(message.topic.name, 0) + 1
         on_message(message)
-    return played
