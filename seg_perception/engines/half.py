@@ -66,13 +66,13 @@ def _raise_opset(model: onnx.ModelProto) -> None:
 
 
 def _region(graph: onnx.GraphProto) -> set[int]:
-    """Indices of the nodes on any path from the first convolution's input to the last convolution."""
+    """Indices of the nodes on any path from the first convolution's input to another convolution."""
     convolutions = [i for i, node in enumerate(graph.node) if node.op_type in _CONVOLUTIONS]
     if not convolutions:
         raise ModelError("the graph holds no convolution, so there is nothing to make half")
     producer = {name: i for i, node in enumerate(graph.node) for name in node.output}
     ancestors: set[int] = set()
-    stack = [convolutions[-1]]
+    stack = list(convolutions)
     while stack:
         index = stack.pop()
         if index not in ancestors:

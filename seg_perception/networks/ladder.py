@@ -59,37 +59,44 @@ class _Rung(nn.Module):
 
 
 class LadderEncoder(nn.Module):
-    """A feature extractor; `forward` returns maps at strides 4, 8, 16 and 32."""
+    """A feature extractor; `forward` returns maps at strides 2, 4, 8, 16 and 32."""
 
     stem: nn.Sequential
     stages: nn.ModuleList
 
 
 class LadderNetwork(SegmentationNetwork):
-    """An encoder with a ladder decoder; scores at stride 4.
+    """An encoder with a ladder decoder; scores at stride 4, or at stride 2 with a detail rung.
 
     Args:
         num_classes: number of output classes.
         encoder: the feature extractor.
-        channels: depths of its four maps.
+        channels: depths of its five maps.
         decoder_channels: channels of the ladder; the last two rungs have half.
+        detail_channels: of one more, narrow rung at stride 2, which corrects the scores where thin
+            things (poles, signs) still show; 0: without it.
 
     Raises:
-        SettingsError: decoder_channels is not even and positive.
+        SettingsError: decoder_channels is not even and positive, or detail_channels is negative.
     """
 
     size_multiple = 32
-    score_stride = 4
-    score_layers = ("head", "auxiliary")
 
     def __init__(
-        self, num_classes: int, encoder: LadderEncoder, channels: tuple[int, int, int, int], decoder_channels: int
+        self,
+        num_classes: int,
+        encoder: LadderEncoder,
+        channels: tuple[int, int, int, int, int],
+        decoder_channels: int,
+        detail_channels: int,
     ) -> None:
         super().__init__()
         if decoder_channels < 2 or decoder_channels % 2:
             raise SettingsError(f"decoder_channels {decoder_channels} must be even and positive")
+        if detail_channels < 0:
+            raise SettingsError(f"detail_channels {detail_channels} must not be negative")
         half = decoder_channels // 2
-        at4, at8, at16, at32 = channels
+        at2, at4, at8, at16, at32 = channels
         self.encoder: LadderEncoder = encoder
         self.context = _PyramidContext(at32, decoder_channels)
         self.rung16 = _Rung(at16, decoder_channels, decoder_channels)
@@ -97,10 +104,19 @@ class LadderNetwork(SegmentationNetwork):
         self.rung4 = _Rung(at4, half, half)
         self.head = nn.Conv2d(half, num_classes, 1)
         self.auxiliary = nn.Conv2d(decoder_channels, num_classes, 1)  # scores at stride 16, training only
+        self.score_stride, self.score_layers = 4, ("head", "auxiliary")
+        self.has_detail = detail_channels > 0
+        if self.has_detail:
+            self.score_stride, self.score_layers = 2, ("head", "auxiliary", "correction")
+            self.narrow = _conv_norm(half, detail_channels, 1)
+            self.rung2 = _Rung(at2, detail_channels, detail_channels)
+            self.correction = nn.Conv2d(detail_channels, num_classes, 1)
+            nn.init.zeros_(self.correction.weight)  # it begins as no correction at all
+            assert self.correction.bias is not None
+            nn.init.zeros_(self.correction.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.head(self._decode(x)[0])
-        return scores
+        return self._scores(x)[0]
 
     def first_stages(self, count: int) -> list[nn.Module]:
         stages = self.encoder.stages
@@ -109,10 +125,16 @@ class LadderNetwork(SegmentationNetwork):
         return [self.encoder.stem, *stages[:count]] if count else []
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
-        y4, y16 = self._decode(x)
-        return self.head(y4), self.auxiliary(y16)
+        scores, y16 = self._scores(x)
+        return scores, self.auxiliary(y16)
 
-    def _decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        at4, at8, at16, at32 = self.encoder(x)
+    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores, and the map at stride 16."""
+        at2, at4, at8, at16, at32 = self.encoder(x)
         y16 = self.rung16(self.context(at32), at16)  # [N, D, H/16, W/16]
-        return self.rung4(self.rung8(y16, at8), at4), y16  # [N, D/2, H/4, W/4]
+        y4 = self.rung4(self.rung8(y16, at8), at4)  # [N, D/2, H/4, W/4]
+        scores: Tensor = self.head(y4)
+        if self.has_detail:
+            scores = F.interpolate(scores, scale_factor=2.0, mode="bilinear", align_corners=False)
+            scores = scores + self.correction(self.rung2(self.narrow(y4), at2))  # [N, C, H/2, W/2]
+        return scores, y16

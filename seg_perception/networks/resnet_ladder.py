@@ -45,7 +45,7 @@ class _ResidualBlock(nn.Module):
 
 
 class ResNet(LadderEncoder):
-    """Feature extractor: returns maps at strides 4, 8, 16 and 32 with the given channels."""
+    """Feature extractor: returns maps at strides 2 (of the stem), 4, 8, 16 and 32 with the given channels."""
 
     def __init__(self, channels: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -54,8 +54,8 @@ class ResNet(LadderEncoder):
             nn.Conv2d(3, first, 3, 2, 1, bias=False),
             nn.BatchNorm2d(first),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, 2, 1),
         )
+        self.pool = nn.MaxPool2d(3, 2, 1)
         stages: list[nn.Module] = []
         before = first
         for index, after in enumerate(channels):
@@ -66,8 +66,9 @@ class ResNet(LadderEncoder):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)  # [N, C, H/4, W/4]
-        maps: list[Tensor] = []
+        x = self.stem(x)  # [N, C, H/2, W/2]
+        maps: list[Tensor] = [x]
+        x = self.pool(x)
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
@@ -75,23 +76,27 @@ class ResNet(LadderEncoder):
 
 
 class ResNetLadder(LadderNetwork):
-    """ResNet-18 at a fraction of its width, with a ladder decoder; scores at stride 4.
+    """ResNet-18 at a fraction of its width, with a ladder decoder; scores at stride 4, or 2 with a detail rung.
 
     Args:
         num_classes: number of output classes.
         width: multiplies the encoder's channels 64, 128, 256, 512; each is rounded to a multiple of 8.
         decoder_channels: channels of the ladder; the last two rungs have half.
+        detail_channels: of a rung at stride 2; 0: without it.
 
     Raises:
-        SettingsError: width is not positive, or decoder_channels is not even and positive.
+        SettingsError: width is not positive, decoder_channels is not even and positive, or
+            detail_channels is negative.
     """
 
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(64.0, 64.0, 64.0))
 
-    def __init__(self, num_classes: int, width: float = 0.5, decoder_channels: int = 128) -> None:
+    def __init__(
+        self, num_classes: int, width: float = 0.5, decoder_channels: int = 128, detail_channels: int = 0
+    ) -> None:
         at4, at8, at16, at32 = scaled_channels(_CHANNELS, width, "resnet_ladder")
-        channels = (at4, at8, at16, at32)
-        super().__init__(num_classes, ResNet(channels), channels, decoder_channels)
+        encoder = ResNet((at4, at8, at16, at32))
+        super().__init__(num_classes, encoder, (at4, at4, at8, at16, at32), decoder_channels, detail_channels)
 
 
 NETWORK = NetworkInfo(

@@ -5,6 +5,8 @@ Every change is drawn from the generator that the caller seeds, so a sample repe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,11 @@ _PADDING_GREY = 127
 
 
 def augment(
-    sample: Sample, settings: AugmentationSettings, deployed: Size, rng: np.random.Generator
+    sample: Sample,
+    settings: AugmentationSettings,
+    deployed: Size,
+    rng: np.random.Generator,
+    rare_ids: Sequence[int] = (),
 ) -> tuple[RgbImage, LabelImage]:
     """One random crop of a sample.
 
@@ -28,13 +34,15 @@ def augment(
         settings: what may change, and by how much.
         deployed: the network's pixel budget; the zoom is relative to the size it gives this sample.
         rng: drawn from, and nothing else.
+        rare_ids: of the classes that `settings.rare` is about.
 
     Returns:
         uint8 [h, w, 3] RGB and uint8 [h, w] labels of the crop's size, contiguous; pixels outside
         the sample are grey and unlabelled.
     """
     image, labels = _zoom(sample, settings, deployed, rng)
-    image, labels = _crop(image, labels, settings.crop, rng)
+    rare_ids = rare_ids if settings.rare and rng.random() < settings.rare else ()
+    image, labels = _crop(image, labels, settings.crop, rng, rare_ids)
     if rng.random() < settings.flip:
         image, labels = image[:, ::-1], labels[:, ::-1]
     return _photometric(np.ascontiguousarray(image), settings, rng), np.ascontiguousarray(labels)
@@ -55,15 +63,22 @@ def _zoom(
 
 
 def _crop(
-    image: RgbImage, labels: LabelImage, crop: Size, rng: np.random.Generator
+    image: RgbImage, labels: LabelImage, crop: Size, rng: np.random.Generator, rare_ids: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
     if below or right:
         grey = (_PADDING_GREY,) * 3
         image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=grey)
         labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELLED,))
-    top = int(rng.integers(0, image.shape[0] - crop.height + 1))
-    left = int(rng.integers(0, image.shape[1] - crop.width + 1))
+    last_top, last_left = image.shape[0] - crop.height, image.shape[1] - crop.width
+    present = [index for index in rare_ids if np.any(labels == index)]
+    if present:  # any crop that holds one pixel of one of those classes, the class first
+        pixel = int(rng.choice(np.flatnonzero(labels == rng.choice(present))))
+        row, column = divmod(pixel, labels.shape[1])
+        top = min(max(row - int(rng.integers(crop.height)), 0), last_top)
+        left = min(max(column - int(rng.integers(crop.width)), 0), last_left)
+    else:
+        top, left = int(rng.integers(0, last_top + 1)), int(rng.integers(0, last_left + 1))
     window = slice(top, top + crop.height), slice(left, left + crop.width)
     return image[window], labels[window]
 

@@ -115,10 +115,16 @@ def read_info(path: Path) -> CheckpointInfo:
         OSError: no such file (FileNotFoundError), or it cannot be read.
         ModelError: not a weights file of ours, or truncated.
     """
-    return _open(path)[0]
+    return load_weights(path)[1]
 
 
-def _open(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
+def load_weights(path: Path) -> tuple[dict[str, Tensor], CheckpointInfo]:
+    """The weights by name, and their description.
+
+    Raises:
+        OSError: no such file (FileNotFoundError), or it cannot be read.
+        ModelError: not a weights file of ours, or truncated.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
@@ -129,7 +135,7 @@ def _open(path: Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         raise ModelError(f"{path}: not a safetensors file, or truncated ({error})") from error
     if _INFO_KEY not in metadata:
         raise ModelError(f"{path}: no description inside; it was not written by 'seg-perception train'")
-    return CheckpointInfo.from_json(metadata[_INFO_KEY]), weights
+    return weights, CheckpointInfo.from_json(metadata[_INFO_KEY])
 
 
 def load_network(path: Path) -> tuple[SegmentationNetwork, CheckpointInfo]:
@@ -139,7 +145,7 @@ def load_network(path: Path) -> tuple[SegmentationNetwork, CheckpointInfo]:
         OSError: no such file (FileNotFoundError), or it cannot be read.
         ModelError: not a weights file of ours, or weights that do not fit the network exactly.
     """
-    info, weights = _open(path)
+    weights, info = load_weights(path)
     network = build_network(info.network, len(info.label_set), **info.options)
     load_strictly(network, weights, str(path))
     return network.eval(), info

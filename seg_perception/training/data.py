@@ -38,6 +38,8 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
         if len({d.label_set for d in self.datasets}) > 1:
             listed = ", ".join(f"{d.name}: {d.label_set.name}" for d in self.datasets)
             raise DatasetError(f"the training datasets map to different label sets ({listed})")
+        label_set = self.datasets[0].label_set
+        self._rare_ids = [label_set.id_of(name) for name in settings.augmentation.rare_classes]
         weights = np.array([s.weight for s in settings.train])
         self._shares = weights / weights.sum()
         self._settings = settings
@@ -49,7 +51,8 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
         which = int(rng.choice(len(self.datasets), p=self._shares))
         index = int(rng.integers(len(self.datasets[which])))
         sample = self._load(which, index)
-        image, labels = augment(sample, self._settings.augmentation, self._settings.deployed_size, rng)
+        changes, deployed = self._settings.augmentation, self._settings.deployed_size
+        image, labels = augment(sample, changes, deployed, rng, self._rare_ids)
         return torch.from_numpy(image), torch.from_numpy(labels)
 
     def _load(self, which: int, index: int) -> Sample:

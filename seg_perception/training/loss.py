@@ -56,15 +56,52 @@ def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return pixel_loss_sum(scores, labels) / pixel_weight(labels).clamp(min=1)
 
 
+def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+    """A differentiable stand-in for 1 - IoU, the mean over the classes in the labels.
+
+    Each class's Jaccard loss in its Lovasz extension (Berman, Triki and Blaschko,
+    https://arxiv.org/abs/1705.08790): errors count by how much the loss grows when they are taken as
+    wrong one after another, the largest first. With hard predictions it is exactly 1 - IoU.
+
+    Args:
+        scores: float [N, C, h, w] unnormalised.
+        labels: uint8 or int64 [N, h, w]; 255 is unlabelled. The IoU is that of the whole batch.
+    """
+    labelled = labels != UNLABELLED
+    probabilities = scores.float().softmax(dim=1).movedim(1, -1)[labelled]  # [P, C]
+    truth = labels[labelled].long()
+    losses = []
+    for index in range(scores.shape[1]):
+        belongs = truth == index
+        if not belongs.any():
+            continue
+        error = (belongs.float() - probabilities[:, index]).abs()
+        error, order = error.sort(descending=True)
+        belongs = belongs[order]
+        # with the k largest errors taken as wrong: the pixels of the class that are still found, and the union
+        found = belongs.sum() - belongs.cumsum(0)
+        union = belongs.sum() + (~belongs).cumsum(0)
+        loss = 1 - found / union
+        growth = torch.diff(loss, prepend=loss.new_zeros(1))
+        losses.append(error @ growth)
+    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+
+
 class LossModule(nn.Module):
     """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
 
     `forward` takes uint8 [n, h, w, 3] and [n, h, w] and returns the weighted sum of the losses;
-    the caller divides by the pixel weight of the whole global batch.
+    the caller divides by the pixel weight of the whole global batch. The Lovasz loss, which is no sum
+    over pixels, is that of each call's pixels, at the scores' size.
     """
 
     def __init__(
-        self, network: SegmentationNetwork, class_weights: Tensor | None, auxiliary: float, hard_pixels: float
+        self,
+        network: SegmentationNetwork,
+        class_weights: Tensor | None,
+        auxiliary: float,
+        hard_pixels: float,
+        lovasz: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -72,6 +109,7 @@ class LossModule(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.auxiliary = auxiliary
         self.hard_pixels = hard_pixels
+        self.lovasz = lovasz
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
@@ -81,4 +119,8 @@ class LossModule(nn.Module):
             sparse = labels[:, ::_AUXILIARY_STEP, ::_AUXILIARY_STEP]
             scale = self.auxiliary * labels.numel() / sparse.numel()
             loss = loss + scale * pixel_loss_sum(other, sparse, self.class_weights)
+        if self.lovasz:
+            stride = self.network.score_stride
+            sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+            loss = loss + self.lovasz * pixel_weight(labels, self.class_weights) * lovasz_softmax(scores, sparse)
         return loss

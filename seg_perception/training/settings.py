@@ -37,6 +37,8 @@ class NetworkSettings:
             the weights that this package ships.
         checkpoint: start from the weights of this earlier run; overrides `start`.
         fresh_head: leave the layers that give the scores random, to go on from weights of other classes.
+        fresh_layers: other submodules that begin as they are built, among them those that the earlier
+            weights lack.
         frozen_stages: the first so many encoder stages (with the stem) stay as they start.
         freeze_batch_norm: keep every BatchNorm's statistics; needed for runs that must not depend
             on how a batch is split over processes.
@@ -47,15 +49,19 @@ class NetworkSettings:
     start: str = "random"
     checkpoint: Path | None = None
     fresh_head: bool = False
+    fresh_layers: tuple[str, ...] = ()
     frozen_stages: int = 0
     freeze_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         _check(
             _unless(self.frozen_stages >= 0, f"frozen_stages: {self.frozen_stages} is below 0"),
-            _unless(
-                not self.fresh_head or self.earlier_weights is not None,
-                "fresh_head: needs a checkpoint, or start: driving",
+            *(
+                _unless(
+                    not getattr(self, name) or self.earlier_weights is not None,
+                    f"{name}: needs a checkpoint, or start: driving",
+                )
+                for name in ("fresh_head", "fresh_layers")
             ),
         )
 
@@ -67,6 +73,9 @@ class NetworkSettings:
         return DEFAULT_WEIGHTS if self.start == "driving" else None
 
 
+_SHARES = ("rare", "flip", "brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")
+
+
 @dataclass(frozen=True, slots=True)
 class AugmentationSettings:
     """Random changes to a training sample.
@@ -75,6 +84,8 @@ class AugmentationSettings:
         crop: size of the crops the network sees.
         scale: range of the random zoom, relative to the size at which the network is deployed.
         aspect: greatest change of the proportions, as a factor.
+        rare: probability that a crop is one around a pixel of one of the `rare_classes`, each of those
+            that the image holds as often.
         flip: probability of a mirror image.
         brightness, contrast, saturation: greatest relative change.
         gamma: greatest factor of a random gamma.
@@ -85,6 +96,8 @@ class AugmentationSettings:
     crop: Size = Size(448, 256)
     scale: tuple[float, float] = (0.6, 1.8)
     aspect: float = 1.15
+    rare: float = 0.0
+    rare_classes: tuple[str, ...] = ()
     flip: float = 0.5
     brightness: float = 0.3
     contrast: float = 0.3
@@ -100,9 +113,10 @@ class AugmentationSettings:
             _unless(0 < self.scale[0] <= self.scale[1], f"scale: {self.scale} must be two rising values above 0"),
             _unless(self.aspect >= 1, f"aspect: {self.aspect} must be at least 1"),
             _unless(self.gamma >= 1, f"gamma: {self.gamma} must be at least 1"),
+            _unless(not self.rare or len(self.rare_classes) > 0, "rare_classes: rare needs at least one"),
             *(
                 _unless(0 <= getattr(self, name) <= 1, f"{name}: {getattr(self, name)} is not in 0 to 1")
-                for name in ("flip", "brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")
+                for name in _SHARES
             ),
         )
 
@@ -115,16 +129,19 @@ class LossSettings:
         class_weights: a factor for each class by name; the others have 1. Empty: the plain mean.
         auxiliary: weight of the loss on a network's auxiliary scores.
         hard_pixels: share of the pixels, those of highest loss, that count (1: all).
+        lovasz: weight of the Lovasz-Softmax loss, which stands for the IoU itself (0: none).
     """
 
     class_weights: Mapping[str, float] = field(default_factory=dict)
     auxiliary: float = 0.4
     hard_pixels: float = 1.0
+    lovasz: float = 0.0
 
     def __post_init__(self) -> None:
         _check(
             _unless(0 < self.hard_pixels <= 1, f"hard_pixels: {self.hard_pixels} is not above 0 and at most 1"),
             _unless(self.auxiliary >= 0, f"auxiliary: {self.auxiliary} is below 0"),
+            _unless(self.lovasz >= 0, f"lovasz: {self.lovasz} is below 0"),
             *(
                 _unless(weight >= 0, f"class_weights.{name}: {weight} is below 0")
                 for name, weight in self.class_weights.items()

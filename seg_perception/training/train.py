@@ -98,7 +98,9 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     autocast = _AUTOCAST[settings.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
-    module: nn.Module = LossModule(network, class_weights, settings.loss.auxiliary, settings.loss.hard_pixels)
+    module: nn.Module = LossModule(
+        network, class_weights, settings.loss.auxiliary, settings.loss.hard_pixels, settings.loss.lovasz
+    )
     without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     if world > 1:
         module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
@@ -192,20 +194,22 @@ def _start_network(
 def _load_earlier_weights(
     network: SegmentationNetwork, settings: NetworkSettings, path: Path, num_classes: int
 ) -> checkpoint.CheckpointInfo:
-    earlier, info = checkpoint.load_network(path)
+    weights, info = checkpoint.load_weights(path)
     if info.network != settings.name:
         raise SettingsError(f"network.name: {path} holds a {info.network!r}, not a {settings.name!r}")
-    weights = earlier.state_dict()
-    if settings.fresh_head:
-        own = network.state_dict()
-        heads = tuple(f"{name}." for name in network.score_layers)
-        weights = {k: own[k] if k.startswith(heads) else v for k, v in weights.items()}
-    elif len(info.label_set) != num_classes:
+    if not settings.fresh_head and len(info.label_set) != num_classes:
         raise SettingsError(
             f"{path} gives {len(info.label_set)} classes, the training data {num_classes}; "
             "set network.fresh_head to true to start with a new last layer"
         )
-    checkpoint.load_strictly(network, weights, str(path))
+    if unknown := [name for name in settings.fresh_layers if name not in dict(network.named_children())]:
+        known = ", ".join(name for name, _ in network.named_children())
+        raise SettingsError(f"network.fresh_layers: {settings.name!r} has no {', '.join(unknown)}; known: {known}")
+    fresh = (*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ()))
+    prefixes = tuple(f"{name}." for name in fresh)
+    kept = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
+    begun = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
+    checkpoint.load_strictly(network, kept | begun, str(path))
     return info
 
 

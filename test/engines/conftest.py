@@ -70,6 +70,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], b
             torch.manual_seed(0)
             module = build_network(network, 10, **small_networks()[network])
             randomize_statistics(module)
+            fill_empty_layers(module)
             vary_scores(module.eval(), random_scene(1, Size(128, 96)).image)
             graphs[network, "fp32"] = build_onnx(module, card_for(module, network))
         fp32 = graphs[network, "fp32"]
@@ -95,6 +96,15 @@ def randomize_statistics(module: Any) -> None:
             layer.running_var.uniform_(0.5, 1.5)
             layer.weight.data.uniform_(0.5, 1.5)
             layer.bias.data.normal_(0, 0.1)
+
+
+def fill_empty_layers(module: Any) -> None:
+    """Give weights to convolutions that begin as zero (the detail rung's), so that they take part."""
+    import torch
+
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and not layer.weight.any():
+            layer.weight.data.normal_(0, 0.02)
 
 
 def vary_scores(module: Any, image: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.core.types import Size
@@ -44,8 +45,8 @@ def test_features_equal_those_of_the_public_implementation(pretrained: Efficient
         y = block(y)
         theirs.append(y)
     ours = pretrained.encoder(x)
-    # the last block of the stages 2, 3, 5 and 7 of the published table: 1+2, +2, +3+3, +4+1 blocks
-    for index, feature in zip((2, 4, 10, 15), ours, strict=True):
+    # the last block of the stages 1, 2, 3, 5 and 7 of the published table: 1, +2, +2, +3+3, +4+1 blocks
+    for index, feature in zip((0, 2, 4, 10, 15), ours, strict=True):
         assert feature.shape == theirs[index].shape
         scale = theirs[index].abs().max()
         assert float((feature - theirs[index]).abs().max() / scale) < 1e-5
@@ -55,7 +56,9 @@ def test_features_equal_those_of_the_public_implementation(pretrained: Efficient
 @torch.no_grad()
 def test_strides_and_depths_of_the_features() -> None:
     maps = EfficientNetLite0().eval()(torch.zeros(1, 3, 64, 96))
-    assert [tuple(m.shape) for m in maps] == [(1, 24, 16, 24), (1, 40, 8, 12), (1, 112, 4, 6), (1, 320, 2, 3)]
+    assert [tuple(m.shape) for m in maps] == [
+        (1, 16, 32, 48), (1, 24, 16, 24), (1, 40, 8, 12), (1, 112, 4, 6), (1, 320, 2, 3)
+    ]  # fmt: skip
 
 
 @torch.no_grad()
@@ -111,6 +114,29 @@ def test_every_encoder_value_comes_from_the_file(pretrained: EfficientNetLadder)
 def test_an_impossible_decoder_is_refused(channels: int) -> None:
     with pytest.raises(SettingsError, match=f"decoder_channels {channels} must be even and positive"):
         build_network("efficientnet_ladder", 10, decoder_channels=channels)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_ladder", "resnet_ladder"])
+@torch.no_grad()
+def test_the_detail_rung_begins_as_no_correction_and_then_sees_stride_two(name: str) -> None:
+    torch.manual_seed(5)
+    fine = build_network(name, 10, decoder_channels=16, detail_channels=8).eval()
+    coarse = build_network(name, 10, decoder_channels=16, detail_channels=0).eval()
+    coarse.load_state_dict({key: fine.state_dict()[key] for key in coarse.state_dict()})
+    assert (fine.score_stride, coarse.score_stride) == (2, 4)
+    x = fine.normalise(torch.from_numpy(random_scene(7, Size(128, 64)).image)[None])
+    doubled = F.interpolate(coarse(x), scale_factor=2.0, mode="bilinear", align_corners=False)
+    assert torch.equal(fine(x), doubled)
+    torch.nn.init.normal_(fine.correction.weight)
+    # the correction need not be smooth over two cells, as a doubled map is
+    correction = fine(x) - doubled
+    assert tuple(correction.shape) == (1, 10, 32, 64)
+    assert float((correction[..., ::2] - correction[..., 1::2]).abs().max()) > 0
+
+
+def test_a_negative_detail_rung_is_refused() -> None:
+    with pytest.raises(SettingsError, match="detail_channels -8 must not be negative"):
+        build_network("efficientnet_ladder", 10, detail_channels=-8)
 
 
 def test_only_the_networks_that_have_them_offer_imagenet_weights() -> None:

@@ -78,6 +78,27 @@ def test_a_crop_has_its_size_whatever_the_sample(width: int, height: int, crop: 
         assert labels.flags.c_contiguous
 
 
+def test_a_crop_around_a_rare_class_holds_it_and_each_class_comes_as_often() -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    labels[60, 150] = 3  # one pixel
+    labels[150:180, 20:60] = 4
+    sample = Sample("rare", np.zeros((200, 300, 3), np.uint8), labels)
+    around = dataclasses.replace(NOTHING, crop=Size(64, 48), rare=1.0, rare_classes=("a", "b", "c"))
+    crops = [augment(sample, around, Size(300, 200), np.random.default_rng([9, i]), (3, 4, 7))[1] for i in range(300)]
+    with_three, with_four = ([bool(np.any(crop == value)) for crop in crops] for value in (3, 4))
+    assert all(three or four for three, four in zip(with_three, with_four, strict=True))
+    assert np.mean(with_three) == pytest.approx(0.5, abs=0.12)  # four standard deviations of a share of 300
+    places = {tuple(np.argwhere(crop == 3)[0]) for crop in crops if np.any(crop == 3)}
+    assert len({column for _, column in places}) > 40, "anywhere in the crop, not in its middle"
+    without = dataclasses.replace(around, rare=0.0)
+    assert np.array_equal(
+        augment(sample, without, Size(300, 200), np.random.default_rng(5), (3, 4))[1],
+        augment(sample, without, Size(300, 200), np.random.default_rng(5))[1],
+    )
+    nothing_rare = Sample("plain", sample.image, np.zeros_like(labels))
+    assert augment(nothing_rare, around, Size(300, 200), np.random.default_rng(1), (3,))[1].shape == (48, 64)
+
+
 def test_beyond_the_sample_is_grey_and_unlabelled() -> None:
     sample = Sample("white", np.full((64, 96, 3), 255, np.uint8), np.zeros((64, 96), np.uint8))
     wide = dataclasses.replace(NOTHING, crop=Size(128, 80))

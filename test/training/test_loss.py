@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seg_perception.networks.registry import build_network
-from seg_perception.training.loss import LossModule, mean_cross_entropy, pixel_loss_sum, pixel_weight
+from seg_perception.training.loss import LossModule, lovasz_softmax, mean_cross_entropy, pixel_loss_sum, pixel_weight
 
 # Two images of one row and two pixels, two classes. Scores (class 0, class 1) of each pixel:
 SCORES = torch.tensor(
@@ -102,3 +102,51 @@ def test_network_and_loss_as_one_module() -> None:
         module = LossModule(network, None, auxiliary=0.4, hard_pixels=1.0)
         assert float(module(images, labels)) == pytest.approx(float(expected), rel=1e-5)
         assert not [name for name in module.state_dict() if "class_weights" in name]
+
+
+def test_the_lovasz_loss_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
+    torch.manual_seed(2)
+    labels = torch.randint(0, 3, (2, 5, 6), dtype=torch.uint8)
+    labels[0, 0] = 255
+    answers = torch.randint(0, 4, (2, 5, 6))  # class 3 is never true: only the classes in the labels count
+    scores = 1e4 * torch.nn.functional.one_hot(answers, 4).movedim(3, 1).float()
+    known = labels != 255
+    ious = []
+    for index in range(3):
+        truth, said = (labels == index) & known, (answers == index) & known
+        ious.append(float((truth & said).sum() / (truth | said).sum()))
+    assert all(0 < iou < 1 for iou in ious)
+    assert float(lovasz_softmax(scores, labels)) == pytest.approx(1 - sum(ious) / 3, abs=1e-6)
+    assert float(lovasz_softmax(1e4 * torch.eye(4)[[0, 1]].T[None, :, None], torch.tensor([[[0, 1]]]))) == 0
+
+
+def test_the_lovasz_loss_by_hand() -> None:
+    # two pixels of truth 0 and 1, both with probabilities 3/4 and 1/4
+    scores = torch.log(torch.tensor([0.75, 0.25]))[None, :, None, None].expand(1, 2, 1, 2)
+    labels = torch.tensor([[[0, 1]]], dtype=torch.uint8)
+    # class 0: errors 1/4 (its pixel) and 3/4 (the other). Largest first: taking the other as wrong leaves
+    # IoU 1/2, its own as well 0: 3/4 * 1/2 + 1/4 * 1/2 = 1/2.
+    # class 1: errors 1/4 (the other) and 3/4 (its own). Its own as wrong: IoU 0 at once: 3/4 * 1 + 1/4 * 0 = 3/4.
+    assert float(lovasz_softmax(scores, labels)) == pytest.approx((1 / 2 + 3 / 4) / 2, rel=1e-6)
+
+
+def test_the_lovasz_loss_without_labels_is_zero_and_so_is_its_gradient() -> None:
+    scores = SCORES.clone().requires_grad_()
+    lovasz_softmax(scores, torch.full_like(LABELS, 255)).backward()
+    assert torch.equal(scores.grad, torch.zeros_like(SCORES))
+
+
+def test_the_lovasz_loss_is_weighed_like_the_mean_over_pixels() -> None:
+    torch.manual_seed(1)
+    network = build_network("efficientnet_ladder", 10, decoder_channels=16).eval()
+    images = torch.randint(0, 256, (1, 32, 64, 3), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (1, 32, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, with_lovasz = (
+            float(LossModule(network, None, auxiliary=0.0, hard_pixels=1.0, lovasz=weight)(images, labels))
+            for weight in (0.0, 0.5)
+        )
+        scores = network(network.normalise(images))
+    # the scores have stride 2: the label in the middle of each cell stands for it
+    expected = 0.5 * labels.numel() * float(lovasz_softmax(scores, labels[:, 1::2, 1::2]))
+    assert with_lovasz - plain == pytest.approx(expected, rel=1e-4)

@@ -73,6 +73,8 @@ def test_all_faults_of_a_file_come_at_once() -> None:
         ({"checkpoint_every": 0}, "checkpoint_every: 0 must be at least 1"),
         ({"workers": -1}, "workers: -1 is below 0"),
         ({"seed": -1}, "seed: -1 is below 0"),
+        ({"augmentation": {"rare": 0.5}}, "augmentation.rare_classes: rare needs at least one"),
+        ({"loss": {"lovasz": -1}}, "loss.lovasz: -1.0 is below 0"),
         ({"cache_gigabytes": -1}, "cache_gigabytes: -1.0 is below 0"),
         ({"network": {"frozen_stages": -1}}, "network.frozen_stages: -1 is below 0"),
         ({"augmentation": {"scale": [2.0, 1.0]}}, "augmentation.scale: (2.0, 1.0) must be two rising values above 0"),

@@ -426,6 +426,26 @@ def test_other_classes_start_from_another_runs_weights_with_a_fresh_head(tiny: T
     assert all(torch.allclose(a[k], b[k], atol=1e-7) for k in learned)
 
 
+def test_weights_that_lack_a_layer_start_a_network_that_has_it(tiny: Tiny) -> None:
+    def network(detail: int, **start: object) -> NetworkSettings:
+        return NetworkSettings("efficientnet_ladder", {"decoder_channels": 16, "detail_channels": detail}, **start)
+
+    small = {"augmentation": AugmentationSettings(crop=Size(64, 64)), "steps": 1, "batch_size": 2}
+    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
+    first = run_training(tiny(network=network(0), **small))
+    lacking = network(8, checkpoint=first)
+    with pytest.raises(ModelError, match=r"(?s)the weights do not fit the network.*narrow"):
+        run_training(tiny(name="second", network=lacking, optimiser=unmoved, **small))
+    misspelt = dataclasses.replace(lacking, fresh_layers=("narow",))
+    with pytest.raises(SettingsError, match=r"fresh_layers: .* has no narow; known: encoder, .*narrow"):
+        run_training(tiny(name="second", network=misspelt, optimiser=unmoved, **small))
+    fitting = dataclasses.replace(lacking, fresh_layers=("narrow", "rung2", "correction"))
+    second = run_training(tiny(name="second", network=fitting, optimiser=unmoved, **small))
+    a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
+    assert len(b) > len(a) > 100
+    assert all(torch.allclose(a[key], b[key], atol=1e-7) for key in a if "running" not in key and "num_" not in key)
+
+
 def test_a_run_that_goes_on_from_another_hands_its_data_and_licence_down(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,9 +458,11 @@ def test_a_run_that_goes_on_from_another_hands_its_data_and_licence_down(
     assert info.licence == "non-commercial; mine"
 
 
-def test_a_fresh_head_alone_means_nothing() -> None:
+def test_a_fresh_head_or_layer_alone_means_nothing() -> None:
     with pytest.raises(SettingsError, match="fresh_head: needs a checkpoint, or start: driving"):
         NetworkSettings(fresh_head=True)
+    with pytest.raises(SettingsError, match="fresh_layers: needs a checkpoint, or start: driving"):
+        NetworkSettings(fresh_layers=("head",))
 
 
 def test_frozen_stages_and_statistics_stay_as_they_start(tiny: Tiny) -> None:
