@@ -32,7 +32,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     UNCHANGED: {},
     # networks, all from random weights
     "efficientnet_ladder": {"network": FROM_SCRATCH},
-    "resnet_ladder": {"network": {"name": "resnet_ladder", **FROM_SCRATCH}},
+    "resnet_ladder": {"network": {"name": "resnet_ladder", "options": {}, **FROM_SCRATCH}},
     "reference": {
         "network": {"name": "reference", "options": {"width": 0.25, "convolutions": [1, 1, 1, 1]}, **FROM_SCRATCH}
     },
@@ -44,6 +44,9 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "no_average": {"optimiser": {"ema_decay": 0.0}},
     "no_color_changes": {"augmentation": NO_COLOUR},
     "no_zoom": {"augmentation": {"scale": [1.0, 1.0], "aspect": 1.0}},
+    "detail_rung": {"network": {"options": {}}},
+    "lovasz": {"loss": {"lovasz": 0.5}},
+    "rare_crops": {"augmentation": {"rare": 0.25, "rare_classes": ["pole", "traffic light", "traffic sign"]}},
 }
 
 
