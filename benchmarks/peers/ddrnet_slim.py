@@ -2,7 +2,8 @@
 
 https://arxiv.org/abs/2101.06085. Two residual branches that exchange maps twice; the deep one goes down to
 stride 64 and ends in a pooling pyramid (DAPPM). Scores at stride 8.
-The pyramid's pools with strides 2, 4 and 8 stand here at stride 1 (see `same_size_average`).
+Compared with the authors' ydhongHIT/DDRNet (de0db31): the pyramid's pools with strides 2, 4 and 8 stand here at
+stride 1 (see `same_size_average`), 7 of 2984 million multiply-adds at 448x384 more.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Peer:
 
 
 class PeerNetwork(SegmentationNetwork):
-    """The normalisation of ImageNet, which all peers take."""
+    """The normalisation of ImageNet for all; some authors take other constants, which costs the same."""
 
     scaling: ClassVar[InputScaling] = InputScaling(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 

@@ -2,7 +2,8 @@
 
 https://arxiv.org/abs/2206.02066. Three branches: details (P) take from the context (I) where both agree
 (Pag), a thin branch (D) finds borders, and the borders choose between details and context (Bag).
-Scores at stride 8. The pyramid's (PAPPM) pools with strides stand here at stride 1 (see `same_size_average`).
+Scores at stride 8. Compared with the authors' XuJiacong/PIDNet (4c158cf): the pyramid's (PAPPM) pools with strides
+stand here at stride 1 (see `same_size_average`), 5 of 3877 million multiply-adds at 448x384 more.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class PidNetS(PeerNetwork):
         super().__init__()
         self.start = residual_start()
         self.context16, self.context32 = basic_blocks(64, 128, 3, 2), basic_blocks(128, 256, 3, 2)
-        self.context64 = nn.Sequential(Bottleneck(256, 256, 2), nn.ReLU(), Bottleneck(512, 256))
+        self.context64 = nn.Sequential(Bottleneck(256, 256, 2), Bottleneck(512, 256))  # no ReLU between
         self.detail = nn.ModuleList([basic_blocks(64, 64, 2), basic_blocks(64, 64, 2), Bottleneck(64, 64)])
         self.border = nn.ModuleList([BasicBlock(64, 32), Bottleneck(32, 32), Bottleneck(64, 64)])
         self.to_detail16, self.to_detail32 = conv_norm(128, 64, 1), conv_norm(256, 64, 1)
