@@ -5,7 +5,7 @@ images in the same order. Prints a Markdown table of mean IoU on the validation 
 the difference to the unchanged recipe. A run that was stopped goes on where it was; one that is done
 is only read. Without names, all are run.
 
-    python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--json FILE]
+    python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--precision fp32] [--json FILE]
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", choices=list(CHANGES), default=list(CHANGES), metavar="NAME")
     parser.add_argument("--steps", type=int, help="other than those of the settings file")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="fp32 for CPUs without bfloat16")
     parser.add_argument("--data-root", type=Path, help="folder of the datasets")
     parser.add_argument("--json", type=Path, help="write the results there")
     arguments = parser.parse_args()
     base = read_yaml(SETTINGS)
-    overrides = {name: getattr(arguments, name) for name in ("steps", "data_root")}
+    overrides = {name: getattr(arguments, name) for name in ("steps", "precision", "data_root")}
     results: dict[str, dict[str, float]] = {}
     for name in arguments.runs:
         settings = dataclasses.replace(settings_of(name, base), **{k: v for k, v in overrides.items() if v is not None})
