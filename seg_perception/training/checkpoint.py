@@ -82,7 +82,8 @@ class CheckpointInfo:
     def model_card(self, network: SegmentationNetwork, version: str, weights_sha256: str) -> ModelCard:
         """The card of an fp32 export of these weights."""
         run = {"steps": self.step, "settings_sha256": self.settings_sha256}
-        run |= {key: self.settings[key] for key in ("seed", "batch_size", "precision") if key in self.settings}
+        told = ("seed", "batch_size", "precision", "average")
+        run |= {key: self.settings[key] for key in told if key in self.settings}
         if network_settings := self.settings.get("network"):
             run["start"] = network_settings.get("checkpoint") or network_settings.get("start")
         return ModelCard(
