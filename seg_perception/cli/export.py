@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agreement", type=float, default=0.99, help="labels equal to fp32's in int8 (default: 0.99)")
     parser.add_argument("--batch", type=int, help="fix the batch size (default: any)")
     parser.add_argument("--size", metavar="WxH", help="fix the input size (default: any)")
+    parser.add_argument("--deployed-size", metavar="WxH", help="pixel budget on the model card (default: training's)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the graph")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the softmax (default: %(default)s)")
     parser.add_argument("--model-version", default="0", help="version for the model card (default: %(default)s)")
@@ -65,6 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     camera = Size.parse(arguments.camera_size) if arguments.camera_size else None
     network, info = load_network(arguments.checkpoint)
     card = info.model_card(network, arguments.model_version, weights_sha256(arguments.checkpoint))
+    if arguments.deployed_size:
+        deployed = Size.parse(arguments.deployed_size)
+        check_size(deployed.width, deployed.height, network.size_multiple)
+        card = dataclasses.replace(card, input_size=deployed)
     if arguments.scores is not None:
         card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card, arguments.precision))
     if size is not None:

@@ -134,3 +134,18 @@ def test_an_impossible_batch_is_refused(checkpoint: Path, tmp_path: Path, capsys
     assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--batch", "0"]) == 2
     assert "--batch 0 is not accepted: it must be at least 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_pixel_budget_of_the_card_can_be_another_than_the_trainings(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "larger.onnx"
+    command = ["export", "--checkpoint", str(checkpoint), "--out", str(path), "--deployed-size"]
+    assert main([*command, "100x64"]) == 2
+    assert "pad to 112x64" in capsys.readouterr().err
+    assert not path.exists()
+    assert main([*command, "96x64"]) == 0
+    assert read_card(path).input_size == Size(96, 64)
+    engine = OnnxRuntimeEngine(path)
+    assert engine.info.fixed_size is None, "the graph itself takes any size"
+    engine.close()
