@@ -13,6 +13,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
 from seg_perception.engines.graph_edits import fixed_batch, fixed_size
 from seg_perception.engines.model_file import load_model
+from seg_perception.engines.processor import demand_exact_int8
 
 
 class OnnxRuntimeEngine:
@@ -25,7 +26,8 @@ class OnnxRuntimeEngine:
     Raises:
         FileNotFoundError: no such file.
         ModelError: not an ONNX file of ours, or it breaks the graph contract.
-        EngineError: onnxruntime is not installed, or it refuses the graph.
+        EngineError: onnxruntime is not installed, or it refuses the graph; an int8 graph on a
+            processor that cannot sum int8.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -34,6 +36,7 @@ class OnnxRuntimeEngine:
         except ImportError as error:
             raise EngineError("the engine 'onnxruntime' needs ONNX Runtime: pip install onnxruntime") from error
         model = load_model(path)
+        demand_exact_int8(model.card)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3

@@ -23,6 +23,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
 from seg_perception.engines.graph_edits import fixed_batch, fixed_size
 from seg_perception.engines.model_file import load_model
+from seg_perception.engines.processor import demand_exact_int8
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -49,7 +50,8 @@ class OpenVinoEngine:
     Raises:
         FileNotFoundError: no such file.
         ModelError: not an ONNX file of ours, or it breaks the graph contract.
-        EngineError: OpenVINO is not installed, refuses the graph, or lacks the precision here.
+        EngineError: OpenVINO is not installed, refuses the graph, or lacks the precision here; an int8
+            graph on a processor that cannot sum int8.
     """
 
     def __init__(self, path: Path, threads: int = 0, precision: FloatPrecision = FloatPrecision.FP32) -> None:
@@ -58,6 +60,7 @@ class OpenVinoEngine:
         except ImportError as error:
             raise EngineError(f"the engine 'openvino' needs OpenVINO: pip install openvino ({error})") from error
         model = load_model(path)
+        demand_exact_int8(model.card)
         self._card = model.card
         options = {
             "INFERENCE_PRECISION_HINT": precision.value,

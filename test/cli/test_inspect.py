@@ -64,7 +64,7 @@ def test_the_training_only_part_of_a_network_is_not_counted() -> None:
     report = inspect_network(network, Size(64, 32))
     auxiliary = 16 * 10 + 10
     assert report.parameters == sum(p.numel() for p in network.parameters()) - auxiliary
-    assert [stage.name for stage in report.stages][-1] == "head"
+    assert [stage.name for stage in report.stages][-1] == "correction"
     assert next(network.parameters()).device == torch.device("cpu"), "the network itself is untouched"
 
 

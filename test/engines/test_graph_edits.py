@@ -102,9 +102,17 @@ def test_a_weight_that_half_cannot_hold_is_named(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize(
-    "camera", [Size(256, 192), Size(384, 288), Size(160, 120), Size(128, 96), Size(101, 77)], ids=str
+    "camera, bound",
+    [
+        (Size(256, 192), 3),
+        (Size(384, 288), 3),
+        (Size(160, 120), 5),  # five pixels become four: the host averages areas, the graph interpolates
+        (Size(128, 96), 3),
+        (Size(101, 77), 3),
+    ],
+    ids=str,
 )
-def test_a_camera_graph_answers_as_the_segmenter_does(driving_model: Path, camera: Size) -> None:
+def test_a_camera_graph_answers_as_the_segmenter_does(driving_model: Path, camera: Size, bound: float) -> None:
     model = load_graph(driving_model.read_bytes())  # trained: untrained scores jump from pixel to pixel
     image = random_scene(7, camera).image
     expected = Segmenter(GraphEngine(model), Size(128, 96)).segment(image)
@@ -113,7 +121,7 @@ def test_a_camera_graph_answers_as_the_segmenter_does(driving_model: Path, camer
     assert answer.labels.shape == (camera.height, camera.width)
     assert np.mean(answer.labels == expected.labels) > 0.93  # the host rounds the shrunk image to bytes, the graph not
     difference = np.abs(answer.confidence.astype(int) - expected.confidence)
-    assert np.mean(difference) < 4  # 160x120 differs most: the host averages areas, the graph interpolates
+    assert np.mean(difference) < bound
 
 
 def test_whole_blocks_are_averaged_and_answers_repeated(exported: Exported) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.graph_edits import load_graph, pin_shapes
 from seg_perception.engines.half import to_half
+from seg_perception.engines.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.openvino import FloatPrecision, OpenVinoEngine
+from seg_perception.engines.processor import demand_exact_int8, sums_int8_exactly
 from seg_perception.scenes import random_scene
 
 # as `make test` installs it: where it is missing on purpose, the rest of the package still works
@@ -155,6 +158,11 @@ def test_an_int8_graph_is_computed_in_int8(onnx_runtime: Engine, driving_model: 
     anything = QuantizationSettings(target_agreement=0.01)
     graph = quantize(load_graph(driving_model.read_bytes()), list(images[:3]), list(images[3:]), anything).model
     path.write_bytes(graph.SerializeToString())
+    if not sums_int8_exactly():
+        for runtime in CPU:
+            with pytest.raises(EngineError, match=r"is an int8 model, and this processor has no VNNI"):
+                open_engine(path, runtime)
+        return
     engine = OpenVinoEngine(path)
     assert (engine.card.precision, engine.info.precision) == ("int8", "int8")
     engine.close()
@@ -164,6 +172,14 @@ def test_an_int8_graph_is_computed_in_int8(onnx_runtime: Engine, driving_model: 
     # 21 CamVid frames, against fp32: 99.37 % of labels in ONNX Runtime, 99.06 % in OpenVINO.
     assert agreement["openvino"] >= agreement["onnxruntime"] - 0.03
     assert agreement["onnxruntime"] >= 0.9
+
+
+def test_int8_is_refused_where_its_sums_overflow(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = read_card(driving_model)
+    monkeypatch.setattr("seg_perception.engines.processor.sums_int8_exactly", lambda: False)
+    demand_exact_int8(card)
+    with pytest.raises(EngineError, match=r"driving-.*-int8-.* is an int8 model, .* take the fp32 export here"):
+        demand_exact_int8(dataclasses.replace(card, precision="int8"))
 
 
 def test_a_model_that_breaks_the_contract_is_refused(driving_model: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_half_precision_network_is_half_inside(nvidia: TensorRtLibrary, expo
     assert trt.OnnxParser(network, logger).parse(model.SerializeToString())
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     convolutions = [layer for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
-    assert len(convolutions) == 57  # 1 stem, 1 x 2 + 15 x 3 in the stages, 2 + 3 x 2 in the ladder, 1 head
+    assert len(convolutions) == 61  # 1 stem, 1 x 2 + 15 x 3 stages, 2 + 3 x 2 ladder, 1 head, 4 at stride 2
     assert {layer.get_output(0).dtype for layer in convolutions} == {trt.float16}
     topk = [layer for layer in layers if layer.type == trt.LayerType.TOPK]
     assert [layer.get_input(0).dtype for layer in topk] == [trt.float32]
