@@ -3,7 +3,7 @@
 The encoder is EfficientNet-Lite0 (Tan and Le, https://arxiv.org/abs/1905.11946, in its "Lite"
 variant without squeeze-and-excitation and with ReLU6), so that public ImageNet weights can start it.
 
-3.3 M parameters and 3.9 GFLOP at 480x352 (counted by `seg-perception inspect`).
+3.3 M parameters and 4.2 GFLOP at 480x352 (counted by `seg-perception inspect`).
 Scores: see docs/results.md.
 """
 
