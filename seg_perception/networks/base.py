@@ -48,6 +48,17 @@ class SegmentationNetwork(nn.Module):
             return []
         raise SettingsError(f"{type(self).__name__} has no stages to freeze; set network.frozen_stages to 0")
 
+    def prefixes(self, submodules: Sequence[str]) -> tuple[str, ...]:
+        """How the names of these submodules' entries in `state_dict` begin.
+
+        Raises:
+            SettingsError: names those that this network does not have, and those that it has.
+        """
+        known = [name for name, _ in self.named_children()]
+        if unknown := [name for name in submodules if name not in known]:
+            raise SettingsError(f"{type(self).__name__} has no submodule {', '.join(unknown)}; known: {', '.join(known)}")
+        return tuple(f"{name}." for name in submodules)
+
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 RGB [N, H, W, 3] -> normalised float [N, 3, H, W].
 

@@ -202,11 +202,7 @@ def _load_earlier_weights(
             f"{path} gives {len(info.label_set)} classes, the training data {num_classes}; "
             "set network.fresh_head to true to start with a new last layer"
         )
-    if unknown := [name for name in settings.fresh_layers if name not in dict(network.named_children())]:
-        known = ", ".join(name for name, _ in network.named_children())
-        raise SettingsError(f"network.fresh_layers: {settings.name!r} has no {', '.join(unknown)}; known: {known}")
-    fresh = (*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ()))
-    prefixes = tuple(f"{name}." for name in fresh)
+    prefixes = network.prefixes((*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ())))
     kept = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
     begun = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
     checkpoint.load_strictly(network, kept | begun, str(path))
