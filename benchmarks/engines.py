@@ -1,6 +1,6 @@
 """What each export of a model says and costs, and what NVIDIA's compiler makes of every network.
 
-    python benchmarks/engines.py agreement --checkpoint runs/driving/best.safetensors --data ../shared/data
+    python benchmarks/engines.py agreement --checkpoint seg_perception/weights/driving.safetensors --data ../shared/data
     python benchmarks/engines.py compile
 
 `agreement` exports fp32, fp16 and int8, runs them in ONNX Runtime on CamVid val, and prints label

@@ -11,7 +11,7 @@ HELP = "train a network from a settings file; run again to resume"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, required=True, help="settings file, for example config/train/driving.yaml"
+        "--config", type=Path, required=True, help="settings file, for example config/train/folder.yaml"
     )
     parser.add_argument("--data-root", type=Path, help="folder of the datasets (overrides the settings)")
     parser.add_argument("--output", type=Path, help="folder of the runs (overrides the settings)")
