@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deployed-size", metavar="WxH", help="pixel budget on the model card (default: training's)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the graph")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the softmax (default: %(default)s)")
+    parser.add_argument("--model-name", help="name for the model card (default: the run's)")
     parser.add_argument("--model-version", default="0", help="version for the model card (default: %(default)s)")
     parser.add_argument(
         "--scores",
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     camera = Size.parse(arguments.camera_size) if arguments.camera_size else None
     network, info = load_network(arguments.checkpoint)
     card = info.model_card(network, arguments.model_version, weights_sha256(arguments.checkpoint))
+    if arguments.model_name:
+        card = dataclasses.replace(card, name=arguments.model_name)
     if arguments.deployed_size:
         deployed = Size.parse(arguments.deployed_size)
         check_size(deployed.width, deployed.height, network.size_multiple)
