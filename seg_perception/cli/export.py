@@ -67,8 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     camera = Size.parse(arguments.camera_size) if arguments.camera_size else None
     network, info = load_network(arguments.checkpoint)
     card = info.model_card(network, arguments.model_version, weights_sha256(arguments.checkpoint))
-    if arguments.model_name:
-        card = dataclasses.replace(card, name=arguments.model_name)
+    card = dataclasses.replace(card, name=arguments.model_name or card.name)
     if arguments.deployed_size:
         deployed = Size.parse(arguments.deployed_size)
         check_size(deployed.width, deployed.height, network.size_multiple)

@@ -56,7 +56,8 @@ class SegmentationNetwork(nn.Module):
         """
         known = [name for name, _ in self.named_children()]
         if unknown := [name for name in submodules if name not in known]:
-            raise SettingsError(f"{type(self).__name__} has no submodule {', '.join(unknown)}; known: {', '.join(known)}")
+            listed = ", ".join(known)
+            raise SettingsError(f"{type(self).__name__} has no submodule {', '.join(unknown)}; known: {listed}")
         return tuple(f"{name}." for name in submodules)
 
     def normalise(self, images: Tensor) -> Tensor:

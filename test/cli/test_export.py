@@ -91,6 +91,7 @@ def test_scores_of_an_evaluation_replace_those_of_the_training(
         ("run-0-fp32-00000000", (), "run-0-fp32-"),  # other weights
         ("", ("--precision", "fp16"), "run-0-fp16-"),  # the same weights, but another precision
         ("", ("--model-version", "2"), "run-2-fp32-"),
+        ("", ("--model-name", "other"), "other-0-fp32-"),
     ],
 )
 def test_scores_of_something_else_are_refused(
