@@ -48,16 +48,19 @@ class SegmentationNetwork(nn.Module):
             return []
         raise SettingsError(f"{type(self).__name__} has no stages to freeze; set network.frozen_stages to 0")
 
-    def prefixes(self, submodules: Sequence[str]) -> tuple[str, ...]:
+    def prefixes(self, submodules: Sequence[str], called: str) -> tuple[str, ...]:
         """How the names of these submodules' entries in `state_dict` begin.
+
+        Args:
+            submodules: direct children, by name.
+            called: the setting and the network, as the error names them.
 
         Raises:
             SettingsError: names those that this network does not have, and those that it has.
         """
         known = [name for name, _ in self.named_children()]
         if unknown := [name for name in submodules if name not in known]:
-            listed = ", ".join(known)
-            raise SettingsError(f"{type(self).__name__} has no submodule {', '.join(unknown)}; known: {listed}")
+            raise SettingsError(f"{called} has no {', '.join(unknown)}; known: {', '.join(known)}")
         return tuple(f"{name}." for name in submodules)
 
     def normalise(self, images: Tensor) -> Tensor:

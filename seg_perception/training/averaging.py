@@ -45,7 +45,7 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
                 f"{path} holds {_kind(info)}, {paths[0]} {_kind(first)}: only like networks can be averaged"
             )
         load_strictly(network, weights, str(path))
-    kept = network.prefixes(from_first)
+    kept = network.prefixes(from_first, repr(first.network))
     parts = [share / sum(shares) for share in shares]
     average = {
         name: value if name.startswith(kept) or not value.is_floating_point() else _mix(name, loaded, parts)

@@ -202,7 +202,8 @@ def _load_earlier_weights(
             f"{path} gives {len(info.label_set)} classes, the training data {num_classes}; "
             "set network.fresh_head to true to start with a new last layer"
         )
-    prefixes = network.prefixes((*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ())))
+    fresh = (*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ()))
+    prefixes = network.prefixes(fresh, f"network.fresh_layers: {settings.name!r}")
     kept = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
     begun = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
     checkpoint.load_strictly(network, kept | begun, str(path))

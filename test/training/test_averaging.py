@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     eleven = saved(tmp_path / "c.safetensors", 1.0, label_set=load_label_set("camvid11"))
     with pytest.raises(ModelError, match=r"c.safetensors holds .* for 11 classes of camvid11, .* for 10 classes"):
         average_weights([first, eleven], [1, 1], out)
-    with pytest.raises(SettingsError, match=r"EfficientNetLadder has no submodule rung3; known: encoder, .*rung2"):
+    with pytest.raises(SettingsError, match=r"'efficientnet_ladder' has no rung3; known: encoder, .*rung2"):
         average_weights([first, first], [1, 1], out, ["rung3"])
     for shares in ([1.0], [1.0, 0.0], [1.0, -1.0]):
         with pytest.raises(SettingsError, match="for each a share above 0"):

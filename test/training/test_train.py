@@ -437,7 +437,7 @@ def test_weights_that_lack_a_layer_start_a_network_that_has_it(tiny: Tiny) -> No
     with pytest.raises(ModelError, match=r"(?s)the weights do not fit the network.*narrow"):
         run_training(tiny(name="second", network=lacking, optimiser=unmoved, **small))
     misspelt = dataclasses.replace(lacking, fresh_layers=("narow",))
-    with pytest.raises(SettingsError, match=r"EfficientNetLadder has no submodule narow; known: encoder, .*narrow"):
+    with pytest.raises(SettingsError, match=r"fresh_layers: .* has no narow; known: encoder, .*narrow"):
         run_training(tiny(name="second", network=misspelt, optimiser=unmoved, **small))
     fitting = dataclasses.replace(lacking, fresh_layers=("narrow", "rung2", "correction"))
     second = run_training(tiny(name="second", network=fitting, optimiser=unmoved, **small))
