@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from seg_perception.cli._signals import stop_on_signals
     from seg_perception.core.errors import SettingsError
     from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.datasets.base import MissingLabelsError
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = error.dataset
     if arguments.picture:
         make_room_for(arguments.picture)
-    result = check_dataset(dataset, arguments.workers, progress=True)
+    with stop_on_signals() as stop:
+        result = check_dataset(dataset, arguments.workers, progress=True, stopped=stop.is_set)
     print(result.table())
     if arguments.picture:
         from seg_perception.evaluation.figures import class_balance, png

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -161,13 +161,20 @@ def _no_pixels() -> NDArray[np.int64]:
     return np.zeros(256, np.int64)
 
 
-def check_dataset(dataset: Dataset, workers: int | None = None, progress: bool = False) -> DatasetCheck:
+def check_dataset(
+    dataset: Dataset,
+    workers: int | None = None,
+    progress: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> DatasetCheck:
     """Look at every sample, in several processes.
 
     Args:
         dataset: picklable; it is handed to each process once.
         workers: processes; 0 works in this one; None takes one for each core.
         progress: show a bar.
+        stopped: asked after each sample; once it is true, the check ends with KeyboardInterrupt. Let Ctrl-C set
+            it: an exception that strikes while this process waits for the others can leave their lock broken.
     """
     faults: list[Fault] = []
     pixels, images = _no_pixels(), _no_pixels()
@@ -177,6 +184,8 @@ def check_dataset(dataset: Dataset, workers: int | None = None, progress: bool =
     checks = _checks_here(dataset) if processes == 0 else _checks_in_processes(dataset, processes)
     with closing(checks):  # ends the processes at once when this loop is left by Ctrl-C
         for check in tqdm(checks, dataset.name, count, unit="image", disable=not progress):
+            if stopped():
+                raise KeyboardInterrupt
             faults += check.faults
             pixels += check.pixels
             images += check.pixels > 0
@@ -195,7 +204,11 @@ def _checks_in_processes(dataset: Dataset, processes: int) -> Generator[SampleCh
     stop = context.Event()
     with ProcessPoolExecutor(processes, context, _start_worker, (dataset, stop)) as pool:
         try:
-            yield from pool.map(_check_in_worker, range(len(dataset)), chunksize=8)
+            # a terminal's Ctrl-C reaches every process; the workers, which inherit the mask, leave it to this one
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            checks = pool.map(_check_in_worker, range(len(dataset)), chunksize=8)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield from checks
         finally:
             stop.set()
 
@@ -206,7 +219,6 @@ _work_of_worker: tuple[Dataset, Event] | None = None
 def _start_worker(dataset: Dataset, stop: Event) -> None:
     global _work_of_worker  # noqa: PLW0603  what a worker process keeps
     _work_of_worker = dataset, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one sets `stop`
     cv2.setNumThreads(1)  # the processes are the parallelism
 
 
