@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import InputError
-    from seg_perception.core.types import UNLABELLED, Size
+    from seg_perception.core.types import UNKNOWN, Size
 
     if arguments.network is not None:
         size = Size.parse(arguments.size or "480x352")
-        if not 1 <= arguments.classes <= UNLABELLED:
-            raise InputError(f"--classes {arguments.classes} is not accepted: 1 to {UNLABELLED} are")
+        if not 1 <= arguments.classes <= UNKNOWN:
+            raise InputError(f"--classes {arguments.classes} is not accepted: 1 to {UNKNOWN} are")
         print(_network(arguments.network, size, arguments.classes, arguments.options))
         return 0
     if not arguments.file.is_file():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.resources import share_path
 from seg_perception.core.settings import load_settings, read_yaml
-from seg_perception.core.types import UNLABELLED, LabelImage
+from seg_perception.core.types import UNKNOWN, UNLABELLED, LabelImage
 
 IGNORE = "ignore"
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -32,8 +32,8 @@ class LabelClass:
     drivable: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.id < UNLABELLED:
-            raise SettingsError(f"class {self.name!r}: id {self.id} is not in 0 to {UNLABELLED - 1}")
+        if not 0 <= self.id < UNKNOWN:
+            raise SettingsError(f"class {self.name!r}: id {self.id} is not in 0 to {UNKNOWN - 1}")
         channels: tuple[int, ...] = self.color  # a model card's JSON can hold any number
         if len(channels) != 3 or any(not 0 <= channel <= 255 for channel in channels):
             raise SettingsError(f"class {self.name!r}: colour {self.color} is not three values in 0 to 255")
@@ -41,7 +41,7 @@ class LabelClass:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """An ordered set of classes with ids 0 to len-1; 255 means unlabelled."""
+    """An ordered set of classes with ids 0 to len-1; 255 means unlabelled, 254 is kept for training."""
 
     name: str
     classes: tuple[LabelClass, ...]

@@ -24,6 +24,9 @@ MaskImage: TypeAlias = NDArray[np.uint8]
 
 UNLABELLED = 255
 
+UNKNOWN = 254
+"""In the labels of training crops: nothing that any class names, where the network must not be sure."""
+
 MAX_PIXELS = 64 * 1024 * 1024
 """No image larger than this is decoded: a header that claims more is taken for damage or an attack."""
 

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.geometry import network_size
-from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage, Size
+from seg_perception.core.types import UNKNOWN, UNLABELLED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Sample
 from seg_perception.training.settings import AugmentationSettings
+from seg_perception.training.unknown import unknown_texture
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _PADDING_GREY = 127
+_COVER_WHOLE = 0.5  # of the covered crops; the others are covered in part
+_COVER_SIDE = (0.2, 0.7)  # of the crop's sides, where it is covered in part
 
 
 def augment(
@@ -38,14 +41,17 @@ def augment(
 
     Returns:
         uint8 [h, w, 3] RGB and uint8 [h, w] labels of the crop's size, contiguous; pixels outside
-        the sample are grey and unlabelled.
+        the sample are grey and unlabelled, covered ones `UNKNOWN`.
     """
     image, labels = _zoom(sample, settings, deployed, rng)
     rare_ids = rare_ids if settings.rare and rng.random() < settings.rare else ()
     image, labels = _crop(image, labels, settings.crop, rng, rare_ids)
     if rng.random() < settings.flip:
         image, labels = image[:, ::-1], labels[:, ::-1]
-    return _photometric(np.ascontiguousarray(image), settings, rng), np.ascontiguousarray(labels)
+    image, labels = _photometric(np.ascontiguousarray(image), settings, rng), np.ascontiguousarray(labels)
+    if settings.unknown and rng.random() < settings.unknown:
+        return _cover(image, labels, rng)
+    return image, labels
 
 
 def _zoom(
@@ -107,3 +113,17 @@ def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random
         _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
         image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
     return image
+
+
+def _cover(image: RgbImage, labels: LabelImage, rng: np.random.Generator) -> tuple[RgbImage, LabelImage]:
+    """A texture of no driving scene over a rectangle of the crop, or over all of it."""
+    whole = Size.of(image)
+    width, height, left, top = whole.width, whole.height, 0, 0
+    if rng.random() >= _COVER_WHOLE:
+        width, height = (round(side * rng.uniform(*_COVER_SIDE)) for side in (width, height))
+        left, top = int(rng.integers(whole.width - width + 1)), int(rng.integers(whole.height - height + 1))
+    place = slice(top, top + height), slice(left, left + width)
+    image, labels = image.copy(), labels.copy()
+    image[place] = unknown_texture(rng, Size(width, height))
+    labels[place] = UNKNOWN
+    return image, labels

@@ -2,7 +2,9 @@
 
     L = (1 / N_total) sum_i CE(s*_i, s_i)
 
-where i runs over the labelled pixels of all images; unlabelled pixels are in neither sum nor count.
+where i runs over the labelled pixels of all images; unlabelled pixels are in neither sum nor count. For a
+pixel of nothing known (label 254) CE is the divergence of the uniform distribution from the network's, as in
+outlier exposure (Hendrycks, Mazeika and Dietterich, https://arxiv.org/abs/1812.04606).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg_perception.core.types import UNLABELLED
+from seg_perception.core.types import UNKNOWN, UNLABELLED
 from seg_perception.networks.base import SegmentationNetwork
 
 _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both directions is enough for them
@@ -26,29 +28,36 @@ def pixel_loss_sum(
 
     Args:
         scores: float [N, C, h, w] unnormalised; resized bilinearly to the labels' size.
-        labels: uint8 or int64 [N, H, W]; 255 is unlabelled.
-        class_weights: float [C] or None for 1.
-        hard_pixels: share of the labelled pixels, those of highest loss, to sum; the sum is scaled
+        labels: uint8 or int64 [N, H, W]; 255 is unlabelled, 254 unknown.
+        class_weights: float [C] or None for 1, which unknown pixels always have.
+        hard_pixels: share of the pixels with a class, those of highest loss, to sum; the sum is scaled
             up by its inverse, so that the magnitude does not depend on the share.
     """
     scores = scores.float().contiguous()  # here, where the map is small: the loss runs slower on other layouts
     if scores.shape[2:] != labels.shape[1:]:
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
-    losses = F.cross_entropy(
-        scores, labels.long(), weight=class_weights, ignore_index=UNLABELLED, reduction="none"
-    ).flatten()
+    unknown = labels == UNKNOWN
+    loss_of_unknown = _divergence_from_uniform(scores.movedim(1, -1)[unknown]).sum()
+    classes = labels.long().masked_fill(unknown, UNLABELLED)
+    losses = F.cross_entropy(scores, classes, weight=class_weights, ignore_index=UNLABELLED, reduction="none").flatten()
     if hard_pixels == 1:
-        return losses.sum()
-    losses = losses[labels.flatten() != UNLABELLED]
+        return losses.sum() + loss_of_unknown
+    losses = losses[classes.flatten() != UNLABELLED]
     kept = math.ceil(losses.numel() * hard_pixels)
-    return losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept))
+    hardest = losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept))
+    return hardest + loss_of_unknown
+
+
+def _divergence_from_uniform(scores: Tensor) -> Tensor:
+    """Scores float [P, C] to [P]: 0 where all classes are equally likely."""
+    return -scores.log_softmax(dim=1).mean(dim=1) - math.log(scores.shape[1])
 
 
 def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """The divisor: how many pixels are labelled, or the sum of their class weights."""
+    """The divisor: how many pixels are labelled or unknown, or the sum of their class weights."""
     if class_weights is None:
         return (labels != UNLABELLED).sum().float()
-    return class_weights[labels[labels != UNLABELLED].long()].sum()
+    return class_weights[labels[labels < UNKNOWN].long()].sum() + (labels == UNKNOWN).sum()
 
 
 def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
@@ -65,9 +74,9 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         scores: float [N, C, h, w] unnormalised.
-        labels: uint8 or int64 [N, h, w]; 255 is unlabelled. The IoU is that of the whole batch.
+        labels: uint8 or int64 [N, h, w]; 255 and 254 do not count. The IoU is that of the whole batch.
     """
-    labelled = labels != UNLABELLED
+    labelled = labels < UNKNOWN
     probabilities = scores.float().softmax(dim=1).movedim(1, -1)[labelled]  # [P, C]
     truth = labels[labelled].long()
     losses = []

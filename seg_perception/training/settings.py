@@ -73,7 +73,7 @@ class NetworkSettings:
         return DEFAULT_WEIGHTS if self.start == "driving" else None
 
 
-_SHARES = ("rare", "flip", "brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg")
+_SHARES = ("rare", "flip", "brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ class AugmentationSettings:
         gamma: greatest factor of a random gamma.
         color_cast: greatest relative gain of one channel (colour temperature).
         blur, noise, jpeg: probability of each.
+        unknown: probability that a crop is covered, in part or as a whole, by a texture of no driving scene,
+            where the network then learns to be unsure.
     """
 
     crop: Size = Size(448, 256)
@@ -107,6 +109,7 @@ class AugmentationSettings:
     blur: float = 0.1
     noise: float = 0.1
     jpeg: float = 0.1
+    unknown: float = 0.0
 
     def __post_init__(self) -> None:
         _check(

@@ -108,8 +108,8 @@ def test_names_have_ids_and_unknown_names_get_the_known_ones() -> None:
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: LabelClass(255, "x", (0, 0, 0)), "id 255 is not in 0 to 254"),
-        (lambda: LabelClass(-1, "x", (0, 0, 0)), "id -1 is not in 0 to 254"),
+        (lambda: LabelClass(254, "x", (0, 0, 0)), "id 254 is not in 0 to 253"),
+        (lambda: LabelClass(-1, "x", (0, 0, 0)), "id -1 is not in 0 to 253"),
         (lambda: LabelClass(0, "x", (0, 0, 256)), "colour .* is not three values in 0 to 255"),
         (lambda: LabelClass(0, "x", (0, 0)), "colour .* is not three values in 0 to 255"),
         (lambda: LabelSet("s", (TWO.classes[1],)), "ids must be 0 to 0 in order"),

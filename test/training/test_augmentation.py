@@ -13,6 +13,7 @@ from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
 from seg_perception.training.augmentation import augment
 from seg_perception.training.settings import AugmentationSettings
+from seg_perception.training.unknown import unknown_texture
 
 GEOMETRY = AugmentationSettings(
     crop=Size(64, 48),
@@ -191,3 +192,41 @@ def test_saturation_leaves_grey_pixels_grey_and_colour_cast_does_not() -> None:
     assert np.abs(saturated.astype(int) - 100).max() <= 1
     cast, _ = augment(sample, dataclasses.replace(NOTHING, color_cast=0.5), Size(96, 64), np.random.default_rng(4))
     assert len(set(cast[0, 0].tolist())) == 3
+
+
+def test_covered_crops_are_unknown_under_the_cover_and_as_ever_beside_it() -> None:
+    covered = dataclasses.replace(NOTHING, unknown=1.0)
+    whole = 0
+    for seed in range(60):
+        image, labels = augment(blocks(), covered, Size(96, 64), np.random.default_rng(seed))
+        plain_image, plain_labels = augment(blocks(), NOTHING, Size(96, 64), np.random.default_rng(seed))
+        cover = labels == 254
+        assert np.array_equal(image[~cover], plain_image[~cover])
+        assert np.array_equal(labels[~cover], plain_labels[~cover])
+        rows, columns = np.flatnonzero(cover.any(axis=1)), np.flatnonzero(cover.any(axis=0))
+        height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        assert cover.sum() == height * width, "a rectangle"
+        assert image[cover].std() > 5, "not plain"
+        if height == 48 and width == 64:
+            whole += 1
+        else:
+            assert 9 <= height <= 35
+            assert 12 <= width <= 46
+    assert 15 <= whole <= 45, "half of them are covered whole"
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3])
+def test_crops_are_covered_as_often_as_asked(chance: float) -> None:
+    some = dataclasses.replace(NOTHING, unknown=chance)
+    crops = (augment(blocks(), some, Size(96, 64), np.random.default_rng([9, i]))[1] for i in range(400))
+    # the standard deviation of a share of 400 at 0.3 is 0.023: four of them
+    assert np.mean([np.any(labels == 254) for labels in crops]) == pytest.approx(chance, abs=0.092 if chance else 0)
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(7, 3), Size(448, 256)])
+def test_textures_have_their_size_and_repeat(size: Size) -> None:
+    for seed in range(8):
+        image = unknown_texture(np.random.default_rng(seed), size)
+        assert image.dtype == np.uint8
+        assert image.shape == (size.height, size.width, 3)
+        assert np.array_equal(image, unknown_texture(np.random.default_rng(seed), size))

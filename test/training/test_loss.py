@@ -150,3 +150,27 @@ def test_the_lovasz_loss_is_weighed_like_the_mean_over_pixels() -> None:
     # the scores have stride 2: the label in the middle of each cell stands for it
     expected = 0.5 * labels.numel() * float(lovasz_softmax(scores, labels[:, 1::2, 1::2]))
     assert with_lovasz - plain == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_unknown_pixel_costs_the_divergence_from_all_classes_being_equally_likely() -> None:
+    scores = torch.log(torch.tensor([0.75, 0.25]))[None, :, None, None]
+    unknown = torch.tensor([[[254]]], dtype=torch.uint8)
+    # sum over the classes of 1/2 log(1/2 / p): log(2/3) and log(2), halved
+    expected = (math.log(2 / 3) + math.log(2)) / 2
+    assert float(pixel_loss_sum(scores, unknown)) == pytest.approx(expected, rel=1e-5)
+    assert float(pixel_loss_sum(torch.zeros_like(scores), unknown)) == pytest.approx(0, abs=1e-6)
+    assert float(pixel_weight(unknown)) == 1
+
+
+def test_unknown_pixels_have_weight_one_and_are_never_mined() -> None:
+    labels = LABELS.clone()
+    labels[1, 0, 1] = 254  # scores (0, 3)
+    # -log p is log(1 + e^-3) plus 3 and plus 0; their mean, less log 2
+    unknown = math.log(1 + math.exp(-3)) + 3 / 2 - math.log(2)
+    weights = torch.tensor([1.0, 3.0])
+    weighed = CE_00 + CE_01 + 3 * CE_10 + unknown
+    assert float(pixel_loss_sum(SCORES, labels, weights)) == pytest.approx(weighed, rel=1e-5)
+    assert float(pixel_weight(labels, weights)) == 1 + 1 + 3 + 1
+    mined = (CE_00 + CE_01) * 3 / 2 + unknown
+    assert float(pixel_loss_sum(SCORES, labels, hard_pixels=2 / 3)) == pytest.approx(mined, rel=1e-5)
+    assert float(lovasz_softmax(SCORES, labels)) == pytest.approx(float(lovasz_softmax(SCORES, LABELS)), rel=1e-6)
