@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.datasets import camvid
 
 
@@ -43,3 +44,11 @@ def test_the_real_one(shared_data: Path) -> None:
     # seven of the ten classes; it has no terrain, and its signs and lights are ignored
     assert set(np.unique(sample.labels)) <= {0, 1, 2, 5, 7, 8, 9, 255}
     assert np.mean(sample.labels[-40:, 200:280] == 0) > 0.9  # straight ahead of the car is road
+
+
+def test_cityscapes_labels_in_camvids_eleven_classes() -> None:
+    mapping, cityscapes = load_label_mapping("camvid11_from_cityscapes"), load_label_mapping("cityscapes")
+    assert mapping.target == load_label_mapping("camvid11_ids").target
+    assert set(mapping.classes_of_values) == set(cityscapes.classes_of_values), "the same values are known"
+    values = np.array([[23, 11, 17, 7, 8, 21, 20, 13, 26, 24, 33, 22]], np.uint8)
+    assert mapping.apply(values, "labels").tolist() == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255]]
