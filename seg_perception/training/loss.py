@@ -37,7 +37,7 @@ def pixel_loss_sum(
     if scores.shape[2:] != labels.shape[1:]:
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
     unknown = labels == UNKNOWN
-    loss_of_unknown = _divergence_from_uniform(scores.movedim(1, -1)[unknown]).sum()
+    loss_of_unknown = _divergence_from_uniform(scores.movedim(1, -1)[unknown]).sum() if unknown.any() else 0.0
     classes = labels.long().masked_fill(unknown, UNLABELLED)
     losses = F.cross_entropy(scores, classes, weight=class_weights, ignore_index=UNLABELLED, reduction="none").flatten()
     if hard_pixels == 1:
