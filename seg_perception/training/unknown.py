@@ -48,12 +48,12 @@ def _dead_leaves(rng: np.random.Generator, size: Size) -> RgbImage:
         sides = (float(length * rng.uniform(0.3, 1)), float(length * rng.uniform(0.3, 1)))
         box = (center, sides, float(rng.uniform(0, 180)))
         color = tuple(int(c) for c in rng.integers(0, 256, 3))
-        corners = np.rint(cv2.boxPoints(box)).astype(np.int32)
-        kind = rng.integers(3)
-        if kind == 0:
+        corners = (0, 4, 3)[rng.integers(3)]
+        if corners == 0:
             cv2.ellipse(image, box, color, -1, cv2.LINE_AA)
         else:
-            cv2.fillConvexPoly(image, corners if kind == 1 else corners[:3], color, cv2.LINE_AA)
+            outline = np.rint(cv2.boxPoints(box)[:corners]).astype(np.int32)
+            cv2.fillConvexPoly(image, outline, color, cv2.LINE_AA)
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.5)))
     noise = rng.normal(0, rng.uniform(0, 6), image.shape)
     return np.asarray(np.clip(np.rint(image + noise), 0, 255), np.uint8)
