@@ -137,6 +137,7 @@ class Peer:
     """The other side: publishes images, remembers what the node said."""
 
     node: Node
+    observed: Node  # the node under test
     log: Path
     diagnostics: list[DiagnosticArray] = field(default_factory=list)
 
@@ -144,11 +145,18 @@ class Peer:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, RELIABLE)
 
     def subscribe(self, message_type: Any, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
+        """Subscribe and wait for both ends: each discovers the other in its own time, and what the node offers
+        before its publisher knows of the subscription is never sent."""
         received: list[Any] = []
+        known = self.subscriptions_known_to_the_node(topic)
         subscription = self.node.create_subscription(message_type, topic, received.append, qos)
         if wait:
             wait_until(subscription.get_publisher_count, f"a publisher on {topic}")
+            wait_until(lambda: self.subscriptions_known_to_the_node(topic) > known, f"the node hears of {topic}'s peer")
         return received
+
+    def subscriptions_known_to_the_node(self, topic: str) -> int:
+        return sum(p.get_subscription_count() for p in self.observed.publishers if p.topic_name == topic)
 
     def publisher(self, message_type: Any, topic: str, qos: Any = RELIABLE, wait: bool = True) -> Any:
         publisher = self.node.create_publisher(message_type, topic, qos)
@@ -254,7 +262,7 @@ def _running(
     peer_node = Node("peer", context=peer_context)
     executor = SingleThreadedExecutor(context=peer_context)
     executor.add_node(peer_node)
-    peer = Peer(peer_node, log)
+    peer = Peer(peer_node, node, log)
     stopped = Future()
     peer_thread = threading.Thread(target=lambda: executor.spin_until_future_complete(stopped))
     node_thread.start()

@@ -58,13 +58,11 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
 
 
 def one_frame(run: Running, outputs: dict[str, list[Any]], message: Any, topic: str = "/image") -> None:
-    """Send one frame once everybody is connected and wait for every output.
+    """Send one frame and wait for every output.
 
     The node must run with RELIABLE_INPUT.
     """
     publisher = run.peer.publisher(type(message), topic)
-    for name in outputs:
-        wait_until(lambda n=name: run.peer.node.count_subscribers(f"/segmentation_node/{n}") == 1, name)
     publisher.publish(message)
     wait_until(lambda: all(outputs.values()), f"one of each: { {k: len(v) for k, v in outputs.items()} }")
 
@@ -135,7 +133,6 @@ def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         calibrations = run.peer.publisher(CameraInfo, "/cam/camera_info")
         images = run.peer.publisher(Image, "/cam/image_raw")
-        wait_until(lambda: run.peer.node.count_subscribers("/segmentation_node/camera_info") == 1, "subscriber")
         for index, info_first in enumerate((True, False)):
             header = Header(stamp=stamp(START + index), frame_id="optical")
             info = CameraInfo(header=header, width=64, height=48, k=[float(index)] * 9)
