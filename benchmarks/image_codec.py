@@ -193,7 +193,7 @@ def measure_size(size: Size, rounds: int) -> list[Result]:
     segmentation = Segmentation(labels, np.full(labels.shape, 200, np.uint8))
     bonnet = ((0.2, 0.95, 0.8, 0.95, 0.9, 1.0, 0.1, 1.0),)
     for what, settings in (
-        ("mask: raw", DrivableSettings()),
+        ("mask: raw", DrivableSettings(min_confidence=0.0)),
         ("mask: + confidence", DrivableSettings(min_confidence=0.5)),
         ("mask: + ignore region", DrivableSettings(min_confidence=0.5, ignore_polygons=bonnet)),
         ("mask: + connected", DrivableSettings(None, 0.5, bonnet, connected_to_ego=True)),

@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--network-size", dest="input_size", metavar="WxH", help="another name of --input-size")
     parser.add_argument(
-        "--min-confidence", type=float, default=0.0, help="threshold of the drivable mask, 0 to 1 (default: 0)"
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        help="threshold of the drivable mask, 0 to 1 (default: the node's, %(default)s)",
     )
     parser.add_argument("--band", type=int, default=3, help="pixels around class borders (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write scores and counts")

@@ -1,7 +1,7 @@
 """From a segmentation to the mask of where the car may drive.
 
-Every step is off by default: the mask is then the plain set of drivable labels. Each step only ever
-takes area away.
+By default the mask is every drivable label that is more likely right than wrong; the other steps are
+off. Each step only ever takes area away.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ EGO_LEFT, EGO_RIGHT = 1 / 3, 2 / 3
 
 MAX_APPEAR_FRAMES = 100
 
+DEFAULT_MIN_CONFIDENCE = 0.5
+"""Below it something else, or several things together, are more likely."""
+
 _REACHED = 128
 _MAX_FLOODS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DrivableSettings:
-    """How the drivable mask is judged; the defaults give the network's raw answer.
+    """How the drivable mask is judged; by default the network's answer where it is sure.
 
     Attributes:
         classes: names of the drivable classes; None takes those that the model card marks drivable.
-        min_confidence: 0 to 1; a pixel less sure than this is not drivable.
+        min_confidence: 0 to 1; a pixel less sure than this is not drivable. 0 takes every drivable label.
         ignore_polygons: areas that are never drivable (the bonnet), each as x0, y0, x1, y1, x2, y2,
             ...; relative to the image, 0 to 1 from the left and the top.
         ignore_mask: 8-bit grey PNG, stretched to the image; 128 and more is never drivable.
@@ -48,7 +51,7 @@ class DrivableSettings:
     """
 
     classes: tuple[str, ...] | None = None
-    min_confidence: float = 0.0
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
     ignore_polygons: tuple[tuple[float, ...], ...] = ()
     ignore_mask: Path | None = None
     connected_to_ego: bool = False

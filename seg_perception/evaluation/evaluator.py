@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from tqdm import tqdm
 
+from seg_perception.core.drivable import DEFAULT_MIN_CONFIDENCE
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metrics import ConfusionMatrix, Scores
@@ -29,7 +30,7 @@ class EvaluationOptions:
         band: half-width in pixels of the band along class borders.
     """
 
-    min_confidence: float = 0.0
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
     band: int = WIDTH
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, TypeAlias
 
+from seg_perception.core.drivable import DEFAULT_MIN_CONFIDENCE
 from seg_perception.core.settings import Unreadable
 from seg_perception.engines.runtimes import RUNTIMES
 
@@ -158,8 +159,8 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "drivable.min_confidence",
-        0.0,
-        "A pixel less sure than this is not drivable.",
+        DEFAULT_MIN_CONFIDENCE,
+        "A pixel less sure than this is not drivable; 0 takes every drivable label.",
         0.0,
         1.0,
         live=True,

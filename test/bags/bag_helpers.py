@@ -73,6 +73,11 @@ def truth_of(image: np.ndarray) -> np.ndarray:
     return image[..., 0] // 26
 
 
+def drivable_of(image: np.ndarray, class_id: int = 0) -> np.ndarray:
+    """The mask of a drivable class, by default road: green is the confidence, and 128 the first of at least 0.5."""
+    return np.where((truth_of(image) == class_id) & (image[..., 1] >= 128), 255, 0)
+
+
 def write_bag(
     path: Path,
     images: Sequence[np.ndarray],

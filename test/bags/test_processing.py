@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bag_helpers import START, contents, picture, truth_of, write_bag
+from bag_helpers import START, contents, drivable_of, picture, truth_of, write_bag
 
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of, rgb_of
@@ -51,8 +51,7 @@ def test_every_frame_gets_its_outputs_and_all_else_is_kept(tmp_path: Path, segme
         # the picture has the model's own size, so its answer is exact: red // 26, and green
         np.testing.assert_array_equal(labels_of(said["labels"], messages.IMAGE), truth_of(image))
         np.testing.assert_array_equal(labels_of(said["confidence"], messages.IMAGE), image[..., 1])
-        expected = np.where(truth_of(image) == 0, 255, 0)  # class 0, road, is drivable
-        np.testing.assert_array_equal(labels_of(said["drivable"], messages.IMAGE), expected)
+        np.testing.assert_array_equal(labels_of(said["drivable"], messages.IMAGE), drivable_of(image))
         drawn = overlay(image, truth_of(image), segmenter.card.label_set)
         np.testing.assert_array_equal(rgb_of(said["overlay"], messages.IMAGE), drawn)
 
@@ -211,12 +210,11 @@ def test_each_camera_has_its_own_mask_settings(tmp_path: Path, segmenter: Segmen
         camera_drivable={"right": DrivableSettings(classes=("sidewalk",))},
     )
     process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
-    truth = truth_of(picture(0))
     with BagReader(tmp_path / "out.mcap") as bag:
         for camera, class_id in (("left", 0), ("right", 1)):
             message = next(bag.messages([f"{PREFIX}/{camera}/drivable"]))
             mask = labels_of(bag.decode(message), message.topic.type)
-            np.testing.assert_array_equal(mask, np.where(truth == class_id, 255, 0))
+            np.testing.assert_array_equal(mask, drivable_of(picture(0), class_id))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -18,6 +18,7 @@ from seg_perception.cli import main as cli
 from seg_perception.cli._missing import EXTRA_OF
 from seg_perception.core.errors import SettingsError
 from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.evaluation.evaluator import EvaluationOptions
 
 
 def subcommands() -> list[str]:
@@ -53,6 +54,11 @@ def test_help_needs_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_evaluate_s_defaults_are_the_library_s() -> None:
+    arguments = cli.build_parser().parse_args(["evaluate"])
+    assert EvaluationOptions(arguments.min_confidence, arguments.band) == EvaluationOptions()
 
 
 def _parser_whose_command(monkeypatch: pytest.MonkeyPatch, raises: BaseException) -> None:

@@ -105,10 +105,11 @@ def test_it_needs_no_ros(repository: Path) -> None:
 def test_predict_and_bag_process_draw_the_mask_as_the_file_says(tmp_path: Path) -> None:
     model = str(write_tiny_model(tmp_path / "tiny.onnx"))
     # class 1 is sidewalk; appear_frames is for drives: a single picture has no frame before it
-    parameters = "{drivable: {classes: [sidewalk], appear_frames: 2}, overlay: {opacity: 0.0}}"
+    parameters = "{drivable: {classes: [sidewalk], min_confidence: 0.25, appear_frames: 2}, overlay: {opacity: 0.0}}"
     file = written(tmp_path / "own.yaml", f"/**: {{ros__parameters: {parameters}}}")
     assert cv2.imwrite(str(tmp_path / "one.png"), picture(0)[:, :, ::-1])
-    sidewalk = np.where(truth_of(picture(0)) == 1, 255, 0)
+    sure = picture(0)[..., 1] >= 64  # green is the tiny model's confidence: 64 / 255 = 0.251
+    sidewalk = np.where((truth_of(picture(0)) == 1) & sure, 255, 0)
     assert sidewalk.any()
 
     options = ["--model", model, "--params-file", str(file)]

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
 
-from bag_helpers import picture, truth_of, write_tiny_model
+from bag_helpers import drivable_of, picture, truth_of, write_tiny_model
 
 from seg_perception.cli._video import VideoReader, VideoWriter
 from seg_perception.cli.main import main
@@ -50,7 +50,7 @@ def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFi
     for name, index in (("one", 0), ("front/two", 1), ("three", 2)):
         labels = truth_of(picture(index))
         np.testing.assert_array_equal(read(out / "labels" / f"{name}.png"), labels)
-        np.testing.assert_array_equal(read(out / "drivable" / f"{name}.png"), np.where(labels == 0, 255, 0))
+        np.testing.assert_array_equal(read(out / "drivable" / f"{name}.png"), drivable_of(picture(index)))
         drawn = overlay(picture(index), labels, DRIVING)
         np.testing.assert_array_equal(read(out / "overlay" / f"{name}.png")[:, :, ::-1], drawn)
     assert len(list(out.rglob("*.png"))) == 9

@@ -45,12 +45,17 @@ def road_where(mask: NDArray[np.uint8]) -> Segmentation:
     return seen(np.where(mask, ROAD, SIDEWALK))
 
 
-def test_the_default_is_the_plain_answer() -> None:
+def test_the_default_is_the_answer_where_it_is_sure() -> None:
     labels = [[ROAD, SIDEWALK, CAR], [UNLABELLED, ROAD, ROAD]]
-    mask = DrivableMasker(DrivableSettings(), DRIVING).mask(seen(labels, confidence=0))
-    assert mask.tolist() == [[255, 0, 0], [0, 255, 255]]
+    for settings, confidence, road in (
+        (DrivableSettings(), 128, 255),
+        (DrivableSettings(), 127, 0),  # less than 0.5
+        (DrivableSettings(min_confidence=0.0), 0, 255),
+    ):
+        mask = DrivableMasker(settings, DRIVING).mask(seen(labels, confidence=confidence))
+        assert mask.tolist() == [[road, 0, 0], [0, road, road]]
     assert mask.dtype == np.uint8
-    assert drivable_share(mask) == pytest.approx(3 / 6)
+    assert drivable_share(mask) == pytest.approx(3 / 6)  # the last of them
 
 
 def test_named_classes_replace_those_of_the_card() -> None:

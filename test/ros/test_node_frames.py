@@ -47,13 +47,14 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
         wait_until(lambda: len(labels) == len(masks) == counts.published, "every published frame")
         segmenter = Segmenter(open_engine(tiny_model))
         for message, mask in zip(labels, masks):
-            expected = segmenter.segment(sent[stamp_of(message)]).labels
-            assert np.array_equal(as_array(message), expected)
+            expected = segmenter.segment(sent[stamp_of(message)])
+            assert np.array_equal(as_array(message), expected.labels)
             assert mask.header == message.header
             assert message.header.frame_id == f"frame_{(stamp_of(message) - START) // PERIOD}"
             assert message.encoding == mask.encoding == "mono8"
-            # road, id 0, is the only drivable class
-            assert np.array_equal(as_array(mask), np.where(expected == 0, 255, 0))
+            # road, id 0, is the only drivable class; 128 is the first confidence of at least 0.5
+            drivable = (expected.labels == 0) & (expected.confidence >= 128)
+            assert np.array_equal(as_array(mask), np.where(drivable, 255, 0))
         assert len({stamp_of(m) for m in labels}) == len(labels) > 0
 
 
@@ -92,7 +93,9 @@ def test_every_output_has_the_camera_s_size_and_exact_header(tiny_model: Path) -
         assert np.array_equal(as_array(outputs["overlay"][0]), overlay(image, expected.labels, load_label_set(), 0.5))
         compressed = outputs["labels/compressed"][0]
         assert np.array_equal(decode_rgb(bytes(compressed.data), "labels")[..., 0], expected.labels)
-        assert outputs["drivable_share"][0].data == pytest.approx(float(np.mean(expected.labels == 0)))
+        drivable = (expected.labels == 0) & (expected.confidence >= 128)
+        assert np.array_equal(as_array(outputs["drivable"][0]), np.where(drivable, 255, 0))
+        assert outputs["drivable_share"][0].data == pytest.approx(float(np.mean(drivable)))
         assert outputs["latency_ms"][0].data > 0
 
 

@@ -142,7 +142,7 @@ def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_mode
 
 def test_a_live_change_shows_in_the_next_published_frame(tiny_model: Path) -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)  # red 0: class 0, road
-    pixels[..., 1] = 100  # green is the tiny model's confidence: 100 / 255 = 0.39
+    pixels[..., 1] = 150  # green is the tiny model's confidence: 150 / 255 = 0.59
     with running({"model": str(tiny_model), "overlay.opacity": 1.0, **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         names = ("overlay", "drivable")
@@ -158,7 +158,7 @@ def test_a_live_change_shows_in_the_next_published_frame(tiny_model: Path) -> No
         assert run.set("overlay.opacity", 0.0) == ""
         assert (answer(1, "overlay") == pixels).all()
         assert (answer(2, "drivable") == 255).all()
-        assert run.set("drivable.min_confidence", 0.5) == ""
+        assert run.set("drivable.min_confidence", 0.75) == ""
         assert (answer(3, "drivable") == 0).all()
 
 
@@ -172,9 +172,9 @@ def test_while_unconfigured_everything_may_be_set(tiny_model: Path) -> None:
         assert run.node.state == "inactive"
         assert run.node.settings is not None
         assert run.node.settings.network_size == Size(96, 64)
-        assert run.set("rear.drivable.min_confidence", 0.5) == ""
-        assert run.node.settings.camera_settings["rear"].drivable.min_confidence == 0.5
-        assert run.node.settings.camera_settings["front"].drivable.min_confidence == 0.0
+        assert run.set("rear.drivable.min_confidence", 0.75) == ""
+        assert run.node.settings.camera_settings["rear"].drivable.min_confidence == 0.75
+        assert run.node.settings.camera_settings["front"].drivable.min_confidence == 0.5
 
 
 def test_parameter_types_are_what_ros_tools_expect(tiny_model: Path) -> None:
