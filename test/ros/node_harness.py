@@ -144,12 +144,19 @@ class Peer:
     def __post_init__(self) -> None:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, RELIABLE)
 
-    def subscribe(self, message_type: Any, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
+    def subscribe(
+        self,
+        message_type: Any,
+        topic: str,
+        qos: Any = RELIABLE,
+        wait: bool = True,
+        keep: Callable[[Any], Any] = lambda message: message,
+    ) -> list[Any]:
         """Subscribe and wait for both ends: each discovers the other in its own time, and what the node offers
         before its publisher knows of the subscription is never sent."""
         received: list[Any] = []
         known = self.subscriptions_known_to_the_node(topic)
-        subscription = self.node.create_subscription(message_type, topic, received.append, qos)
+        subscription = self.node.create_subscription(message_type, topic, lambda m: received.append(keep(m)), qos)
         if wait:
             wait_until(subscription.get_publisher_count, f"a publisher on {topic}")
             wait_until(lambda: self.subscriptions_known_to_the_node(topic) > known, f"the node hears of {topic}'s peer")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from node_harness import (
-    RELIABLE,
     RELIABLE_INPUT,
     Running,
     image_message,
@@ -112,13 +111,9 @@ def test_three_cameras_at_three_times_the_load(tiny_model: Path) -> None:
     with running(parameters, open_overloaded) as run:
         run.wait_state("active")
         (engine,) = engines
-        labels: dict[str, list[int]] = {name: [] for name in CAMERAS}  # stamps only: memory is measured here
-        for name, seen in labels.items():
-            topic = f"/segmentation_node/{name}/labels"
-            subscription = run.peer.node.create_subscription(
-                Image, topic, lambda message, kept=seen: kept.append(stamp_of(message)), RELIABLE
-            )
-            wait_until(subscription.get_publisher_count, f"a publisher on {topic}")
+        labels = {  # stamps only: memory is measured here
+            name: run.peer.subscribe(Image, f"/segmentation_node/{name}/labels", keep=stamp_of) for name in CAMERAS
+        }
         images = {name: run.peer.publisher(Image, f"/{name}/image") for name in CAMERAS}
         messages = {name: image_message(picture(0, size), 0, name) for name, size in CAMERAS.items()}
         engine.received = lambda: {name: run.counts(name).received for name in CAMERAS}
