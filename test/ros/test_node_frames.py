@@ -14,7 +14,7 @@ from std_msgs.msg import Float64, Header, String
 
 from seg_perception.core.encoded import decode_rgb
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.types import Size
+from seg_perception.core.types import Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
@@ -27,6 +27,11 @@ START, PERIOD = 1_700_000_000_123_456_789, 33_333_333
 
 def as_array(message: Image) -> np.ndarray:
     return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, -1).squeeze()
+
+
+def mask_of(answer: Segmentation) -> np.ndarray:
+    """Road, id 0, is the only drivable class; 128 is the first confidence of at least 0.5."""
+    return np.where((answer.labels == 0) & (answer.confidence >= 128), 255, 0)
 
 
 def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
@@ -52,9 +57,7 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
             assert mask.header == message.header
             assert message.header.frame_id == f"frame_{(stamp_of(message) - START) // PERIOD}"
             assert message.encoding == mask.encoding == "mono8"
-            # road, id 0, is the only drivable class; 128 is the first confidence of at least 0.5
-            drivable = (expected.labels == 0) & (expected.confidence >= 128)
-            assert np.array_equal(as_array(mask), np.where(drivable, 255, 0))
+            assert np.array_equal(as_array(mask), mask_of(expected))
         assert len({stamp_of(m) for m in labels}) == len(labels) > 0
 
 
@@ -93,9 +96,8 @@ def test_every_output_has_the_camera_s_size_and_exact_header(tiny_model: Path) -
         assert np.array_equal(as_array(outputs["overlay"][0]), overlay(image, expected.labels, load_label_set(), 0.5))
         compressed = outputs["labels/compressed"][0]
         assert np.array_equal(decode_rgb(bytes(compressed.data), "labels")[..., 0], expected.labels)
-        drivable = (expected.labels == 0) & (expected.confidence >= 128)
-        assert np.array_equal(as_array(outputs["drivable"][0]), np.where(drivable, 255, 0))
-        assert outputs["drivable_share"][0].data == pytest.approx(float(np.mean(drivable)))
+        assert np.array_equal(as_array(outputs["drivable"][0]), mask_of(expected))
+        assert outputs["drivable_share"][0].data == pytest.approx(float(np.mean(mask_of(expected) == 255)))
         assert outputs["latency_ms"][0].data > 0
 
 
