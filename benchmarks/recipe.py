@@ -1,11 +1,13 @@
 """What each network and each part of the training recipe is worth, on one short schedule.
 
-Every run is config/train/comparison.yaml with one thing changed; all see the same crops of the same
-images in the same order. Prints a Markdown table of mean IoU on the validation sets, in percent, and
-the difference to the unchanged recipe. A run that was stopped goes on where it was; one that is done
-is only read. Without names, all are run.
+Every run is config/train/comparison.yaml (or --config) with one thing changed; all see the same crops of
+the same images in the same order. Prints Markdown tables in percent: mean IoU on the validation sets with
+the difference to the unchanged recipe, and the IoU of each class. A run that was stopped goes on where it
+was; one that is done is only read. Without names, all are run.
 
     python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--precision fp32] [--json FILE]
+    python benchmarks/recipe.py --config config/train/camvid11.yaml --output runs/comparison11 --steps 300 \
+        --runs resnet_ladder reference
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from seg_perception.training.train import run_training
 
 SETTINGS = Path(__file__).resolve().parents[1] / "config" / "train" / "comparison.yaml"
 UNCHANGED = "recipe"
-FROM_SCRATCH = {"start": "random", "frozen_stages": 0}
+FROM_SCRATCH = {"start": "random", "fresh_head": False, "frozen_stages": 0}
 NO_COLOUR = dict.fromkeys(("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg"), 0.0) | {
     "gamma": 1.0
 }
@@ -51,7 +53,7 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def settings_of(name: str, base: Mapping[str, Any]) -> TrainSettings:
-    """The settings of one run.
+    """The settings of one run: `base`, changed as its name says.
 
     Raises:
         SettingsError: the changed settings are not valid.
@@ -59,7 +61,7 @@ def settings_of(name: str, base: Mapping[str, Any]) -> TrainSettings:
     changed = dict(base) | {"name": name}
     for section, values in CHANGES[name].items():
         changed[section] = {**base.get(section, {}), **values}
-    return from_mapping(TrainSettings, changed, f"{SETTINGS} as {name!r}")
+    return from_mapping(TrainSettings, changed, f"the settings as {name!r}")
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
@@ -74,23 +76,39 @@ def table(results: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def class_table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown; `results` maps a run to its metrics on one set, as a model card has them."""
+    classes = list(dict.fromkeys(key for scores in results.values() for key in scores if key.startswith("iou/")))
+    lines = ["| run | " + " | ".join(key.removeprefix("iou/") for key in classes) + " |"]
+    lines.append("|---" * (len(classes) + 1) + "|")
+    for name, scores in results.items():
+        lines.append(
+            f"| {name} | " + " | ".join(f"{scores[key]:.1f}" if key in scores else "-" for key in classes) + " |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", nargs="+", choices=list(CHANGES), default=list(CHANGES), metavar="NAME")
+    parser.add_argument("--config", type=Path, default=SETTINGS, help="settings to change (%(default)s)")
     parser.add_argument("--steps", type=int, help="other than those of the settings file")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="fp32 for CPUs without bfloat16")
     parser.add_argument("--data-root", type=Path, help="folder of the datasets")
-    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--output", type=Path, help="folder of the runs")
+    parser.add_argument("--json", type=Path, help="write all scores there")
     arguments = parser.parse_args()
-    base = read_yaml(SETTINGS)
-    overrides = {name: getattr(arguments, name) for name in ("steps", "precision", "data_root")}
-    results: dict[str, dict[str, float]] = {}
+    base = read_yaml(arguments.config)
+    overrides = {name: getattr(arguments, name) for name in ("steps", "precision", "data_root", "output")}
+    results: dict[str, Mapping[str, Mapping[str, float]]] = {}
     for name in arguments.runs:
         settings = dataclasses.replace(settings_of(name, base), **{k: v for k, v in overrides.items() if v is not None})
         print(f"{name}: {settings.network.name}, {settings.steps} steps", flush=True)
         weights = run_training(settings)
-        results[name] = {dataset: scores["mean_iou"] for dataset, scores in read_info(weights).scores.items()}
-    print(table(results))
+        results[name] = read_info(weights).scores
+    print(table({name: {s: metrics["mean_iou"] for s, metrics in sets.items()} for name, sets in results.items()}))
+    for dataset in next(iter(results.values())):
+        print(f"\n{dataset}:\n" + class_table({name: sets[dataset] for name, sets in results.items()}))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

@@ -24,6 +24,7 @@ SERIES = ("#2563a8", "#d1672b", "#3b8f5a", "#9a4fa3", "#b8423f", "#6b6b6b")
 
 _INK, _FAINT = "#333333", "#dddddd"
 _DARK = 0.55  # text on a cell above this is white
+_ENOUGH_PIXELS = 100  # a bin with fewer says nothing
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -56,7 +57,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     truth = counts.sum(axis=1)
     shares = counts / np.maximum(truth, 1)[:, None]
     side = 2.2 + 0.46 * len(names)
-    figure, (axis,) = _figure(side + 0.6, side)
+    figure, (axis,) = _figure(side + 1.8, side)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), [f"{n} ({_count(t)})" for n, t in zip(names, truth, strict=True)])
@@ -112,11 +113,11 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
 
 
 def reliability_figure(calibrations: Mapping[str, Calibration]) -> Figure:
-    """Share of right answers against confidence, and how many pixels each bin holds."""
+    """Share of right answers against confidence, of bins with 100 pixels or more, and how many each bin holds."""
     figure, (left, right) = _figure(8.6, 3.6, columns=2)
     left.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1)
     for place, (label, calibration) in enumerate(calibrations.items()):
-        filled = [b for b in calibration.bins if b.pixels]
+        filled = [b for b in calibration.bins if b.pixels >= _ENOUGH_PIXELS]
         color = SERIES[place % len(SERIES)]
         left.plot(
             [b.confidence for b in filled],
