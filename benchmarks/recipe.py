@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,12 @@ def table(results: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def class_table(results: Mapping[str, Mapping[str, float]]) -> str:
+def class_table(results: Mapping[str, Mapping[str, float]], classes: Sequence[str]) -> str:
     """Markdown; `results` maps a run to its metrics on one set, as a model card has them."""
-    classes = list(dict.fromkeys(key for scores in results.values() for key in scores if key.startswith("iou/")))
-    lines = ["| run | " + " | ".join(key.removeprefix("iou/") for key in classes) + " |"]
-    lines.append("|---" * (len(classes) + 1) + "|")
+    lines = ["| run | " + " | ".join(classes) + " |", "|---" * (len(classes) + 1) + "|"]
     for name, scores in results.items():
-        lines.append(
-            f"| {name} | " + " | ".join(f"{scores[key]:.1f}" if key in scores else "-" for key in classes) + " |"
-        )
+        cells = (f"{scores[key]:.1f}" if (key := f"iou/{c}") in scores else "-" for c in classes)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -101,14 +98,15 @@ def main() -> None:
     base = read_yaml(arguments.config)
     overrides = {name: getattr(arguments, name) for name in ("steps", "precision", "data_root", "output")}
     results: dict[str, Mapping[str, Mapping[str, float]]] = {}
+    classes: Sequence[str] = ()
     for name in arguments.runs:
         settings = dataclasses.replace(settings_of(name, base), **{k: v for k, v in overrides.items() if v is not None})
         print(f"{name}: {settings.network.name}, {settings.steps} steps", flush=True)
-        weights = run_training(settings)
-        results[name] = read_info(weights).scores
+        info = read_info(run_training(settings))
+        results[name], classes = info.scores, info.label_set.names
     print(table({name: {s: metrics["mean_iou"] for s, metrics in sets.items()} for name, sets in results.items()}))
     for dataset in next(iter(results.values())):
-        print(f"\n{dataset}:\n" + class_table({name: sets[dataset] for name, sets in results.items()}))
+        print(f"\n{dataset}:\n" + class_table({name: sets[dataset] for name, sets in results.items()}, classes))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
