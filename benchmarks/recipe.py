@@ -6,8 +6,8 @@ the difference to the unchanged recipe, and the IoU of each class. A run that wa
 was; one that is done is only read. Without names, all are run.
 
     python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--precision fp32] [--json FILE]
-    python benchmarks/recipe.py --config config/train/camvid11.yaml --output runs/comparison11 --steps 300 \
-        --runs resnet_ladder reference
+    python benchmarks/recipe.py --config config/train/camvid11.yaml --output runs/comparison11 --steps 200 \
+        --runs recipe resnet_ladder reference
 """
 
 from __future__ import annotations
