@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_perception.core.settings import from_mapping, read_yaml
-from seg_perception.training.checkpoint import read_info
+from seg_perception.training.checkpoint import CheckpointInfo, read_info
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.train import run_training
 
@@ -52,8 +52,8 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def settings_of(name: str, base: Mapping[str, Any]) -> TrainSettings:
-    """The settings of one run: `base`, changed as its name says.
+def settings_of(name: str, base: Mapping[str, Any], file: Path) -> TrainSettings:
+    """The settings of one run: `base`, which came from `file`, changed as its name says.
 
     Raises:
         SettingsError: the changed settings are not valid.
@@ -61,7 +61,7 @@ def settings_of(name: str, base: Mapping[str, Any]) -> TrainSettings:
     changed = dict(base) | {"name": name}
     for section, values in CHANGES[name].items():
         changed[section] = {**base.get(section, {}), **values}
-    return from_mapping(TrainSettings, changed, f"the settings as {name!r}")
+    return from_mapping(TrainSettings, changed, f"{file} as {name!r}")
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
@@ -97,16 +97,18 @@ def main() -> None:
     arguments = parser.parse_args()
     base = read_yaml(arguments.config)
     overrides = {name: getattr(arguments, name) for name in ("steps", "precision", "data_root", "output")}
-    results: dict[str, Mapping[str, Mapping[str, float]]] = {}
-    classes: Sequence[str] = ()
+    infos: dict[str, CheckpointInfo] = {}
     for name in arguments.runs:
-        settings = dataclasses.replace(settings_of(name, base), **{k: v for k, v in overrides.items() if v is not None})
+        settings = settings_of(name, base, arguments.config)
+        settings = dataclasses.replace(settings, **{k: v for k, v in overrides.items() if v is not None})
         print(f"{name}: {settings.network.name}, {settings.steps} steps", flush=True)
-        info = read_info(run_training(settings))
-        results[name], classes = info.scores, info.label_set.names
+        infos[name] = read_info(run_training(settings))
+    results = {name: info.scores for name, info in infos.items()}
     print(table({name: {s: metrics["mean_iou"] for s, metrics in sets.items()} for name, sets in results.items()}))
-    for dataset in next(iter(results.values())):
-        print(f"\n{dataset}:\n" + class_table({name: sets[dataset] for name, sets in results.items()}, classes))
+    first = next(iter(infos.values()))
+    for dataset in first.scores:
+        of_classes = class_table({name: sets[dataset] for name, sets in results.items()}, first.label_set.names)
+        print(f"\n{dataset}:\n{of_classes}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
