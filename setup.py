@@ -82,7 +82,7 @@ setup(
     entry_points={
         "console_scripts": [
             "seg-perception = seg_perception.cli.main:main",
-            "segmentation_node = seg_perception.ros.segmentation_node:main",
+            "segmentation_node = seg_perception.ros.node.segmentation_node:main",
         ],
     },
     classifiers=[

@@ -182,8 +182,8 @@ def exported(checkpoint: Path | None) -> onnx.ModelProto:
 
 def compile_all() -> list[Compiled]:
     from seg_perception.engines.half import to_half
-    from seg_perception.engines.tensorrt_build import BuildSettings, build_engine
-    from seg_perception.engines.tensorrt_versions import load_library
+    from seg_perception.engines.tensorrt.build import BuildSettings, build_engine
+    from seg_perception.engines.tensorrt.versions import load_library
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.to_onnx import build_onnx
     from seg_perception.networks.registry import build_network, network_names

@@ -34,7 +34,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
 from seg_perception.core.types import LabelImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
-from seg_perception.ros.image_codec import decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.messages import decode_compressed, decode_image, encode_image, encode_png
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "core"))
 

@@ -38,7 +38,7 @@ def run_echo() -> int:
     import rclpy
     from sensor_msgs.msg import Image
 
-    from seg_perception.ros.image_codec import encode_image
+    from seg_perception.ros.messages import encode_image
     from seg_perception.ros.qos import profile
 
     rclpy.init()
@@ -97,7 +97,7 @@ def measure(frames: int, model: Path | None, threads: int) -> dict[str, dict[str
     from seg_perception.core.resources import DEFAULT_MODEL
     from seg_perception.core.types import Size
     from seg_perception.engines.opening import open_engine
-    from seg_perception.ros.image_codec import encode_image
+    from seg_perception.ros.messages import encode_image
     from seg_perception.scenes import Drive
     from seg_perception.segmenter import Segmenter
 
@@ -160,7 +160,7 @@ def main() -> int:
     if arguments.model:
         options += ["-p", f"model:={arguments.model.resolve()}"]
     commands = (
-        [sys.executable, "-m", "seg_perception.ros.segmentation_node", "--ros-args", *options],
+        [sys.executable, "-m", "seg_perception.ros.node.segmentation_node", "--ros-args", *options],
         [sys.executable, __file__, "--role", "echo"],
     )
     processes = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in commands]

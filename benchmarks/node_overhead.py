@@ -51,8 +51,8 @@ def run_node() -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from seg_perception.ros.segmentation_node import SegmentationNode
-    from seg_perception.ros.spinning import spin_until
+    from seg_perception.ros.node.segmentation_node import SegmentationNode
+    from seg_perception.ros.node.spinning import spin_until
 
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
@@ -70,7 +70,7 @@ def run_camera(width: int, height: int, fps: float) -> int:
     from sensor_msgs.msg import Image
     from std_msgs.msg import Header
 
-    from seg_perception.ros.image_codec import encode_image
+    from seg_perception.ros.messages import encode_image
 
     rclpy.init()
     node = rclpy.create_node("camera")

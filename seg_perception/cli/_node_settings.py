@@ -11,8 +11,8 @@ from seg_perception.bags.topics import NODE_NAME
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping, read_yaml
-from seg_perception.ros.parameter_table import PARAMETERS, is_foreign  # a table only: no ROS
-from seg_perception.ros.settings import camera_name_faults  # no ROS either
+from seg_perception.node_settings import PARAMETERS, is_foreign  # a table only: no ROS
+from seg_perception.ros.node.settings import camera_name_faults  # no ROS either
 
 _MATCHING = ("**", "*")
 

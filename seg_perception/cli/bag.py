@@ -59,7 +59,7 @@ def _play(arguments: argparse.Namespace) -> int:
     from seg_perception.bags.reader import BagReader
     from seg_perception.cli._ros_environment import use_profile_for_large_images
     from seg_perception.cli._signals import stop_on_signals
-    from seg_perception.ros.player import PlaySettings, play
+    from seg_perception.ros.bag_tools.player import PlaySettings, play
 
     use_profile_for_large_images()
 
@@ -116,7 +116,7 @@ def _record(arguments: argparse.Namespace) -> int:
     from seg_perception.cli._ros_environment import use_profile_for_large_images
     from seg_perception.cli._signals import stop_on_signals
     from seg_perception.core.errors import InputError, SettingsError
-    from seg_perception.ros.recorder import record
+    from seg_perception.ros.bag_tools.recorder import record
 
     if bool(arguments.topics) == arguments.all:
         raise SettingsError("name the topics to record, or give --all")
@@ -233,7 +233,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.scoring import score_bag
-    from seg_perception.cli._scores import score_table
+    from seg_perception.evaluation.text import score_table
     from seg_perception.core.label_set import load_label_set
 
     label_set = load_label_set(arguments.label_set)

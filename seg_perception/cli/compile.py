@@ -38,9 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import EngineError
     from seg_perception.core.resources import DEFAULT_MODEL
     from seg_perception.core.types import Size
-    from seg_perception.engines import compilation, engine_file
-    from seg_perception.engines.tensorrt_build import BuildProgress, BuildSettings, BuildStoppedError
-    from seg_perception.engines.tensorrt_versions import load_library
+    from seg_perception.engines.tensorrt import compilation
+    from seg_perception.engines.tensorrt import file as engine_file
+    from seg_perception.engines.tensorrt.build import BuildProgress, BuildSettings, BuildStoppedError
+    from seg_perception.engines.tensorrt.versions import load_library
 
     settings = BuildSettings(
         precision=arguments.precision,

@@ -25,7 +25,7 @@ from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.resources import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from seg_perception.ros.drive_session import SessionReport
+    from seg_perception.ros.demo.session import SessionReport
 
 RECORDED = "demo.mcap"
 
@@ -148,8 +148,8 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
-    from seg_perception.ros import drive_session
-    from seg_perception.ros.node_process import NodeProcess
+    from seg_perception.ros.demo import session as drive_session
+    from seg_perception.ros.demo.node_process import NodeProcess
 
     lockstep = bool(arguments.bag or arguments.images) if arguments.lockstep is None else arguments.lockstep
     settings = drive_session.SessionSettings(
@@ -183,7 +183,7 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     """Write the pictures and the summary, print it; 0 if everything is as it should be."""
     from seg_perception.bags.images import rgb_of
     from seg_perception.bags.reader import BagReader
-    from seg_perception.cli import _demo_results as results
+    from seg_perception.ros.demo import results as results
     from seg_perception.core.files import write_atomically
     from seg_perception.core.types import Size
     from seg_perception.engines.model_file import read_card

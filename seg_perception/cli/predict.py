@@ -141,7 +141,7 @@ class _Predictor:
 
     def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> tuple[int, int]:
         """Write the video's overlay; returns how many frames it has, and how many the file announced."""
-        from seg_perception.cli._video import VideoReader, VideoWriter
+        from seg_perception.video import VideoReader, VideoWriter
         from seg_perception.core.drivable import DrivableMasker
 
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")

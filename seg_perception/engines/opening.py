@@ -13,7 +13,7 @@ from seg_perception.engines.base import Engine
 from seg_perception.engines.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
-    from seg_perception.engines.tensorrt_build import BuildSettings
+    from seg_perception.engines.tensorrt.build import BuildSettings
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def open_engine(
 def why_no_tensorrt() -> str | None:
     """What TensorRT lacks on this machine, in a few words; None where it can be used."""
     from seg_perception.engines.cuda import Cuda, load_cuda
-    from seg_perception.engines.tensorrt_versions import load_library
+    from seg_perception.engines.tensorrt.versions import load_library
 
     try:
         cuda = Cuda(load_cuda())
@@ -121,11 +121,12 @@ def why_no_tensorrt() -> str | None:
 
 
 def _open_tensorrt(model: Path, wanted: str | None, options: TensorRtOptions, compiled: bool) -> Engine:
-    from seg_perception.engines import compilation, engine_file
+    from seg_perception.engines.tensorrt import compilation
+    from seg_perception.engines.tensorrt import file as engine_file
     from seg_perception.engines.cuda import Cuda, load_cuda
-    from seg_perception.engines.tensorrt import TensorRtEngine
-    from seg_perception.engines.tensorrt_build import BuildProgress, BuildSettings
-    from seg_perception.engines.tensorrt_versions import load_library
+    from seg_perception.engines.tensorrt.engine import TensorRtEngine
+    from seg_perception.engines.tensorrt.build import BuildProgress, BuildSettings
+    from seg_perception.engines.tensorrt.versions import load_library
 
     if compiled:
         file = engine_file.read_engine(model)

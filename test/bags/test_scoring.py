@@ -10,7 +10,7 @@ from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.scoring import score_bag
 from seg_perception.bags.writer import BagWriter
-from seg_perception.cli._scores import drivable_iou, score_table
+from seg_perception.evaluation.text import drivable_iou, score_table
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 

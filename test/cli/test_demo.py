@@ -20,8 +20,8 @@ from seg_perception.bags.images import labels_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.scoring import BagScore
 from seg_perception.bags.writer import BagWriter
-from seg_perception.cli._demo_results import Scored, Summary, percentile_ms
-from seg_perception.cli._video import VideoReader
+from seg_perception.ros.demo.results import Scored, Summary, percentile_ms
+from seg_perception.video import VideoReader
 from seg_perception.cli.main import main
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.metrics import ConfusionMatrix
@@ -218,7 +218,7 @@ def test_the_bag_that_is_driven_is_never_overwritten(
 
 
 def test_a_class_without_truth_has_no_iou_in_the_summary() -> None:
-    from seg_perception.ros.drive_session import SessionReport  # needs rclpy
+    from seg_perception.ros.demo.session import SessionReport  # needs rclpy
 
     label_set = load_label_set()
     matrix = ConfusionMatrix(len(label_set))

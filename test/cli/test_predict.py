@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importli
 
 from bag_helpers import drivable_of, picture, truth_of, write_tiny_model
 
-from seg_perception.cli._video import VideoReader, VideoWriter
+from seg_perception.video import VideoReader, VideoWriter
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 
 class CudaError(enum.IntEnum):

@@ -14,7 +14,7 @@ import pytest
 
 from seg_perception.cli.main import main
 from seg_perception.engines.graph_edits import load_graph
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -100,7 +100,7 @@ def test_a_full_disk(model: Path) -> None:
 SLOW = """
 import sys, time
 from seg_perception.cli.main import main
-from seg_perception.engines import tensorrt_build
+from seg_perception.engines.tensorrt import build as tensorrt_build
 
 step = tensorrt_build.NestedFractions.step
 def slow(self, *arguments):
@@ -136,7 +136,7 @@ def test_stopped_half_way_there_is_no_engine(model: Path, number: signal.Signals
 INSIDE_TENSORRT = """
 import hashlib, sys
 from seg_perception.cli.main import main
-from seg_perception.engines import tensorrt_build
+from seg_perception.engines.tensorrt import build as tensorrt_build
 
 def endless(*arguments):  # C code that lets other threads run and looks at no signal, as a long step of TensorRT
     print("building", flush=True)

@@ -78,7 +78,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / package
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
-    node = f'exec "{sys.executable}" -m seg_perception.ros.segmentation_node "$@"'
+    node = f'exec "{sys.executable}" -m seg_perception.ros.node.segmentation_node "$@"'
     _script(prefix / "lib" / "seg_perception" / "segmentation_node", node)
     _script(prefix / "lib" / "rviz2" / "rviz2", 'echo "called: rviz2 $*"')
     _script(prefix / "bin" / "ros2", 'echo "profile: $FASTRTPS_DEFAULT_PROFILES_FILE"; echo "called: ros2 $*"')
@@ -248,7 +248,7 @@ def test_arguments_win_over_the_parameter_file_and_absent_ones_do_not(
 def test_launch_file_and_bare_node_agree_on_every_default(
     environment: dict[str, str], observer: Observer, tmp_path: Path
 ) -> None:
-    from seg_perception.ros.parameter_table import PARAMETERS
+    from seg_perception.node_settings import PARAMETERS
 
     names = [spec.name for spec in PARAMETERS]
     assert len(names) > 10

@@ -18,7 +18,7 @@ LAUNCH = CONFIG.parent / "launch" / "segmentation.launch.py"
 def recorded() -> set[str]:
     """The topics of the demo's bag (test/cli/test_demo.py sees that they are in it)."""
     pytest.importorskip("rclpy", reason="rclpy is not installed")
-    from seg_perception.ros.drive_session import RECORDED_TOPICS
+    from seg_perception.ros.demo.session import RECORDED_TOPICS
 
     return {"/image", *RECORDED_TOPICS}
 
@@ -26,7 +26,7 @@ def recorded() -> set[str]:
 @pytest.fixture(scope="module")
 def published() -> set[str]:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
-    from seg_perception.ros.outputs import MESSAGE_TYPES
+    from seg_perception.ros.node.outputs import MESSAGE_TYPES
 
     return {"/diagnostics", "/segmentation_node/palette"} | {f"/segmentation_node/{name}" for name in MESSAGE_TYPES}
 

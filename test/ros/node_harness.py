@@ -32,9 +32,9 @@ from std_msgs.msg import Header
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
-from seg_perception.ros.engine_setup import OpenEngine, open_configured_engine
-from seg_perception.ros.segmentation_node import SegmentationNode
-from seg_perception.ros.spinning import spin_until
+from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
+from seg_perception.ros.node.segmentation_node import SegmentationNode
+from seg_perception.ros.node.spinning import spin_until
 
 TIMEOUT = 20.0
 # for tests that count single frames: a best-effort one may be lost while the subscriber still matches,

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
-from seg_perception.ros.image_codec import decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.messages import decode_compressed, decode_image, encode_image, encode_png
 
 HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=999_999_999), frame_id="front_camera_optical")
 

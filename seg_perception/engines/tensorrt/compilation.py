@@ -9,11 +9,11 @@ from pathlib import Path
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines import engine_file
+from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.cuda import Cuda, Gpu, load_cuda
-from seg_perception.engines.engine_file import EngineFile, EngineKey
+from seg_perception.engines.tensorrt.file import EngineFile, EngineKey
 from seg_perception.engines.model_file import load_model
-from seg_perception.engines.tensorrt_build import (
+from seg_perception.engines.tensorrt.build import (
     BuildSettings,
     BuiltEngine,
     ProgressCallback,
@@ -22,7 +22,7 @@ from seg_perception.engines.tensorrt_build import (
     input_sizes,
     resolve_precision,
 )
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 log = logging.getLogger(__name__)
 

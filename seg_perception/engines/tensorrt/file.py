@@ -27,8 +27,8 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.tensorrt_build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from seg_perception.core.errors import EngineError
 
-NODE_MODULE = "seg_perception.ros.segmentation_node"
+NODE_MODULE = "seg_perception.ros.node.segmentation_node"
 
 
 class NodeProcess:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
-from seg_perception.cli._scores import drivable_iou, percent, score_table
-from seg_perception.cli._video import VideoWriter
+from seg_perception.evaluation.text import drivable_iou, percent, score_table
+from seg_perception.video import VideoWriter
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
@@ -26,7 +26,7 @@ from seg_perception.core.visual import colorize, contact_sheet, legend
 if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.scoring import BagScore
-    from seg_perception.ros.drive_session import SessionReport
+    from seg_perception.ros.demo.session import SessionReport
 
 LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
 

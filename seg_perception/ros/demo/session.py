@@ -23,10 +23,10 @@ from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.drive_times import DIAGNOSTICS, UNSTAMPED_TOPICS, DriveTimes
+from seg_perception.ros.demo.times import DIAGNOSTICS, UNSTAMPED_TOPICS, DriveTimes
 from seg_perception.ros.interfaces import message_class
-from seg_perception.ros.node_process import NodeProcess
-from seg_perception.ros.recorder import RecordedMessage, TopicRecorder, spin_for
+from seg_perception.ros.demo.node_process import NodeProcess
+from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
 
 _NANOSECONDS = 1_000_000_000
 _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 from seg_perception.bags.topics import output_topic
-from seg_perception.ros.recorder import RecordedMessage
+from seg_perception.ros.bag_tools.recorder import RecordedMessage
 
 DIAGNOSTICS = "/diagnostics"
 PALETTE = output_topic("palette")

@@ -12,7 +12,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import TensorRtOptions, open_engine
-from seg_perception.ros.settings import NodeSettings
+from seg_perception.ros.node.settings import NodeSettings
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
 
 def _tensorrt_options(settings: NodeSettings, opening: Opening) -> TensorRtOptions:
     # imported here: it needs the onnx package, without which configuring fails with a reason, but the node starts
-    from seg_perception.engines.tensorrt_build import BuildSettings
+    from seg_perception.engines.tensorrt.build import BuildSettings
 
     return TensorRtOptions(
         build=BuildSettings(precision=settings.precision, batch=len(settings.cameras), size=settings.network_size),

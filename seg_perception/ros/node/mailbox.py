@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from seg_perception.ros.accounting import FrameAccount
+from seg_perception.ros.node.accounting import FrameAccount
 
 FrameT = TypeVar("FrameT")
 

@@ -16,8 +16,8 @@ from rclpy.parameter import Parameter
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping
-from seg_perception.ros.parameter_table import PARAMETERS, ParameterSpec, ParameterValue, is_foreign
-from seg_perception.ros.settings import NodeSettings, camera_name_faults
+from seg_perception.node_settings import PARAMETERS, ParameterSpec, ParameterValue, is_foreign
+from seg_perception.ros.node.settings import NodeSettings, camera_name_faults
 
 
 class NodeParameters:

@@ -29,17 +29,18 @@ from std_msgs.msg import Header, String
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.ros import label_info, qos
-from seg_perception.ros.accounting import FrameAccount
-from seg_perception.ros.camera import Camera, CameraFrame
-from seg_perception.ros.diagnostics import diagnostic_array
-from seg_perception.ros.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
-from seg_perception.ros.inference import EngineState, InferenceThread, describe_error
-from seg_perception.ros.mailbox import Mailboxes
-from seg_perception.ros.parameters import NodeParameters
-from seg_perception.ros.reports import NodeWatch
-from seg_perception.ros.settings import NodeSettings
-from seg_perception.ros.spinning import spin_until, stop_on_signals
+from seg_perception.ros import qos
+from seg_perception.ros.node import label_info
+from seg_perception.ros.node.accounting import FrameAccount
+from seg_perception.ros.node.camera import Camera, CameraFrame
+from seg_perception.ros.node.diagnostics import diagnostic_array
+from seg_perception.ros.node.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
+from seg_perception.ros.node.inference import EngineState, InferenceThread, describe_error
+from seg_perception.ros.node.mailbox import Mailboxes
+from seg_perception.ros.node.parameters import NodeParameters
+from seg_perception.ros.node.reports import NodeWatch
+from seg_perception.ros.node.settings import NodeSettings
+from seg_perception.ros.node.spinning import spin_until, stop_on_signals
 
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0  # for an inference under way

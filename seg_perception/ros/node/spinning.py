@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
 
-from seg_perception.ros.inference import describe_error
+from seg_perception.ros.node.inference import describe_error
 
 if TYPE_CHECKING:
-    from seg_perception.ros.segmentation_node import SegmentationNode
+    from seg_perception.ros.node.segmentation_node import SegmentationNode
 
 
 def stop_on_signals() -> threading.Event:

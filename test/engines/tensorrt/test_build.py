@@ -18,10 +18,10 @@ from small_networks import small_networks
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
-from seg_perception.engines import tensorrt_versions as versions
+from seg_perception.engines.tensorrt import versions as versions
 from seg_perception.engines.graph_edits import card_of, load_graph, write_card
 from seg_perception.engines.model_file import read_model
-from seg_perception.engines.tensorrt_build import (
+from seg_perception.engines.tensorrt.build import (
     BuildProgress,
     BuildSettings,
     BuildStoppedError,
@@ -35,7 +35,7 @@ from seg_perception.engines.tensorrt_build import (
     prepare_graph,
     resolve_precision,
 )
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary, load_library
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 from seg_perception.scenes import random_scene
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for a network exports it

@@ -21,7 +21,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.engine_file import (
+from seg_perception.engines.tensorrt.file import (
     EngineKey,
     cached_path,
     default_cache_folder,
@@ -32,8 +32,8 @@ from seg_perception.engines.engine_file import (
     sole_builder,
     write_engine,
 )
-from seg_perception.engines.tensorrt_build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
 BUILT = BuiltEngine(content=bytes(range(256)) * 16, seconds=1.0, layers=7, dla_layers=(), gpu_fallback_layers=())
@@ -292,7 +292,7 @@ def test_one_builder_at_a_time(tmp_path: Path) -> None:
 
 def test_a_builder_that_was_killed_does_not_keep_the_next_one_waiting(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
-    code = "import sys, time\nfrom pathlib import Path\nfrom seg_perception.engines.engine_file import sole_builder\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom seg_perception.engines.tensorrt.file import sole_builder\n"
     code += "with sole_builder(Path(sys.argv[1])):\n print('building', flush=True)\n time.sleep(60)\n"
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -18,9 +18,9 @@ import pytest
 from fake_cuda import FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError
-from seg_perception.engines.engine_file import EngineFile
+from seg_perception.engines.tensorrt.file import EngineFile
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
-from seg_perception.engines.tensorrt_versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seg_perception.core.errors import EngineError
-from seg_perception.ros.node_process import NodeProcess
+from seg_perception.ros.demo.node_process import NodeProcess
 
 
 def test_a_program_that_ends_is_reported_with_its_status_and_log(tmp_path: Path) -> None:

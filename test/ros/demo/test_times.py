@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seg_perception.ros.drive_times import DIAGNOSTICS, PALETTE, DriveTimes
-from seg_perception.ros.recorder import RecordedMessage
+from seg_perception.ros.demo.times import DIAGNOSTICS, PALETTE, DriveTimes
+from seg_perception.ros.bag_tools.recorder import RecordedMessage
 
 SHARE = "/segmentation_node/drivable_share"
 

@@ -11,8 +11,8 @@ from node_harness import RELIABLE_INPUT, image_message, picture, running, values
 from sensor_msgs.msg import Image
 
 from seg_perception.engines.base import EngineInfo
-from seg_perception.ros.accounting import FrameCounts
-from seg_perception.ros.diagnostics import (
+from seg_perception.ros.node.accounting import FrameCounts
+from seg_perception.ros.node.diagnostics import (
     CameraReport,
     Level,
     NodeReport,
@@ -20,9 +20,9 @@ from seg_perception.ros.diagnostics import (
     judge_camera,
     judge_node,
 )
-from seg_perception.ros.inference import EngineState, EngineStatus
-from seg_perception.ros.latency import Percentiles, Stage
-from seg_perception.ros.settings import DiagnosticsSettings
+from seg_perception.ros.node.inference import EngineState, EngineStatus
+from seg_perception.ros.node.latency import Percentiles, Stage
+from seg_perception.ros.node.settings import DiagnosticsSettings
 
 THRESHOLDS = DiagnosticsSettings(
     frame_timeout_s=1.0, warn_rate_hz=5.0, error_rate_hz=1.0, warn_latency_ms=500.0, engine_timeout_s=5.0

@@ -18,8 +18,8 @@ from seg_perception.core.types import Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.image_codec import decode_compressed, encode_png
-from seg_perception.ros.latency import Stage
+from seg_perception.ros.messages import decode_compressed, encode_png
+from seg_perception.ros.node.latency import Stage
 from seg_perception.segmenter import Segmenter
 
 START, PERIOD = 1_700_000_000_123_456_789, 33_333_333
@@ -104,9 +104,9 @@ def test_every_output_has_the_camera_s_size_and_exact_header(tiny_model: Path) -
 def test_outputs_nobody_watches_are_not_made(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     for name in ("colorize", "overlay", "encode_png"):
-        real = getattr(__import__("seg_perception.ros.outputs", fromlist=[name]), name)
+        real = getattr(__import__("seg_perception.ros.node.outputs", fromlist=[name]), name)
         monkeypatch.setattr(
-            f"seg_perception.ros.outputs.{name}", lambda *a, n=name, r=real, **k: (made.append(n), r(*a, **k))[1]
+            f"seg_perception.ros.node.outputs.{name}", lambda *a, n=name, r=real, **k: (made.append(n), r(*a, **k))[1]
         )
     with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
@@ -153,7 +153,7 @@ def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model
 
 
 def test_frames_arrive_where_callbacks_get_no_message_info(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seg_perception.ros.camera._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
+    monkeypatch.setattr("seg_perception.ros.node.camera._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
     with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")

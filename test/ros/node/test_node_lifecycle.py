@@ -19,9 +19,9 @@ from seg_perception.core.errors import EngineError
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.engine_setup import Opening, open_configured_engine
-from seg_perception.ros.outputs import MESSAGE_TYPES
-from seg_perception.ros.settings import NodeSettings
+from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
+from seg_perception.ros.node.outputs import MESSAGE_TYPES
+from seg_perception.ros.node.settings import NodeSettings
 
 START = 1_700_000_000_000_000_000
 
@@ -179,8 +179,8 @@ def test_label_info_is_published_where_vision_msgs_is_installed(
         return String(data="label info")
 
     fake = Fake("vision_msgs.msg")
-    monkeypatch.setattr("seg_perception.ros.label_info.find_vision_msgs", lambda: fake)
-    monkeypatch.setattr("seg_perception.ros.label_info.build_label_info", build)
+    monkeypatch.setattr("seg_perception.ros.node.label_info.find_vision_msgs", lambda: fake)
+    monkeypatch.setattr("seg_perception.ros.node.label_info.build_label_info", build)
     with running({"model": str(tiny_model), "cameras": ["front"], "drivable.min_confidence": 0.25}) as run:
         run.wait_state("active")
         received = run.peer.subscribe(String, "/segmentation_node/front/label_info", qos.LATCHED)

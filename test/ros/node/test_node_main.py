@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from node_harness import wait_until
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_it_starts_with_no_arguments_and_ends_cleanly(
     log = tmp_path / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "seg_perception.ros.segmentation_node"], stderr=output, env=environment
+            [sys.executable, "-m", "seg_perception.ros.node.segmentation_node"], stderr=output, env=environment
         )
     try:
         wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
@@ -44,7 +44,7 @@ def test_it_starts_with_no_arguments_and_ends_cleanly(
 
 
 def test_it_runs_where_torch_cannot_be_imported(environment: dict[str, str]) -> None:
-    code = "import sys; sys.modules['torch'] = None\nimport seg_perception.ros.segmentation_node\nprint('ok')"
+    code = "import sys; sys.modules['torch'] = None\nimport seg_perception.ros.node.segmentation_node\nprint('ok')"
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -64,7 +64,7 @@ def test_arguments_that_ros_refuses_are_one_line(
 ) -> None:
     (tmp_path / "tab.yaml").write_text("/**:\n\tros__parameters: {}\n")
     given = [argument.format(tmp=tmp_path) for argument in arguments]
-    command = [sys.executable, "-m", "seg_perception.ros.segmentation_node", "--ros-args", *given]
+    command = [sys.executable, "-m", "seg_perception.ros.node.segmentation_node", "--ros-args", *given]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
     assert "segmentation_node: ROS refuses the arguments: " in result.stderr

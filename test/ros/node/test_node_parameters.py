@@ -17,8 +17,8 @@ from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.resources import share_path
 from seg_perception.core.types import Size
-from seg_perception.ros.parameter_table import PARAMETERS
-from seg_perception.ros.parameters import parse_settings, spec_descriptor
+from seg_perception.node_settings import PARAMETERS
+from seg_perception.ros.node.parameters import parse_settings, spec_descriptor
 
 START = 1_700_000_000_000_000_000
 REFUSED = "{}: read when the node is configured; deactivate and clean up the node, set it, and configure again"

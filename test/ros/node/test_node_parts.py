@@ -20,12 +20,12 @@ from std_msgs.msg import Header
 
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.accounting import FrameAccount, FrameCounts
-from seg_perception.ros.camera_info import CameraInfoMatcher
-from seg_perception.ros.gaps import GapWatch, large_images_hint
-from seg_perception.ros.label_info import build_label_info, find_vision_msgs, palette_json
-from seg_perception.ros.latency import LatencyWindow, RateMeter, Stage
-from seg_perception.ros.mailbox import Mailboxes
+from seg_perception.ros.node.accounting import FrameAccount, FrameCounts
+from seg_perception.ros.node.camera_info import CameraInfoMatcher
+from seg_perception.ros.node.lost_frames import GapWatch, large_images_hint
+from seg_perception.ros.node.label_info import build_label_info, find_vision_msgs, palette_json
+from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.throttle import Throttle
 
 
