@@ -5,7 +5,7 @@
 
     python benchmarks/confidence.py [--config config/train/driving_base.yaml] [--out out/confidence]
 
-The config names labelled datasets (`datasets`, or a training's `validation`); without one, procedural
+The config names labeled datasets (`datasets`, or a training's `validation`); without one, procedural
 scenes stand for the driving images. Writes confidence.json and
 confidence.png. The exit status is 1 if accuracy falls with confidence anywhere above one half, or if a
 kind of far frame has a median confidence that is not below nine tenths of the driving frames. White
@@ -138,7 +138,7 @@ def frame_confidence(
 
 
 def shuffled(dataset: Dataset, count: int, random: np.random.Generator) -> Iterator[RgbImage]:
-    """Driving frames cut into 32-pixel tiles in random order: right colours, no scene."""
+    """Driving frames cut into 32-pixel tiles in random order: right colors, no scene."""
     for index in np.linspace(0, len(dataset) - 1, count).astype(int):
         image = dataset.load(int(index)).image
         tile = 32
@@ -211,7 +211,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", type=Path, default=share_path("config/train/scenes.yaml"),
-        help="YAML of labelled, held-out datasets (default: procedural scenes)",
+        help="YAML of labeled, held-out datasets (default: procedural scenes)",
     )  # fmt: skip
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)

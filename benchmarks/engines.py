@@ -69,7 +69,7 @@ def main() -> int:
         "--data", type=Path, default=Path(os.environ.get("SEG_PERCEPTION_DATA", ROOT / "../shared/data"))
     )
     parser.add_argument("--calibration-images", type=int, default=24)
-    parser.add_argument("--agreement", type=float, default=0.99, help="asked of the int8 quantiser")
+    parser.add_argument("--agreement", type=float, default=0.99, help="asked of the int8 quantizer")
     parser.add_argument("--every", type=int, default=1, help="use every n-th image of CamVid val")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks")
     arguments = parser.parse_args()

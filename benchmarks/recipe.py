@@ -27,7 +27,7 @@ from seg_perception.training.train import run_training
 SETTINGS = Path(__file__).resolve().parents[1] / "config" / "train" / "comparison.yaml"
 UNCHANGED = "recipe"
 FROM_SCRATCH = {"start": "random", "fresh_head": False, "frozen_stages": 0}
-NO_COLOUR = dict.fromkeys(("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg"), 0.0) | {
+NO_COLOR = dict.fromkeys(("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg"), 0.0) | {
     "gamma": 1.0
 }
 CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -43,8 +43,8 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "no_class_weights": {"loss": {"class_weights": {}}},
     "hard_pixels": {"loss": {"hard_pixels": 0.3}},
     "no_auxiliary_loss": {"loss": {"auxiliary": 0.0}},
-    "no_average": {"optimiser": {"ema_decay": 0.0}},
-    "no_color_changes": {"augmentation": NO_COLOUR},
+    "no_average": {"optimizer": {"ema_decay": 0.0}},
+    "no_color_changes": {"augmentation": NO_COLOR},
     "no_zoom": {"augmentation": {"scale": [1.0, 1.0], "aspect": 1.0}},
     "detail_rung": {"network": {"options": {}}},
     "lovasz": {"loss": {"lovasz": 0.5}},

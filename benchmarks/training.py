@@ -2,7 +2,7 @@
 
 Both train the same network on the same rendered pictures with the same crop and batch size. The
 plain loop is what one writes in an afternoon: a DataLoader over decoded images, a random crop and
-mirror, cross-entropy, AdamW; no zoom, colour or noise, no averaged weights, no logs, no checkpoints.
+mirror, cross-entropy, AdamW; no zoom, color or noise, no averaged weights, no logs, no checkpoints.
 The two take turns, so that other load on the machine meets both; the ratio is what counts.
 
     python benchmarks/training.py [--steps 20] [--turns 3] [--network efficientnet_ladder] [--json FILE]
@@ -60,7 +60,7 @@ class PlainCrops(Dataset[tuple[Tensor, Tensor]]):
 def plain(samples: list[Sample], settings: TrainSettings, device: torch.device) -> float:
     """Seconds of `settings.steps` steps of the plain loop."""
     network = build_network(settings.network.name, 10, **settings.network.options).to(device).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     loader = DataLoader(
         PlainCrops(samples, settings.steps * settings.batch_size), settings.batch_size, num_workers=settings.workers
     )
@@ -70,9 +70,9 @@ def plain(samples: list[Sample], settings: TrainSettings, device: torch.device) 
             scores = network(images.to(device))
         scores = interpolate(scores.float(), size=(CROP.height, CROP.width), mode="bilinear")
         loss = cross_entropy(scores, labels.to(device), ignore_index=255)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     float(loss.detach())  # waits for a GPU
     return time.perf_counter() - started
 

@@ -28,14 +28,14 @@ from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
-from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
 from seg_perception.engines.cuda import Cuda, load_cuda
 from seg_perception.engines.graph_edits import pin_shapes
 from seg_perception.engines.model_file import load_model, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.engines.opening import why_no_tensorrt
-from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.build import BuildSettings
+from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
+from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.versions import load_library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +104,7 @@ class Verification:
         return 1 if self.faults else 0
 
     def models(self, folder: Path) -> dict[str, Path]:
-        """The files to compile: int8 is quantised here from the fp32 graph."""
+        """The files to compile: int8 is quantized here from the fp32 graph."""
         models = {"fp32": self.arguments.model, "fp16": self.arguments.model}
         try:
             from seg_perception.export.quantize import QuantizationSettings, quantize

@@ -179,7 +179,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "drivable.ignore_mask",
         "",
-        "8-bit grey PNG, stretched to the image; 128 and more is never drivable; empty: none.",
+        "8-bit gray PNG, stretched to the image; 128 and more is never drivable; empty: none.",
         live=True,
         per_camera=True,
         empty_is_unset=True,
@@ -209,7 +209,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         live=True,
         per_camera=True,
     ),
-    ParameterSpec("overlay.opacity", 0.5, "Of the colours over the camera image.", 0.0, 1.0, live=True),
+    ParameterSpec("overlay.opacity", 0.5, "Of the colors over the camera image.", 0.0, 1.0, live=True),
     ParameterSpec(
         "diagnostics.frame_timeout_s", 1.0, "STALE after this long without a frame.", 0.05, 3600.0, live=True
     ),

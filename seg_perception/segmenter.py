@@ -105,7 +105,7 @@ class Segmenter:
         return [answer for answer in answers if answer is not None]
 
     def finish(self, raw: RawSegmentation) -> Segmentation:
-        """Bring labels and confidence back to the camera's size (nearest neighbour, on bytes)."""
+        """Bring labels and confidence back to the camera's size (nearest neighbor, on bytes)."""
         if Size.of(raw.labels) == raw.camera_size:
             return Segmentation(raw.labels, raw.confidence)
         target = (raw.camera_size.width, raw.camera_size.height)

@@ -2,7 +2,7 @@
 
 https://arxiv.org/abs/1907.11357. A thin network without pre-training: dense 3x3 convolutions at half the
 depth, each followed by two depthwise branches of 3x1 and 1x3 convolutions, one of them dilated up to 16.
-Batch normalisation with PReLU before each convolution. Scores at stride 8.
+Batch normalization with PReLU before each convolution. Scores at stride 8.
 Compared with the authors' Reagan1311/DABNet (b8d62fe): no difference.
 """
 

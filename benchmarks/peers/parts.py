@@ -36,16 +36,16 @@ class Peer:
 
 
 class PeerNetwork(SegmentationNetwork):
-    """The normalisation of ImageNet for all; some authors take other constants, which costs the same."""
+    """The normalization of ImageNet for all; some authors take other constants, which costs the same."""
 
     scaling: ClassVar[InputScaling] = InputScaling(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 class LooseNorm(nn.BatchNorm2d):
-    """A batch normalisation that no convolution precedes, so none can absorb it.
+    """A batch normalization that no convolution precedes, so none can absorb it.
 
     In the deployed graph it is a depthwise 1x1 convolution, the form that ONNX Runtime gives it anyway:
-    our export accepts no normalisation that is left over.
+    our export accepts no normalization that is left over.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def convolution(
 def conv_norm(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution and batch normalisation."""
+    """Convolution and batch normalization."""
     return nn.Sequential(
         convolution(in_channels, out_channels, kernel, stride, groups, bias), nn.BatchNorm2d(out_channels)
     )
@@ -77,12 +77,12 @@ def conv_norm(
 def conv_norm_relu(
     in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Convolution, batch normalization, ReLU."""
     return nn.Sequential(*conv_norm(in_channels, out_channels, kernel, stride, bias=bias), nn.ReLU())
 
 
 def norm_relu_conv(in_channels: int, out_channels: int, kernel: int = 1, groups: int = 1) -> nn.Sequential:
-    """Batch normalisation, ReLU, convolution: the order of pre-activated networks."""
+    """Batch normalization, ReLU, convolution: the order of pre-activated networks."""
     return nn.Sequential(LooseNorm(in_channels), nn.ReLU(), convolution(in_channels, out_channels, kernel, 1, groups))
 
 
@@ -162,7 +162,7 @@ def residual_start() -> nn.Sequential:
 
 
 def pre_activated_head(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:
-    """Scores from a map that has no normalisation and ReLU behind it yet."""
+    """Scores from a map that has no normalization and ReLU behind it yet."""
     return nn.Sequential(
         norm_relu_conv(in_channels, channels, 3),
         nn.BatchNorm2d(channels),

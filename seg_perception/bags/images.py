@@ -29,7 +29,7 @@ def rgb_of(message: Any, type_name: str) -> RgbImage:
 
 
 def labels_of(message: Any, type_name: str) -> LabelImage:
-    """The class ids of a mono8 Image (padded rows are fine) or a grey PNG, uint8 [H, W], exactly.
+    """The class ids of a mono8 Image (padded rows are fine) or a gray PNG, uint8 [H, W], exactly.
 
     Raises:
         InputError: not such a message.

@@ -30,7 +30,7 @@ class DriveFrame:
     Attributes:
         stamp_ns: of the image, nanoseconds since 1970.
         image: uint8 [H, W, 3] RGB.
-        truth: uint8 [H, W] class ids, 255 unlabelled; None when nobody knows.
+        truth: uint8 [H, W] class ids, 255 unlabeled; None when nobody knows.
         frame_id: of the camera.
     """
 

@@ -100,7 +100,7 @@ class BagMessage:
     Attributes:
         topic: where it was published.
         stamp_ns: when it was recorded, in nanoseconds since 1970 (the header's stamp is inside).
-        data: serialised in CDR, with its four-byte encapsulation header.
+        data: serialized in CDR, with its four-byte encapsulation header.
     """
 
     topic: Topic

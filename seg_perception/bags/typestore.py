@@ -95,7 +95,7 @@ def with_digest(definition: TypeDefinition) -> TypeDefinition:
 
 
 def decode(data: bytes, definition: TypeDefinition) -> Any:
-    """Deserialise one message; arrays of numbers become numpy arrays (views of `data`).
+    """Deserialize one message; arrays of numbers become numpy arrays (views of `data`).
 
     Raises:
         InputError: the bytes are not a message of this type.
@@ -107,7 +107,7 @@ def decode(data: bytes, definition: TypeDefinition) -> Any:
 
 
 def encode(message: Any, definition: TypeDefinition) -> bytes:
-    """Serialise one message, little-endian CDR."""
+    """Serialize one message, little-endian CDR."""
     return bytes(types_of(definition).serialize_cdr(message, definition.name, little_endian=True))
 
 

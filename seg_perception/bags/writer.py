@@ -133,7 +133,7 @@ class BagWriter:
         self._counts[name] = 0
 
     def write(self, topic: str, stamp_ns: int, message: Any) -> None:
-        """Serialise and append one message.
+        """Serialize and append one message.
 
         Args:
             topic: one that was added.
@@ -143,7 +143,7 @@ class BagWriter:
         self.write_raw(topic, stamp_ns, encode(message, self._definitions[topic]))
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes) -> None:
-        """Append one message that is serialised already (CDR)."""
+        """Append one message that is serialized already (CDR)."""
         self._writer.write(self._connections[topic], stamp_ns, data)
         self._counts[topic] += 1
 

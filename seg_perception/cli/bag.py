@@ -225,7 +225,7 @@ def _process(arguments: argparse.Namespace) -> int:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path)
     parser.add_argument("--labels", required=True, metavar="TOPIC", help="mono8 class ids to score")
-    parser.add_argument("--truth", required=True, metavar="TOPIC", help="mono8 class ids; 255 unlabelled")
+    parser.add_argument("--truth", required=True, metavar="TOPIC", help="mono8 class ids; 255 unlabeled")
     parser.add_argument("--label-set", default="driving", help="name or YAML file (default: %(default)s)")
     parser.set_defaults(bag_action=_evaluate)
 
@@ -233,8 +233,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.scoring import score_bag
-    from seg_perception.evaluation.text import score_table
     from seg_perception.core.label_set import load_label_set
+    from seg_perception.evaluation.text import score_table
 
     label_set = load_label_set(arguments.label_set)
     with BagReader(arguments.bag) as bag:

@@ -1,6 +1,6 @@
 """Find the softmax temperature at which a checkpoint's confidence means what it says, for `export --temperature`.
 
-Labels do not depend on the temperature. Use labelled data that the network was not trained on; the validation
+Labels do not depend on the temperature. Use labeled data that the network was not trained on; the validation
 sets of the training's settings (--config) are what they are for.
 """
 

@@ -148,11 +148,12 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
-    from seg_perception.ros.demo import session as drive_session
     from seg_perception.ros.demo.node_process import NodeProcess
+    from seg_perception.ros.demo.session import SessionSettings
+    from seg_perception.ros.demo.session import drive as drive_session
 
     lockstep = bool(arguments.bag or arguments.images) if arguments.lockstep is None else arguments.lockstep
-    settings = drive_session.SessionSettings(
+    settings = SessionSettings(
         drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames, arguments.node_timeout
     )
     recorded = arguments.out / RECORDED
@@ -161,7 +162,7 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
     with BagReader(drive.bag) as bag, NodeProcess(arguments.out / "node.log", node_arguments) as node:
         frames = bag.topic(drive.image_topic).count
         with tqdm(total=min(frames, arguments.frames or frames), unit="frame", desc="drive") as bar:
-            session = drive_session.drive(
+            session = drive_session(
                 bag,
                 recorded,
                 node,
@@ -183,10 +184,10 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     """Write the pictures and the summary, print it; 0 if everything is as it should be."""
     from seg_perception.bags.images import rgb_of
     from seg_perception.bags.reader import BagReader
-    from seg_perception.ros.demo import results as results
     from seg_perception.core.files import write_atomically
     from seg_perception.core.types import Size
     from seg_perception.engines.model_file import read_card
+    from seg_perception.ros.demo import results
 
     card = read_card(arguments.model)
     video = arguments.out / ("overlay.gif" if arguments.gif else "overlay.mp4")

@@ -1,4 +1,4 @@
-"""Score a model on labelled images, run by the very engine that will run it on the car.
+"""Score a model on labeled images, run by the very engine that will run it on the car.
 
 One dataset by options, or several by --config: a file with `data_root` and `datasets`, or the settings of
 a training run, whose validation sets are taken.
@@ -12,7 +12,7 @@ from pathlib import Path
 from seg_perception.cli._datasets import add_dataset_arguments, wanted_datasets
 from seg_perception.cli._opening import add_model_arguments, open_segmenter
 
-HELP = "score a model on a labelled dataset, with any engine"
+HELP = "score a model on a labeled dataset, with any engine"
 
 REPORT_NAME = "report.html"
 

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = picture_settings(arguments.params_file)
     if arguments.opacity is not None:
         if not 0.0 <= arguments.opacity <= 1.0:
-            raise InputError(f"--opacity {arguments.opacity} is not accepted: 0 (image only) to 1 (colours only) is")
+            raise InputError(f"--opacity {arguments.opacity} is not accepted: 0 (image only) to 1 (colors only) is")
         pictures = replace(pictures, opacity=arguments.opacity)
     arguments.out.mkdir(parents=True, exist_ok=True)  # what cannot be made is better known before the work
     with open_segmenter(arguments) as opened, tqdm(total=len(jobs), unit="file", desc="predict") as bar:
@@ -141,8 +141,8 @@ class _Predictor:
 
     def video(self, job: _Job, gif: bool, every_frame: bool, bar: tqdm[NoReturn]) -> tuple[int, int]:
         """Write the video's overlay; returns how many frames it has, and how many the file announced."""
-        from seg_perception.video import VideoReader, VideoWriter
         from seg_perception.core.drivable import DrivableMasker
+        from seg_perception.video import VideoReader, VideoWriter
 
         out = self._out / job.name.with_name(f"{job.name.name}_overlay{'.gif' if gif else '.mp4'}")
         out.parent.mkdir(parents=True, exist_ok=True)

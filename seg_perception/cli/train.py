@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data-root", type=Path, help="folder of the datasets (overrides the settings)")
     parser.add_argument("--output", type=Path, help="folder of the runs (overrides the settings)")
-    parser.add_argument("--steps", type=int, help="optimiser steps (overrides the settings)")
+    parser.add_argument("--steps", type=int, help="optimizer steps (overrides the settings)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ class DrivableSettings:
         min_confidence: 0 to 1; a pixel less sure than this is not drivable. 0 takes every drivable label.
         ignore_polygons: areas that are never drivable (the bonnet), each as x0, y0, x1, y1, x2, y2,
             ...; relative to the image, 0 to 1 from the left and the top.
-        ignore_mask: 8-bit grey PNG, stretched to the image; 128 and more is never drivable.
+        ignore_mask: 8-bit gray PNG, stretched to the image; 128 and more is never drivable.
         connected_to_ego: keep only area that is connected (edge to edge) to the ego region, see `ego_region`.
         appear_frames: a pixel becomes drivable after this many drivable frames in a row and stops at
             once; 1 switches the filter off.
@@ -127,8 +127,8 @@ def ego_region(ignored: MaskImage) -> MaskImage:
 def keep_connected(mask: MaskImage, ego: MaskImage) -> MaskImage:
     """Keep the components of the mask (edge to edge) that reach into the ego region.
 
-    Flooding from the ego region is 15 times as fast as labelling every component of a street image,
-    but each flood costs, so a mask with very many components there (noise) is labelled instead: the
+    Flooding from the ego region is 15 times as fast as labeling every component of a street image,
+    but each flood costs, so a mask with very many components there (noise) is labeled instead: the
     time is bounded whatever comes.
     """
     rows = np.flatnonzero(ego.any(axis=1))  # not cv2.boundingRect: that of OpenCV 4.6 errs on narrow images
@@ -141,15 +141,15 @@ def keep_connected(mask: MaskImage, ego: MaskImage) -> MaskImage:
     for y, x in np.argwhere(seeds).tolist():
         if flooded[top + y, x] == 255:
             if floods == _MAX_FLOODS:
-                return _keep_labelled(mask, ego)
+                return _keep_labeled(mask, ego)
             cv2.floodFill(flooded, None, (x, top + y), (_REACHED,), flags=4)
             floods += 1
     reached = cv2.threshold(flooded, _REACHED, 0, cv2.THRESH_TOZERO_INV)[1]  # 255, not reached, becomes 0
     return np.asarray(cv2.threshold(reached, 0, 255, cv2.THRESH_BINARY)[1], np.uint8)
 
 
-def _keep_labelled(mask: MaskImage, ego: MaskImage) -> MaskImage:
-    """The same by labelling every component: dear, but for any number of them."""
+def _keep_labeled(mask: MaskImage, ego: MaskImage) -> MaskImage:
+    """The same by labeling every component: dear, but for any number of them."""
     count, components = cv2.connectedComponents(mask, connectivity=4)
     kept = np.zeros(count, np.uint8)
     kept[components[ego != 0]] = 255
@@ -177,7 +177,7 @@ class DrivableMasker:
 
     Raises:
         SettingsError: a class that the label set does not have, no drivable class at all, or an
-            ignore mask that is not an 8-bit grey PNG.
+            ignore mask that is not an 8-bit gray PNG.
         OSError: the ignore mask cannot be read.
     """
 

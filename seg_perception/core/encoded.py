@@ -36,7 +36,7 @@ class EncodedImage:
 
     codec: Codec
     size: Size
-    channels: int  # 1 grey, 2 grey + alpha, 3 colour, 4 colour + alpha; 1 for a PNG palette too
+    channels: int  # 1 gray, 2 gray + alpha, 3 color, 4 color + alpha; 1 for a PNG palette too
     bit_depth: int
     has_palette: bool = False
 
@@ -52,7 +52,7 @@ _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all f
 _JPEG_SCAN, _JPEG_EOI = 0xDA, 0xD9
 _JPEG_NO_SEGMENT: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
-_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> channels
+_PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # color type -> channels
 
 
 def _as_bytes(data: Any, source: str) -> memoryview:
@@ -188,10 +188,10 @@ def _decode(data: Any, image: EncodedImage, flags: int, source: str) -> NDArray[
 
 
 def decode_rgb(data: Any, source: str) -> RgbImage:
-    """Decode a JPEG or PNG to RGB, uint8 [H, W, 3]. Grey is repeated, alpha dropped, EXIF rotation not applied.
+    """Decode a JPEG or PNG to RGB, uint8 [H, W, 3]. Gray is repeated, alpha dropped, EXIF rotation not applied.
 
     Raises:
-        InputError: as `inspect_encoded`; or 16 bits a channel, or a JPEG that is neither grey nor three-channel.
+        InputError: as `inspect_encoded`; or 16 bits a channel, or a JPEG that is neither gray nor three-channel.
     """
     image = inspect_encoded(data, source)
     if image.bit_depth > 8:
@@ -208,14 +208,14 @@ def decode_labels(data: Any, source: str) -> LabelImage:
     """Decode a PNG of class ids, uint8 [H, W], exactly.
 
     Raises:
-        InputError: as `inspect_encoded`; or not an 8-bit grey PNG.
+        InputError: as `inspect_encoded`; or not an 8-bit gray PNG.
     """
     image = inspect_encoded(data, source)
     if image.codec is not Codec.PNG or image.has_palette or (image.channels, image.bit_depth) != (1, 8):
         kind = "palette" if image.has_palette else f"{image.channels}-channel"
         raise InputError(
             f"{source}: {image.bit_depth}-bit {kind} {image.codec.value} is not accepted as a label image; "
-            "an 8-bit grey PNG whose values are class ids is"
+            "an 8-bit gray PNG whose values are class ids is"
         )
     return _decode(data, image, cv2.IMREAD_GRAYSCALE, source)
 
@@ -235,20 +235,20 @@ def read_labels(path: Path) -> LabelImage:
 
     Raises:
         OSError: the file cannot be read.
-        InputError: it is not an 8-bit grey PNG; the text names the file.
+        InputError: it is not an 8-bit gray PNG; the text names the file.
     """
     return decode_labels(path.read_bytes(), str(path))
 
 
 def encode_png_bytes(labels: LabelImage) -> NDArray[np.uint8]:
-    """Labels or a mask, uint8 [H, W], as the bytes of a grey PNG, uint8 [N].
+    """Labels or a mask, uint8 [H, W], as the bytes of a gray PNG, uint8 [N].
 
     Raises:
         InputError: another shape or type.
     """
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise InputError(f"labels to encode must be uint8 [H, W], got {labels.dtype} {list(labels.shape)}")
-    # OpenCV's own settings favour speed: on label images 1 ms and 12 KB where the next smaller file took 3 ms
+    # OpenCV's own settings favor speed: on label images 1 ms and 12 KB where the next smaller file took 3 ms
     done, encoded = cv2.imencode(".png", labels)
     if not done:
         raise InputError(f"labels of {Size.of(labels)} could not be encoded as PNG")

@@ -1,4 +1,4 @@
-"""Image and CompressedImage messages to RGB, whoever deserialised them (rclpy or rosbags). Knows no ROS."""
+"""Image and CompressedImage messages to RGB, whoever deserialized them (rclpy or rosbags). Knows no ROS."""
 
 from __future__ import annotations
 

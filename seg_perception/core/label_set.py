@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.resources import share_path
 from seg_perception.core.settings import load_settings, read_yaml
-from seg_perception.core.types import UNKNOWN, UNLABELLED, LabelImage
+from seg_perception.core.types import UNKNOWN, UNLABELED, LabelImage
 
 IGNORE = "ignore"
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -24,7 +24,7 @@ _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """One class: its id in label images, its name, its display colour (RGB)."""
+    """One class: its id in label images, its name, its display color (RGB)."""
 
     id: int
     name: str
@@ -36,12 +36,12 @@ class LabelClass:
             raise SettingsError(f"class {self.name!r}: id {self.id} is not in 0 to {UNKNOWN - 1}")
         channels: tuple[int, ...] = self.color  # a model card's JSON can hold any number
         if len(channels) != 3 or any(not 0 <= channel <= 255 for channel in channels):
-            raise SettingsError(f"class {self.name!r}: colour {self.color} is not three values in 0 to 255")
+            raise SettingsError(f"class {self.name!r}: color {self.color} is not three values in 0 to 255")
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """An ordered set of classes with ids 0 to len-1; 255 means unlabelled, 254 is kept for training."""
+    """An ordered set of classes with ids 0 to len-1; 255 means unlabeled, 254 is kept for training."""
 
     name: str
     classes: tuple[LabelClass, ...]
@@ -99,7 +99,7 @@ class LabelMapping:
         for value, class_name in self.classes_of_values.items():
             if not 0 <= value <= 255:
                 raise SettingsError(f"mapping {self.name!r}: value {value} is not in 0 to 255")
-            table[value] = UNLABELLED if class_name == IGNORE else self.target.id_of(class_name)
+            table[value] = UNLABELED if class_name == IGNORE else self.target.id_of(class_name)
         return table
 
     def apply(self, values: NDArray[np.uint8], source: Path | str) -> LabelImage:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import UNLABELLED, LabelImage
+from seg_perception.core.types import UNLABELED, LabelImage
 
 
 class ConfusionMatrix:
@@ -31,7 +31,7 @@ class ConfusionMatrix:
             raise InputError(f"truth {list(truth.shape)} and prediction {list(prediction.shape)} differ in size")
         n = len(self.counts)
         counts = np.bincount((truth.astype(np.int32) * 256 + prediction).reshape(-1), minlength=65536)
-        table = counts.reshape(256, 256)[:UNLABELLED]  # row 255 is unlabelled truth
+        table = counts.reshape(256, 256)[:UNLABELED]  # row 255 is unlabeled truth
         if table.sum() != table[:n, :n].sum():
             bad = sorted({int(v) for v in np.argwhere(table).reshape(-1) if v >= n})
             raise InputError(f"label values {bad} are not classes 0 to {n - 1}")

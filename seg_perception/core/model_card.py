@@ -25,7 +25,7 @@ class ModelCard:
         name: for people, for example "driving".
         version: of the weights.
         network: registry name of the network.
-        label_set: classes with ids, colours (RGB) and which are drivable.
+        label_set: classes with ids, colors (RGB) and which are drivable.
         input_size: the size the network was made for; the pixel budget of other camera shapes.
         size_multiple: width and height of the graph's input must be multiples of this.
         precision: "fp32", "fp16" or "int8".

@@ -51,7 +51,7 @@ class _Encoding:
     Attributes:
         row_bytes: bytes of pixels in one row, for a width.
         rows: rows of `step` bytes in the data, for a height.
-        even_width, even_height: chroma is shared by neighbours, so the side must be even.
+        even_width, even_height: chroma is shared by neighbors, so the side must be even.
     """
 
     row_bytes: Callable[[int], int]
@@ -93,7 +93,7 @@ def _bayer(code: int) -> Callable[[_Rows, RawImage], RgbImage]:
         if image.size.width < 3 or image.size.height < 3:
             raise InputError(
                 f"a {image.encoding} image of {image.size} is not accepted: "
-                "its colours need at least 3x3 pixels to be interpolated"
+                "its colors need at least 3x3 pixels to be interpolated"
             )
         return convert(rows, image)
 
@@ -189,7 +189,7 @@ def decode_raw(image: RawImage) -> RgbImage:
         raise InputError(f"{what} is not accepted: more than {MAX_PIXELS} pixels")
     if (encoding.even_width and size.width % 2) or (encoding.even_height and size.height % 2):
         sides = "width and height" if encoding.even_height else "width"
-        raise InputError(f"{what} is not accepted: neighbouring pixels share their colour, so its {sides} must be even")
+        raise InputError(f"{what} is not accepted: neighboring pixels share their color, so its {sides} must be even")
     if step < encoding.row_bytes(size.width):
         raise InputError(
             f"{what} with step {step} is not accepted: one row needs at least {encoding.row_bytes(size.width)} bytes"

@@ -14,7 +14,7 @@ RgbImage: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB order, 0 to 255."""
 
 LabelImage: TypeAlias = NDArray[np.uint8]
-"""uint8 [H, W] class ids; `UNLABELLED` where there is no truth."""
+"""uint8 [H, W] class ids; `UNLABELED` where there is no truth."""
 
 ConfidenceImage: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W]: the winning class's softmax probability x 255, rounded."""
@@ -22,7 +22,7 @@ ConfidenceImage: TypeAlias = NDArray[np.uint8]
 MaskImage: TypeAlias = NDArray[np.uint8]
 """uint8 [H, W], 0 or 255."""
 
-UNLABELLED = 255
+UNLABELED = 255
 
 UNKNOWN = 254
 """In the labels of training crops: nothing that any class names, where the network must not be sure."""

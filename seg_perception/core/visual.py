@@ -1,4 +1,4 @@
-"""Pictures for people: coloured labels, overlays, a legend, contact sheets. Colours are RGB."""
+"""Pictures for people: colored labels, overlays, a legend, contact sheets. Colors are RGB."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _INK, _PAPER = (30, 30, 30), (245, 245, 245)
 
 
 def colorize(labels: LabelImage, label_set: LabelSet) -> RgbImage:
-    """Each label, uint8 [H, W], in its class's colour; black where there is no class.
+    """Each label, uint8 [H, W], in its class's color; black where there is no class.
 
     Returns:
         uint8 [H, W, 3], RGB.
     """
     _check_labels(labels)
-    # applyColorMap is a table look-up: the colours come out in the order they went in, RGB
+    # applyColorMap is a table look-up: the colors come out in the order they went in, RGB
     return np.asarray(cv2.applyColorMap(labels, label_set.palette.reshape(256, 1, 3)), np.uint8)
 
 
 def overlay(image: RgbImage, labels: LabelImage, label_set: LabelSet, opacity: float = 0.5) -> RgbImage:
-    """The image with the labels' colours laid over it; pixels without a class stay as they are.
+    """The image with the labels' colors laid over it; pixels without a class stay as they are.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         labels: uint8 [H, W].
-        opacity: 0 shows the image only, 1 the colours only.
+        opacity: 0 shows the image only, 1 the colors only.
 
     Raises:
         InputError: sizes differ, or opacity is outside 0 to 1.
@@ -42,7 +42,7 @@ def overlay(image: RgbImage, labels: LabelImage, label_set: LabelSet, opacity: f
     if check_rgb(image).shape[:2] != labels.shape:
         raise InputError(f"the image {list(image.shape)} and its labels {list(labels.shape)} differ in size")
     if not 0.0 <= opacity <= 1.0:
-        raise InputError(f"opacity {opacity} is not accepted: 0 (image only) to 1 (colours only) is")
+        raise InputError(f"opacity {opacity} is not accepted: 0 (image only) to 1 (colors only) is")
     blended = cv2.addWeighted(image, 1.0 - opacity, colorize(labels, label_set), opacity, 0.0)
     classless = labels >= len(label_set)
     if classless.any():
@@ -59,7 +59,7 @@ def outline(image: RgbImage, mask: MaskImage, color: tuple[int, int, int] = (0, 
 
 
 def legend(label_set: LabelSet, height: int = 24, drivable_mark: str = "*") -> RgbImage:
-    """One row for each class: its colour and name; drivable classes are marked.
+    """One row for each class: its color and name; drivable classes are marked.
 
     Args:
         height: of one row, in pixels.

@@ -137,14 +137,14 @@ def read_rgb(path: Path) -> RgbImage:
 
 
 def read_ids(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit grey PNG of label values as uint8 [H, W].
+    """Read an 8-bit gray PNG of label values as uint8 [H, W].
 
-    Palette and colour PNGs are refused, and so are those of fewer bits: OpenCV would turn their
+    Palette and color PNGs are refused, and so are those of fewer bits: OpenCV would turn their
     values into other ones without a word.
 
     Raises:
         FileNotFoundError: no such file.
-        DatasetError: not an 8-bit grey PNG, or a truncated one.
+        DatasetError: not an 8-bit gray PNG, or a truncated one.
     """
     return _decoded(path, decode_labels)
 

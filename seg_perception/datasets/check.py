@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage, Size
+from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, FilePair, PairedFiles, read_rgb
 
 
@@ -50,7 +50,7 @@ class SampleCheck:
     Attributes:
         faults: empty for a sound sample.
         size: of the image; None where it cannot be read.
-        pixels: int64 [256], pixels of each class id (255 unlabelled); zeros where labels cannot be used.
+        pixels: int64 [256], pixels of each class id (255 unlabeled); zeros where labels cannot be used.
     """
 
     faults: tuple[Fault, ...]
@@ -67,7 +67,7 @@ class DatasetCheck:
         label_set: the classes.
         samples: how many were looked at.
         faults: all of them, in the dataset's order.
-        pixels: int64 [256], pixels of each class id (255 unlabelled).
+        pixels: int64 [256], pixels of each class id (255 unlabeled).
         images: int64 [256], images in which each id occurs.
         sizes: image size -> images.
     """
@@ -81,9 +81,9 @@ class DatasetCheck:
     sizes: Counter[Size]
 
     def shares(self) -> NDArray[np.float64]:
-        """Each class's share of the labelled pixels, float64 [classes]; zeros if nothing is labelled."""
-        labelled = self.pixels[: len(self.label_set)]
-        return np.asarray(labelled / max(int(labelled.sum()), 1), np.float64)
+        """Each class's share of the labeled pixels, float64 [classes]; zeros if nothing is labeled."""
+        labeled = self.pixels[: len(self.label_set)]
+        return np.asarray(labeled / max(int(labeled.sum()), 1), np.float64)
 
     def table(self) -> str:
         """Sizes and class balance, for a terminal."""
@@ -95,8 +95,8 @@ class DatasetCheck:
         lines.append(f"  {'class':<16}{'pixels':>9}{'images':>9}")
         for c, share in zip(self.label_set.classes, self.shares(), strict=True):
             lines.append(f"  {c.name:<16}{100 * share:>8.3f}%{self.images[c.id]:>9}")
-        unlabelled = self.pixels[UNLABELLED] / max(int(self.pixels.sum()), 1)
-        lines.append(f"  {'(unlabelled)':<16}{100 * unlabelled:>8.3f}%{self.images[UNLABELLED]:>9}   of all pixels")
+        unlabeled = self.pixels[UNLABELED] / max(int(self.pixels.sum()), 1)
+        lines.append(f"  {'(unlabeled)':<16}{100 * unlabeled:>8.3f}%{self.images[UNLABELED]:>9}   of all pixels")
         return "\n".join(lines)
 
     def fault_list(self, shown: int = 10) -> str:

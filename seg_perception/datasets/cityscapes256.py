@@ -1,6 +1,6 @@
 """Cityscapes training images (Cordts et al. 2016, arXiv:1604.01685) as reduced for pix2pix: 256x256.
 
-Layout: ROOT/train/{images/NAME.jpg, labels/NAME.png}, Cityscapes ids decoded from colours, 255
+Layout: ROOT/train/{images/NAME.jpg, labels/NAME.png}, Cityscapes ids decoded from colors, 255
 where unsure. The images were squeezed 2:1 to a square; by default they are stretched back to
 512x256. The last 300 images (whole cities) are held out. Non-commercial use.
 """

@@ -1,7 +1,7 @@
 """KITTI semantics (Alhaija et al. 2018, arXiv:1708.01566), Cityscapes ids, about 1242x375.
 
 Layout: ROOT/{images/NAME.jpg, labels/NAME.png}. Frames 120 to 139 are held out as one block,
-since neighbouring frames can be from one drive. Licence CC BY-NC-SA 3.0.
+since neighboring frames can be from one drive. Licence CC BY-NC-SA 3.0.
 """
 
 from __future__ import annotations

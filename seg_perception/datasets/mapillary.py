@@ -2,7 +2,7 @@
 
 Layout of release 2.0: ROOT/SPLIT/images/NAME.jpg with ROOT/SPLIT/v1.2/instances/NAME.png; of release
 1.2: ROOT/SPLIT/instances/NAME.png. Instance files are 16-bit, class id x 256 + instance; they are read
-instead of the `labels` files because those are palette PNGs, which OpenCV gives as colours. Release
+instead of the `labels` files because those are palette PNGs, which OpenCV gives as colors. Release
 2.0 carries both taxonomies; its 124 classes add nothing that the ten driving classes tell apart.
 The testing split has no labels, so it is not offered. Non-commercial licence.
 """
@@ -45,7 +45,7 @@ def read_instance_classes(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: no such file.
-        DatasetError: not a 16-bit grey PNG, or a truncated one.
+        DatasetError: not a 16-bit gray PNG, or a truncated one.
     """
     content = path.read_bytes()
     try:
@@ -55,7 +55,7 @@ def read_instance_classes(path: Path) -> NDArray[np.uint8]:
     if header.codec is not Codec.PNG or (header.channels, header.bit_depth) != (1, 16):
         raise DatasetError(
             f"{path}: {header.bit_depth}-bit {header.channels}-channel {header.codec.value} is not accepted as an "
-            "instance file; a 16-bit grey PNG is"
+            "instance file; a 16-bit gray PNG is"
         )
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or Size.of(values) != header.size:

@@ -22,7 +22,7 @@ def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None
     """The same graph for images of one camera size; the argument is not changed.
 
     Images are shrunk by averaging whole blocks, then bilinearly to the network's size; labels and
-    confidence are enlarged by nearest neighbour, as the Segmenter does on the host.
+    confidence are enlarged by nearest neighbor, as the Segmenter does on the host.
 
     Args:
         model: a graph with open height and width.
@@ -82,7 +82,7 @@ def _shrink_input(model: onnx.ModelProto, camera: Size, inner: Size) -> None:
 
 
 def _enlarge_outputs(model: onnx.ModelProto, inner: Size, camera: Size) -> None:
-    """Insert a nearest-neighbour resize before the last cast of each output.
+    """Insert a nearest-neighbor resize before the last cast of each output.
 
     It works on float [N, 1, H, W]: TensorRT resizes no uint8, and ids up to 255 are exact in float.
     """

@@ -9,7 +9,7 @@ from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 
 FIRST_PERMUTATION = [0, 3, 1, 2]
-"""Normalisation begins with this transposition, NHWC to NCHW: see `networks.base`."""
+"""Normalization begins with this transposition, NHWC to NCHW: see `networks.base`."""
 
 
 def load_graph(content: bytes) -> onnx.ModelProto:

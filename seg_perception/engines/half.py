@@ -1,6 +1,6 @@
 """Rewrites an exported graph to half precision, strongly typed: every tensor says its own type.
 
-The convolutions and what lies between them are half; normalisation, the last upsampling, softmax
+The convolutions and what lies between them are half; normalization, the last upsampling, softmax
 and argmax stay fp32. Inputs and outputs stay uint8.
 """
 
@@ -17,8 +17,8 @@ from seg_perception.core.errors import ModelError
 from seg_perception.engines.graph_edits import card_of, write_card
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-_QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
-_HALF_QUANTISER_OPSET = 19  # half scales of (De)QuantizeLinear
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_HALF_QUANTIZER_OPSET = 19  # half scales of (De)QuantizeLinear
 _LARGEST_HALF = 65504.0
 _SMALLEST_SCALE = 2.0**-20
 """In half: smaller ones would round to zero, and such values (below 127 x 2^-20 = 1.2e-4) to a coarse step."""
@@ -27,7 +27,7 @@ _SMALLEST_SCALE = 2.0**-20
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with a half-precision network inside; the argument is not changed.
 
-    An fp32 graph becomes an fp16 one. In an int8 graph the layers that were left unquantised
+    An fp32 graph becomes an fp16 one. In an int8 graph the layers that were left unquantized
     become half, and the card keeps saying int8; an fp16 graph comes back as it is.
 
     Raises:
@@ -43,7 +43,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     _round_scales(result.graph)
     _convert_constants(result.graph, region)
     _insert_casts(result.graph, region)
-    if any(node.op_type in _QUANTISERS for node in result.graph.node):
+    if any(node.op_type in _QUANTIZERS for node in result.graph.node):
         _raise_opset(result)
     else:
         write_card(result, dataclasses.replace(card, precision="fp16"))
@@ -52,7 +52,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _raise_opset(model: onnx.ModelProto) -> None:
-    """Opset 17 to 19: half scales for quantisers; reductions take their axes as an input since 18."""
+    """Opset 17 to 19: half scales for quantizers; reductions take their axes as an input since 18."""
     for node in model.graph.node:
         if node.op_type == "ReduceMax":
             axes = next(a for a in node.attribute if a.name == "axes")
@@ -61,7 +61,7 @@ def _raise_opset(model: onnx.ModelProto) -> None:
             node.input.append(name)
             node.attribute.remove(axes)
     del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", _HALF_QUANTISER_OPSET))
+    model.opset_import.append(helper.make_opsetid("", _HALF_QUANTIZER_OPSET))
     model.ir_version = 9  # what came with opset 19
 
 
@@ -80,7 +80,7 @@ def _region(graph: onnx.GraphProto) -> set[int]:
             stack += [producer[name] for name in graph.node[index].input if name in producer]
     first = graph.node[convolutions[0]].input[0]
     start = producer.get(first)
-    if start is not None and graph.node[start].op_type == "DequantizeLinear":  # image quantised before the first one
+    if start is not None and graph.node[start].op_type == "DequantizeLinear":  # image quantized before the first one
         first = graph.node[producer[graph.node[start].input[0]]].input[0]
     reached = {first}
     region: set[int] = set()
@@ -90,14 +90,14 @@ def _region(graph: onnx.GraphProto) -> set[int]:
         if index in ancestors and (fed_by_constants or any(name in reached for name in node.input)):
             region.add(index)
             reached.update(node.output)
-    _add_trailing_quantisers(graph, region, reached)
+    _add_trailing_quantizers(graph, region, reached)
     return region
 
 
-def _add_trailing_quantisers(graph: onnx.GraphProto, region: set[int], reached: set[str]) -> None:
-    """A quantiser pair right after the last convolution belongs to it."""
+def _add_trailing_quantizers(graph: onnx.GraphProto, region: set[int], reached: set[str]) -> None:
+    """A quantizer pair right after the last convolution belongs to it."""
     for index, node in enumerate(graph.node):
-        if node.op_type in _QUANTISERS and index not in region and node.input[0] in reached:
+        if node.op_type in _QUANTIZERS and index not in region and node.input[0] in reached:
             region.add(index)
             reached.update(node.output)
 
@@ -106,7 +106,7 @@ def _round_scales(graph: onnx.GraphProto) -> None:
     """Make every scale a half-precision number above zero, and round the int8 weights anew to fit it."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type not in _QUANTISERS:
+        if node.op_type not in _QUANTIZERS:
             continue
         if node.input[0] not in constants:  # an activation: a dead map's scale must not become zero, either
             scale_tensor = constants[node.input[1]]
@@ -116,7 +116,7 @@ def _round_scales(graph: onnx.GraphProto) -> None:
         weights_tensor, scale_tensor = constants[node.input[0]], constants[node.input[1]]
         weights, scale = numpy_helper.to_array(weights_tensor), numpy_helper.to_array(scale_tensor)
         if weights.dtype != np.int8:
-            raise ModelError(f"quantised constant {weights_tensor.name!r} is {weights.dtype}; accepted: int8")
+            raise ModelError(f"quantized constant {weights_tensor.name!r} is {weights.dtype}; accepted: int8")
         rounded = np.maximum(scale, _SMALLEST_SCALE).astype(np.float16).astype(np.float32)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         shape = [-1 if i == axis and scale.ndim else 1 for i in range(weights.ndim)]

@@ -121,11 +121,11 @@ def why_no_tensorrt() -> str | None:
 
 
 def _open_tensorrt(model: Path, wanted: str | None, options: TensorRtOptions, compiled: bool) -> Engine:
+    from seg_perception.engines.cuda import Cuda, load_cuda
     from seg_perception.engines.tensorrt import compilation
     from seg_perception.engines.tensorrt import file as engine_file
-    from seg_perception.engines.cuda import Cuda, load_cuda
-    from seg_perception.engines.tensorrt.engine import TensorRtEngine
     from seg_perception.engines.tensorrt.build import BuildProgress, BuildSettings
+    from seg_perception.engines.tensorrt.engine import TensorRtEngine
     from seg_perception.engines.tensorrt.versions import load_library
 
     if compiled:

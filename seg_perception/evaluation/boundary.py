@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.types import UNLABELLED, LabelImage
+from seg_perception.core.types import UNLABELED, LabelImage
 
 WIDTH = 3
 
 
 def boundary_band(labels: LabelImage, width: int = WIDTH) -> NDArray[np.bool_]:
-    """Labelled pixels with another class within `width` pixels (in rows and columns).
+    """Labeled pixels with another class within `width` pixels (in rows and columns).
 
-    The border of an unlabelled area is no border between classes.
+    The border of an unlabeled area is no border between classes.
 
     Args:
-        labels: uint8 [H, W]; 255 is unlabelled.
+        labels: uint8 [H, W]; 255 is unlabeled.
         width: half-width of the band, at least 1.
 
     Returns:
@@ -30,8 +30,8 @@ def boundary_band(labels: LabelImage, width: int = WIDTH) -> NDArray[np.bool_]:
     if width < 1:
         raise SettingsError(f"a boundary band of {width} pixels is not accepted: it must be at least 1")
     window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    labelled = labels != UNLABELLED
-    # 0 never raises a maximum and 255 never lowers a minimum: unlabelled pixels drop out of both
-    highest = cv2.dilate(np.where(labelled, labels, np.uint8(0)), window)
+    labeled = labels != UNLABELED
+    # 0 never raises a maximum and 255 never lowers a minimum: unlabeled pixels drop out of both
+    highest = cv2.dilate(np.where(labeled, labels, np.uint8(0)), window)
     lowest = cv2.erode(labels, window)
-    return np.asarray(labelled & (highest != lowest), bool)
+    return np.asarray(labeled & (highest != lowest), bool)

@@ -39,7 +39,7 @@ class Calibration:
 
     Attributes:
         expected_error: ECE, 0 to 1; 0 means that of the pixels with 80 % confidence 80 % are right.
-        mean_confidence: over all labelled pixels, 0 to 1.
+        mean_confidence: over all labeled pixels, 0 to 1.
         accuracy: share of right answers, 0 to 1.
         bins: the reliability diagram.
     """

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import UNLABELLED, LabelImage, Segmentation
+from seg_perception.core.types import UNLABELED, LabelImage, Segmentation
 
 CONFIDENCES = 256
 
 
 class PixelCounts:
-    """Counts labelled pixels over any number of images.
+    """Counts labeled pixels over any number of images.
 
     Args:
         num_classes: classes are 0 to num_classes-1; truth 255 is not counted.
@@ -47,14 +47,14 @@ class PixelCounts:
         if truth.shape != answer.labels.shape:
             raise InputError(f"truth {list(truth.shape)} and answer {list(answer.labels.shape)} differ in size")
         n = len(self.table)
-        labelled = truth != UNLABELLED
-        ids = truth[labelled].astype(np.int32)
-        answers = answer.labels[labelled].astype(np.int32)
+        labeled = truth != UNLABELED
+        ids = truth[labeled].astype(np.int32)
+        answers = answer.labels[labeled].astype(np.int32)
         for what, values in (("truth", ids), ("answer", answers)):
             if values.size and int(values.max()) >= n:
                 bad = sorted({int(v) for v in np.unique(values) if v >= n})
                 raise InputError(f"{what}: label values {bad} are not classes 0 to {n - 1}")
-        index = (ids * n + answers) * CONFIDENCES + answer.confidence[labelled]
+        index = (ids * n + answers) * CONFIDENCES + answer.confidence[labeled]
         image = np.bincount(index, minlength=self.table.size).reshape(self.table.shape)
         self.table += image
         confusion: NDArray[np.int64] = image.sum(axis=2)

@@ -1,4 +1,4 @@
-"""Dataset x Segmenter -> scores: any engine, so that the deployed artefact is what is scored."""
+"""Dataset x Segmenter -> scores: any engine, so that the deployed artifact is what is scored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seg_perception.core.drivable import DEFAULT_MIN_CONFIDENCE
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metrics import ConfusionMatrix, Scores
-from seg_perception.core.types import UNLABELLED
+from seg_perception.core.types import UNLABELED
 from seg_perception.datasets.base import Dataset
 from seg_perception.evaluation.boundary import WIDTH, boundary_band
 from seg_perception.evaluation.calibration import Calibration
@@ -45,7 +45,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, slots=True)
 class ImageScore:
-    """One image of the dataset; fractions in 0 to 1, NaN where it has no labelled pixel."""
+    """One image of the dataset; fractions in 0 to 1, NaN where it has no labeled pixel."""
 
     index: int
     name: str
@@ -60,7 +60,7 @@ class Evaluation:
     Attributes:
         dataset: its name.
         label_set: the classes.
-        counts: every labelled pixel.
+        counts: every labeled pixel.
         band_counts: those in the band along class borders.
         images: a score for each image, in the dataset's order.
         options: how it was measured.
@@ -120,7 +120,7 @@ class Evaluation:
         truth = self.counts.confusion.sum(axis=1)
         band = self.options.band
         lines = [
-            f"{self.dataset}: {len(self.images)} images, {scores.pixels} labelled pixels",
+            f"{self.dataset}: {len(self.images)} images, {scores.pixels} labeled pixels",
             f"  {'class':<16}{'IoU':>8}{f'IoU {band} px':>10}{'share':>8}",
         ]
         for name, iou, near, count in zip(self.label_set.names, scores.iou, boundary.iou, truth, strict=True):
@@ -182,6 +182,6 @@ def evaluate(
         answer = segmenter.segment(sample.image)
         scores = Scores.of(counts.add(sample.labels, answer))
         band = boundary_band(sample.labels, options.band)
-        band_counts.add(np.where(band, sample.labels, np.uint8(UNLABELLED)), answer.labels)
+        band_counts.add(np.where(band, sample.labels, np.uint8(UNLABELED)), answer.labels)
         images.append(ImageScore(index, sample.name, scores.mean_iou, scores.pixel_accuracy))
     return Evaluation(dataset.name, classes, counts, band_counts, tuple(images), options)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SERIES = ("#2563a8", "#d1672b", "#3b8f5a", "#9a4fa3", "#b8423f", "#6b6b6b")
-"""Colours of compared models and runs, in order."""
+"""Colors of compared models and runs, in order."""
 
 _INK, _FAINT = "#333333", "#dddddd"
 _DARK = 0.55  # text on a cell above this is white
@@ -180,14 +180,14 @@ def _smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
 
 
 def class_balance(check: DatasetCheck) -> Figure:
-    """Each class's share of the labelled pixels (log scale), and of the images that hold it."""
+    """Each class's share of the labeled pixels (log scale), and of the images that hold it."""
     names = list(check.label_set.names)
     colors = _colors(check.label_set)
     places = np.arange(len(names))
     figure, (left, right) = _figure(8.6, 1.2 + 0.3 * len(names), columns=2)
     shares = [100 * float(s) for s in check.shares()]
     occurs = [100 * int(check.images[c.id]) / max(check.samples, 1) for c in check.label_set.classes]
-    halves = ((left, shares, "share of labelled pixels, %"), (right, occurs, "in how many images, %"))
+    halves = ((left, shares, "share of labeled pixels, %"), (right, occurs, "in how many images, %"))
     for axis, values, title in halves:
         bars = axis.barh(places, values, color=colors, edgecolor="#555555", linewidth=0.5)
         axis.bar_label(bars, [f"{v:.3g}" for v in values], fontsize=8, padding=3)

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import UNLABELLED, RgbImage, Segmentation
+from seg_perception.core.types import UNLABELED, RgbImage, Segmentation
 from seg_perception.core.visual import overlay
 from seg_perception.datasets.base import Dataset, Sample
 from seg_perception.evaluation.evaluator import Evaluation, ImageScore
@@ -35,15 +35,15 @@ def best_and_worst(evaluation: Evaluation, best: int, worst: int) -> list[tuple[
 def comparison(sample: Sample, answer: Segmentation, label_set: LabelSet) -> RgbImage:
     """The panels of PANELS in one row, each 400 pixels wide: uint8 [H, W, 3]."""
     image, truth = sample.image, sample.labels
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2 + 96
-    grey[truth == UNLABELLED] = 40
-    grey[(truth != UNLABELLED) & (truth != answer.labels)] = _RED
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2 + 96
+    gray[truth == UNLABELED] = 40
+    gray[(truth != UNLABELED) & (truth != answer.labels)] = _RED
     confidence = cv2.cvtColor(cv2.applyColorMap(answer.confidence, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     panels = [
         image,
         overlay(image, truth, label_set, 0.75),
         overlay(image, answer.labels, label_set, 0.75),
-        grey,
+        gray,
         confidence,
     ]
     size = (_PANEL_WIDTH, max(1, round(_PANEL_WIDTH * image.shape[0] / image.shape[1])))

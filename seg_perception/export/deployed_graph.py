@@ -11,7 +11,7 @@ from seg_perception.networks.base import SegmentationNetwork
 
 
 class DeployedGraph(nn.Module):
-    """A network with its normalisation before it and its decision after it.
+    """A network with its normalization before it and its decision after it.
 
     Takes uint8 RGB [N, H, W, 3]; returns (labels, confidence), each uint8 [N, H, W]; confidence is
     the winning class's softmax probability x 255, rounded to the nearest integer.
@@ -33,7 +33,7 @@ class DeployedGraph(nn.Module):
         self.temperature = temperature
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.network(self.network.normalise(image))  # [N, C, H/s, W/s]
+        scores = self.network(self.network.normalize(image))  # [N, C, H/s, W/s]
         if self.temperature != 1.0:
             scores = scores * (1.0 / self.temperature)  # before the upsampling, where it is cheap
         stride = float(self.network.score_stride)

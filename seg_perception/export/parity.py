@@ -92,7 +92,7 @@ def compare(
 
 
 def torch_answerer(network: SegmentationNetwork, temperature: float = 1.0) -> Answerer:
-    """The network in torch, in evaluation mode, with the deployed graph's normalisation and decision."""
+    """The network in torch, in evaluation mode, with the deployed graph's normalization and decision."""
     graph = DeployedGraph(network.eval(), temperature)
 
     def answer(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

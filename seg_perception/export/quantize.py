@@ -1,8 +1,8 @@
-"""An fp32 graph becomes an int8 graph with explicit quantise/dequantise nodes.
+"""An fp32 graph becomes an int8 graph with explicit quantize/dequantize nodes.
 
-ONNX Runtime's static quantiser places the nodes and takes the ranges from calibration images:
+ONNX Runtime's static quantizer places the nodes and takes the ranges from calibration images:
 symmetric int8, weights per output channel, pairs only at the inputs of convolutions (what TensorRT
-fuses). Convolutions whose quantisation changes labels most are left in float, as many as the wanted
+fuses). Convolutions whose quantization changes labels most are left in float, as many as the wanted
 label agreement asks for; TensorRT engines run those in half.
 """
 
@@ -29,7 +29,7 @@ from seg_perception.export.session import in_memory
 
 log = logging.getLogger(__name__)
 
-QUANTISED_OPERATOR = "Conv"
+QUANTIZED_OPERATOR = "Conv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,9 @@ def quantize(
     settings = settings or QuantizationSettings()
     card = card_of(model)
     if card.precision != "fp32":
-        raise ModelError(f"{card.id} is {card.precision}; only an fp32 graph can be quantised")
+        raise ModelError(f"{card.id} is {card.precision}; only an fp32 graph can be quantized")
     if not calibration or not judging:
-        raise ModelError("quantisation needs at least one calibration image and one to judge the result by")
+        raise ModelError("quantization needs at least one calibration image and one to judge the result by")
     quantizer = _Quantizer(model, calibration, progress)
     reference = _labels(model, judging)
     everything = quantizer.quantize(excluded=())
@@ -107,11 +107,11 @@ def quantize(
 
 
 class _Quantizer:
-    """Calibrates once; then quantises with any choice of convolutions."""
+    """Calibrates once; then quantizes with any choice of convolutions."""
 
     def __init__(self, model: onnx.ModelProto, images: Sequence[RgbImage], progress: Progress | None) -> None:
         self._model = onnx.shape_inference.infer_shapes(model)
-        self.names = tuple(node.name for node in model.graph.node if node.op_type == QUANTISED_OPERATOR)
+        self.names = tuple(node.name for node in model.graph.node if node.op_type == QUANTIZED_OPERATOR)
         self._ranges = _tensor_ranges(self._model, images, progress)
 
     def quantize(self, excluded: Sequence[str]) -> onnx.ModelProto:
@@ -130,12 +130,12 @@ class _Quantizer:
             tensors_range=self._ranges,
             nodes_to_quantize=[],
             nodes_to_exclude=list(excluded),
-            op_types_to_quantize=[QUANTISED_OPERATOR],
+            op_types_to_quantize=[QUANTIZED_OPERATOR],
             extra_options={
                 "ActivationSymmetric": True,  # TensorRT knows no zero points
                 "WeightSymmetric": True,
                 "QuantizeBias": False,  # TensorRT refuses int32 biases
-                "OpTypesToExcludeOutputQuantization": [QUANTISED_OPERATOR],  # keeps conv + activation fusable
+                "OpTypesToExcludeOutputQuantization": [QUANTIZED_OPERATOR],  # keeps conv + activation fusable
             },
         )
         quantizer.quantize_model()
@@ -165,7 +165,7 @@ def _tensor_ranges(model: onnx.ModelProto, images: Sequence[RgbImage], progress:
         onnx.save(model, source)
         calibrator = create_calibrator(
             source,
-            [QUANTISED_OPERATOR],
+            [QUANTIZED_OPERATOR],
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=CalibrationMethod.MinMax,
             extra_options={"symmetric": True},
@@ -175,7 +175,7 @@ def _tensor_ranges(model: onnx.ModelProto, images: Sequence[RgbImage], progress:
 
 
 def _restore(quantized: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Undo what the quantiser leaves behind: unsorted nodes, stale shapes, its own opset and name."""
+    """Undo what the quantizer leaves behind: unsorted nodes, stale shapes, its own opset and name."""
     graph = quantized.graph
     known = {tensor.name for tensor in graph.initializer} | {tensor.name for tensor in graph.input} | {""}
     waiting = list(graph.node)
@@ -183,7 +183,7 @@ def _restore(quantized: onnx.ModelProto, original: onnx.ModelProto) -> None:
     while waiting:
         ready = [node for node in waiting if known.issuperset(node.input)]
         if not ready:
-            raise ModelError("the quantised graph has a cycle")
+            raise ModelError("the quantized graph has a cycle")
         ordered += ready
         known.update(name for node in ready for name in node.output)
         waiting = [node for node in waiting if not known.issuperset(node.output)]
@@ -210,7 +210,7 @@ def _agreement(model: onnx.ModelProto, images: Sequence[RgbImage], reference: Se
 def _rank_by_harm(
     quantizer: _Quantizer, judging: Sequence[RgbImage], reference: Sequence[LabelImage], progress: Progress | None
 ) -> list[str]:
-    """Convolution names, most harmful first: each is quantised alone and judged by the labels it changes."""
+    """Convolution names, most harmful first: each is quantized alone and judged by the labels it changes."""
     harm: dict[str, float] = {}
     for index, name in enumerate(quantizer.names, start=1):
         alone = quantizer.quantize(excluded=[other for other in quantizer.names if other != name])

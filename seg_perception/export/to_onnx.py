@@ -1,7 +1,7 @@
 """A network and its model card become one ONNX file that keeps the graph contract.
 
 The contract: one input `image`, uint8 RGB [N, H, W, 3]; two outputs, `labels` and `confidence`,
-uint8 [N, H, W]. Normalisation, network, softmax and argmax are inside.
+uint8 [N, H, W]. Normalization, network, softmax and argmax are inside.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def build_onnx(
 def _trace(graph: DeployedGraph, batch: int, rows: int, columns: int) -> onnx.ModelProto:
     """Export with an example of this shape.
 
-    torch's newer exporter folds batch normalisation and padding into the convolutions and leaves no
+    torch's newer exporter folds batch normalization and padding into the convolutions and leaves no
     shape arithmetic; the older one left both (docs/adr/0005-tensorrt.md).
     """
     multiple = graph.network.size_multiple

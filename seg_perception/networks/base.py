@@ -15,17 +15,17 @@ from seg_perception.core.errors import InputError, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class InputScaling:
-    """Per-channel normalisation (pixel - mean) / std, in RGB order on the 0 to 255 scale."""
+    """Per-channel normalization (pixel - mean) / std, in RGB order on the 0 to 255 scale."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 class SegmentationNetwork(nn.Module):
-    """An encoder-decoder that maps normalised RGB images to class scores.
+    """An encoder-decoder that maps normalized RGB images to class scores.
 
-    `forward` takes float [N, 3, H, W] (RGB, normalised by `scaling`) with H and W multiples of
-    `size_multiple`, and returns unnormalised scores, float [N, C, H/score_stride, W/score_stride].
+    `forward` takes float [N, 3, H, W] (RGB, normalized by `scaling`) with H and W multiples of
+    `size_multiple`, and returns unnormalized scores, float [N, C, H/score_stride, W/score_stride].
     """
 
     size_multiple: ClassVar[int]
@@ -63,8 +63,8 @@ class SegmentationNetwork(nn.Module):
             raise SettingsError(f"{called} has no {', '.join(unknown)}; known: {', '.join(known)}")
         return tuple(f"{name}." for name in submodules)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 RGB [N, H, W, 3] -> normalised float [N, 3, H, W].
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 RGB [N, H, W, 3] -> normalized float [N, 3, H, W].
 
         The cast comes before the permutation because TensorRT transposes no uint8; the arithmetic comes
         after it, where ONNX Runtime does it three times faster.

@@ -36,7 +36,7 @@ class NetworkReport:
         stages: in the order in which they run; those of training only are left out.
         parameters: trainable values of the deployed part and of the whole.
         flop: floating-point operations of one image; a multiplication and an addition are two.
-            Convolutions are counted; what is left out (normalisation folds into them, activation,
+            Convolutions are counted; what is left out (normalization folds into them, activation,
             pooling, resizing) is about a hundredth.
     """
 
@@ -80,7 +80,7 @@ def inspect_network(network: SegmentationNetwork, size: Size) -> NetworkReport:
             module.register_forward_pre_hook(lambda m, _: used.update(map(id, m.parameters(recurse=False))))
     image = torch.zeros(1, size.height, size.width, 3, dtype=torch.uint8, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shadow(shadow.normalise(image))
+        shadow(shadow.normalize(image))
     outermost = [name for name in outputs if not any(name.startswith(f"{other}.") for other in outputs)]
     stages = tuple(
         StageShape(shadow.stage_names.get(name, name), x.shape[2], x.shape[3], x.shape[1])

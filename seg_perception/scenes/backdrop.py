@@ -19,7 +19,7 @@ _ALBEDO = {"hills": (72.0, 84.0, 70.0), "wood": (56.0, 68.0, 46.0), "town": (128
 def paint_backdrop(canvas: Canvas, camera: Camera, light: Light, plan: Plan, view: GroundView) -> None:
     """Paint silhouettes at the horizon; they keep their compass bearing when the camera turns."""
     rng = plan.rng(41)
-    bearing = (np.arange(canvas.width) + 0.5 - camera.centre_x) / camera.focal + camera.heading
+    bearing = (np.arange(canvas.width) + 0.5 - camera.center_x) / camera.focal + camera.heading
     level = camera.horizon + camera.focal * camera.climb
     layers = [(1200.0, 34.0, 200.0, "hills")] if rng.random() < 0.4 else []
     layers += [(420.0, 11.0, 500.0, "wood" if rng.random() < 0.6 else "town"), (300.0, 8.0, 800.0, "wood")]

@@ -1,7 +1,7 @@
 """The course of the road through the world and the camera that drives along it.
 
-World coordinates, in metres: `s` along the world's forward axis, `d` right of the road's centre line, `h` above the
-ground. The centre line runs at x = bend(s), the ground lies at y = hill(s). The camera looks along the centre line's
+World coordinates, in metres: `s` along the world's forward axis, `d` right of the road's center line, `h` above the
+ground. The center line runs at x = bend(s), the ground lies at y = hill(s). The camera looks along the center line's
 tangent. Its yaw and pitch are applied as a shear (a shift of the picture), not a rotation, which keeps one distance for
 every image row of ground. The price: where the road runs at a slope m to the forward axis, things along it appear
 shorter by 1 / sqrt(1 + m x m): 2 % at a slope of 0.2, 14 % at 0.6, the steepest that `make_plan` can draw.
@@ -40,7 +40,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Where the centre line runs: sums of waves sideways (bends) and up and down (hills)."""
+    """Where the center line runs: sums of waves sideways (bends) and up and down (hills)."""
 
     bends: tuple[Wave, ...] = ()
     hills: tuple[Wave, ...] = ()
@@ -73,9 +73,9 @@ class Camera:
 
     Attributes:
         course: the road it follows.
-        s, d, h: where it is: metres along, right of the centre line, above the ground.
+        s, d, h: where it is: metres along, right of the center line, above the ground.
         focal: focal length in pixels.
-        centre_x: image column of the optical axis, in pixels.
+        center_x: image column of the optical axis, in pixels.
         horizon: image row of the optical axis, in pixels, for a level road.
         yaw, pitch: small extra turns to the right and upwards, in radians.
     """
@@ -85,7 +85,7 @@ class Camera:
     d: float
     h: float
     focal: float
-    centre_x: float
+    center_x: float
     horizon: float
     yaw: float = 0.0
     pitch: float = 0.0
@@ -119,7 +119,7 @@ class Camera:
         """Camera space [..., 3] to image columns and rows [..., 2]; nearer than NEAREST counts as NEAREST."""
         scale = self.focal / np.maximum(view[..., 2], NEAREST)
         picture = np.empty((*view.shape[:-1], 2))
-        picture[..., 0] = self.centre_x + view[..., 0] * scale
+        picture[..., 0] = self.center_x + view[..., 0] * scale
         picture[..., 1] = self.horizon - view[..., 1] * scale
         return picture
 
@@ -164,7 +164,7 @@ class GroundView:
         return float(np.interp(distance, self.samples, self.crest))
 
     def rows(self) -> GroundRows:
-        """Distances and lateral positions of every ground row (sampled at pixel centres)."""
+        """Distances and lateral positions of every ground row (sampled at pixel centers)."""
         camera = self.camera
         wanted = np.arange(self.top, self.height) + 0.5
         strictly = self.crest - np.arange(320) * 1e-7  # interp needs strictly falling rows
@@ -176,7 +176,7 @@ class GroundView:
         x0, _, s0 = camera.position
         d_step = distance / camera.focal
         offset = x0 + camera.heading * distance - camera.course.x(s0 + distance)
-        return GroundRows(self.top, distance, (0.5 - camera.centre_x) * d_step + offset, d_step)
+        return GroundRows(self.top, distance, (0.5 - camera.center_x) * d_step + offset, d_step)
 
     def strip(self, s: Floats, left: Floats, right: Floats) -> Floats:
         """The image outline [2N, 2] of a ground strip between two lateral positions along s [N]."""

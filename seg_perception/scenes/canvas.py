@@ -1,6 +1,6 @@
-"""The canvas: colour and label in one four-channel picture, so that they cannot drift apart.
+"""The canvas: color and label in one four-channel picture, so that they cannot drift apart.
 
-Everything is painted far to near with hard edges at twice the final size; the colours are then averaged down and the
+Everything is painted far to near with hard edges at twice the final size; the colors are then averaged down and the
 labels picked by position, so that no label is ever a mixture.
 """
 
@@ -18,7 +18,7 @@ from seg_perception.scenes.camera import Floats
 
 @dataclass(frozen=True, slots=True)
 class Glow:
-    """A light source in the picture: place and radius in pixels, colour RGB."""
+    """A light source in the picture: place and radius in pixels, color RGB."""
 
     column: float
     row: float
@@ -78,7 +78,7 @@ class Canvas:
         self.floor = height  # rows from here down are hidden behind a crest
 
     def polygon(self, outline: Floats, color: tuple[float, float, float] | Floats, label: int) -> None:
-        """Fill a polygon (image columns and rows [N, 2]) with one colour (RGB, 0 to 255) and one label."""
+        """Fill a polygon (image columns and rows [N, 2]) with one color (RGB, 0 to 255) and one label."""
         fill = (float(color[0]), float(color[1]), float(color[2]), float(label))
         cv2.fillPoly(self.pixels[: self.floor], [fixed_point(outline - 0.5)], fill, cv2.LINE_8, _SHIFT)
 
@@ -102,7 +102,7 @@ class Canvas:
         """Paint an RGBA texture into a box (left, top, right, bottom) where its alpha is at least 128.
 
         Args:
-            tint: [3, 4] what light and haze make of a colour, see `Light.tint`.
+            tint: [3, 4] what light and haze make of a color, see `Light.tint`.
         """
         left, top, right, bottom = box
         x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
@@ -122,7 +122,7 @@ class Canvas:
         """Paint a texture onto a quad: corners top left, top right, bottom right, bottom left [4, 2].
 
         Args:
-            tint: [3, 4] what light and haze make of a colour, see `Light.tint`.
+            tint: [3, 4] what light and haze make of a color, see `Light.tint`.
             start, end: the share of the texture's width that the quad shows.
         """
         x0, y0 = (int(v) for v in np.maximum(0, np.floor(quad.min(axis=0))))
@@ -157,7 +157,7 @@ class Canvas:
         cv2.copyTo(drawn, inside.view(np.uint8), region)
 
     def finish(self, factor: int) -> tuple[RgbImage, LabelImage]:
-        """Average the colours down by a whole factor and pick the labels at one fixed place of every cell."""
+        """Average the colors down by a whole factor and pick the labels at one fixed place of every cell."""
         pick = factor // 2
         labels = np.ascontiguousarray(self.pixels[pick::factor, pick::factor, 3])
         color = self.pixels

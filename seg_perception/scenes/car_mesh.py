@@ -250,14 +250,14 @@ def _cabin(b: MeshBuilder, shape: Shape, fine: bool) -> None:
         return np.array(one + [(x, -y, z) for x, y, z in reversed(one)])
 
     paints = [p for *_, p in right] + [p for *_, p in reversed(right[:-1])] + [Paint.GLASS]
-    centre = np.array([middle, 0.0, shape.waist])
+    center = np.array([middle, 0.0, shape.waist])
     for low, high in pairwise(levels):
         below, above = ring(low), ring(high)
         glazed = low >= 0.04 and high <= 0.9
         for k in range(len(below)):
             n = (k + 1) % len(below)
             corners = np.array([below[k], below[n], above[n], above[k]])
-            b.face(corners, corners.mean(axis=0) - centre, paints[k] if glazed else Paint.BODY)
+            b.face(corners, corners.mean(axis=0) - center, paints[k] if glazed else Paint.BODY)
     roof = ring(1.0)
     b.face(roof, np.array([0.0, 0, 1]), Paint.BODY)
     for side in (-1, 1):  # mirrors, turned outwards so that the far one is not seen through the cabin

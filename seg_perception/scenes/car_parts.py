@@ -69,7 +69,7 @@ class Mesh:
 
     points: Floats  # [P, 3]
     starts: NDArray[np.int64]  # [F + 1] first corner of each face, and P at the end
-    centres: Floats  # [F, 3]
+    centers: Floats  # [F, 3]
     normals: Floats  # [F, 3] unit, outwards
     paints: NDArray[np.int64]  # [F]
 

@@ -64,7 +64,7 @@ def paint_car(
     corners = camera.project_view(view)
     # the camera in car coordinates decides which faces are seen
     eye = np.array([-away @ forward + shape.length / 2, -away @ right, y0 - float(camera.course.y(s))])
-    ray = eye - model.centres
+    ray = eye - model.centers
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
     facing = np.einsum("ij,ij->i", ray, model.normals)
     seen = np.flatnonzero(facing > 0.01)
@@ -115,7 +115,7 @@ def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints
 
 @lru_cache(maxsize=512)
 def _paintwork(look: int) -> tuple[int, Floats]:
-    """Body shape and own colours, RGB [paints, 3], of a car."""
+    """Body shape and own colors, RGB [paints, 3], of a car."""
     rng = np.random.default_rng([81, look])
     kind = int(rng.choice(len(SHAPES), p=_KIND_SHARES))
     body = _BODY_COLORS[rng.choice(len(_BODY_COLORS), p=_BODY_SHARES / _BODY_SHARES.sum())] * rng.uniform(0.85, 1.1)

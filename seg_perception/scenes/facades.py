@@ -24,7 +24,7 @@ class Facade:
 
     Attributes:
         front: uint8 RGB [H, W, 3]; lit: the same with some windows lit, for the night.
-        wall, roof: plain colours RGB of the side wall and the roof.
+        wall, roof: plain colors RGB of the side wall and the roof.
         width, height: metres.
         pitched: it has a sloping roof.
     """
@@ -155,16 +155,16 @@ def facade(variant: int) -> Facade:
             continue
         door = int(rng.integers(bays)) if floor == 0 else -1
         for bay in range(bays):
-            centre = (bay + 0.5) * width / bays
+            center = (bay + 0.5) * width / bays
             if bay == door:
-                box = (int(centre - 11), int(height - 44), int(centre + 11), height - 1)
+                box = (int(center - 11), int(height - 44), int(center + 11), height - 1)
                 paint = rng.uniform(25, 120, 3)
                 for image in (front, lit):
                     cv2.rectangle(image, box[:2], box[2:], tuple(paint), -1)
                     cv2.rectangle(image, (box[0] + 3, box[1] + 3), (box[2] - 3, box[1] + 10), (60, 66, 70), -1)
                 continue
             _window(
-                rng, front, lit, (int(centre - win_w / 2), top, int(centre + win_w / 2), int(top + win_h)), frame, bars
+                rng, front, lit, (int(center - win_w / 2), top, int(center + win_w / 2), int(top + win_h)), frame, bars
             )
         if rng.random() < 0.3:  # string course
             y = int(height - (floor + 1) * floor_m * scale)

@@ -104,10 +104,10 @@ class GroundPainter:
         self.plan = plan
         self.light = light
         rng = plan.rng(11)
-        grey = rng.uniform(66, 118)
+        gray = rng.uniform(66, 118)
         tint = rng.normal(0, 2.0, 3)
         paving = rng.uniform(92, 150) * np.array([1.0, 0.97, 0.93]) + rng.normal(0, 3, 3)
-        asphalt = grey * np.array([1.0, 1.0, 1.01]) + tint
+        asphalt = gray * np.array([1.0, 1.0, 1.01]) + tint
         grass = np.array([84, 98, 52]) * rng.uniform(0.75, 1.15) + np.array(
             [rng.uniform(-8, 22), rng.uniform(-4, 8), 0]
         )
@@ -219,10 +219,10 @@ class GroundPainter:
         plan = self.plan
         rng = plan.rng(15)
         lines = _Lines(plan, strip, s0)
-        solid_centre = plan.lanes > 1 or rng.random() < 0.25
+        solid_center = plan.lanes > 1 or rng.random() < 0.25
         dash, gap = ((3.0, 6.0), (4.0, 2.0), (6.0, 12.0))[int(rng.integers(3))]
         edge_line = bool(rng.random() < 0.55) or plan.parking > 0
-        if solid_centre:
+        if solid_center:
             for d in (-0.12, 0.12) if plan.lanes > 1 else (0.0,):
                 lines.solid(d, 0.12, Surface.WHITE)
         else:

@@ -58,7 +58,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A pole with what it carries: signs (variant, height of the centre, size in metres) and traffic lights.
+    """A pole with what it carries: signs (variant, height of the center, size in metres) and traffic lights.
 
     `arm` is the length of a mast arm towards the road (signed, metres), 0 for none.
     """
@@ -68,7 +68,7 @@ class Post:
     height: float
     radius: float
     signs: tuple[tuple[int, float, float], ...] = ()
-    lights: tuple[tuple[str, float, float], ...] = ()  # state, height of the centre, sideways offset
+    lights: tuple[tuple[str, float, float], ...] = ()  # state, height of the center, sideways offset
     arm: float = 0.0
     shade: float = 1.0
 
@@ -133,7 +133,7 @@ class Plan:
 
     @property
     def edge(self) -> float:
-        """Metres from the centre line to the kerbs."""
+        """Metres from the center line to the kerbs."""
         return self.lanes * self.lane_width + self.parking
 
     @property
@@ -161,7 +161,7 @@ class Plan:
         return rng.uniform(2.5, 6.0), rng.uniform(1.4, 2.2), rng.uniform(8, 26)
 
     def bounds(self, s: Floats, side: int) -> tuple[Floats, Floats, Floats]:
-        """Distances from the centre line at s: end of verge, end of pavement, house line; smooth between zones."""
+        """Distances from the center line at s: end of verge, end of pavement, house line; smooth between zones."""
         index = np.floor(s / ZONE).astype(int)
         into = s - index * ZONE
         blend = np.clip((into - (ZONE - 12)) / 12, 0, 1)

@@ -189,12 +189,12 @@ def forest_texture(variant: int) -> Texture:
         own = color * (0.68 + 0.13 * layer) * rng.uniform(0.9, 1.1) + rng.uniform(-2, 2)
         image = _over(image, _foliage(balls, 192, 512, own, variant * 4 + layer, 0.9))
         for trunk in rng.uniform(0, 510, 5 if layer < 3 else 2):
-            grey = rng.uniform(50, 96)
+            gray = rng.uniform(50, 96)
             cv2.line(
                 image,
                 (int(trunk), 90 + 20 * layer),
                 (int(trunk + rng.uniform(-6, 6)), 191),
-                (grey, grey * 0.93, grey * 0.84, 255),
+                (gray, gray * 0.93, gray * 0.84, 255),
                 int(rng.integers(2, 5)),
             )
     return Texture(image)

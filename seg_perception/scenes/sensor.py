@@ -1,4 +1,4 @@
-"""The camera's own traces: noise, blur, darker corners, exposure, colour cast, compression."""
+"""The camera's own traces: noise, blur, darker corners, exposure, color cast, compression."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Sensor:
     """One camera's character, fixed over a drive.
 
     Attributes:
-        exposure: factor on brightness; target: grey level of the street that the automatic exposure aims at;
+        exposure: factor on brightness; target: gray level of the street that the automatic exposure aims at;
          cast: factor for each of R, G, B; gamma: contrast curve exponent.
-        noise: spread in grey levels; blur: sigma in pixels at 480 columns; corners: share of light lost in corners.
+        noise: spread in gray levels; blur: sigma in pixels at 480 columns; corners: share of light lost in corners.
         quality: JPEG quality, 0 for no compression.
     """
 
@@ -67,8 +67,8 @@ def expose(image: RgbImage, sensor: Sensor, rng: np.random.Generator) -> RgbImag
     table = np.stack([np.clip(curve * factor, 0, 255) for factor in sensor.cast], axis=-1).reshape(1, 256, 3)
     graded = cv2.LUT(image, np.rint(table).astype(np.uint8))
     share = sensor.saturation
-    grey = np.tile(np.array([0.299, 0.587, 0.114]) * (1 - share), (3, 1))
-    graded = cv2.transform(graded, np.eye(3) * share + grey).astype(np.float32)
+    gray = np.tile(np.array([0.299, 0.587, 0.114]) * (1 - share), (3, 1))
+    graded = cv2.transform(graded, np.eye(3) * share + gray).astype(np.float32)
     if sensor.corners > 0:
         y, x = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
         loss = 1 - np.float32(sensor.corners * 0.5) * (y[:, None] ** 2 + x[None, :] ** 2)
@@ -86,7 +86,7 @@ def expose(image: RgbImage, sensor: Sensor, rng: np.random.Generator) -> RgbImag
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> NDArray[np.float32]:
-    """Noise of a colour sensor, float32 [512, 512, 3], spread about 1: mostly brightness, a little colour."""
+    """Noise of a color sensor, float32 [512, 512, 3], spread about 1: mostly brightness, a little color."""
     rng = np.random.default_rng(1)
     color = cv2.GaussianBlur(rng.standard_normal((512, 512, 3), np.float32), (0, 0), 0.8)
     return np.asarray(rng.standard_normal((512, 512, 1), np.float32) * np.float32(0.9) + color, np.float32)

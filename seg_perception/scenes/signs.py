@@ -117,12 +117,12 @@ def traffic_light_sprite(state: str) -> Texture:
     lit = {"red": (255, 62, 40), "amber": (255, 190, 60), "green": (70, 255, 190)}
     dark = {"red": (58, 18, 16), "amber": (56, 42, 18), "green": (14, 44, 34)}
     for row, name in enumerate(LAMP_STATES):
-        centre = (30, 27 + 45 * row)
-        cv2.ellipse(image, centre, (21, 20), 0, 180, 360, (8, 8, 8, 255), 5)
+        center = (30, 27 + 45 * row)
+        cv2.ellipse(image, center, (21, 20), 0, 180, 360, (8, 8, 8, 255), 5)
         color = lit[name] if name == state else dark[name]
-        cv2.circle(image, centre, 17, (*color, 255), -1)
+        cv2.circle(image, center, 17, (*color, 255), -1)
         if name == state:
-            cv2.circle(image, centre, 9, (*(min(255, c + 70) for c in color), 255), -1)
+            cv2.circle(image, center, 9, (*(min(255, c + 70) for c in color), 255), -1)
     return Texture(image)
 
 

@@ -1,4 +1,4 @@
-"""Light and weather: what the air and the sun do to a colour, and the sky itself."""
+"""Light and weather: what the air and the sun do to a color, and the sky itself."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WEATHER_SHARES: dict[Weather, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """The light of one drive. Colours are RGB; `sun` and `ambient` multiply a surface's own colour.
+    """The light of one drive. Colors are RGB; `sun` and `ambient` multiply a surface's own color.
 
     Attributes:
         toward_sun: unit vector to the sun: right, up, forward.
@@ -67,10 +67,10 @@ class Light:
     lamps: float
 
     def shade(self, albedo: Floats, normals: Floats, distance: Floats | float) -> Floats:
-        """Lit, hazed colours of flat surfaces.
+        """Lit, hazed colors of flat surfaces.
 
         Args:
-            albedo: [N, 3] own colours, 0 to 255.
+            albedo: [N, 3] own colors, 0 to 255.
             normals: [N, 3] unit vectors right, up, forward.
             distance: metres, one number or [N].
         """
@@ -84,13 +84,13 @@ class Light:
         return shaded
 
     def gain(self, normal: tuple[float, float, float], wrap: float = 0.0) -> Floats:
-        """The factor [3] on a surface's own colour; `wrap` lets light reach round soft things such as leaves."""
+        """The factor [3] on a surface's own color; `wrap` lets light reach round soft things such as leaves."""
         facing = (float(np.dot(normal, self.toward_sun)) + wrap) / (1 + wrap)
         total: Floats = self.ambient * (0.8 + 0.2 * normal[1]) + self.sun * max(facing, 0.0)
         return total
 
     def tint(self, gain: Floats, distance: float) -> Floats:
-        """What a gain [3] and the haze make of a colour, as a matrix [3, 4] for cv2.transform."""
+        """What a gain [3] and the haze make of a color, as a matrix [3, 4] for cv2.transform."""
         clear = float(np.exp(-self.haze * distance))
         return np.column_stack([np.diag(gain * clear), self.haze_color * (1 - clear)])
 
@@ -117,9 +117,9 @@ def choose_light(weather: Weather, rng: np.random.Generator) -> Light:
     elif weather in (Weather.OVERCAST, Weather.RAIN):
         level = rng.uniform(0.85, 1.05)
         sun, ambient, shadow = _vec(0.06, 0.06, 0.06), _vec(0.66, 0.68, 0.71) * level, rng.uniform(0.0, 0.08)
-        grey = rng.uniform(165, 240)
-        top, low, clouds = _vec(grey - 22, grey - 16, grey - 8), _vec(grey + 8, grey + 10, grey + 12), 1.0
-        haze_color, haze = _vec(grey - 20, grey - 15, grey - 8) * 0.9, rng.uniform(0.002, 0.005)
+        gray = rng.uniform(165, 240)
+        top, low, clouds = _vec(gray - 22, gray - 16, gray - 8), _vec(gray + 8, gray + 10, gray + 12), 1.0
+        haze_color, haze = _vec(gray - 20, gray - 15, gray - 8) * 0.9, rng.uniform(0.002, 0.005)
         if weather is Weather.RAIN:
             haze_color = haze_color * 0.85
             ambient, haze, wet = ambient * 0.85, rng.uniform(0.004, 0.009), rng.uniform(0.5, 1.0)
@@ -160,7 +160,7 @@ def paint_sky(pixels: NDArray[np.uint8], light: Light, camera: Camera, variant: 
     if light.clouds > 0:
         noise = tileable_noise(512, 5, 900 + variant % 4)
         depth = 135 / (up + 0.12)  # a flat ceiling of cloud, seen at a slant
-        bearing = (columns - camera.centre_x) / camera.focal + camera.heading
+        bearing = (columns - camera.center_x) / camera.focal + camera.heading
         x = (bearing[None, :] * depth[:, None] + drift).astype(np.int32) & 511
         y = (depth.astype(np.int32) & 511)[:, None]
         cover = np.clip((noise[y, x] - (1.0 - light.clouds) * 0.9 + 0.25) * 2.2, 0, 1) * np.float32(0.85)
@@ -181,5 +181,5 @@ def paint_sky(pixels: NDArray[np.uint8], light: Light, camera: Camera, variant: 
 def sun_place(light: Light, camera: Camera) -> tuple[float, float]:
     """Image column and row of the sun; only meaningful when it is ahead."""
     sideways, up, ahead = (float(v) for v in light.toward_sun)
-    column = camera.centre_x + camera.focal * (sideways / ahead - camera.heading)
+    column = camera.center_x + camera.focal * (sideways / ahead - camera.heading)
     return column, camera.horizon - camera.focal * (up / ahead - camera.climb)

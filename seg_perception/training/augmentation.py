@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.geometry import network_size
-from seg_perception.core.types import UNKNOWN, UNLABELLED, LabelImage, RgbImage, Size
+from seg_perception.core.types import UNKNOWN, UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Sample
 from seg_perception.training.settings import AugmentationSettings
 from seg_perception.training.unknown import unknown_texture
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_PADDING_GREY = 127
+_PADDING_GRAY = 127
 _COVER_WHOLE = 0.5  # of the covered crops; the others are covered in part
 _COVER_SIDE = (0.2, 0.7)  # of the crop's sides, where it is covered in part
 
@@ -41,7 +41,7 @@ def augment(
 
     Returns:
         uint8 [h, w, 3] RGB and uint8 [h, w] labels of the crop's size, contiguous; pixels outside
-        the sample are grey and unlabelled, covered ones `UNKNOWN`.
+        the sample are gray and unlabeled, covered ones `UNKNOWN`.
     """
     image, labels = _zoom(sample, settings, deployed, rng)
     rare_ids = rare_ids if settings.rare and rng.random() < settings.rare else ()
@@ -73,9 +73,9 @@ def _crop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
     if below or right:
-        grey = (_PADDING_GREY,) * 3
-        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=grey)
-        labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELLED,))
+        gray = (_PADDING_GRAY,) * 3
+        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=gray)
+        labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELED,))
     last_top, last_left = image.shape[0] - crop.height, image.shape[1] - crop.width
     present = [index for index in rare_ids if np.any(labels == index)]
     if present:  # any crop that holds one pixel of one of those classes, the class first
@@ -101,7 +101,7 @@ def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random
     table = np.clip(np.rint(curve[:, None] * gains * 255), 0, 255).astype(np.uint8)  # [256, 3]
     image = cv2.LUT(image, table[None])
     saturation = around_one(settings.saturation)
-    # out = grey + (image - grey) * saturation, as one 3x3 colour matrix
+    # out = gray + (image - gray) * saturation, as one 3x3 color matrix
     matrix = np.eye(3, dtype=np.float32) * saturation + (1 - saturation) * _LUMA[None]
     image = cv2.transform(image, matrix)
     if rng.random() < settings.blur:

@@ -1,7 +1,7 @@
 """One set of weights from several: their average, which often scores better than each.
 
 Runs that went on from the same weights lie close enough for it (Wortsman et al., "Model soups",
-https://arxiv.org/abs/2203.05482). Statistics of batch normalisation are averaged like weights.
+https://arxiv.org/abs/2203.05482). Statistics of batch normalization are averaged like weights.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import UNLABELLED, LabelImage, RgbImage, Segmentation
+from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Segmentation
 from seg_perception.datasets.base import Dataset
 from seg_perception.evaluation.calibration import Calibration
 from seg_perception.evaluation.counts import PixelCounts
@@ -40,7 +40,7 @@ class TemperatureFit:
 
     Attributes:
         temperature: divide scores by it; above 1 the network was too sure of itself.
-        pixels: how many labelled pixels were looked at.
+        pixels: how many labeled pixels were looked at.
         loss_before, loss_after: mean negative log-likelihood, in nats.
         before, after: calibration with temperature 1 and with this one.
     """
@@ -66,11 +66,11 @@ def calibrate(
         network: put into evaluation mode.
         card: describes it; gives the deployed size.
         datasets: data that the network was not trained on. Every image weighs the same.
-        pixels_per_image: as many labelled pixels are drawn from each image (seeded, so that a fit repeats).
+        pixels_per_image: as many labeled pixels are drawn from each image (seeded, so that a fit repeats).
         progress: show a bar.
 
     Raises:
-        DatasetError: no labelled pixel, other classes than the network's, or answers so right or so
+        DatasetError: no labeled pixel, other classes than the network's, or answers so right or so
             wrong that no temperature fits them.
     """
     for dataset in datasets:
@@ -78,7 +78,7 @@ def calibrate(
             raise DatasetError(f"{dataset.name} maps to other classes than the network's: choose another mapping")
     scores, truth = _collect(network, card, datasets, pixels_per_image, progress)
     if not len(truth):
-        raise DatasetError("there is no labelled pixel to fit a temperature to")
+        raise DatasetError("there is no labeled pixel to fit a temperature to")
     temperature = best_temperature(scores, truth)
     return TemperatureFit(
         temperature=temperature,
@@ -143,7 +143,7 @@ def _calibration(scores: Tensor, truth: Tensor, temperature: float) -> Calibrati
 def _collect(
     network: SegmentationNetwork, card: ModelCard, datasets: Sequence[Dataset], pixels_per_image: int, progress: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores [N, C] and truth [N] of randomly drawn labelled pixels."""
+    """Scores [N, C] and truth [N] of randomly drawn labeled pixels."""
     segmenter = Segmenter(TorchEngine(network, card))  # sizes images as the car does, and sets evaluation mode
     random = np.random.default_rng(0)
     scores: list[Tensor] = []
@@ -162,14 +162,14 @@ def _collect(
 
 
 def _draw(labels: LabelImage, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    labelled = np.flatnonzero(labels.reshape(-1) != UNLABELLED)
-    return random.choice(labelled, min(count, len(labelled)), replace=False) if len(labelled) else labelled
+    labeled = np.flatnonzero(labels.reshape(-1) != UNLABELED)
+    return random.choice(labeled, min(count, len(labeled)), replace=False) if len(labeled) else labeled
 
 
 def _scores(network: SegmentationNetwork, pixels: RgbImage) -> Tensor:
     """Scores [C, H, W] of one image at the network's size."""
     batch = torch.from_numpy(pixels[None]).to(next(network.parameters()).device)
-    scores: Tensor = network(network.normalise(batch)).float()
+    scores: Tensor = network(network.normalize(batch)).float()
     if network.score_stride > 1:
         scores = F.interpolate(scores, pixels.shape[:2], mode="bilinear", align_corners=False)
     return scores[0]

@@ -42,7 +42,7 @@ class CheckpointInfo:
         network, options: how to build the network.
         label_set: the classes.
         deployed_size: the pixel budget.
-        step: optimiser steps behind these weights.
+        step: optimizer steps behind these weights.
         settings: the resolved settings of the run, as YAML values.
         settings_sha256: of the settings' canonical JSON.
         scores: dataset -> metric -> percent, on validation data.
@@ -174,12 +174,12 @@ class ResumeState:
     """Everything that going on with a run needs; batches and random numbers follow from the step.
 
     Attributes:
-        step: optimiser steps taken.
+        step: optimizer steps taken.
         best_score: of the validations so far, a fraction; -inf before the first.
         settings_sha256: of the settings that the run was last continued with.
         settings: those settings, as YAML values; None in runs begun before they were stored here.
         network, average: their state_dicts.
-        optimiser: its state_dict.
+        optimizer: its state_dict.
         scaler: of the gradients' scale; empty but in fp16.
     """
 
@@ -188,7 +188,7 @@ class ResumeState:
     settings_sha256: str
     network: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     settings: dict[str, Any] | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
 

@@ -1,8 +1,8 @@
-"""The loss: the mean over all labelled pixels of the minibatch of the cross-entropy.
+"""The loss: the mean over all labeled pixels of the minibatch of the cross-entropy.
 
     L = (1 / N_total) sum_i CE(s*_i, s_i)
 
-where i runs over the labelled pixels of all images; unlabelled pixels are in neither sum nor count. For a
+where i runs over the labeled pixels of all images; unlabeled pixels are in neither sum nor count. For a
 pixel of nothing known (label 254) CE is the divergence of the uniform distribution from the network's, as in
 outlier exposure (Hendrycks, Mazeika and Dietterich, https://arxiv.org/abs/1812.04606).
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg_perception.core.types import UNKNOWN, UNLABELLED
+from seg_perception.core.types import UNKNOWN, UNLABELED
 from seg_perception.networks.base import SegmentationNetwork
 
 _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both directions is enough for them
@@ -24,11 +24,11 @@ _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both d
 def pixel_loss_sum(
     scores: Tensor, labels: Tensor, class_weights: Tensor | None = None, hard_pixels: float = 1.0
 ) -> Tensor:
-    """The sum of the (weighted) cross-entropy over labelled pixels.
+    """The sum of the (weighted) cross-entropy over labeled pixels.
 
     Args:
-        scores: float [N, C, h, w] unnormalised; resized bilinearly to the labels' size.
-        labels: uint8 or int64 [N, H, W]; 255 is unlabelled, 254 unknown.
+        scores: float [N, C, h, w] unnormalized; resized bilinearly to the labels' size.
+        labels: uint8 or int64 [N, H, W]; 255 is unlabeled, 254 unknown.
         class_weights: float [C] or None for 1, which unknown pixels always have.
         hard_pixels: share of the pixels with a class, those of highest loss, to sum; the sum is scaled
             up by its inverse, so that the magnitude does not depend on the share.
@@ -38,11 +38,11 @@ def pixel_loss_sum(
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
     unknown = labels == UNKNOWN
     loss_of_unknown = _divergence_from_uniform(scores.movedim(1, -1)[unknown]).sum() if unknown.any() else 0.0
-    classes = labels.long().masked_fill(unknown, UNLABELLED)
-    losses = F.cross_entropy(scores, classes, weight=class_weights, ignore_index=UNLABELLED, reduction="none").flatten()
+    classes = labels.long().masked_fill(unknown, UNLABELED)
+    losses = F.cross_entropy(scores, classes, weight=class_weights, ignore_index=UNLABELED, reduction="none").flatten()
     if hard_pixels == 1:
         return losses.sum() + loss_of_unknown
-    losses = losses[classes.flatten() != UNLABELLED]
+    losses = losses[classes.flatten() != UNLABELED]
     kept = math.ceil(losses.numel() * hard_pixels)
     hardest = losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept))
     return hardest + loss_of_unknown
@@ -54,14 +54,14 @@ def _divergence_from_uniform(scores: Tensor) -> Tensor:
 
 
 def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """The divisor: how many pixels are labelled or unknown, or the sum of their class weights."""
+    """The divisor: how many pixels are labeled or unknown, or the sum of their class weights."""
     if class_weights is None:
-        return (labels != UNLABELLED).sum().float()
+        return (labels != UNLABELED).sum().float()
     return class_weights[labels[labels < UNKNOWN].long()].sum() + (labels == UNKNOWN).sum()
 
 
 def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """L for one minibatch: scores float [N, C, H, W], labels [N, H, W] with 255 unlabelled; 0 without labels."""
+    """L for one minibatch: scores float [N, C, H, W], labels [N, H, W] with 255 unlabeled; 0 without labels."""
     return pixel_loss_sum(scores, labels) / pixel_weight(labels).clamp(min=1)
 
 
@@ -73,12 +73,12 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     wrong one after another, the largest first. With hard predictions it is exactly 1 - IoU.
 
     Args:
-        scores: float [N, C, h, w] unnormalised.
+        scores: float [N, C, h, w] unnormalized.
         labels: uint8 or int64 [N, h, w]; 255 and 254 do not count. The IoU is that of the whole batch.
     """
-    labelled = labels < UNKNOWN
-    probabilities = scores.float().softmax(dim=1).movedim(1, -1)[labelled]  # [P, C]
-    truth = labels[labelled].long()
+    labeled = labels < UNKNOWN
+    probabilities = scores.float().softmax(dim=1).movedim(1, -1)[labeled]  # [P, C]
+    truth = labels[labeled].long()
     losses = []
     for index in range(scores.shape[1]):
         belongs = truth == index
@@ -121,7 +121,7 @@ class LossModule(nn.Module):
         self.lovasz = lovasz
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        x = self.network.normalise(images).contiguous(memory_format=torch.channels_last)
+        x = self.network.normalize(images).contiguous(memory_format=torch.channels_last)
         scores, *coarser = self.network.scores_with_auxiliary(x)
         loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels)
         for other in coarser:

@@ -169,7 +169,7 @@ class RunFolder:
         best_score: float,
         network: SegmentationNetwork,
         average: SegmentationNetwork,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
     ) -> None:
         if not self._writes:
@@ -181,7 +181,7 @@ class RunFolder:
             settings=self._resolved,
             network=network.state_dict(),
             average=average.state_dict(),
-            optimiser=optimiser.state_dict(),
+            optimizer=optimizer.state_dict(),
             scaler=scaler.state_dict(),
         )
         state.save(self.resume_file)

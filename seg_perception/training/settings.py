@@ -89,7 +89,7 @@ class AugmentationSettings:
         flip: probability of a mirror image.
         brightness, contrast, saturation: greatest relative change.
         gamma: greatest factor of a random gamma.
-        color_cast: greatest relative gain of one channel (colour temperature).
+        color_cast: greatest relative gain of one channel (color temperature).
         blur, noise, jpeg: probability of each.
         unknown: probability that a crop is covered, in part or as a whole, by a texture of no driving scene,
             where the network then learns to be unsure.
@@ -126,7 +126,7 @@ class AugmentationSettings:
 
 @dataclass(frozen=True, slots=True)
 class LossSettings:
-    """Cross-entropy over labelled pixels.
+    """Cross-entropy over labeled pixels.
 
     Attributes:
         class_weights: a factor for each class by name; the others have 1. Empty: the plain mean.
@@ -153,7 +153,7 @@ class LossSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class OptimiserSettings:
+class OptimizerSettings:
     """AdamW with a linear warm-up and a polynomial decay.
 
     Attributes:
@@ -192,7 +192,7 @@ class TrainSettings:
         train, validation: datasets; all must map to one label set. Validation may be empty.
         data_root: folder that the datasets' roots are relative to.
         deployed_size: pixel budget at which the network will run (the model card's input size).
-        steps: optimiser steps of the whole run.
+        steps: optimizer steps of the whole run.
         batch_size: crops of one step over all processes and accumulation rounds.
         accumulation: forward and backward passes a step; divides batch_size / processes.
         validate_every, checkpoint_every: in steps; the last step always does both.
@@ -214,7 +214,7 @@ class TrainSettings:
     network: NetworkSettings = NetworkSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
-    optimiser: OptimiserSettings = OptimiserSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
     deployed_size: Size = Size(480, 352)
     steps: int = 1000
     batch_size: int = 8

@@ -40,7 +40,7 @@ class TorchEngine:
     def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         check_batch(images, self._card, self.info)
         pixels = torch.from_numpy(images).to(self._device)
-        x = self._network.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        x = self._network.normalize(pixels).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             scores = self._network(x).float()
         if self._network.score_stride > 1:

@@ -29,7 +29,7 @@ from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
 from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches
 from seg_perception.training.loss import LossModule, pixel_weight
-from seg_perception.training.optimisation import AveragedNetwork, build_optimiser, learning_rate, set_learning_rate
+from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
 from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
@@ -93,8 +93,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_crop(settings, network)
-    average = AveragedNetwork(network, settings.optimiser.ema_decay)
-    optimiser = build_optimiser(network, settings.optimiser)
+    average = AveragedNetwork(network, settings.optimizer.ema_decay)
+    optimizer = build_optimizer(network, settings.optimizer)
     autocast = _AUTOCAST[settings.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
@@ -115,7 +115,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         run.check_same_settings(state)
         checkpoint.load_strictly(network, state.network, str(run.resume_file))
         checkpoint.load_strictly(average.network, state.average, str(run.resume_file))
-        optimiser.load_state_dict(state.optimiser)
+        optimizer.load_state_dict(state.optimizer)
         scaler.load_state_dict(state.scaler)
         first_step, best_score = state.step, state.best_score
     _check_same_everywhere(first_step, run, device, world)
@@ -126,8 +126,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     started, crops_seen = time.monotonic(), 0
     for step in steps:
         _set_training_mode(network, settings.network)
-        rate = learning_rate(step, settings.steps, settings.optimiser)
-        set_learning_rate(optimiser, rate)
+        rate = learning_rate(step, settings.steps, settings.optimizer)
+        set_learning_rate(optimizer, rate)
         micro_batches = [
             (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
             for images, labels in islice(batches, settings.accumulation)
@@ -147,9 +147,9 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         loss = float(loss_sum / weight)
         if not math.isfinite(loss):
             raise TrainingDivergedError(f"the loss is {loss} at step {step}; lower the learning rate or use fp32")
-        scaler.step(optimiser)
+        scaler.step(optimizer)
         scaler.update()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         average.update(step)
 
         done = step + 1
@@ -167,7 +167,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
                 run.save_weights("best", average.network, run.info(done, evaluations))
         if last or done % settings.checkpoint_every == 0:
             run.save_weights("last", average.network, run.info(done, ()))
-            run.save_resume_state(done, best_score, network, average.network, optimiser, scaler)
+            run.save_resume_state(done, best_score, network, average.network, optimizer, scaler)
     run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
 

@@ -18,9 +18,9 @@ def unknown_texture(rng: np.random.Generator, size: Size) -> RgbImage:
 
 
 def _blotches(rng: np.random.Generator, size: Size) -> RgbImage:
-    """Coloured noise of one to three widths, from single pixels to a third of the picture.
+    """Colored noise of one to three widths, from single pixels to a third of the picture.
 
-    Grey would be too like asphalt.
+    Gray would be too like asphalt.
     """
     total = np.zeros((size.height, size.width, 3), np.float32)
     for _ in range(rng.integers(1, 4)):
@@ -35,7 +35,7 @@ def _blotches(rng: np.random.Generator, size: Size) -> RgbImage:
 
 
 def _dead_leaves(rng: np.random.Generator, size: Size) -> RgbImage:
-    """Shapes of one colour each and of sizes that follow a power law, as in the dead leaves model of natural
+    """Shapes of one color each and of sizes that follow a power law, as in the dead leaves model of natural
     images (Lee, Mumford and Huang, International Journal of Computer Vision 41, 2001); a little blurred and noisy.
     """
     image = np.empty((size.height, size.width, 3), np.uint8)

@@ -68,7 +68,7 @@ def test_wrong_settings_are_refused(folder: Path) -> None:
         FolderDrive(folder / "nothing", None, None, 15.0)
 
 
-def test_a_scene_drive_is_reproducible_and_labelled() -> None:
+def test_a_scene_drive_is_reproducible_and_labeled() -> None:
     first, again = (list(SceneDrive(seed=3, size=Size(96, 64), fps=15.0, frames=2)) for _ in range(2))
     assert len(first) == 2
     for a, b in zip(first, again, strict=True):

@@ -219,7 +219,7 @@ def test_padded_rows_are_dropped() -> None:
         labels_of(labels, messages.IMAGE)
 
 
-def test_a_colour_image_is_not_labels() -> None:
+def test_a_color_image_is_not_labels() -> None:
     with pytest.raises(InputError, match="encoding 'rgb8' is not a label image: mono8 with class ids is accepted"):
         labels_of(messages.image(picture(0), messages.header(START, "")), messages.IMAGE)
 

@@ -10,9 +10,9 @@ from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.scoring import score_bag
 from seg_perception.bags.writer import BagWriter
-from seg_perception.evaluation.text import drivable_iou, score_table
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
+from seg_perception.evaluation.text import drivable_iou, score_table
 
 DRIVING = load_label_set("driving")
 
@@ -21,7 +21,7 @@ def ids(*rows: list[int]) -> np.ndarray:
     return np.array(rows, np.uint8)
 
 
-# 0 road, 1 sidewalk, 7 sky, 255 unlabelled
+# 0 road, 1 sidewalk, 7 sky, 255 unlabeled
 TRUTHS = [ids([0, 0, 0, 1], [7, 7, 255, 1]), ids([0, 0, 1, 1], [7, 7, 7, 7])]
 LABELS = [ids([0, 0, 1, 1], [7, 7, 0, 7]), ids([0, 0, 0, 1], [7, 7, 7, 0])]
 
@@ -38,7 +38,7 @@ def test_the_score_of_a_tiny_bag_is_as_computed_by_hand(tmp_path: Path) -> None:
     # sky: 2 + 3 hits; truth 2 + 4; labels 3 + 3
     assert scores.iou[7] == pytest.approx(5 / (6 + 6 - 5))
     assert scores.mean_iou == pytest.approx((4 / 7 + 2 / 5 + 5 / 7) / 3)
-    assert scores.pixel_accuracy == pytest.approx((4 + 2 + 5) / 15)  # 16 pixels, one unlabelled
+    assert scores.pixel_accuracy == pytest.approx((4 + 2 + 5) / 15)  # 16 pixels, one unlabeled
     assert drivable_iou(score.matrix.counts, DRIVING) == pytest.approx(4 / 7)  # road is the drivable class
     table = score_table(score.matrix.counts, DRIVING)
     assert "road *             57.14 %           33.33 %" in table  # 5 of 15 pixels are road

@@ -20,11 +20,11 @@ from seg_perception.bags.images import labels_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.scoring import BagScore
 from seg_perception.bags.writer import BagWriter
-from seg_perception.ros.demo.results import Scored, Summary, percentile_ms
-from seg_perception.video import VideoReader
 from seg_perception.cli.main import main
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.metrics import ConfusionMatrix
+from seg_perception.ros.demo.results import Scored, Summary, percentile_ms
+from seg_perception.video import VideoReader
 
 rclpy = pytest.importorskip("rclpy", reason="neither a sourced ROS 2 nor the rclpy wheels")
 

@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importli
 
 from bag_helpers import drivable_of, picture, truth_of, write_tiny_model
 
-from seg_perception.video import VideoReader, VideoWriter
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.core.visual import overlay
+from seg_perception.video import VideoReader, VideoWriter
 
 DRIVING = load_label_set("driving")
 
@@ -78,7 +78,7 @@ def test_unusable_inputs_are_listed_and_the_rest_is_done(
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--opacity", "3"], "--opacity 3.0 is not accepted: 0 (image only) to 1 (colours only) is"),
+        (["--opacity", "3"], "--opacity 3.0 is not accepted: 0 (image only) to 1 (colors only) is"),
         (["--opacity", "nan"], "--opacity nan is not accepted"),
         (["--threads", "-1"], "threads -1 is not accepted: 0 (all cores this process may use) or more is"),
         (["--input-size", "0x0"], "image size 0x0 is not accepted"),
@@ -125,7 +125,7 @@ def test_a_video_gives_a_video_that_browsers_play(tmp_path: Path, model: str) ->
     assert (tmp_path / "out" / "drive_overlay.gif").read_bytes()[:6] == b"GIF89a"
 
 
-def test_odd_sizes_grow_by_one_and_colours_survive(tmp_path: Path) -> None:
+def test_odd_sizes_grow_by_one_and_colors_survive(tmp_path: Path) -> None:
     frame = np.zeros((47, 63, 3), np.uint8)
     frame[:, :32] = (200, 40, 40)
     frame[:, 32:] = (40, 40, 200)
@@ -136,7 +136,7 @@ def test_odd_sizes_grow_by_one_and_colours_survive(tmp_path: Path) -> None:
         frames = list(reader)
     assert len(frames) == 3
     assert Size.of(frames[0]) == Size(64, 48)
-    # H.264 at this quality and 4:2:0 changes flat colours by a few grey levels
+    # H.264 at this quality and 4:2:0 changes flat colors by a few gray levels
     np.testing.assert_allclose(frames[0][10, 10].astype(int), (200, 40, 40), atol=12)
     np.testing.assert_allclose(frames[0][10, 55].astype(int), (40, 40, 200), atol=12)
 

@@ -57,24 +57,24 @@ def nv24(rows: Bytes) -> RgbImage:
 
 
 # the pixel itself; those beside it; those at its corners
-NEIGHBOURS = (((0, 0),), ((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1)))
+NEIGHBORS = (((0, 0),), ((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (1, -1), (-1, 1), (-1, -1)))
 
 
 def bayer(pattern: str) -> Callable[[Bytes], RgbImage]:
-    """Bilinear demosaicing by its definition: the mean of the nearest pixels that have the colour."""
+    """Bilinear demosaicing by its definition: the mean of the nearest pixels that have the color."""
 
     def reference(raw: Bytes) -> RgbImage:
         rgb = np.zeros((SIZE.height, SIZE.width, 3), np.float64)
         for y in range(1, SIZE.height - 1):
             for x in range(1, SIZE.width - 1):
                 for channel, color in enumerate("rgb"):
-                    for offsets in NEIGHBOURS:
+                    for offsets in NEIGHBORS:
                         here = [(y + dy, x + dx) for dy, dx in offsets]
                         values = [float(raw[p]) for p in here if pattern[(p[0] % 2) * 2 + p[1] % 2] == color]
                         if values:
                             rgb[y, x, channel] = sum(values) / len(values)
                             break
-        # the outermost pixels have too few neighbours; they repeat the next ones
+        # the outermost pixels have too few neighbors; they repeat the next ones
         rgb[:, 0], rgb[:, -1] = rgb[:, 1], rgb[:, -2]
         rgb[0], rgb[-1] = rgb[1], rgb[-2]
         return np.rint(rgb).astype(np.uint8)

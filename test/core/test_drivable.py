@@ -23,7 +23,7 @@ from seg_perception.core.drivable import (
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.label_set import LabelClass, LabelSet, load_label_set
 from seg_perception.core.settings import from_mapping
-from seg_perception.core.types import UNLABELLED, Segmentation, Size
+from seg_perception.core.types import UNLABELED, Segmentation, Size
 
 DRIVING = load_label_set("driving")
 ROAD, SIDEWALK, CAR = DRIVING.id_of("road"), DRIVING.id_of("sidewalk"), DRIVING.id_of("car")
@@ -46,7 +46,7 @@ def road_where(mask: NDArray[np.uint8]) -> Segmentation:
 
 
 def test_the_default_is_the_answer_where_it_is_sure() -> None:
-    labels = [[ROAD, SIDEWALK, CAR], [UNLABELLED, ROAD, ROAD]]
+    labels = [[ROAD, SIDEWALK, CAR], [UNLABELED, ROAD, ROAD]]
     for settings, confidence, road in (
         (DrivableSettings(), 128, 255),
         (DrivableSettings(), 127, 0),  # less than 0.5
@@ -219,7 +219,7 @@ def grown_from(mask: NDArray[np.uint8], ego: NDArray[np.uint8]) -> NDArray[np.bo
 @pytest.mark.parametrize("size", [(12, 15), (200, 150)])
 @pytest.mark.parametrize("density", [0.2, 0.5, 0.6, 0.8])
 def test_noise_is_connected_as_the_slow_way_has_it(size: tuple[int, int], density: float) -> None:
-    """Small noise is flooded, large noise has so many components that they are labelled."""
+    """Small noise is flooded, large noise has so many components that they are labeled."""
     rng = np.random.default_rng(3)
     for _ in range(5):
         mask = np.where(rng.random(size) < density, 255, 0).astype(np.uint8)
@@ -367,10 +367,10 @@ def test_a_label_set_without_drivable_classes_needs_names() -> None:
         DrivableMasker(DrivableSettings(), label_set)
 
 
-def test_an_ignore_mask_must_be_a_grey_png(tmp_path: Path) -> None:
+def test_an_ignore_mask_must_be_a_gray_png(tmp_path: Path) -> None:
     colored = tmp_path / "colored.png"
     cv2.imwrite(str(colored), np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(SettingsError, match=r"ignore_mask .*colored.png.*8-bit grey PNG"):
+    with pytest.raises(SettingsError, match=r"ignore_mask .*colored.png.*8-bit gray PNG"):
         DrivableMasker(DrivableSettings(ignore_mask=colored), DRIVING)
     with pytest.raises(FileNotFoundError):
         DrivableMasker(DrivableSettings(ignore_mask=tmp_path / "absent.png"), DRIVING)

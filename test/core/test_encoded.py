@@ -30,7 +30,7 @@ from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
 
 
 def smooth_picture(width: int = 64, height: int = 48) -> RgbImage:
-    """A colour gradient: JPEG keeps it almost exactly."""
+    """A color gradient: JPEG keeps it almost exactly."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.stack([x, y, 255 - x], -1).astype(np.uint8)
 
@@ -89,11 +89,11 @@ def test_png_comes_out_exactly_in_rgb() -> None:
     np.testing.assert_array_equal(decode_rgb(data, "test"), picture)
 
 
-def test_grey_is_repeated_and_alpha_dropped() -> None:
-    grey = np.array([[0, 100, 255]], np.uint8)
+def test_gray_is_repeated_and_alpha_dropped() -> None:
+    gray = np.array([[0, 100, 255]], np.uint8)
     expected = [[[0] * 3, [100] * 3, [255] * 3]]
-    assert decode_rgb(png(grey), "test").tolist() == expected
-    bgra = np.dstack([grey, grey, grey, [[0, 7, 255]]]).astype(np.uint8)
+    assert decode_rgb(png(gray), "test").tolist() == expected
+    bgra = np.dstack([gray, gray, gray, [[0, 7, 255]]]).astype(np.uint8)
     assert decode_rgb(png(bgra), "test").tolist() == expected
     assert inspect_encoded(png(bgra), "test").channels == 4
     flat = np.full((16, 16), 90, np.uint8)
@@ -154,8 +154,8 @@ def test_no_pixel_of_the_last_image_in_half_of_the_next() -> None:
     """Opencv issue 26488: decode A, then half of B."""
     magenta = np.full((240, 320, 3), (255, 0, 255), np.uint8)
     noise = np.random.default_rng(2).integers(0, 256, (240, 320), np.uint8)
-    grey_noise = np.dstack([noise] * 3)  # nothing in B is anywhere near magenta
-    a, b = jpeg(magenta), jpeg(grey_noise)
+    gray_noise = np.dstack([noise] * 3)  # nothing in B is anywhere near magenta
+    a, b = jpeg(magenta), jpeg(gray_noise)
     for _ in range(5):
         decode_rgb(a, "A")
         with pytest.raises(InputError, match=r"half of B: the JPEG ends early, after .* truncated"):

@@ -22,12 +22,12 @@ TEN = ["road", "sidewalk", "pole", "traffic light", "traffic sign", "vegetation"
 TWO = LabelSet("two", (LabelClass(0, "road", (1, 2, 3), drivable=True), LabelClass(1, "sky", (4, 5, 6))))
 
 
-def test_the_ten_classes_in_their_order_with_the_colours_of_cityscapes() -> None:
+def test_the_ten_classes_in_their_order_with_the_colors_of_cityscapes() -> None:
     driving = load_label_set("driving")
     assert list(driving.names) == TEN
     assert [c.id for c in driving.classes] == list(range(10))
     assert driving.drivable_ids == (0,)
-    # Cityscapes' published colours; background is not one of its classes
+    # Cityscapes' published colors; background is not one of its classes
     cityscapes = {
         "road": (128, 64, 128),
         "sidewalk": (244, 35, 232),
@@ -93,7 +93,7 @@ def test_what_is_no_label_image_is_refused(values: np.ndarray) -> None:
         load_label_mapping("identity").apply(values, "b.png")
 
 
-def test_the_palette_has_a_colour_for_each_class_and_black_elsewhere() -> None:
+def test_the_palette_has_a_color_for_each_class_and_black_elsewhere() -> None:
     assert TWO.palette.shape == (256, 3)
     assert TWO.palette[:3].tolist() == [[1, 2, 3], [4, 5, 6], [0, 0, 0]]
     assert TWO.palette[2:].max() == 0
@@ -110,8 +110,8 @@ def test_names_have_ids_and_unknown_names_get_the_known_ones() -> None:
     [
         (lambda: LabelClass(254, "x", (0, 0, 0)), "id 254 is not in 0 to 253"),
         (lambda: LabelClass(-1, "x", (0, 0, 0)), "id -1 is not in 0 to 253"),
-        (lambda: LabelClass(0, "x", (0, 0, 256)), "colour .* is not three values in 0 to 255"),
-        (lambda: LabelClass(0, "x", (0, 0)), "colour .* is not three values in 0 to 255"),
+        (lambda: LabelClass(0, "x", (0, 0, 256)), "color .* is not three values in 0 to 255"),
+        (lambda: LabelClass(0, "x", (0, 0)), "color .* is not three values in 0 to 255"),
         (lambda: LabelSet("s", (TWO.classes[1],)), "ids must be 0 to 0 in order"),
         (lambda: LabelSet("s", (TWO.classes[0], LabelClass(1, "road", (0, 0, 0)))), "class names repeat"),
         (lambda: LabelSet("s", ()), "it has no classes"),
@@ -135,7 +135,7 @@ def test_wrong_label_sets_cannot_be_built(build: object, message: str) -> None:
             "name: own\nclasses: [{name: road, color: [0, 0]}, {color: [0, 0, 0], drivable: perhaps}]",
             ["classes[0].color: 3 values", "classes[1].name: missing", "classes[1].drivable: 'perhaps'"],
         ),
-        ("name: own\nclasses: [{name: road, color: [0, 0, 999]}]", ["own.yaml: class 'road': colour"]),
+        ("name: own\nclasses: [{name: road, color: [0, 0, 999]}]", ["own.yaml: class 'road': color"]),
     ],
 )
 def test_a_wrong_label_set_file_names_itself_and_every_fault(tmp_path: Path, text: str, messages: list[str]) -> None:

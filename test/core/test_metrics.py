@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seg_perception.core.errors import InputError
 from seg_perception.core.metrics import ConfusionMatrix, Scores
 
-# Truth and prediction of twelve pixels; 255 is unlabelled.
+# Truth and prediction of twelve pixels; 255 is unlabeled.
 TRUTH = np.array([[0, 0, 0, 0], [1, 1, 2, 2], [2, 255, 255, 0]], np.uint8)
 PREDICTION = np.array([[0, 0, 1, 2], [1, 1, 2, 0], [2, 0, 1, 0]], np.uint8)
 
@@ -69,7 +69,7 @@ def test_merge_equals_counting_everything_in_one() -> None:
     assert one.scores().pixel_accuracy == pytest.approx(7 / 10)
 
 
-def test_nothing_labelled_gives_no_number() -> None:
+def test_nothing_labeled_gives_no_number() -> None:
     scores = matrix_of(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), 2).scores()
     assert scores.pixels == 0
     assert math.isnan(scores.mean_iou)
@@ -81,16 +81,16 @@ def test_wrong_ids_and_sizes_are_refused() -> None:
     with pytest.raises(InputError, match=r"label values \[7\] are not classes 0 to 2"):
         matrix_of(np.array([[7]], np.uint8), np.array([[0]], np.uint8), 3)
     with pytest.raises(InputError, match=r"label values \[255\] are not classes 0 to 2"):
-        matrix_of(np.array([[1]], np.uint8), np.array([[255]], np.uint8), 3)  # a prediction is never unlabelled
+        matrix_of(np.array([[1]], np.uint8), np.array([[255]], np.uint8), 3)  # a prediction is never unlabeled
     with pytest.raises(InputError, match=r"truth \[1, 2\] and prediction \[2, 1\] differ in size"):
         matrix_of(np.zeros((1, 2), np.uint8), np.zeros((2, 1), np.uint8), 3)
 
 
 def slow_iou(truth: np.ndarray, prediction: np.ndarray, class_id: int) -> float:
     """Intersection over union with sets of pixels, of a class in the truth: slow and obvious."""
-    labelled = [(y, x) for y, x in np.ndindex(truth.shape) if truth[y, x] != 255]
-    true = {p for p in labelled if truth[p] == class_id}
-    said = {p for p in labelled if prediction[p] == class_id}
+    labeled = [(y, x) for y, x in np.ndindex(truth.shape) if truth[y, x] != 255]
+    true = {p for p in labeled if truth[p] == class_id}
+    said = {p for p in labeled if prediction[p] == class_id}
     return len(true & said) / len(true | said) if true else float("nan")
 
 

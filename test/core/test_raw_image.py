@@ -100,7 +100,7 @@ def test_yuv_by_hand() -> None:
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 def test_bayer_patterns_by_their_meaning(pattern: str) -> None:
-    # a scene of one colour, R 200, G 100, B 50: the sensor sees at each site the channel of its filter
+    # a scene of one color, R 200, G 100, B 50: the sensor sees at each site the channel of its filter
     color = {"r": 200, "g": 100, "b": 50}
     tile = np.array([color[c] for c in pattern], np.uint8).reshape(2, 2)
     answer = decode_raw(raw(f"bayer_{pattern}8", np.tile(tile, (4, 5)), Size(10, 8)))

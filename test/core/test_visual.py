@@ -1,4 +1,4 @@
-"""Pictures: every colour where it belongs."""
+"""Pictures: every color where it belongs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelClass, LabelSet, load_label_set
-from seg_perception.core.types import UNLABELLED
+from seg_perception.core.types import UNLABELED
 from seg_perception.core.visual import colorize, contact_sheet, legend, outline, overlay
 
 DRIVING = load_label_set("driving")
@@ -19,7 +19,7 @@ def test_colorize_is_the_palette() -> None:
     colors = colorize(labels, DRIVING)
     np.testing.assert_array_equal(colors, DRIVING.palette[labels])
     assert colors[0, 0].tolist() == [128, 64, 128]  # road, in RGB order
-    assert colors[15, 15].tolist() == [0, 0, 0]  # 255, unlabelled
+    assert colors[15, 15].tolist() == [0, 0, 0]  # 255, unlabeled
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 1), (1, 4), (1, 3)])
@@ -39,8 +39,8 @@ def test_colorize_refuses_what_is_no_label_image() -> None:
 def test_overlay_by_hand() -> None:
     image = np.full((1, 3, 3), 100, np.uint8)
     image.flags.writeable = False  # as a decoded message is
-    labels = np.array([[0, 1, UNLABELLED]], np.uint8)
-    # a quarter of the colour: 0.75 * 100 + 0.25 * (200, 100, 0) = (125, 100, 75);
+    labels = np.array([[0, 1, UNLABELED]], np.uint8)
+    # a quarter of the color: 0.75 * 100 + 0.25 * (200, 100, 0) = (125, 100, 75);
     # 75 + 0.25 * (0, 50, 250) = (75, 87.5, 137.5), rounded to even; without a class: the image
     assert overlay(image, labels, TWO, 0.25).tolist() == [[[125, 100, 75], [75, 88, 138], [100, 100, 100]]]
     assert overlay(image, labels, TWO, 0.0).tolist() == image.tolist()

@@ -15,7 +15,7 @@ Pairs = Callable[..., Path]
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Pairs:
-    """Writes FOLDER/images/NAME.png and FOLDER/labels/NAME.png; image i is flat grey i, its labels all `value`."""
+    """Writes FOLDER/images/NAME.png and FOLDER/labels/NAME.png; image i is flat gray i, its labels all `value`."""
 
     def write(
         folder: str, names: list[str], value: int = 0, size: tuple[int, int] = (6, 4), suffix: str = "png"

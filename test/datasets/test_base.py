@@ -40,7 +40,7 @@ def test_images_are_rgb_whatever_the_file_holds(tmp_path: Path) -> None:
     red = np.zeros((4, 6, 3), np.uint8)
     red[..., 2] = 255  # OpenCV writes blue, green, red
     assert read_rgb(write(tmp_path / "red.png", red))[0, 0].tolist() == [255, 0, 0]
-    assert read_rgb(write(tmp_path / "grey.png", red[..., 2])).tolist() == np.full((4, 6, 3), 255).tolist()
+    assert read_rgb(write(tmp_path / "gray.png", red[..., 2])).tolist() == np.full((4, 6, 3), 255).tolist()
     assert read_rgb(write(tmp_path / "red.jpg", red))[0, 0, 0] > 240
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_image_or_half_an_image_is_refused_by_name(tmp_path: Path) ->
 
 
 def test_label_files_whose_values_a_decoder_would_change_are_refused(tmp_path: Path) -> None:
-    # a 1-bit grey PNG of the values 0 and 1 is decoded as 0 and 255: "unlabelled" instead of class 1
+    # a 1-bit gray PNG of the values 0 and 1 is decoded as 0 and 255: "unlabeled" instead of class 1
     one_bit = png(tmp_path / "one_bit.png", 8, 1, 1, 0, b"\x00\xaa")
     assert cv2.imread(str(one_bit), cv2.IMREAD_UNCHANGED).max() == 255
     palette = png(tmp_path / "palette.png", 2, 1, 8, 3, b"\x00\x00\x01", palette=bytes((128, 64, 128, 244, 35, 232)))
@@ -82,7 +82,7 @@ def test_label_files_whose_values_a_decoder_would_change_are_refused(tmp_path: P
         (lossy, "8-bit 1-channel JPEG"),
     ):
         with pytest.raises(
-            DatasetError, match=f"{path.name}: .*{kind} is not accepted as a label image; an 8-bit grey"
+            DatasetError, match=f"{path.name}: .*{kind} is not accepted as a label image; an 8-bit gray"
         ):
             read_ids(path)
 

@@ -22,7 +22,7 @@ from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 
 def make_sound(root: Path, count: int = 4) -> None:
-    """Images of 8x4: the upper half sky (23), the lower half road (7); the first column unlabelled (0)."""
+    """Images of 8x4: the upper half sky (23), the lower half road (7); the first column unlabeled (0)."""
     (root / "images").mkdir(parents=True)
     (root / "labels").mkdir()
     ids = np.full((4, 8), 7, np.uint8)
@@ -55,7 +55,7 @@ def test_a_sound_dataset_by_hand(tmp_path: Path) -> None:
     assert result.faults == ()
     assert result.samples == 3
     assert result.sizes == {Size(8, 4): 3}
-    # each image: 7 columns x 2 rows of sky (class 7), as many of road (class 0), 4 pixels unlabelled
+    # each image: 7 columns x 2 rows of sky (class 7), as many of road (class 0), 4 pixels unlabeled
     assert result.pixels[[0, 7, 255]].tolist() == [42, 42, 12]
     assert result.images[[0, 7, 255]].tolist() == [3, 3, 3]
     assert result.shares()[[0, 7]].tolist() == [0.5, 0.5]

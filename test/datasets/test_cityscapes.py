@@ -18,7 +18,7 @@ NAMES = {"aachen": ["aachen_000000_000019", "aachen_000001_000019"], "zurich": [
 
 # Ground truth of the mapping, retyped from the task: value -> id of the ten classes; the rest is background (9).
 OWN_CLASS = {7: 0, 8: 1, 17: 2, 19: 3, 20: 4, 21: 5, 22: 6, 23: 7, 26: 8}
-UNLABELLED = {0, 1, 2, 3, 4, 5, 6, 255}
+UNLABELED = {0, 1, 2, 3, 4, 5, 6, 255}
 
 
 def make_tree(root: Path) -> None:
@@ -60,7 +60,7 @@ def test_every_value_of_the_taxonomy_is_mapped() -> None:
     values = [*range(34), 255]
     seen = 0
     for value in values:
-        expected = 255 if value in UNLABELLED else OWN_CLASS.get(value, 9)
+        expected = 255 if value in UNLABELED else OWN_CLASS.get(value, 9)
         assert mapping.apply(np.array([[value]], np.uint8), "a test").item() == expected
         seen += 1
     assert seen == 35

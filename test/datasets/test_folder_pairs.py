@@ -17,7 +17,7 @@ def test_images_and_labels_of_one_name_are_a_pair_in_the_order_of_names(pairs) -
     dataset = folder_pairs(root / "images", root / "labels", IDENTITY)
     assert dataset.name == "mine"
     assert [dataset.load(i).name for i in range(len(dataset))] == ["a", "b", "c"]
-    assert [dataset.load(i).image[0, 0, 0] for i in range(3)] == [1, 0, 2]  # grey by the order of writing
+    assert [dataset.load(i).image[0, 0, 0] for i in range(3)] == [1, 0, 2]  # gray by the order of writing
     assert dataset.load(0).labels.tolist() == [[3] * 6] * 4
 
 

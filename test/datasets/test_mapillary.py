@@ -27,7 +27,7 @@ def make_tree(root: Path, folder: str, values: np.ndarray, split: str = "validat
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_instance_files_give_classes(tmp_path: Path, release: str) -> None:
-    # class 13 (road), 55 (car) in its instances 0 and 7, 65 (unlabelled); class x 256 + instance
+    # class 13 (road), 55 (car) in its instances 0 and 7, 65 (unlabeled); class x 256 + instance
     values = np.array([[13 * 256, 55 * 256, 55 * 256 + 7, 65 * 256]], np.uint16)
     make_tree(tmp_path, RELEASES[release], values)
     dataset = open_dataset(DatasetSettings("mapillary", tmp_path, "val"))

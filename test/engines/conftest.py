@@ -87,7 +87,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], b
 
 
 def randomize_statistics(module: Any) -> None:
-    """Give batch normalisation other numbers than 0 and 1, so that folding it wrongly would show."""
+    """Give batch normalization other numbers than 0 and 1, so that folding it wrongly would show."""
     import torch
 
     for layer in module.modules():
@@ -114,7 +114,7 @@ def vary_scores(module: Any, image: Any) -> None:
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, torch.nn.Conv2d)}
     head = layers.get("head", list(layers.values())[-1])
     with torch.no_grad():
-        std, mean = torch.std_mean(module(module.normalise(torch.from_numpy(image[None]))), dim=(0, 2, 3))
+        std, mean = torch.std_mean(module(module.normalize(torch.from_numpy(image[None]))), dim=(0, 2, 3))
         head.bias.copy_((head.bias - mean) * 4.0 / std)
         head.weight.mul_((4.0 / std).reshape(-1, 1, 1, 1))
 

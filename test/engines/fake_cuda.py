@@ -1,7 +1,7 @@
 """A stand-in for CUDA and TensorRT's runtime, for testing the engine's buffers and errors without a GPU.
 
 It keeps the rules that the real ones punish: work on a stream happens only when the stream is
-synchronised, copies must stay inside live allocations, a captured graph replays the addresses it
+synchronized, copies must stay inside live allocations, a captured graph replays the addresses it
 saw and dies with any change of the context it was captured from, an error stays until it is fetched,
 everything must be released once. Any call can be made to fail. "Device" memory is ordinary
 memory. The network is simple enough to check by hand: labels are the red channel, confidence is the

@@ -32,7 +32,7 @@ def run(model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[NDArray[np.u
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if card_of(model).precision == "int8":
-        # ONNX Runtime 1.32 fuses half-precision quantiser pairs wrongly on the CPU; TensorRT is what runs them.
+        # ONNX Runtime 1.32 fuses half-precision quantizer pairs wrongly on the CPU; TensorRT is what runs them.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     labels, confidence = session.run(["labels", "confidence"], {"image": images})
@@ -66,7 +66,7 @@ def test_half_answers_as_float(exported: Exported) -> None:
     assert card_of(to_half(model)).precision == "fp16"
 
 
-# In int8, half's rounding moves activations by whole quantisation steps: trained weights must judge it.
+# In int8, half's rounding moves activations by whole quantization steps: trained weights must judge it.
 def test_half_answers_as_float_in_int8(driving_model: Path) -> None:
     size = Size(256, 192)
     model = onnx.load(driving_model)

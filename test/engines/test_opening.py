@@ -14,11 +14,11 @@ from fake_cuda import CudaError, FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.engines import cuda, opening
-from seg_perception.engines.tensorrt import compilation
-from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
 from seg_perception.engines.opening import TensorRtOptions, open_engine, why_no_tensorrt
 from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.engines.tensorrt import compilation
 from seg_perception.engines.tensorrt.build import BuildSettings, BuiltEngine, build_engine
+from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)

@@ -18,13 +18,13 @@ def test_a_straight_border_by_hand() -> None:
     assert np.flatnonzero(boundary_band(labels, 2)[1]).tolist() == [2, 3, 4, 5]
 
 
-def test_the_edge_of_the_unlabelled_is_no_border() -> None:
+def test_the_edge_of_the_unlabeled_is_no_border() -> None:
     labels = np.array([[3, 3, 255, 255, 3, 3, 0]], np.uint8)
-    # class 3 beside the unlabelled on both sides is not in the band; 3 beside 0 is
+    # class 3 beside the unlabeled on both sides is not in the band; 3 beside 0 is
     assert np.flatnonzero(boundary_band(labels, 1)).tolist() == [5, 6]
 
 
-def test_borders_count_across_a_thin_unlabelled_strip_when_they_are_near() -> None:
+def test_borders_count_across_a_thin_unlabeled_strip_when_they_are_near() -> None:
     labels = np.array([[1, 1, 255, 2, 2]], np.uint8)
     assert np.flatnonzero(boundary_band(labels, 1)).tolist() == []
     assert np.flatnonzero(boundary_band(labels, 2)).tolist() == [1, 3]  # two pixels apart; 255 itself never counts
@@ -41,7 +41,7 @@ def test_a_band_without_width_is_refused() -> None:
 
 
 def slow_band(labels: np.ndarray, width: int) -> np.ndarray:
-    """Look at every pixel's neighbourhood."""
+    """Look at every pixel's neighborhood."""
     band = np.zeros(labels.shape, bool)
     for y, x in np.ndindex(labels.shape):
         window = labels[max(y - width, 0) : y + width + 1, max(x - width, 0) : x + width + 1]

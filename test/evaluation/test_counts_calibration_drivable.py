@@ -30,9 +30,9 @@ LABEL = [0, 0, 0, 1, 0, 0, 1, 2, 0, 0]
 CONFIDENCE = [255, 204, 51, 204, 204, 51, 102, 255, 255, 255]
 
 
-def test_the_table_holds_each_labelled_pixel_once() -> None:
+def test_the_table_holds_each_labeled_pixel_once() -> None:
     counts = counts_of(TRUTH, LABEL, CONFIDENCE)
-    assert counts.pixels == 9  # ten less the unlabelled one
+    assert counts.pixels == 9  # ten less the unlabeled one
     assert counts.confusion.tolist() == [[3, 1, 0], [2, 1, 0], [1, 0, 1]]
     assert counts.table[0, 0, [51, 204, 255]].tolist() == [1, 1, 1]
     assert counts.table[2, 0, 255] == 1

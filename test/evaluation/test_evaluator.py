@@ -30,7 +30,7 @@ def dataset(echo_dataset, rows):
 
 def test_scores_by_hand(dataset, echo_segmenter) -> None:
     evaluation = evaluate(dataset, echo_segmenter(), options=EvaluationOptions(min_confidence=0.0, band=1))
-    # 7 labelled rows of 8 pixels. Sky: 4 rows, 3 answered; road: 3 rows answered of 3, one more wrongly.
+    # 7 labeled rows of 8 pixels. Sky: 4 rows, 3 answered; road: 3 rows answered of 3, one more wrongly.
     assert evaluation.scores.pixels == 56
     assert evaluation.scores.iou[SKY] == pytest.approx(3 / 4)
     assert evaluation.scores.iou[ROAD] == pytest.approx(3 / 4)
@@ -87,7 +87,7 @@ def test_a_class_without_truth_has_no_score_even_if_it_is_answered(echo_dataset,
 
 def test_the_table_says_what_was_measured(dataset, echo_segmenter) -> None:
     table = evaluate(dataset, echo_segmenter()).table()
-    assert "echo: 2 images, 56 labelled pixels" in table
+    assert "echo: 2 images, 56 labeled pixels" in table
     for row in ("road               75.00", "mean IoU           75.00", "drivable F1       100.00", "calibration"):
         assert row in table
 

@@ -72,7 +72,7 @@ def make_evaluation(echo_dataset, echo_segmenter, rows, tmp_path: Path):
 
 def make_run(folder: Path, rate: float = 0.001) -> Path:
     folder.mkdir(parents=True)
-    (folder / "settings.yaml").write_text(f"name: {folder.name}\noptimiser: {{learning_rate: {rate}}}\nseed: 1\n")
+    (folder / "settings.yaml").write_text(f"name: {folder.name}\noptimizer: {{learning_rate: {rate}}}\nseed: 1\n")
     steps = "".join(f"{step},{3.0 / step},{rate}\n" for step in range(1, 41))
     (folder / "steps.csv").write_text(f"step,loss,learning_rate\n{steps}41,0.0")  # killed while writing step 41
     (folder / "validation.csv").write_text(
@@ -127,7 +127,7 @@ def test_runs_are_compared(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "slow", 0.001), make_run(tmp_path / "fast", 0.01)]
     write_report(out, [read_source(run) for run in runs])
     page = Page(out)
-    assert "optimiser.learning_rate0.0010.01" in page.text  # a row of the settings that differ
+    assert "optimizer.learning_rate0.0010.01" in page.text  # a row of the settings that differ
     assert "seed11" not in page.text  # equal settings are not listed
     assert len(page.images) == 1
 

@@ -39,7 +39,7 @@ LABELS = load_label_set("driving")
 
 
 class TinyNetwork(SegmentationNetwork):
-    """Every kind of layer that needs care: strided, padded, normalised, upsampled; quick to export."""
+    """Every kind of layer that needs care: strided, padded, normalized, upsampled; quick to export."""
 
     size_multiple = 8
     score_stride = 2
@@ -116,7 +116,7 @@ def test_the_decision_by_hand() -> None:
 def test_the_graph_holds_nothing_but_what_engines_like(graph: onnx.ModelProto) -> None:
     operators = Counter(node.op_type for node in graph.graph.node)
     assert set(operators) <= ALLOWED_OPERATORS
-    assert operators["Conv"] == 4  # down, two of deep, head: normalisation and padding are folded into them
+    assert operators["Conv"] == 4  # down, two of deep, head: normalization and padding are folded into them
     assert operators["Pad"] == 0
     assert [(e.domain, e.version) for e in graph.opset_import] == [("", 17)]
     assert len({node.name for node in graph.graph.node}) == len(graph.graph.node)
@@ -189,7 +189,7 @@ def test_a_failed_write_leaves_nothing(tiny: TinyNetwork, tmp_path: Path) -> Non
         export_onnx(tiny, card(), tmp_path / "no" / "folder.onnx")
 
 
-def test_int8_by_the_quantiser(graph: onnx.ModelProto) -> None:
+def test_int8_by_the_quantizer(graph: onnx.ModelProto) -> None:
     phases: set[str] = set()
     result = quantize(
         graph, scenes(4), scenes(6)[4:], QuantizationSettings(0.5), lambda phase, done, total: phases.add(phase)
@@ -203,7 +203,7 @@ def test_int8_by_the_quantiser(graph: onnx.ModelProto) -> None:
     assert card_of(result.model).precision == "int8"
     assert card_of(graph).precision == "fp32"
     types = {t.data_type for t in result.model.graph.initializer}
-    assert onnx.TensorProto.INT32 not in types  # TensorRT refuses quantised biases
+    assert onnx.TensorProto.INT32 not in types  # TensorRT refuses quantized biases
     labels, _ = in_memory(result.model)(scenes(1)[0][np.newaxis])
     assert labels.shape == (1, 48, 64)
 
@@ -214,13 +214,13 @@ def test_harmful_convolutions_are_left_in_float(graph: onnx.ModelProto) -> None:
     result = quantize(graph, scenes(4), scenes(6)[4:], QuantizationSettings(wanted))
     assert 1 <= len(result.float_convolutions) <= 4
     assert result.agreement >= wanted
-    quantised = [n for n in result.model.graph.node if n.op_type == "DequantizeLinear"]
-    assert len(quantised) < len([n for n in free.model.graph.node if n.op_type == "DequantizeLinear"])
+    quantized = [n for n in result.model.graph.node if n.op_type == "DequantizeLinear"]
+    assert len(quantized) < len([n for n in free.model.graph.node if n.op_type == "DequantizeLinear"])
 
 
-def test_what_cannot_be_quantised(graph: onnx.ModelProto) -> None:
+def test_what_cannot_be_quantized(graph: onnx.ModelProto) -> None:
     int8 = quantize(graph, scenes(2), scenes(3)[2:], QuantizationSettings(0.1)).model
-    with pytest.raises(ModelError, match="is int8; only an fp32 graph can be quantised"):
+    with pytest.raises(ModelError, match="is int8; only an fp32 graph can be quantized"):
         quantize(int8, scenes(1), scenes(1))
     with pytest.raises(ModelError, match="at least one calibration image"):
         quantize(graph, [], scenes(1))
@@ -253,7 +253,7 @@ def enliven(network: SegmentationNetwork, image: RgbImage) -> None:
     assert head.out_channels == len(LABELS)
     assert head.bias is not None
     with torch.no_grad():
-        scores = network(network.normalise(torch.from_numpy(image[np.newaxis])))
+        scores = network(network.normalize(torch.from_numpy(image[np.newaxis])))
         std, mean = torch.std_mean(scores, dim=(0, 2, 3))
         head.bias.copy_((head.bias - mean) * 4.0 / std)
         head.weight.mul_((4.0 / std).reshape(-1, 1, 1, 1))

@@ -43,9 +43,9 @@ def test_scores_have_the_promised_shape_at_two_sizes(name: str, classes: int) ->
     m, stride = network.size_multiple, network.score_stride
     for rows, columns in ((1, 2), (3, 1)):
         images = torch.zeros(2, rows * m, columns * m, 3, dtype=torch.uint8)
-        first, *coarser = network.scores_with_auxiliary(network.normalise(images))
+        first, *coarser = network.scores_with_auxiliary(network.normalize(images))
         assert tuple(first.shape) == (2, classes, rows * m // stride, columns * m // stride)
-        assert torch.equal(first, network(network.normalise(images)))
+        assert torch.equal(first, network(network.normalize(images)))
         for scores in coarser:
             assert scores.shape[:2] == (2, classes)
 
@@ -56,19 +56,19 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(name: str) -> None:
     network = small(name)
     m = network.size_multiple
     images = torch.randint(0, 256, (3, 2 * m, 2 * m, 3), dtype=torch.uint8, generator=torch.manual_seed(5))
-    together = network(network.normalise(images))
+    together = network(network.normalize(images))
     for index in range(3):
-        alone = network(network.normalise(images[index : index + 1]))
+        alone = network(network.normalize(images[index : index + 1]))
         assert torch.allclose(together[index], alone[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", network_names())
-def test_normalisation_is_pixel_minus_mean_by_deviation_in_rgb_order(name: str) -> None:
+def test_normalization_is_pixel_minus_mean_by_deviation_in_rgb_order(name: str) -> None:
     network = small(name)
     m = network.size_multiple
     images = torch.zeros(1, m, m, 3, dtype=torch.uint8)
     images[0, 0, 1] = torch.tensor([255, 127, 1], dtype=torch.uint8)
-    x = network.normalise(images)
+    x = network.normalize(images)
     assert tuple(x.shape) == (1, 3, m, m)
     assert x.dtype == torch.float32
     for channel, value in enumerate((255, 127, 1)):
@@ -82,7 +82,7 @@ def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
     network = small(name)
     m = network.size_multiple
     with pytest.raises(InputError, match=f"multiples of {m}; resize or pad to {2 * m}x{m}"):
-        network.normalise(torch.zeros(1, m, m + 1, 3, dtype=torch.uint8))
+        network.normalize(torch.zeros(1, m, m + 1, 3, dtype=torch.uint8))
 
 
 def test_the_size_to_pad_to_is_the_next_that_fits() -> None:
@@ -96,7 +96,7 @@ def test_every_parameter_learns(name: str) -> None:
     network = small(name).train()
     m = network.size_multiple
     images = torch.randint(0, 256, (2, 2 * m, 2 * m, 3), dtype=torch.uint8, generator=torch.manual_seed(5))
-    scores = network.scores_with_auxiliary(network.normalise(images))
+    scores = network.scores_with_auxiliary(network.normalize(images))
     sum(s.square().mean() for s in scores).backward()  # type: ignore[union-attr]
     idle = [n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert idle == []

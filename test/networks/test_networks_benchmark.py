@@ -51,7 +51,7 @@ def test_a_peer_has_the_parameters_arithmetic_and_stride_of_published_code(name:
     parameters, multiply_adds, stride = PUBLISHED_CODE[name]
     report = inspect_network(peer.build(19), peer.size)
     assert report.parameters == parameters
-    # Ours has as much or up to 0.35 percent more: loose normalisations count as depthwise convolutions, and
+    # Ours has as much or up to 0.35 percent more: loose normalizations count as depthwise convolutions, and
     # the views of a pooling pyramid keep its size.
     assert 0.0 <= round(report.flop / 2e6 / multiply_adds - 1, 5) < 0.0035
     scores = report.stages[-1]
@@ -77,8 +77,8 @@ def test_a_peer_has_the_parameters_and_arithmetic_of_its_paper(name: str, benchm
         return
     # Half a unit of the last digit that is printed.
     assert report.parameters / 1e6 == pytest.approx(peer.parameters, abs=0.005 if peer.parameters < 1 else 0.05)
-    # Papers differ in whether they count normalisations, resizes and the last upsampling: DABNet, all of whose
-    # convolutions have a normalisation and a PReLU, is 1.4 percent off, the others at most 0.7.
+    # Papers differ in whether they count normalizations, resizes and the last upsampling: DABNet, all of whose
+    # convolutions have a normalization and a PReLU, is 1.4 percent off, the others at most 0.7.
     assert report.flop / 2e9 == pytest.approx(peer.multiply_adds, rel=0.015 if name == "DABNet" else 0.0075)
 
 

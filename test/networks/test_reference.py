@@ -88,9 +88,9 @@ def test_upsampling_multiplies_both_sides_and_keeps_the_depth(multiplier: int) -
     assert tuple(y.shape) == (2, 5, 3 * multiplier, 7 * multiplier)
 
 
-def test_upsampling_is_bilinear_between_pixel_centres() -> None:
+def test_upsampling_is_bilinear_between_pixel_centers() -> None:
     x = torch.tensor([[[[0.0, 4.0]]]])
-    # the centres of four output pixels lie at -0.25, 0.25, 0.75, 1.25 input pixels; outside, the edge is repeated
+    # the centers of four output pixels lie at -0.25, 0.25, 0.75, 1.25 input pixels; outside, the edge is repeated
     assert Upsampling(2)(x)[0, 0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
 
 
@@ -123,7 +123,7 @@ def test_a_size_that_16_does_not_divide_is_refused_with_the_size_to_pad_to(
     with pytest.raises(InputError, match=message):
         network(torch.zeros(1, 3, height, width))
     with pytest.raises(InputError, match=message):
-        network.normalise(torch.zeros(1, height, width, 3, dtype=torch.uint8))
+        network.normalize(torch.zeros(1, height, width, 3, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_wrong_options_are_refused(options: dict[str, object], message: str) -> 
 
 def test_parameters_and_their_count_by_hand() -> None:
     network = ReferenceNetwork(10, width=0.125, convolutions=(1, 1, 1, 1))
-    # 3x3 kernels without bias, plus scale and shift for each output channel of the normalisation
+    # 3x3 kernels without bias, plus scale and shift for each output channel of the normalization
     encoder = [(3, 8), (8, 16), (16, 32), (32, 64)]
     decoder = [(64, 64), (64, 32), (32, 16), (16, 8)]
     expected = sum(9 * before * after + 2 * after for before, after in encoder + decoder)

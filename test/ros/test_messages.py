@@ -26,7 +26,7 @@ HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=999_999_999), frame_id="fr
 
 
 def picture(width: int = 40, height: int = 30) -> RgbImage:
-    """Noise: every channel of every pixel differs from its neighbours."""
+    """Noise: every channel of every pixel differs from its neighbors."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -231,7 +231,7 @@ def test_labels_as_png_for_image_transport() -> None:
     assert "png" in msg.format
     unchanged = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert unchanged is not None
-    assert unchanged.shape == labels.shape  # one channel: ids, not colours
+    assert unchanged.shape == labels.shape  # one channel: ids, not colors
     np.testing.assert_array_equal(unchanged, labels)
     np.testing.assert_array_equal(decode_labels(msg.data, "test"), labels)
     np.testing.assert_array_equal(decode_compressed(msg)[:, :, 1], labels)

@@ -151,7 +151,7 @@ def test_standing_things_move_outwards_and_down_as_the_camera_drives_on() -> Non
                 column, row = camera.project(np.array([post.s, post.d, 1.2]))
                 if not 3 <= column < 477:
                     continue
-                axis = camera.centre_x - camera.focal * (camera.heading - camera.course.x_slope(camera.s))
+                axis = camera.center_x - camera.focal * (camera.heading - camera.course.x_slope(camera.s))
                 offsets.append(abs(column - axis))
                 near = drive.frame(index).labels[int(row), int(column) - 1 : int(column) + 2]
                 hits += bool((near == SceneClass.POLE).any())
@@ -179,8 +179,8 @@ def test_optical_flow_follows_the_ground() -> None:
 
 
 def _edges(image: RgbImage) -> np.ndarray:
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
 
 
 def _borders(labels: LabelImage) -> np.ndarray:

@@ -17,7 +17,7 @@ from seg_perception.datasets.registry import DatasetSettings
 from seg_perception.training.settings import (
     AugmentationSettings,
     NetworkSettings,
-    OptimiserSettings,
+    OptimizerSettings,
     TrainSettings,
 )
 
@@ -66,7 +66,7 @@ def tiny(pictures: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
             train=(DatasetSettings("folder", Path(pictures.name), mapping="identity"),),
             network=NetworkSettings("reference", {"width": 0.125, "convolutions": [1, 1, 1, 1]}),
             augmentation=AugmentationSettings(crop=Size(64, 48)),
-            optimiser=OptimiserSettings(learning_rate=5e-3, warmup_steps=2, ema_decay=0.5),
+            optimizer=OptimizerSettings(learning_rate=5e-3, warmup_steps=2, ema_decay=0.5),
             deployed_size=Size(96, 64),
             steps=8,
             batch_size=4,

@@ -30,7 +30,7 @@ NOTHING = dataclasses.replace(GEOMETRY, scale=(1.0, 1.0), aspect=1.0, flip=0.0)
 
 
 def blocks(width: int = 96, height: int = 64, seed: int = 0) -> Sample:
-    """A sample whose image says its labels: every pixel's grey is 20 times its label, in blocks of 16 pixels."""
+    """A sample whose image says its labels: every pixel's gray is 20 times its label, in blocks of 16 pixels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, (-(-height // 16), -(-width // 16)), np.uint8)
     labels = labels.repeat(16, axis=0).repeat(16, axis=1)[:height, :width]
@@ -38,7 +38,7 @@ def blocks(width: int = 96, height: int = 64, seed: int = 0) -> Sample:
 
 
 def inside(labels: np.ndarray) -> np.ndarray:
-    """Pixels whose 3x3 neighbours have the same label: there, resizing does not mix two labels' greys."""
+    """Pixels whose 3x3 neighbors have the same label: there, resizing does not mix two labels' grays."""
     same = np.ones(labels.shape, bool)
     for dy in (-2, -1, 0, 1, 2):
         for dx in (-2, -1, 0, 1, 2):
@@ -100,7 +100,7 @@ def test_a_crop_around_a_rare_class_holds_it_and_each_class_comes_as_often() -> 
     assert augment(nothing_rare, around, Size(300, 200), np.random.default_rng(1), (3,))[1].shape == (48, 64)
 
 
-def test_beyond_the_sample_is_grey_and_unlabelled() -> None:
+def test_beyond_the_sample_is_gray_and_unlabeled() -> None:
     sample = Sample("white", np.full((64, 96, 3), 255, np.uint8), np.zeros((64, 96), np.uint8))
     wide = dataclasses.replace(NOTHING, crop=Size(128, 80))
     image, labels = augment(sample, wide, Size(96, 64), np.random.default_rng(1))
@@ -186,8 +186,8 @@ def test_each_photometric_change_changes_the_image_alone(name: str) -> None:
     assert abs(float(image.mean()) - 127) < 100, "still a picture"
 
 
-def test_saturation_leaves_grey_pixels_grey_and_colour_cast_does_not() -> None:
-    sample = Sample("grey", np.full((64, 96, 3), 100, np.uint8), np.zeros((64, 96), np.uint8))
+def test_saturation_leaves_gray_pixels_gray_and_color_cast_does_not() -> None:
+    sample = Sample("gray", np.full((64, 96, 3), 100, np.uint8), np.zeros((64, 96), np.uint8))
     saturated, _ = augment(sample, dataclasses.replace(NOTHING, saturation=1), Size(96, 64), np.random.default_rng(4))
     assert np.abs(saturated.astype(int) - 100).max() <= 1
     cast, _ = augment(sample, dataclasses.replace(NOTHING, color_cast=0.5), Size(96, 64), np.random.default_rng(4))

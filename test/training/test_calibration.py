@@ -51,7 +51,7 @@ def test_answers_that_no_temperature_fits_are_refused(answer: int) -> None:
 
 
 class Squares:
-    """Two images whose left half is class 0 and right half class 1; the lowest row is unlabelled."""
+    """Two images whose left half is class 0 and right half class 1; the lowest row is unlabeled."""
 
     name = "squares"
 
@@ -93,19 +93,19 @@ def test_a_network_is_calibrated_on_its_deployed_path(network_and_card) -> None:
         image = torch.from_numpy(Squares(card.label_set).load(index).image[None])
         with torch.inference_mode():
             _, confidence = DeployedGraph(network.eval(), fit.temperature)(image)
-        confidences.append(confidence[0, :-1].float().mean() / 255)  # the last row is unlabelled
+        confidences.append(confidence[0, :-1].float().mean() / 255)  # the last row is unlabeled
     assert float(sum(confidences)) / 2 == pytest.approx(fit.after.mean_confidence, abs=0.02)
 
 
-def test_more_pixels_than_there_are_takes_all_labelled_ones(network_and_card) -> None:
+def test_more_pixels_than_there_are_takes_all_labeled_ones(network_and_card) -> None:
     network, card = network_and_card
     fit = calibrate(network, card, [Squares(card.label_set)], pixels_per_image=10**6)
-    assert fit.pixels == 2 * 47 * 64  # the unlabelled row is never drawn
+    assert fit.pixels == 2 * 47 * 64  # the unlabeled row is never drawn
 
 
 def test_other_classes_and_empty_data_are_refused(network_and_card) -> None:
     network, card = network_and_card
     with pytest.raises(DatasetError, match="squares maps to other classes than the network's"):
         calibrate(network, card, [Squares(load_label_set("camvid11"))])
-    with pytest.raises(DatasetError, match="no labelled pixel to fit a temperature to"):
+    with pytest.raises(DatasetError, match="no labeled pixel to fit a temperature to"):
         calibrate(network, card, [])

@@ -45,7 +45,7 @@ def network() -> torch.nn.Module:
 def state(**changes: object) -> ResumeState:
     weights = network().state_dict()
     fresh = ResumeState(
-        step=7, best_score=float("-inf"), settings_sha256="ab", network=weights, average=weights, optimiser={"a": [1.5]}
+        step=7, best_score=float("-inf"), settings_sha256="ab", network=weights, average=weights, optimizer={"a": [1.5]}
     )
     return dataclasses.replace(fresh, **changes)
 
@@ -141,7 +141,7 @@ def test_the_state_of_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     loaded = ResumeState.load(tmp_path / "last.pt", CPU)
     assert (loaded.step, loaded.best_score, loaded.settings_sha256) == (7, float("-inf"), "ab")
     assert loaded.settings == original.settings
-    assert loaded.optimiser == {"a": [1.5]}
+    assert loaded.optimizer == {"a": [1.5]}
     assert all(torch.equal(loaded.network[name], value) for name, value in original.network.items())
 
 

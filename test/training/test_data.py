@@ -87,8 +87,8 @@ def test_a_batch_that_does_not_divide_is_refused(tiny: Tiny) -> None:
         micro_batch_size(tiny(accumulation=3), world=2)
 
 
-def _flat(root: Path, grey: int) -> None:
-    for folder, pixels in (("images", np.full((64, 96, 3), grey, np.uint8)), ("labels", np.zeros((64, 96), np.uint8))):
+def _flat(root: Path, gray: int) -> None:
+    for folder, pixels in (("images", np.full((64, 96, 3), gray, np.uint8)), ("labels", np.zeros((64, 96), np.uint8))):
         (root / folder).mkdir(parents=True)
         for index in range(3):
             assert cv2.imwrite(str(root / folder / f"{index}.png"), pixels)
@@ -102,10 +102,10 @@ def test_datasets_are_drawn_by_their_weights_not_by_their_sizes(tiny: Tiny, tmp_
         for name, weight in (("dark", 3.0), ("bright", 1.0))
     )
     crops = TrainingCrops(tiny(data_root=tmp_path, train=sets, augmentation=NO_CHANGE))
-    greys = [int(crops[CropKey(step, 0)][0][0, 0, 0]) for step in range(400)]
-    assert set(greys) == {10, 250}
+    grays = [int(crops[CropKey(step, 0)][0][0, 0, 0]) for step in range(400)]
+    assert set(grays) == {10, 250}
     # three quarters; the standard deviation of a share of 400 is 0.022: four of them
-    assert np.mean([grey == 10 for grey in greys]) == pytest.approx(0.75, abs=0.087)
+    assert np.mean([gray == 10 for gray in grays]) == pytest.approx(0.75, abs=0.087)
 
 
 def test_every_image_of_a_dataset_comes_up(tiny: Tiny) -> None:

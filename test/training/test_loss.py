@@ -24,8 +24,8 @@ CE_01 = math.log(1 + math.exp(-2))  # (2, 0), truth 0: 1 / (1 + e^-2)
 CE_10 = math.log(1 + math.exp(-3))  # (1, 4), truth 1: 1 / (1 + e^-3)
 
 
-def test_the_mean_over_all_labelled_pixels_of_all_images() -> None:
-    expected = (CE_00 + CE_01 + CE_10) / 3  # the fourth pixel is unlabelled: neither in the sum nor in the count
+def test_the_mean_over_all_labeled_pixels_of_all_images() -> None:
+    expected = (CE_00 + CE_01 + CE_10) / 3  # the fourth pixel is unlabeled: neither in the sum nor in the count
     assert float(mean_cross_entropy(SCORES, LABELS)) == pytest.approx(expected, rel=1e-6)
 
 
@@ -47,7 +47,7 @@ def test_class_weights_weigh_the_sum_and_the_divisor() -> None:
     assert float(pixel_weight(LABELS)) == 3
 
 
-def test_without_any_labelled_pixel_it_is_zero_and_so_is_the_gradient() -> None:
+def test_without_any_labeled_pixel_it_is_zero_and_so_is_the_gradient() -> None:
     scores = SCORES.clone().requires_grad_()
     loss = mean_cross_entropy(scores, torch.full_like(LABELS, 255))
     loss.backward()
@@ -67,18 +67,18 @@ def test_coarse_scores_are_brought_to_the_labels_size() -> None:
     assert float(pixel_loss_sum(coarse, labels)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_hard_pixels_are_the_worst_of_the_labelled_ones() -> None:
-    # of three labelled pixels, two thirds are the two worst: log 2 and log(1 + e^-2); scaled up by 3/2
+def test_hard_pixels_are_the_worst_of_the_labeled_ones() -> None:
+    # of three labeled pixels, two thirds are the two worst: log 2 and log(1 + e^-2); scaled up by 3/2
     expected = (CE_00 + CE_01) * 3 / 2
     assert float(pixel_loss_sum(SCORES, LABELS, hard_pixels=2 / 3)) == pytest.approx(expected, rel=1e-6)
     # the least share keeps one pixel, the worst
     assert float(pixel_loss_sum(SCORES, LABELS, hard_pixels=0.01)) == pytest.approx(3 * CE_00, rel=1e-6)
 
 
-def test_the_magnitude_of_hard_pixels_does_not_depend_on_the_share_nor_on_unlabelled_pixels() -> None:
+def test_the_magnitude_of_hard_pixels_does_not_depend_on_the_share_nor_on_unlabeled_pixels() -> None:
     even = torch.zeros(1, 2, 4, 4)  # every pixel's loss is log 2
     labels = torch.zeros(1, 4, 4, dtype=torch.uint8)
-    labels[0, :2] = 255  # half of them unlabelled
+    labels[0, :2] = 255  # half of them unlabeled
     for share in (0.25, 0.5, 1.0):
         assert float(pixel_loss_sum(even, labels, hard_pixels=share)) == pytest.approx(8 * math.log(2), rel=1e-6)
 
@@ -96,7 +96,7 @@ def test_network_and_loss_as_one_module() -> None:
     images = torch.randint(0, 256, (1, 32, 64, 3), dtype=torch.uint8)
     labels = torch.randint(0, 10, (1, 32, 64), dtype=torch.uint8)
     with torch.no_grad():
-        fine, coarse = network.scores_with_auxiliary(network.normalise(images))
+        fine, coarse = network.scores_with_auxiliary(network.normalize(images))
         # every fourth label in both directions stands for 16 pixels
         expected = pixel_loss_sum(fine, labels) + 0.4 * 16 * pixel_loss_sum(coarse, labels[:, ::4, ::4])
         module = LossModule(network, None, auxiliary=0.4, hard_pixels=1.0)
@@ -146,7 +146,7 @@ def test_the_lovasz_loss_is_weighed_like_the_mean_over_pixels() -> None:
             float(LossModule(network, None, auxiliary=0.0, hard_pixels=1.0, lovasz=weight)(images, labels))
             for weight in (0.0, 0.5)
         )
-        scores = network(network.normalise(images))
+        scores = network(network.normalize(images))
     # the scores have stride 2: the label in the middle of each cell stands for it
     expected = 0.5 * labels.numel() * float(lovasz_softmax(scores, labels[:, 1::2, 1::2]))
     assert with_lovasz - plain == pytest.approx(expected, rel=1e-4)

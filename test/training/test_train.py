@@ -28,7 +28,7 @@ from seg_perception.training.settings import (
     AugmentationSettings,
     LossSettings,
     NetworkSettings,
-    OptimiserSettings,
+    OptimizerSettings,
     TrainSettings,
 )
 from seg_perception.training.torch_engine import TorchEngine
@@ -59,7 +59,7 @@ def test_it_learns_to_tell_sky_from_road(tiny: Tiny, pictures: Path) -> None:
         steps=40,
         validate_every=20,
         validation=validation(pictures),
-        optimiser=OptimiserSettings(learning_rate=1e-2, warmup_steps=5, ema_decay=0.8),
+        optimizer=OptimizerSettings(learning_rate=1e-2, warmup_steps=5, ema_decay=0.8),
     )
     weights = run_training(settings)
     assert weights == settings.run_folder / "best.safetensors"
@@ -153,7 +153,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"optimiser": OptimiserSettings(ema_decay=0.0)}, {"precision": "bf16"}, {"precision": "fp16"}]
+    "changes", [{}, {"optimizer": OptimizerSettings(ema_decay=0.0)}, {"precision": "bf16"}, {"precision": "fp16"}]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tiny: Tiny, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
@@ -361,7 +361,7 @@ def test_validation_data_of_other_classes_is_refused_at_the_start(tiny: Tiny, pi
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny: Tiny) -> None:
-    huge = tiny(optimiser=OptimiserSettings(learning_rate=1e30, warmup_steps=0), steps=20)
+    huge = tiny(optimizer=OptimizerSettings(learning_rate=1e30, warmup_steps=0), steps=20)
     with pytest.raises(TrainingDivergedError, match=r"the loss is (nan|inf) at step \d+; lower the learning rate"):
         run_training(huge)
     if (huge.run_folder / "last.pt").is_file():
@@ -379,7 +379,7 @@ def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(tiny: Tiny
     settings = tiny(
         data_root=tmp_path,
         train=(DatasetSettings("folder", Path("empty"), mapping="identity"),),
-        optimiser=OptimiserSettings(weight_decay=0.0, ema_decay=0.0),
+        optimizer=OptimizerSettings(weight_decay=0.0, ema_decay=0.0),
         steps=2,
     )
     weights = run_training(settings)
@@ -393,8 +393,8 @@ def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(tiny: Tiny
 def test_a_run_can_start_from_another_runs_weights(tiny: Tiny, tmp_path: Path) -> None:
     first = run_training(tiny(steps=2))
     network = dataclasses.replace(tiny().network, checkpoint=first)
-    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
-    second = run_training(tiny(name="second", network=network, optimiser=unmoved, steps=1))
+    unmoved = OptimizerSettings(learning_rate=1e-30, ema_decay=0.0)
+    second = run_training(tiny(name="second", network=network, optimizer=unmoved, steps=1))
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
     assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-7)
     with pytest.raises(SettingsError, match=r"network.name: .* holds a 'reference', not a 'efficientnet_ladder'"):
@@ -413,11 +413,11 @@ def test_other_classes_start_from_another_runs_weights_with_a_fresh_head(tiny: T
     (data,) = tiny().train
     train = (dataclasses.replace(data, mapping=str(tmp_path / "to_two.yaml")),)
     network = dataclasses.replace(tiny().network, checkpoint=first)
-    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
+    unmoved = OptimizerSettings(learning_rate=1e-30, ema_decay=0.0)
     with pytest.raises(SettingsError, match=r"gives 10 classes, the training data 2; set network.fresh_head to true"):
-        run_training(tiny(name="second", train=train, network=network, optimiser=unmoved, steps=1))
+        run_training(tiny(name="second", train=train, network=network, optimizer=unmoved, steps=1))
     network = dataclasses.replace(network, fresh_head=True)
-    second = run_training(tiny(name="second", train=train, network=network, optimiser=unmoved, steps=1))
+    second = run_training(tiny(name="second", train=train, network=network, optimizer=unmoved, steps=1))
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
     assert a["head.weight"].shape[0] == 10
     assert b["head.weight"].shape[0] == 2
@@ -431,16 +431,16 @@ def test_weights_that_lack_a_layer_start_a_network_that_has_it(tiny: Tiny) -> No
         return NetworkSettings("efficientnet_ladder", {"decoder_channels": 16, "detail_channels": detail}, **start)
 
     small = {"augmentation": AugmentationSettings(crop=Size(64, 64)), "steps": 1, "batch_size": 2}
-    unmoved = OptimiserSettings(learning_rate=1e-30, ema_decay=0.0)
+    unmoved = OptimizerSettings(learning_rate=1e-30, ema_decay=0.0)
     first = run_training(tiny(network=network(0), **small))
     lacking = network(8, checkpoint=first)
     with pytest.raises(ModelError, match=r"(?s)the weights do not fit the network.*narrow"):
-        run_training(tiny(name="second", network=lacking, optimiser=unmoved, **small))
+        run_training(tiny(name="second", network=lacking, optimizer=unmoved, **small))
     misspelt = dataclasses.replace(lacking, fresh_layers=("narow",))
     with pytest.raises(SettingsError, match=r"fresh_layers: .* has no narow; known: encoder, .*narrow"):
-        run_training(tiny(name="second", network=misspelt, optimiser=unmoved, **small))
+        run_training(tiny(name="second", network=misspelt, optimizer=unmoved, **small))
     fitting = dataclasses.replace(lacking, fresh_layers=("narrow", "rung2", "correction"))
-    second = run_training(tiny(name="second", network=fitting, optimiser=unmoved, **small))
+    second = run_training(tiny(name="second", network=fitting, optimizer=unmoved, **small))
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
     assert len(b) > len(a) > 100
     assert all(torch.allclose(a[key], b[key], atol=1e-7) for key in a if "running" not in key and "num_" not in key)
@@ -470,7 +470,7 @@ def test_frozen_stages_and_statistics_stay_as_they_start(tiny: Tiny) -> None:
     settings = tiny(
         network=network,
         augmentation=AugmentationSettings(crop=Size(64, 64)),
-        optimiser=OptimiserSettings(learning_rate=1e-2, warmup_steps=0, ema_decay=0.0),
+        optimizer=OptimizerSettings(learning_rate=1e-2, warmup_steps=0, ema_decay=0.0),
         steps=1,
         batch_size=2,
     )

@@ -17,11 +17,11 @@ import onnx
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.types import Size
-from seg_perception.engines.tensorrt import versions as versions
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
 from seg_perception.engines.camera_graph import for_camera
 from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
 from seg_perception.engines.half import to_half
+from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibr
         )
     if settings.dla_core is not None and precision == "int8" and not library.strongly_typed_only:
         raise ModelError(
-            f"the DLA of {library} takes no graph with quantise nodes as {card.id} has them: "
+            f"the DLA of {library} takes no graph with quantize nodes as {card.id} has them: "
             "compile an fp32 or fp16 export, or leave out --dla-core"
         )
     if settings.camera_size is not None:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.cuda import Cuda, Gpu, load_cuda
-from seg_perception.engines.tensorrt.file import EngineFile, EngineKey
 from seg_perception.engines.model_file import load_model
+from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.tensorrt.build import (
     BuildSettings,
     BuiltEngine,
@@ -22,6 +21,7 @@ from seg_perception.engines.tensorrt.build import (
     input_sizes,
     resolve_precision,
 )
+from seg_perception.engines.tensorrt.file import EngineFile, EngineKey
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 log = logging.getLogger(__name__)

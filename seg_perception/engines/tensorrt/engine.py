@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.engines.tensorrt import versions as versions
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
 from seg_perception.engines.cuda import Cuda, CudaRuntime, PinnedPair, load_cuda
-from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here, sizes_of_key
+from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.build import make_logger
+from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here, sizes_of_key
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 
 if TYPE_CHECKING:

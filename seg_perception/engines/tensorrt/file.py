@@ -1,7 +1,7 @@
 """Engine files: one binary and one JSON beside it that says what it was built from, and for what.
 
 `NAME.engine` is what TensorRT wrote, `NAME.engine.json` the key and the SHA-256 of the binary.
-TensorRT plans are executable artefacts, so a plan is deserialised only after its key, its length and
+TensorRT plans are executable artifacts, so a plan is deserialized only after its key, its length and
 its hash were checked, and only from a folder that nobody else can write to.
 """
 
@@ -56,7 +56,7 @@ class EngineKey:
         batch: the largest.
         input_size: of the images the engine takes: "480x352", or "up to 832x608".
         network_size: of the images inside, as asked for; "" where it follows from the input size.
-        options: workspace, optimisation level, DLA core, hardware compatibility; sorted text.
+        options: workspace, optimization level, DLA core, hardware compatibility; sorted text.
     """
 
     onnx_sha256: str

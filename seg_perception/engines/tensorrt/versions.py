@@ -187,9 +187,9 @@ def set_optimization_level(library: TensorRtLibrary, config: trt.IBuilderConfig,
     if level is None:
         return
     if not hasattr(config, "builder_optimization_level"):
-        raise EngineError(f"{library} has no optimisation level; leave it out or use TensorRT 8.6 or newer")
+        raise EngineError(f"{library} has no optimization level; leave it out or use TensorRT 8.6 or newer")
     if not 0 <= level <= 5:
-        raise EngineError(f"optimisation level {level} is not accepted: 0 (fast build) to 5 (fast engine)")
+        raise EngineError(f"optimization level {level} is not accepted: 0 (fast build) to 5 (fast engine)")
     config.builder_optimization_level = level
 
 

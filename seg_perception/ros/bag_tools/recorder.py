@@ -38,7 +38,7 @@ class RecordedMessage:
     Attributes:
         topic: absolute name.
         received_ns: when the middleware received it (on Humble: when it was taken), nanoseconds since 1970.
-        data: serialised (CDR).
+        data: serialized (CDR).
     """
 
     topic: str

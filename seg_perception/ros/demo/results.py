@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 
 from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
-from seg_perception.evaluation.text import drivable_iou, percent, score_table
-from seg_perception.video import VideoWriter
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import UNLABELLED, RgbImage
+from seg_perception.core.types import UNLABELED, RgbImage
 from seg_perception.core.visual import colorize, contact_sheet, legend
+from seg_perception.evaluation.text import drivable_iou, percent, score_table
+from seg_perception.video import VideoWriter
 
 if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader
@@ -55,7 +55,7 @@ def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
     score = score_bag(bag, LABELS, TRUTH_TOPIC, label_set)
     hits = union = 0
     for _, mask, truth in LabelPairs(bag, DRIVABLE, TRUTH_TOPIC):
-        said = (mask == _IN_MASK) & (truth != UNLABELLED)  # pixels without truth are not counted
+        said = (mask == _IN_MASK) & (truth != UNLABELED)  # pixels without truth are not counted
         right = np.isin(truth, label_set.drivable_ids)
         hits += int((said & right).sum())
         union += int((said | right).sum())

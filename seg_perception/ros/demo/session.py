@@ -22,11 +22,11 @@ from seg_perception.bags.topics import INPUT_TOPICS, NODE_NAME, TRUTH_TOPIC, out
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
+from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
 from seg_perception.ros.context import ros_node
+from seg_perception.ros.demo.node_process import NodeProcess
 from seg_perception.ros.demo.times import DIAGNOSTICS, UNSTAMPED_TOPICS, DriveTimes
 from seg_perception.ros.interfaces import message_class
-from seg_perception.ros.demo.node_process import NodeProcess
-from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
 
 _NANOSECONDS = 1_000_000_000
 _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds
@@ -210,7 +210,7 @@ class _Session:
         self.report.outputs[output] += 1
         if output == "labels":
             self.report.answered += 1
-            self._times.labelled(message.received_ns, stamp_ns)
+            self._times.labeled(message.received_ns, stamp_ns)
             self.report.latency_s.append((message.received_ns - self._sent_ns[stamp_ns]) / _NANOSECONDS)
         self._writer.write_raw(message.topic, stamp_ns, message.data)
 

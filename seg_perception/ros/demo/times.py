@@ -32,7 +32,7 @@ class DriveTimes:
         """A frame was published."""
         self._sent.append((wall_ns, stamp_ns))
 
-    def labelled(self, received_ns: int, stamp_ns: int) -> None:
+    def labeled(self, received_ns: int, stamp_ns: int) -> None:
         """A frame's labels came."""
         self._labels.append((received_ns, stamp_ns))
 

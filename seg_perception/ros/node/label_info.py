@@ -10,12 +10,12 @@ from typing import Any
 from std_msgs.msg import Header
 
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import UNLABELLED
+from seg_perception.core.types import UNLABELED
 
 MISSING_VISION_MSGS = (
     "vision_msgs is not installed, so label_info is not published (a costmap layer needs it). With ROS from apt: "
     "apt install ros-$ROS_DISTRO-vision-msgs; elsewhere build github.com/ros-perception/vision_msgs from source. "
-    "The class names and colours are on ~/palette as JSON."
+    "The class names and colors are on ~/palette as JSON."
 )
 
 
@@ -45,14 +45,14 @@ def build_label_info(vision_msgs: ModuleType, card: ModelCard, header: Header, m
 def palette_json(card: ModelCard) -> str:
     """The palette companion, published latched as std_msgs/String.
 
-    {"model": id, "label_set": name, "unlabelled": 255,
+    {"model": id, "label_set": name, "unlabeled": 255,
      "classes": [{"id": 0, "name": "road", "color": [r, g, b], "drivable": true}, ...]}
     """
     return json.dumps(
         {
             "model": card.id,
             "label_set": card.label_set.name,
-            "unlabelled": UNLABELLED,
+            "unlabeled": UNLABELED,
             "classes": [
                 {"id": c.id, "name": c.name, "color": list(c.color), "drivable": c.drivable}
                 for c in card.label_set.classes

@@ -15,8 +15,8 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.ros import qos
-from seg_perception.ros.node.camera_info import CameraInfoMatcher
 from seg_perception.ros.messages import encode_image, encode_png
+from seg_perception.ros.node.camera_info import CameraInfoMatcher
 from seg_perception.ros.node.settings import OutputQos
 from seg_perception.ros.throttle import Throttle
 
@@ -81,7 +81,7 @@ class CameraOutputs:
             header: the input's; stamp and frame_id go out unchanged.
             image: uint8 [H, W, 3]; the overlay is drawn on it.
             mask: uint8 [H, W], 0 or 255.
-            opacity: of the overlay's colours, 0 to 1.
+            opacity: of the overlay's colors, 0 to 1.
         """
         self._offer("drivable", lambda: encode_image(mask, header))
         self._offer("labels", lambda: encode_image(answer.labels, header))

@@ -20,7 +20,7 @@ def stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set.
 
     rclpy's own handlers would destroy the context under the spinning executor, which aborts the process:
-    initialise rclpy with SignalHandlerOptions.NO.
+    initialize rclpy with SignalHandlerOptions.NO.
     """
     stop = threading.Event()
 

@@ -18,9 +18,9 @@ from small_networks import small_networks
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
-from seg_perception.engines.tensorrt import versions as versions
 from seg_perception.engines.graph_edits import card_of, load_graph, write_card
 from seg_perception.engines.model_file import read_model
+from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.build import (
     BuildProgress,
     BuildSettings,
@@ -231,7 +231,7 @@ def test_builds_for_a_gpu_that_is_not_here(nvidia: TensorRtLibrary, exported: Ex
     "settings, message",
     [
         (BuildSettings(dla_core=0), "DLA core 0 is not there: .* sees 0 on this machine"),
-        (BuildSettings(optimization_level=9), "optimisation level 9 is not accepted"),
+        (BuildSettings(optimization_level=9), "optimization level 9 is not accepted"),
         (BuildSettings(size=Size(130, 96)), "size 130x96 does not fit test-1-fp32-00000000"),
         (BuildSettings("int8"), "precision int8 cannot be made from an fp32 graph; export one with"),
     ],
@@ -246,7 +246,7 @@ def test_settings_that_cannot_be_met(
 def test_an_int8_graph_is_not_for_the_dla_before_11(exported: Exported) -> None:
     content, settings = exported("reference", "int8"), BuildSettings(dla_core=0)
     for version in ("8.6.2", "10.3.0"):
-        with pytest.raises(ModelError, match=rf"the DLA of TensorRT {version} takes no graph with quantise nodes"):
+        with pytest.raises(ModelError, match=rf"the DLA of TensorRT {version} takes no graph with quantize nodes"):
             prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, version))
     assert prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, "11.4.1")).graph.node
 

@@ -14,8 +14,8 @@ from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
+from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
 
 HEIGHT, WIDTH = 4, 8
 CARD = ModelCard("fake", "1", "none", load_label_set("driving"), Size(WIDTH, HEIGHT), 4, "fp16", "0" * 64)

@@ -1,4 +1,4 @@
-"""Engine files: the key, the two files, and everything that must be recognised before a plan is loaded."""
+"""Engine files: the key, the two files, and everything that must be recognized before a plan is loaded."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.cuda import Gpu
+from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt.file import (
     EngineKey,
     cached_path,
@@ -32,7 +33,6 @@ from seg_perception.engines.tensorrt.file import (
     sole_builder,
     write_engine,
 )
-from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
@@ -111,13 +111,13 @@ def test_plain_tensorrt_needs_the_gpu() -> None:
         engine_key(b"onnx", SIZES, BuildSettings(), "fp16", PLAIN, None)
 
 
-def test_a_truncated_engine_is_recognised(written: Path) -> None:
+def test_a_truncated_engine_is_recognized(written: Path) -> None:
     written.write_bytes(BUILT.content[:1000])
     with pytest.raises(EngineError, match=r"is truncated: 1000 of 4096 bytes; build it anew: seg-perception compile"):
         read_engine(written, key())
 
 
-def test_a_changed_engine_is_recognised(written: Path) -> None:
+def test_a_changed_engine_is_recognized(written: Path) -> None:
     changed = bytearray(BUILT.content)
     changed[2000] ^= 1
     written.write_bytes(changed)
@@ -125,7 +125,7 @@ def test_a_changed_engine_is_recognised(written: Path) -> None:
         read_engine(written, key())
 
 
-def test_a_stale_engine_is_recognised_and_says_what_changed(written: Path) -> None:
+def test_a_stale_engine_is_recognized_and_says_what_changed(written: Path) -> None:
     needed = key(onnx_sha256="f" * 64, library_version="10.7.0")
     with pytest.raises(EngineError, match=r"is stale or was built elsewhere") as caught:
         read_engine(written, needed)
@@ -266,7 +266,7 @@ def test_the_description_is_for_people_too(written: Path) -> None:
         ("input_size", "up to big", "'big' is not accepted"),
         ("options", "[1]", r"options are \[1\], not a mapping"),
         ("options", "{", "Expecting property name"),
-        ("colour", "red", "unexpected keyword argument 'colour'"),
+        ("color", "red", "unexpected keyword argument 'color'"),
     ],
 )
 def test_a_description_with_odd_values_is_refused(written: Path, name: str, value: object, message: str) -> None:

@@ -18,8 +18,8 @@ import pytest
 from fake_cuda import FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError
-from seg_perception.engines.tensorrt.file import EngineFile
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
+from seg_perception.engines.tensorrt.file import EngineFile
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)

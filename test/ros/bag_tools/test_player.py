@@ -20,9 +20,9 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.ros.context import ros_node
 from seg_perception.ros.bag_tools.player import PlaySettings, play
 from seg_perception.ros.bag_tools.recorder import RecordReport, record
+from seg_perception.ros.context import ros_node
 
 START = 1_700_000_000_123_456_789
 STEP = 20_000_000

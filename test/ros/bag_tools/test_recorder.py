@@ -18,9 +18,9 @@ from std_msgs.msg import String, UInt8MultiArray
 from seg_perception.bags.reader import BagReader, partial_path
 from seg_perception.bags.recovery import recover
 from seg_perception.core.errors import InputError
+from seg_perception.ros.bag_tools.recorder import record
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.interfaces import message_class, message_definition
-from seg_perception.ros.bag_tools.recorder import record
 
 TIMEOUT = 20.0
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seg_perception.ros.demo.times import DIAGNOSTICS, PALETTE, DriveTimes
 from seg_perception.ros.bag_tools.recorder import RecordedMessage
+from seg_perception.ros.demo.times import DIAGNOSTICS, PALETTE, DriveTimes
 
 SHARE = "/segmentation_node/drivable_share"
 
@@ -14,11 +14,11 @@ def test_every_message_goes_to_its_frame_and_none_from_before_the_drive_is_kept(
         times.keep(RecordedMessage(topic, received, b""))
     times.sent(10, 1000)
     times.sent(20, 2000)  # sent before the first frame's labels come back
-    times.labelled(25, 1000)
+    times.labeled(25, 1000)
     times.keep(RecordedMessage(SHARE, 26, b"first"))
     times.keep(RecordedMessage(DIAGNOSTICS, 27, b""))
     times.keep(RecordedMessage(SHARE, 31, b"second"))
-    times.labelled(30, 2000)  # taken by the executor after its number
+    times.labeled(30, 2000)  # taken by the executor after its number
     dated = [(stamp, message.topic, message.data) for stamp, message in times.dated()]
     assert dated == [
         (1000, PALETTE, b""),

@@ -121,8 +121,8 @@ def test_outputs_nobody_watches_are_not_made(tiny_model: Path, monkeypatch: pyte
 def test_compressed_input_gives_the_same_labels(tiny_model: Path) -> None:
     with running({"model": str(tiny_model), "input": "compressed", **RELIABLE_INPUT}) as run:
         run.wait_state("active")
-        grey = picture(2)[..., 0].copy()
-        message = encode_png(grey, Header(stamp=stamp(START), frame_id="c"))  # any PNG will do
+        gray = picture(2)[..., 0].copy()
+        message = encode_png(gray, Header(stamp=stamp(START), frame_id="c"))  # any PNG will do
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         one_frame(run, {"labels": labels}, message, "/image/compressed")
         expected = Segmenter(open_engine(tiny_model)).segment(decode_compressed(message)).labels

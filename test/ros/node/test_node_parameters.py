@@ -154,7 +154,7 @@ def test_a_live_change_shows_in_the_next_published_frame(tiny_model: Path) -> No
             wait_until(lambda: all(len(messages) == index + 1 for messages in seen.values()), "the answer")
             return np.frombuffer(seen[name][index].data, np.uint8).reshape(48, 64, -1)
 
-        assert (answer(0, "overlay") == (128, 64, 128)).all()  # opacity 1: nothing but road's colour
+        assert (answer(0, "overlay") == (128, 64, 128)).all()  # opacity 1: nothing but road's color
         assert run.set("overlay.opacity", 0.0) == ""
         assert (answer(1, "overlay") == pixels).all()
         assert (answer(2, "drivable") == 255).all()

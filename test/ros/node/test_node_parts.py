@@ -22,9 +22,9 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
 from seg_perception.ros.node.accounting import FrameAccount, FrameCounts
 from seg_perception.ros.node.camera_info import CameraInfoMatcher
-from seg_perception.ros.node.lost_frames import GapWatch, large_images_hint
 from seg_perception.ros.node.label_info import build_label_info, find_vision_msgs, palette_json
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.lost_frames import GapWatch, large_images_hint
 from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.throttle import Throttle
 
@@ -287,7 +287,7 @@ def test_label_info_fits_the_published_definition(tiny_model: Path) -> None:
     assert message.header is header
     store = published_vision_msgs()
     types = store.types
-    told = types["vision_msgs/msg/LabelInfo"](  # every field of the definition, and serialised by its types
+    told = types["vision_msgs/msg/LabelInfo"](  # every field of the definition, and serialized by its types
         header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 5), ""),
         class_map=[
             types["vision_msgs/msg/VisionClass"](class_id=c.class_id, class_name=c.class_name)
@@ -320,7 +320,7 @@ def test_label_info_goes_through_the_real_vision_msgs(tiny_model: Path) -> None:
 def test_the_palette_says_what_the_labels_mean(tiny_model: Path) -> None:
     card = open_engine(tiny_model).card
     palette = json.loads(palette_json(card))
-    assert palette["unlabelled"] == 255
+    assert palette["unlabeled"] == 255
     assert palette["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}
     assert np.array(palette["classes"][9]["color"]).tolist() == [70, 70, 70]
 

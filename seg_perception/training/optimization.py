@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and the averaged copy of the weights."""
+"""Optimizer, learning-rate schedule and the averaged copy of the weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.training.settings import OptimiserSettings
+from seg_perception.training.settings import OptimizerSettings
 
 
-def build_optimiser(network: SegmentationNetwork, settings: OptimiserSettings) -> torch.optim.AdamW:
+def build_optimizer(network: SegmentationNetwork, settings: OptimizerSettings) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101) over trainable parameters.
 
     Weight decay acts on convolution kernels only; encoder parameters have their own rate factor,
@@ -29,7 +29,7 @@ def build_optimiser(network: SegmentationNetwork, settings: OptimiserSettings) -
     )
 
 
-def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
     """Linear warm-up, then (1 - progress)^power down to zero at `steps`."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -37,8 +37,8 @@ def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
     return float(settings.learning_rate * (1 - progress) ** settings.decay_power)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimiser.param_groups:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 

@@ -1,4 +1,4 @@
-"""Optimiser, schedule and averaged weights."""
+"""Optimizer, schedule and averaged weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from seg_perception.networks.registry import build_network
-from seg_perception.training.optimisation import AveragedNetwork, build_optimiser, learning_rate, set_learning_rate
-from seg_perception.training.settings import OptimiserSettings
+from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
+from seg_perception.training.settings import OptimizerSettings
 
 
 def small() -> nn.Module:
@@ -16,27 +16,27 @@ def small() -> nn.Module:
 
 
 def test_the_rate_rises_in_a_line_and_falls_to_zero() -> None:
-    settings = OptimiserSettings(learning_rate=0.01, warmup_steps=4, decay_power=1.0)
+    settings = OptimizerSettings(learning_rate=0.01, warmup_steps=4, decay_power=1.0)
     rates = [learning_rate(step, 12, settings) for step in range(13)]
     assert rates[:4] == pytest.approx([0.0025, 0.005, 0.0075, 0.01])  # quarters of the peak
     assert rates[4:] == pytest.approx([0.01 * (1 - i / 8) for i in range(9)])  # eight steps down
     assert rates[12] == 0
-    curved = OptimiserSettings(learning_rate=0.01, warmup_steps=0, decay_power=2.0)
+    curved = OptimizerSettings(learning_rate=0.01, warmup_steps=0, decay_power=2.0)
     assert learning_rate(5, 10, curved) == pytest.approx(0.01 * 0.25)
 
 
 def test_a_run_no_longer_than_its_warm_up_still_has_a_rate() -> None:
-    settings = OptimiserSettings(learning_rate=0.01, warmup_steps=100)
+    settings = OptimizerSettings(learning_rate=0.01, warmup_steps=100)
     assert [learning_rate(step, 2, settings) for step in range(2)] == pytest.approx([1e-4, 2e-4])
-    assert learning_rate(0, 1, OptimiserSettings(learning_rate=0.01, warmup_steps=0)) == 0.01
+    assert learning_rate(0, 1, OptimizerSettings(learning_rate=0.01, warmup_steps=0)) == 0.01
 
 
 def test_encoder_and_decay_have_their_own_groups() -> None:
     network = small()
-    optimiser = build_optimiser(network, OptimiserSettings(encoder_factor=0.25, weight_decay=0.1))
-    of = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    optimizer = build_optimizer(network, OptimizerSettings(encoder_factor=0.25, weight_decay=0.1))
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(of) == len(list(network.parameters()))
-    set_learning_rate(optimiser, 0.8)
+    set_learning_rate(optimizer, 0.8)
     for name, parameter in network.named_parameters():
         group = of[id(parameter)]
         assert group["lr"] == pytest.approx(0.2 if name.startswith("encoder.") else 0.8)
@@ -47,10 +47,10 @@ def test_frozen_parameters_are_left_out() -> None:
     network = build_network("efficientnet_ladder", 10, decoder_channels=16)
     for part in network.first_stages(2):
         part.requires_grad_(False)
-    optimised = {id(p) for g in build_optimiser(network, OptimiserSettings()).param_groups for p in g["params"]}
+    optimized = {id(p) for g in build_optimizer(network, OptimizerSettings()).param_groups for p in g["params"]}
     frozen = [p for part in network.first_stages(2) for p in part.parameters()]
     assert len(frozen) > 10
-    assert not optimised & {id(p) for p in frozen}
+    assert not optimized & {id(p) for p in frozen}
 
 
 def test_the_average_moves_by_the_share_of_its_step() -> None:
