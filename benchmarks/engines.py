@@ -101,8 +101,8 @@ def missed_targets(rows: list[Agreement]) -> list[str]:
 
 def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     from seg_perception.datasets import camvid
-    from seg_perception.engines.half import to_half
-    from seg_perception.engines.model_file import load_model
+    from seg_perception.engines.graph.half import to_half
+    from seg_perception.engines.graph.model_file import load_model
     from seg_perception.export.parity import at_size, compare
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.session import in_memory
@@ -181,7 +181,7 @@ def exported(checkpoint: Path | None) -> onnx.ModelProto:
 
 
 def compile_all() -> list[Compiled]:
-    from seg_perception.engines.half import to_half
+    from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.tensorrt.build import BuildSettings, build_engine
     from seg_perception.engines.tensorrt.versions import load_library
     from seg_perception.export.quantize import QuantizationSettings, quantize

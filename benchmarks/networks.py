@@ -45,7 +45,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
-from seg_perception.engines.model_file import read_card
+from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.evaluation.files import read_evaluations
 from seg_perception.evaluation.run_folder import is_run_folder, read_run

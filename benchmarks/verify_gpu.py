@@ -29,8 +29,8 @@ from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
 from seg_perception.engines.cuda import Cuda, load_cuda
-from seg_perception.engines.graph_edits import pin_shapes
-from seg_perception.engines.model_file import load_model, read_model
+from seg_perception.engines.graph.edits import pin_shapes
+from seg_perception.engines.graph.model_file import load_model, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.engines.opening import why_no_tensorrt
 from seg_perception.engines.tensorrt.build import BuildSettings

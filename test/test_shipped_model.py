@@ -11,7 +11,7 @@ import pytest
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.resources import DEFAULT_WEIGHTS
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
-from seg_perception.engines.model_file import read_card
+from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.evaluation import Evaluation, evaluate
 from seg_perception.segmenter import Segmenter

@@ -186,7 +186,7 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     from seg_perception.bags.reader import BagReader
     from seg_perception.core.files import write_atomically
     from seg_perception.core.types import Size
-    from seg_perception.engines.model_file import read_card
+    from seg_perception.engines.graph.model_file import read_card
     from seg_perception.ros.demo import results
 
     card = read_card(arguments.model)

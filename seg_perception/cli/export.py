@@ -48,9 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import ModelError, SettingsError
     from seg_perception.core.files import write_atomically
     from seg_perception.core.types import Size
-    from seg_perception.engines.camera_graph import for_camera
-    from seg_perception.engines.graph_edits import card_of, pin_shapes
-    from seg_perception.engines.half import to_half
+    from seg_perception.engines.graph.camera import for_camera
+    from seg_perception.engines.graph.edits import card_of, pin_shapes
+    from seg_perception.engines.graph.half import to_half
     from seg_perception.export.parity import at_size, compare, torch_answerer
     from seg_perception.export.session import in_memory
     from seg_perception.export.to_onnx import build_onnx

@@ -79,7 +79,7 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 
 
 def _model(path: Path) -> str:
-    from seg_perception.engines.model_file import load_model
+    from seg_perception.engines.graph.model_file import load_model
 
     checked = load_model(path)
     model, card = checked.graph, checked.card

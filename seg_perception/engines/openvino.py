@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
-from seg_perception.engines.graph_edits import fixed_batch, fixed_size
-from seg_perception.engines.model_file import load_model
+from seg_perception.engines.graph.edits import fixed_batch, fixed_size
+from seg_perception.engines.graph.model_file import load_model
 from seg_perception.engines.processor import demand_exact_int8
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import LabelImage, RgbImage
 from seg_perception.engines.base import INPUT_NAME
-from seg_perception.engines.graph_edits import card_of, write_card
-from seg_perception.engines.model_file import check_model
+from seg_perception.engines.graph.edits import card_of, write_card
+from seg_perception.engines.graph.model_file import check_model
 from seg_perception.export.session import in_memory
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
-from seg_perception.engines.graph_edits import pin_shapes
-from seg_perception.engines.model_file import check_model
+from seg_perception.engines.graph.edits import pin_shapes
+from seg_perception.engines.graph.model_file import check_model
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.export.graph_passes import (
     check_operators,
@@ -46,7 +46,7 @@ def export_onnx(
 
     Args:
         network: trained network; it is copied, so its mode and device stay as they are.
-        card: what the model is; its precision must be "fp32" (see `engines.half` and `export.quantize`).
+        card: what the model is; its precision must be "fp32" (see `engines.graph.half` and `export.quantize`).
         path: the file to write, whole or not at all.
         batch: fixed batch size; None leaves it open.
         size: fixed input size; None leaves height and width open.

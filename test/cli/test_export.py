@@ -13,7 +13,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
-from seg_perception.engines.model_file import read_card
+from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.evaluation import evaluate
 from seg_perception.evaluation.files import EvaluationFile, write_evaluations

@@ -14,7 +14,7 @@ import yaml
 
 from seg_perception.cli.main import main
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines.model_file import check_model
+from seg_perception.engines.graph.model_file import check_model
 
 
 def documented_commands(text: str) -> list[list[str]]:

@@ -14,7 +14,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.engines.half import to_half
+from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from seg_perception.cli.main import main
-from seg_perception.engines.graph_edits import load_graph
+from seg_perception.engines.graph.edits import load_graph
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)

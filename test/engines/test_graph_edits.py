@@ -15,9 +15,9 @@ from onnx import numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import EngineInfo
-from seg_perception.engines.camera_graph import block_length, exact_scale, for_camera
-from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
-from seg_perception.engines.half import to_half
+from seg_perception.engines.graph.camera import block_length, exact_scale, for_camera
+from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.graph.half import to_half
 from seg_perception.export.quantize import QuantizationSettings, quantize
 from seg_perception.scenes import random_scene
 from seg_perception.segmenter import Segmenter

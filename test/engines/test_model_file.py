@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import METADATA_KEY
-from seg_perception.engines.model_file import read_card, read_model
+from seg_perception.engines.graph.model_file import read_card, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 
 

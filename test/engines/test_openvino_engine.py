@@ -14,9 +14,9 @@ import pytest
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
-from seg_perception.engines.graph_edits import load_graph, pin_shapes
-from seg_perception.engines.half import to_half
-from seg_perception.engines.model_file import read_card
+from seg_perception.engines.graph.edits import load_graph, pin_shapes
+from seg_perception.engines.graph.half import to_half
+from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.openvino import FloatPrecision, OpenVinoEngine
 from seg_perception.engines.processor import demand_exact_int8, sums_int8_exactly
@@ -241,7 +241,7 @@ def test_not_installed(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> 
 OPEN_AND_CLOSE = """
 import sys
 from pathlib import Path
-from seg_perception.engines.half import to_half
+from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.opening import open_engine
 
 assert "openvino" not in sys.modules

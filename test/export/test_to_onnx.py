@@ -18,9 +18,9 @@ from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Size
-from seg_perception.engines.graph_edits import card_of, load_graph
-from seg_perception.engines.half import to_half
-from seg_perception.engines.model_file import read_card, read_model
+from seg_perception.engines.graph.edits import card_of, load_graph
+from seg_perception.engines.graph.half import to_half
+from seg_perception.engines.graph.model_file import read_card, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.engines.processor import sums_int8_exactly
 from seg_perception.export.deployed_graph import DeployedGraph

@@ -18,9 +18,9 @@ from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
-from seg_perception.engines.camera_graph import for_camera
-from seg_perception.engines.graph_edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
-from seg_perception.engines.half import to_half
+from seg_perception.engines.graph.camera import for_camera
+from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 

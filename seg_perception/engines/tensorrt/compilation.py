@@ -10,7 +10,7 @@ from pathlib import Path
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.cuda import Cuda, Gpu, load_cuda
-from seg_perception.engines.model_file import load_model
+from seg_perception.engines.graph.model_file import load_model
 from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.tensorrt.build import (
     BuildSettings,

@@ -18,8 +18,8 @@ from small_networks import small_networks
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
-from seg_perception.engines.graph_edits import card_of, load_graph, write_card
-from seg_perception.engines.model_file import read_model
+from seg_perception.engines.graph.edits import card_of, load_graph, write_card
+from seg_perception.engines.graph.model_file import read_model
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.build import (
     BuildProgress,
@@ -286,7 +286,7 @@ def test_tiny_scales_survive_half_precision(nvidia: TensorRtLibrary, exported: E
 
 
 def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, exported: Exported) -> None:
-    from seg_perception.engines.graph_edits import pin_shapes
+    from seg_perception.engines.graph.edits import pin_shapes
 
     model = load_graph(exported("efficientnet_ladder", "fp32"))
     pin_shapes(model, 2, Size(128, 96))

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
-from seg_perception.engines.graph_edits import card_of, first_transpose, fixed_batch, fixed_size, pin_shapes, write_card
+from seg_perception.engines.graph.edits import card_of, first_transpose, fixed_batch, fixed_size, pin_shapes, write_card
 
 
 def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None) -> onnx.ModelProto:

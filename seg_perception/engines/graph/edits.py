@@ -13,7 +13,7 @@ FIRST_PERMUTATION = [0, 3, 1, 2]
 
 
 def load_graph(content: bytes) -> onnx.ModelProto:
-    """A graph that `engines.model_file.read_model` has already checked."""
+    """A graph that `engines.graph.model_file.read_model` has already checked."""
     model = onnx.ModelProto()
     model.ParseFromString(content)
     return model
