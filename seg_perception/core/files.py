@@ -1,12 +1,62 @@
-"""Writes files whole or not at all."""
+"""Reads regular files only, bounded; writes files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
+from typing import Final
+
+from seg_perception.core.errors import InputError
+
+_KINDS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_LONGEST_NAME: Final = 200  # bytes of a file's name that its temporary neighbor takes over; names may have 255
+
+
+def read_regular_file(path: Path, limit: int) -> bytes:
+    """All of a file, if it is a regular file of at most `limit` bytes.
+
+    A pipe would hold the reader for ever and /dev/zero would fill the memory: neither is opened, and
+    no more than `limit` bytes are read of a file that grows meanwhile or hides its size (as /proc does).
+
+    Args:
+        path: the file; links are followed.
+        limit: the most bytes that are accepted.
+
+    Raises:
+        InputError: no regular file, or a larger one; names the file, what it is and what is accepted.
+        OSError: it is not there or cannot be read.
+    """
+    _demand_regular(path, path.stat().st_mode)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # never waits if it became a pipe meanwhile
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        _demand_regular(path, status.st_mode)
+        if status.st_size > limit:
+            raise _too_large(path, f"{status.st_size}", limit)
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise _too_large(path, f"more than {limit}", limit)
+    return content
+
+
+def _demand_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
+        raise InputError(f"{path}: is {kind}; only regular files are read")
+
+
+def _too_large(path: Path, size: str, limit: int) -> InputError:
+    return InputError(f"{path}: {size} bytes are not accepted; at most {limit} are read of such a file")
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -18,19 +68,18 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
     Args:
         path: the file; its folder must exist.
         content: all of it.
-        mode: permission bits of the new file.
+        mode: permission bits of the new file; those that the process's umask forbids are left out.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; names `path`.
     """
-    handle, temporary = _temporary_beside(path)
+    handle, temporary = _temporary_beside(path, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         _remove(temporary)
@@ -51,22 +100,25 @@ def make_room_for(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "cannot write: there is a folder of that name", str(path))
-    handle, temporary = _temporary_beside(path)
+    handle, temporary = _temporary_beside(path, 0o600)
     os.close(handle)
     _remove(temporary)
 
 
-def _temporary_beside(path: Path) -> tuple[int, str]:
-    """An open, empty file in the folder of `path`: its handle and its name."""
+def _temporary_beside(path: Path, mode: int) -> tuple[int, Path]:
+    """An open, empty file in the folder of `path`: its handle and its name, .NAME.RANDOM.part."""
+    start = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    temporary = path.parent / f".{start}.{secrets.token_hex(6)}.part"
     try:
-        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        # opened with the mode, not changed to it afterwards: so the umask counts
+        return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), temporary
     except OSError as error:
         raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from error
 
 
-def _remove(temporary: str) -> None:
+def _remove(temporary: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        Path(temporary).unlink()
+        temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,86 @@
+"""Regular files only, bounded; written whole, under the umask."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.files import make_room_for, read_regular_file, write_atomically
+
+ODD_NAMES = [
+    "run #3.png",
+    "a?b%20c&d.png",
+    'it\'s "quoted".png',
+    "Straße läuft.png",
+    "-leading.png",
+    "x" * 251 + ".png",  # 255 bytes, the longest name there is
+    os.fsdecode(b"caf\xe9.png"),  # not UTF-8
+    "new\nline.png",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_file_of_any_name_is_written_and_read(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"content")
+    make_room_for(tmp_path / name)
+    assert read_regular_file(tmp_path / name, 7) == b"content"
+    assert [p.name for p in tmp_path.iterdir()] == [name]  # no temporary file is left
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        for path, kind in [
+            (tmp_path / "pipe.png", "named pipe"),
+            (tmp_path, "folder"),
+            (Path("/dev/zero"), "character device"),
+            (tmp_path / "s", "socket"),
+        ]:
+            with pytest.raises(InputError, match=rf"^{path}: is a {kind}.*; only regular files are read$"):
+                read_regular_file(path, 10)
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="link: is a character device"):
+        read_regular_file(tmp_path / "link", 10)
+    with pytest.raises(FileNotFoundError):
+        read_regular_file(tmp_path / "absent", 10)
+
+
+def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "big.png"
+    file.write_bytes(bytes(11))
+    assert len(read_regular_file(file, 11)) == 11
+    with pytest.raises(InputError, match=r"big\.png: 11 bytes are not accepted; at most 10"):
+        read_regular_file(file, 10)
+    sparse = tmp_path / "sparse.png"
+    with sparse.open("wb") as handle:
+        handle.truncate(1 << 40)  # a terabyte of holes: refused by its size, not read
+    with pytest.raises(InputError, match="1099511627776 bytes"):
+        read_regular_file(sparse, 10)
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        read_regular_file(Path("/proc/self/status"), 10)  # says that it has 0 bytes
+
+
+@pytest.mark.parametrize("umask, mode, expected", [(0o077, 0o644, 0o600), (0o022, 0o644, 0o644), (0, 0o600, 0o600)])
+def test_the_umask_counts(tmp_path: Path, umask: int, mode: int, expected: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a", b"", mode)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == expected
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="cannot write 3 bytes"):
+        write_atomically(tmp_path / "folder", b"abc")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    with pytest.raises(FileNotFoundError, match="absent"):
+        write_atomically(tmp_path / "absent" / "a", b"")
+    with pytest.raises(IsADirectoryError):
+        make_room_for(tmp_path / "folder")
