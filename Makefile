@@ -6,19 +6,21 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-VENV := .venv
+# ROS=kilted: the tests in an environment of their own, with Kilted's wheels instead of Jazzy's.
+ROS ?= jazzy
+VENV := $(if $(filter-out jazzy,$(ROS)),.venv-$(ROS),.venv)
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 OUT ?= out
 
-# A sourced ROS 2 is used as it is; without one, ROS 2 Jazzy comes as wheels.
+# A sourced ROS 2 is used as it is; without one, ROS 2 comes as wheels: Jazzy's, or ROS=kilted.
 ifneq ($(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),)
 MODE := ros-$(ROS_DISTRO)
 RUN_REQUIREMENTS := requirements/ros-sourced.txt
 VENV_OPTIONS := --system-site-packages
 else
 MODE := wheels
-RUN_REQUIREMENTS := requirements/run.txt requirements/ros-wheels.txt
+RUN_REQUIREMENTS := requirements/run.txt requirements/ros-wheels-$(ROS).txt
 VENV_OPTIONS :=
 endif
 # shipped_model reads datasets that cannot be downloaded freely; verify_gpu is `make verify-gpu`;
@@ -26,7 +28,7 @@ endif
 DATA := $(or $(SEG_PERCEPTION_DATA),../shared/data)
 BENCHMARKS ?= image_codec node_latency node_overhead training engines networks confidence $(if $(wildcard $(DATA)),shipped_model)
 TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
-CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt)
+CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt requirements/constraints-$(ROS).txt)
 
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$python; break; }; done)

@@ -3,7 +3,7 @@
 1. On held-out driving images: is a pixel of higher confidence right more often (reliability)?
 2. Do frames far from driving (noise, black, indoor-like rooms) score lower than driving frames?
 
-    python benchmarks/confidence.py [--config config/train/driving_base.yaml] [--out out/confidence]
+    python benchmarks/confidence.py [--config config/train/driving.yaml] [--out out/confidence]
 
 The config names labeled datasets (`datasets`, or a training's `validation`); without one, procedural
 scenes stand for the driving images. Writes confidence.json and

@@ -1,12 +1,12 @@
 """What each network and each part of the training recipe is worth, on one short schedule.
 
-Every run is config/train/comparison.yaml (or --config) with one thing changed; all see the same crops of
+Every run is benchmarks/recipes/comparison.yaml (or --config) with one thing changed; all see the same crops of
 the same images in the same order. Prints Markdown tables in percent: mean IoU on the validation sets with
 the difference to the unchanged recipe, and the IoU of each class. A run that was stopped goes on where it
 was; one that is done is only read. Without names, all are run.
 
     python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--precision fp32] [--json FILE]
-    python benchmarks/recipe.py --config config/train/camvid11.yaml --output runs/comparison11 --steps 200 \
+    python benchmarks/recipe.py --config benchmarks/recipes/camvid11.yaml --output runs/comparison11 --steps 200 \
         --runs recipe resnet_ladder reference
 """
 
@@ -24,7 +24,7 @@ from seg_perception.training.checkpoint import CheckpointInfo, read_info
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.train import run_training
 
-SETTINGS = Path(__file__).resolve().parents[1] / "config" / "train" / "comparison.yaml"
+SETTINGS = Path(__file__).resolve().parent / "recipes" / "comparison.yaml"
 UNCHANGED = "recipe"
 FROM_SCRATCH = {"start": "random", "fresh_head": False, "frozen_stages": 0}
 NO_COLOR = dict.fromkeys(("brightness", "contrast", "saturation", "color_cast", "blur", "noise", "jpeg"), 0.0) | {
