@@ -26,6 +26,8 @@ FILES = {"onnx", "rosbags", "safetensors", "tensorboard", "matplotlib", "imageio
 FORBIDDEN = {
     "core": TORCH | ROS | RUNTIMES | FILES | {"tqdm"},
     "scenes": TORCH | ROS | RUNTIMES | FILES,
+    "video": TORCH | ROS | RUNTIMES | FILES,
+    "node_settings": TORCH | ROS | RUNTIMES | FILES,
     "engines": TORCH | ROS | RUNTIMES,
     "segmenter": TORCH | ROS | RUNTIMES,
     "datasets": TORCH | ROS | RUNTIMES,

@@ -26,7 +26,7 @@ def declared() -> set[str]:
 
 def used() -> Iterator[str]:
     launch_files = sorted((ROOT / "launch").glob("*.py"))
-    node_files = sorted((ROOT / "seg_perception" / "ros").glob("*.py"))
+    node_files = sorted((ROOT / "seg_perception" / "ros").rglob("*.py"))
     assert len(launch_files) == 3
     assert len(node_files) > 20
     for path in (*launch_files, *node_files):
