@@ -1,17 +1,31 @@
-"""Every parameter of the node: name, default, meaning, range. The only place with a default."""
+"""Every parameter of the node: name, default, meaning, range; and the settings that they become.
+
+The only place with a default (of what a library room has itself, that room's). `node_parameters`
+reads values, from ROS or from a YAML file, into `NodeSettings`. Neither needs ROS.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
 
-from seg_perception.core.drivable import DEFAULT_MIN_CONFIDENCE
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import Unreadable
+from seg_perception.core.types import Size
+from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.engines.runtimes import RUNTIMES
 
-ParameterValue: TypeAlias = "bool | int | float | str | tuple[str, ...] | None"
+NODE_NAME: Final = "segmentation_node"
+
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+ParameterValue: TypeAlias = "bool | int | float | str | tuple[str, ...]"
 
 
 class Form(Enum):
@@ -21,12 +35,15 @@ class Form(Enum):
     NUMBER_LISTS = "number lists"  # a list of texts, each a list of numbers: ROS has no nested lists
 
 
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", tuple: "a list of texts"}
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
     """One parameter.
 
     Attributes:
-        default: None only for a per-camera override, where unset means the common value.
+        optional: may be unset, as a per-camera override is: then the common value holds.
         live: may change while the node is configured; effective on the next frame.
         per_camera: may be overridden as <camera>.<name>.
         empty_is_unset: '' and [''] stand for "not set".
@@ -40,28 +57,47 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     live: bool = False
     per_camera: bool = False
+    optional: bool = False
     empty_is_unset: bool = False
     form: Form = Form.PLAIN
 
     def accepted(self) -> str:
-        """What is accepted, in words."""
-        parts = []
+        """What is accepted, in words: "a number from 0 to 1; takes effect on the next frame"."""
         if self.choices:
-            parts.append("one of " + ", ".join(self.choices))
-        if self.minimum is not None and self.maximum is not None:
-            parts.append(f"from {self.minimum:g} to {self.maximum:g}")
-        kinds = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
-        parts.append(
-            kinds.get(type(self.default), "a list" if isinstance(self.default, tuple) else "as the common one")
-        )
-        parts.append("takes effect on the next frame" if self.live else "read at configure")
-        return "; ".join(parts)
+            kind = "one of " + ", ".join(map(repr, self.choices))
+        else:
+            kind = _KINDS[type(self.default)]
+            if self.minimum is not None and self.maximum is not None:
+                kind += f" from {self.minimum:g} to {self.maximum:g}"
+        return f"{kind}; {'takes effect on the next frame' if self.live else 'read at configure'}"
+
+    def converted(self, value: Any) -> Any:
+        """A value in this parameter's own type where that loses nothing: 5 as 5.0, a list as a tuple."""
+        if isinstance(self.default, float) and type(value) is int:
+            return float(value)
+        return tuple(value) if isinstance(value, list) else value
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value; None if nothing is."""
+        if (self.optional and value is None) or self._fits(self.converted(value)):
+            return None
+        shown = list(value) if isinstance(value, tuple) else value
+        return f"{self.name}: {shown!r} is not accepted; accepted: {self.accepted()}"
+
+    def _fits(self, value: object) -> bool:
+        if type(value) is not type(self.default):  # True is an int to Python, but not to a person
+            return False
+        if isinstance(value, tuple):
+            return all(isinstance(item, str) for item in value)
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, (int, float)) and self.minimum is not None and self.maximum is not None:
+            return self.minimum <= value <= self.maximum
+        return not isinstance(value, float) or math.isfinite(value)
 
     def parsed(self, value: Any) -> Any:
-        """A parameter's value as settings expect it: lists as tuples, '' as None where that means unset."""
-        if isinstance(value, (list, tuple)):
-            value = tuple(value)
-        if self.empty_is_unset and value in (None, "", (), ("",)):
+        """A value without fault as the settings take it: '' as None where that means unset, texts as numbers."""
+        if self.empty_is_unset and value in ("", (), ("",)):
             return None if self.form is Form.PLAIN else ()
         if self.form is Form.NUMBER_LISTS and isinstance(value, tuple):
             return tuple(_numbers(text) for text in value)
@@ -72,11 +108,9 @@ class ParameterSpec:
         return replace(
             self,
             name=f"{camera}.{self.name}",
-            default=None,
             description=f"{self.name} of camera {camera}; unset: the common value",
-            minimum=None,
-            maximum=None,
             per_camera=False,
+            optional=True,
         )
 
 
@@ -96,6 +130,8 @@ def _numbers(text: Any) -> Any:
     except (AttributeError, ValueError):
         return Unreadable(text, "a text of numbers, such as '0.2, 1.0, 0.8, 1.0, 0.5, 0.8'")
 
+
+_DRIVABLE = DrivableSettings()
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."),
@@ -159,7 +195,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "drivable.min_confidence",
-        DEFAULT_MIN_CONFIDENCE,
+        _DRIVABLE.min_confidence,
         "A pixel less sure than this is not drivable; 0 takes every drivable label.",
         0.0,
         1.0,
@@ -186,14 +222,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "drivable.connected_to_ego",
-        False,
+        _DRIVABLE.connected_to_ego,
         "Keep only area connected to the road just ahead of the car.",
         live=True,
         per_camera=True,
     ),
     ParameterSpec(
         "drivable.appear_frames",
-        1,
+        _DRIVABLE.appear_frames,
         "A pixel becomes drivable after this many drivable frames in a row, and stops at once; 1: no filter.",
         1,
         100,
@@ -202,14 +238,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "drivable.max_gap_s",
-        0.5,
+        _DRIVABLE.max_gap_s,
         "A longer time between two frames starts that count anew.",
         0.001,
         3600.0,
         live=True,
         per_camera=True,
     ),
-    ParameterSpec("overlay.opacity", 0.5, "Of the colors over the camera image.", 0.0, 1.0, live=True),
+    ParameterSpec("overlay.opacity", DEFAULT_OPACITY, "Of the colors over the camera image.", 0.0, 1.0, live=True),
     ParameterSpec(
         "diagnostics.frame_timeout_s", 1.0, "STALE after this long without a frame.", 0.05, 3600.0, live=True
     ),
@@ -232,4 +268,98 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
 )
 
-assert all(math.isfinite(s.maximum) for s in PARAMETERS if s.maximum is not None)
+
+@dataclass(frozen=True, slots=True)
+class InputQos:
+    """Of the image subscriptions."""
+
+    reliability: Literal["best_effort", "reliable"]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutputQos:
+    """Of the image publishers."""
+
+    reliability: Literal["best_effort", "reliable"]
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class QosSettings:
+    """Both sides."""
+
+    input: InputQos
+    output: OutputQos
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaySettings:
+    """How the overlay is drawn."""
+
+    opacity: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnosticsSettings:
+    """When diagnostics say WARN, ERROR or STALE."""
+
+    frame_timeout_s: float
+    warn_rate_hz: float
+    error_rate_hz: float
+    warn_latency_ms: float
+    engine_timeout_s: float
+
+    def __post_init__(self) -> None:
+        if self.error_rate_hz > self.warn_rate_hz:
+            raise SettingsError(
+                f"error_rate_hz {self.error_rate_hz} must not be above warn_rate_hz {self.warn_rate_hz}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """Of one camera."""
+
+    input: Literal["raw", "compressed"]
+    drivable: DrivableSettings
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Everything; `camera_settings` has every camera, each with its own values or else the common ones."""
+
+    autostart: bool
+    model: Path | None  # None: the shipped one
+    engine: str
+    precision: str | None  # None: the runtime's choice
+    build_engine: str
+    threads: int
+    network_size: Size | None  # None: each camera's shape at the model's pixel count
+    cameras: tuple[str, ...]
+    camera_settings: Mapping[str, CameraSettings]
+    qos: QosSettings
+    overlay: OverlaySettings
+    diagnostics: DiagnosticsSettings
+
+    def __post_init__(self) -> None:
+        faults = camera_name_faults(self.cameras)
+        if faults:
+            raise SettingsError("\n".join(faults))
+
+
+def camera_name_faults(cameras: tuple[str, ...]) -> list[str]:
+    """What is wrong with the list of cameras; one unnamed camera ('') stands alone."""
+    if not cameras:
+        return ["cameras: the list is empty; name at least one, or [''] for one camera without a name"]
+    if cameras == ("",):
+        return []
+    faults = [
+        f"cameras: {name!r} is not accepted; a name starts with a letter, then letters, digits and underscores"
+        for name in cameras
+        if not _CAMERA_NAME.fullmatch(name)
+    ]
+    repeated = sorted({name for name in cameras if cameras.count(name) > 1})
+    if repeated:
+        faults.append(f"cameras: {', '.join(map(repr, repeated))} named more than once")
+    return faults

@@ -14,13 +14,14 @@ from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
 from seg_perception.bags.reader import BagReader, partial_path
-from seg_perception.bags.topics import IMAGE_TOPIC, NODE_NAME
+from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.bags.types import BagMessage, OfferedQos
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
-from seg_perception.core.visual import overlay
+from seg_perception.core.visual import DEFAULT_OPACITY, overlay
+from seg_perception.node_settings import NODE_NAME
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
@@ -46,7 +47,7 @@ class ProcessSettings:
     outputs: tuple[str, ...] = OUTPUTS
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
-    opacity: float = 0.5
+    opacity: float = DEFAULT_OPACITY
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.outputs if name not in OUTPUTS]:

@@ -1,4 +1,4 @@
-"""The topics of a driving bag, by the names that the node gives them. Imports nothing."""
+"""The topics of a driving bag, by the names that the node gives them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from seg_perception.node_settings import NODE_NAME
+
 IMAGE: Final = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE: Final = "sensor_msgs/msg/CompressedImage"
 CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
 
-NODE_NAME: Final = "segmentation_node"
 IMAGE_TOPIC: Final = "/image"
 TRUTH_TOPIC: Final = "/truth"
 

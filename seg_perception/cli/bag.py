@@ -188,7 +188,7 @@ def _process(arguments: argparse.Namespace) -> int:
 
     from seg_perception.bags.processing import ProcessSettings, process_bag
     from seg_perception.bags.reader import BagReader
-    from seg_perception.cli._node_settings import picture_settings
+    from seg_perception.node_parameters import picture_settings
 
     pictures = picture_settings(arguments.params_file)
     settings = ProcessSettings(

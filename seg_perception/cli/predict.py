@@ -20,8 +20,8 @@ from seg_perception.core.errors import InputError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from seg_perception.cli._node_settings import PictureSettings
     from seg_perception.core.types import MaskImage, RgbImage, Segmentation
+    from seg_perception.node_parameters import PictureSettings
     from seg_perception.segmenter import Segmenter
 
 HELP = "segment images, folders and videos"
@@ -33,9 +33,7 @@ _VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="image, folder or video")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
-    parser.add_argument(
-        "--opacity", type=float, help="of the overlay, 0 to 1 (default: 0.5, or what --params-file says)"
-    )
+    parser.add_argument("--opacity", type=float, help="of the overlay, 0 to 1 (default: as in --params-file)")
     add_params_file_argument(parser)
     parser.add_argument("--gif", action="store_true", help="write a video's overlay as GIF instead of MP4")
     parser.add_argument("--frames", action="store_true", help="write labels, mask and overlay of every video frame")
@@ -65,7 +63,7 @@ class _Done:
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.cli._node_settings import picture_settings
+    from seg_perception.node_parameters import picture_settings
 
     done = _Done()
     jobs = list(_jobs(arguments.inputs, done))

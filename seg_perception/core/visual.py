@@ -13,6 +13,9 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import LabelImage, MaskImage, RgbImage, Size, check_rgb
 
+DEFAULT_OPACITY = 0.5
+"""Of the colors over an image."""
+
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PAPER = (30, 30, 30), (245, 245, 245)
 
@@ -28,7 +31,7 @@ def colorize(labels: LabelImage, label_set: LabelSet) -> RgbImage:
     return np.asarray(cv2.applyColorMap(labels, label_set.palette.reshape(256, 1, 3)), np.uint8)
 
 
-def overlay(image: RgbImage, labels: LabelImage, label_set: LabelSet, opacity: float = 0.5) -> RgbImage:
+def overlay(image: RgbImage, labels: LabelImage, label_set: LabelSet, opacity: float = DEFAULT_OPACITY) -> RgbImage:
     """The image with the labels' colors laid over it; pixels without a class stay as they are.
 
     Args:

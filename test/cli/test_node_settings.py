@@ -17,11 +17,11 @@ from bag_helpers import picture, truth_of, write_bag, write_tiny_model
 
 from seg_perception.bags.images import labels_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.cli._node_settings import PictureSettings, picture_settings
 from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.encoded import read_labels, read_rgb
 from seg_perception.core.errors import SettingsError
+from seg_perception.node_parameters import PictureSettings, picture_settings
 
 
 def written(path: Path, text: str) -> Path:
@@ -64,7 +64,7 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
         "drivable.min_confidence",
         "drivabel.appear_frames: no such parameter",
         "drivable.depth: no such parameter",
-        "overlay.opacity: 2 is not in 0 to 1",
+        "overlay.opacity: 2 is not accepted; accepted: a number from 0 to 1",
     ):
         assert text in str(fault.value)
 
@@ -72,9 +72,9 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "cameras, message",
     [
-        ("5", "cameras: 5 is not accepted; a list of names is expected"),
-        ("front", "cameras: 'front' is not accepted; a list of names is expected"),
-        ("[[1]]", r"cameras: \[\[1\]\] is not accepted; a list of names is expected"),
+        ("5", "cameras: 5 is not accepted; accepted: a list of texts"),
+        ("front", "cameras: 'front' is not accepted; accepted: a list of texts"),
+        ("[[1]]", r"cameras: \[\[1\]\] is not accepted; accepted: a list of texts"),
         ("[]", "cameras: the list is empty"),
         ("[front/left]", "cameras: 'front/left' is not accepted; a name starts with a letter"),
         ("[front, front]", "cameras: 'front' named more than once"),
@@ -94,7 +94,7 @@ def test_a_file_that_says_nothing_to_the_node_is_refused(tmp_path: Path, text: s
 
 def test_it_needs_no_ros(repository: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from seg_perception.cli._node_settings import picture_settings\n"
+        "import sys; from pathlib import Path; from seg_perception.node_parameters import picture_settings\n"
         f"picture_settings(Path({str(repository / 'config' / 'segmentation.yaml')!r}))\n"
         "print(sorted({'rclpy', 'sensor_msgs', 'rcl_interfaces', 'rosbags'} & set(sys.modules)))"
     )

@@ -18,10 +18,11 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from seg_perception.bags import messages, typestore
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import INPUT_TOPICS, NODE_NAME, TRUTH_TOPIC, output_topic
+from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
+from seg_perception.node_settings import NODE_NAME
 from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.demo.node_process import NodeProcess

@@ -17,13 +17,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from seg_perception.core.drivable import DrivableMasker, drivable_share
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import RgbImage, Segmentation
+from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.messages import decode_compressed, decode_image
 from seg_perception.ros.node.accounting import FrameAccount
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
 from seg_perception.ros.node.outputs import CameraOutputs, nanoseconds
-from seg_perception.ros.node.settings import CameraSettings, NodeSettings
 from seg_perception.ros.throttle import Throttle
 
 try:  # Humble has the same class under its older name

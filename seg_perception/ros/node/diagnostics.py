@@ -15,10 +15,10 @@ from pathlib import Path
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from seg_perception.node_settings import DiagnosticsSettings
 from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.inference import EngineState, EngineStatus
 from seg_perception.ros.node.latency import Percentiles, Stage
-from seg_perception.ros.node.settings import DiagnosticsSettings
 
 
 class Level(Enum):

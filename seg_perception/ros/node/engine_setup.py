@@ -12,7 +12,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import TensorRtOptions, open_engine
-from seg_perception.ros.node.settings import NodeSettings
+from seg_perception.node_settings import NodeSettings
 
 
 @dataclass(slots=True)

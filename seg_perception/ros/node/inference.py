@@ -19,11 +19,11 @@ from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.engines.base import Engine, EngineInfo
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
 from seg_perception.ros.node.latency import Stage
 from seg_perception.ros.node.mailbox import Mailboxes
-from seg_perception.ros.node.settings import NodeSettings
 from seg_perception.segmenter import PreparedImage, Segmenter
 
 

@@ -14,10 +14,10 @@ from std_msgs.msg import Float64, Header
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import colorize, overlay
+from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
 from seg_perception.ros.messages import encode_image, encode_png
 from seg_perception.ros.node.camera_info import CameraInfoMatcher
-from seg_perception.ros.node.settings import OutputQos
 from seg_perception.ros.throttle import Throttle
 
 try:  # Humble has the same class under its older name

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 from rclpy.node import Node
 
-from seg_perception.node_settings import PARAMETERS
+from seg_perception.node_settings import PARAMETERS, DiagnosticsSettings, NodeSettings
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import CameraReport, NodeReport
 from seg_perception.ros.node.inference import EngineStatus
-from seg_perception.ros.node.settings import DiagnosticsSettings, NodeSettings
 
 _STATE_AFTER = {
     "configure": "inactive",

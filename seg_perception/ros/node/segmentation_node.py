@@ -18,17 +18,20 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy import clock as rclpy_clock
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header, String
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.node import label_info
 from seg_perception.ros.node.accounting import FrameAccount
@@ -39,7 +42,6 @@ from seg_perception.ros.node.inference import EngineState, InferenceThread, desc
 from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
-from seg_perception.ros.node.settings import NodeSettings
 from seg_perception.ros.node.spinning import spin_until, stop_on_signals
 
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -139,6 +141,8 @@ class SegmentationNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self._settings_source.read()
+        for unknown in self._settings_source.unknown():
+            self.get_logger().warning(f"parameter {unknown}")
         accounts = {name: FrameAccount() for name in settings.cameras}
         mailboxes: Mailboxes[CameraFrame] = Mailboxes(accounts)
         self._mailboxes = mailboxes
@@ -246,6 +250,23 @@ class SegmentationNode(LifecycleNode):
         self._autostart_timer.cancel()  # once, as soon as the node spins
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    # --- parameters ----------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, also for the parameter services; but an unknown name is answered with the nearest that is
+        known, an integer is taken for a number, and an unchanged value is no change.
+        """
+        changes, refusal = self._settings_source.prepared(parameter_list)
+        if refusal or not changes:
+            return SetParametersResult(successful=not refusal, reason=refusal)
+        result = super().set_parameters_atomically(changes)
+        self._settings_source.changed(changes)
+        return result
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """One after the other, each as `set_parameters_atomically`."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
 
     # --- failures, time, changes ---------------------------------------------------------------
 

@@ -25,9 +25,9 @@ from sensor_msgs.msg import Image
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.diagnostics import resident_mb
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
-from seg_perception.ros.node.settings import NodeSettings
 from seg_perception.segmenter import Segmenter
 
 START = 1_700_000_000_000_000_000

@@ -33,9 +33,9 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
 from seg_perception.ros.node.inference import EngineState
-from seg_perception.ros.node.settings import NodeSettings
 
 START = 1_700_000_000_000_000_000
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -18,10 +18,10 @@ from std_msgs.msg import String
 from seg_perception.core.errors import EngineError
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
 from seg_perception.ros.node.outputs import MESSAGE_TYPES
-from seg_perception.ros.node.settings import NodeSettings
 
 START = 1_700_000_000_000_000_000
 

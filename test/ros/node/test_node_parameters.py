@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from node_harness import RELIABLE_INPUT, image_message, running, wait_until
+from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
@@ -17,8 +19,9 @@ from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.resources import share_path
 from seg_perception.core.types import Size
+from seg_perception.node_parameters import parse_settings
 from seg_perception.node_settings import PARAMETERS
-from seg_perception.ros.node.parameters import parse_settings, spec_descriptor
+from seg_perception.ros.node.parameters import spec_descriptor
 
 START = 1_700_000_000_000_000_000
 REFUSED = "{}: read when the node is configured; deactivate and clean up the node, set it, and configure again"
@@ -99,19 +102,106 @@ def test_wrong_overrides_leave_the_node_unconfigured_and_can_be_fixed(tiny_model
         "model": str(tiny_model),
         "overlay.opacity": 1.5,  # out of range
         "threads": "two",  # wrong type
-        "modle": "x.onnx",  # misspelt
+        "modle": "x.onnx",  # misspelt: no fault of its own, see below, but named with the faults
         "network_size": "64",
         "diagnostics.frame_timeout_s": 2,  # an integer where a number is meant: accepted
     }
     with running(wrong) as run:
         log = wait_until(lambda: run.peer.lines("configure failed"), "the reason in the log")
-        for part in ("overlay.opacity: 1.5", "threads: 'two'", "modle: no such parameter", "network_size"):
+        for part in (
+            "overlay.opacity: 1.5",
+            "threads: 'two'",
+            "modle: no such parameter; did you mean model?",
+            "network_size",
+        ):
             assert part in log[0], part
         assert run.node.state == "unconfigured"
         status = wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]
         assert status.level == b"\x02"
         assert "overlay.opacity" in status.message
         assert run.node.get_parameter("diagnostics.frame_timeout_s").value == 2.0
+
+
+def test_parameters_of_other_nodes_are_named_and_do_not_stop_this_one(tiny_model: Path) -> None:
+    outer = {"vehicle_info.wheel_base": 2.79, "drivable.min_confidense": 0.75}  # `/**:` gives them to every node
+    with running({"model": str(tiny_model), **outer}) as run:
+        run.wait_state("active")
+        (near, far) = run.peer.lines("no such parameter")
+        assert near == "parameter drivable.min_confidense: no such parameter; did you mean drivable.min_confidence?"
+        assert far == "parameter vehicle_info.wheel_base: no such parameter; see config/segmentation.yaml"
+
+
+def test_an_empty_list_is_what_it_says() -> None:
+    arguments = ["--ros-args", "-p", "cameras:=[]", "-p", "drivable.classes:=[]", "-p", "threads:=[]"]
+    with running({}, cli_args=arguments) as run:
+        (log,) = wait_until(lambda: run.peer.lines("configure failed"), "the reason in the log")
+        assert "cameras: the list is empty; name at least one" in log
+        assert "threads: [] is not accepted; accepted: an integer from 0 to 256" in log
+        assert "classes" not in log  # none named: the model card's
+        assert run.set("cameras", []).startswith("cameras: the list is empty")
+        assert run.set("cameras", [""]) == run.set("threads", 0) == ""
+        run.call(run.node.trigger_configure)
+        assert run.node.state == "inactive"
+
+
+@pytest.mark.parametrize(
+    "values, fault",
+    [
+        ({"drivable.ignore_polygons": ("0 0 1",)}, "  drivable.ignore_polygons[0] has 3 numbers"),
+        ({"front.drivable.ignore_polygons": ("0 0 1",)}, "  front.drivable.ignore_polygons[0] has 3 numbers"),
+        ({"drivable.ignore_polygons": ("x",)}, "  drivable.ignore_polygons[0]: 'x' is not accepted"),
+        ({"front.input": "jpeg"}, "  front.input: 'jpeg' is not accepted; accepted: one of 'raw', 'compressed'"),
+        ({"front.drivable.max_gap_s": 0.0}, "  front.drivable.max_gap_s: 0.0 is not accepted"),
+        ({"threads": True}, "  threads: True is not accepted; accepted: an integer from 0 to 256"),
+        ({"engine": "cpu"}, "  engine: 'cpu' is not accepted; accepted: one of 'auto', "),
+    ],
+)
+def test_a_fault_is_named_once_as_the_parameter_that_was_set(values: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_settings({"cameras": ("front", "rear"), **values}, "test")
+    assert len(str(raised.value).splitlines()) == 2
+    assert str(raised.value).splitlines()[1].startswith(fault)
+
+
+def service(run: Running, name: str, service_type: Any, request: Any) -> Any:
+    """What `ros2 param` does: calls one of the node's parameter services over DDS."""
+    client = run.peer.node.create_client(service_type, f"/segmentation_node/{name}")
+    assert client.wait_for_service(20.0)
+    answered = client.call_async(request)
+    wait_until(answered.done, f"an answer of {name}")
+    return answered.result()
+
+
+def set_over_dds(run: Running, *parameters: Parameter) -> list[str]:
+    request = SetParameters.Request(parameters=[parameter.to_parameter_msg() for parameter in parameters])
+    return [result.reason for result in service(run, "set_parameters", SetParameters, request).results]
+
+
+def test_live_changes_over_dds_are_forgiving_where_it_is_safe(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "cameras": ["front"]}) as run:
+        run.wait_state("active")
+        assert set_over_dds(run, Parameter("overlay.opacity", value=1)) == [""]  # an integer is a number
+        assert run.node.get_parameter("overlay.opacity").value == 1.0
+        assert set_over_dds(run, Parameter("drivable.min_confidense", value=0.9)) == [
+            "drivable.min_confidense: no such parameter; did you mean drivable.min_confidence?"
+        ]
+        for value, expected in ((0.75, 0.75), (None, 0.5), (0.25, 0.25)):  # unset: the common value, and set anew
+            assert set_over_dds(run, Parameter("front.drivable.min_confidence", value=value)) == [""]
+            assert run.node.settings is not None
+            assert run.node.settings.camera_settings["front"].drivable.min_confidence == expected
+
+
+def test_the_node_takes_back_its_own_dump(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "cameras": ["front", "rear"]}) as run:
+        run.wait_state("active")
+        names = service(run, "list_parameters", ListParameters, ListParameters.Request()).result.names
+        values = service(run, "get_parameters", GetParameters, GetParameters.Request(names=names)).values
+        dumped = [
+            Parameter.from_parameter_msg(ParameterMessage(name=n, value=v)) for n, v in zip(names, values, strict=True)
+        ]
+        assert len(dumped) > len(PARAMETERS)
+        assert set(set_over_dds(run, *dumped)) == {""}
+        assert set(service(run, "list_parameters", ListParameters, ListParameters.Request()).result.names) == set(names)
 
 
 def test_a_fault_goes_away_when_the_parameter_is_set(tiny_model: Path) -> None:
@@ -133,7 +223,7 @@ def test_live_parameters_change_and_others_are_refused_with_the_reason(tiny_mode
         assert run.node.settings is not None
         assert run.node.settings.overlay.opacity == 0.25
         assert "no class 'river'" in run.set("drivable.classes", ["river"])
-        assert "out of range" in run.set("drivable.min_confidence", 1.5)
+        assert "1.5 is not accepted; accepted: a number from 0 to 1" in run.set("drivable.min_confidence", 1.5)
         assert "must not be above warn_rate_hz" in run.set("diagnostics.error_rate_hz", 50.0)
         assert run.node.settings.camera_settings[""].drivable == DrivableSettings()
         assert run.set("drivable.classes", ["road", "sidewalk"]) == ""

@@ -1,0 +1,180 @@
+"""Reads the node's parameters into settings, all faults at once: flat names from ROS, or a parameter file.
+
+The node and the commands that take --params-file read through the same functions, so that they say the
+same of the same file. Needs no ROS.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.settings import from_mapping, read_yaml
+from seg_perception.core.visual import DEFAULT_OPACITY
+from seg_perception.node_settings import (
+    NODE_NAME,
+    PARAMETERS,
+    NodeSettings,
+    ParameterSpec,
+    camera_name_faults,
+    is_foreign,
+)
+
+_MATCHING = ("**", "*")
+
+
+def parse_settings(values: Mapping[str, Any], source: str) -> NodeSettings:
+    """Flat parameter names and values, with per-camera overrides, into settings.
+
+    Args:
+        values: what is absent has its default. Unknown names are no fault, see `unknown_parameters`, but named with
+            the faults.
+        source: where they came from, for the error.
+
+    Raises:
+        SettingsError: every fault found, one a line.
+    """
+    faults: list[str] = []
+
+    def checked(spec: ParameterSpec, otherwise: Any) -> Any:
+        value = values.get(spec.name, otherwise)
+        if (fault := spec.fault(value)) is None:
+            return spec.converted(value)
+        faults.append(fault)
+        return otherwise  # stands in, so that the other values are checked, too
+
+    common = {spec: checked(spec, spec.default) for spec in PARAMETERS}
+    cameras = next(value for spec, value in common.items() if spec.name == "cameras")
+    if wrong_names := camera_name_faults(cameras):
+        faults += wrong_names
+        cameras = ("",)
+    tree = _nest({spec.name: spec.parsed(value) for spec, value in common.items() if not spec.per_camera})
+    tree["cameras"] = cameras
+    tree["camera_settings"] = {}
+    for camera in cameras:
+        own = {spec: checked(spec.override_for(camera), None) for spec in common if spec.per_camera}
+        tree["camera_settings"][camera] = _nest(
+            {spec.name: spec.parsed(common[spec] if value is None else value) for spec, value in own.items()}
+        )
+    try:
+        settings = from_mapping(NodeSettings, tree, source)
+    except SettingsError as error:
+        faults += (_by_parameter_name(line.strip(), values) for line in str(error).splitlines()[1:])
+    if faults:
+        faults += unknown_parameters(values, cameras)
+        raise SettingsError("\n  ".join([f"{source}: faults in the parameters:", *dict.fromkeys(faults)]))
+    return settings
+
+
+def _by_parameter_name(fault: str, values: Mapping[str, Any]) -> str:
+    """A fault of `camera_settings.front.drivable.x`, named as the parameter that was set: the camera's own or the
+    common one.
+    """
+    if not fault.startswith("camera_settings."):
+        return fault
+    camera, _, rest = fault.removeprefix("camera_settings.").partition(".")
+    rest = rest.replace(": drivable: ", ".", 1)  # DrivableSettings names itself
+    own = any(
+        spec.per_camera and rest.startswith(spec.name) and f"{camera}.{spec.name}" in values for spec in PARAMETERS
+    )
+    return f"{camera}.{rest}" if camera and own else rest
+
+
+def unknown_parameters(names: Collection[str], cameras: Collection[str]) -> list[str]:
+    """What of the given names is no parameter of the node, each with the nearest that is, if one is near.
+
+    They are worth a warning and not an error: files for every node of a car (`/**`) hold other nodes' parameters.
+    """
+    known = {spec.name for spec in PARAMETERS}
+    known |= {f"{camera}.{spec.name}" for camera in cameras if camera for spec in PARAMETERS if spec.per_camera}
+    return [describe_unknown(name, known) for name in sorted(names) if name not in known and not is_foreign(name)]
+
+
+def describe_unknown(name: str, known: Collection[str]) -> str:
+    """Such as: modle: no such parameter; did you mean model?"""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else "see config/segmentation.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSettings:
+    """What of the node's parameters changes masks and overlays.
+
+    Attributes:
+        drivable: of every camera that has no settings of its own.
+        camera_drivable: of single cameras, by name.
+        opacity: of the overlay, 0 to 1.
+    """
+
+    drivable: DrivableSettings = field(default_factory=DrivableSettings)
+    camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
+    opacity: float = DEFAULT_OPACITY
+
+
+def picture_settings(path: Path | None) -> PictureSettings:
+    """Read the node's parameter file; None gives the node's defaults. Unknown names are logged.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SettingsError: not a parameter file of the node, or whatever the node would refuse, all at once.
+    """
+    if path is None:
+        return PictureSettings()
+    values = read_parameter_file(path)
+    settings = parse_settings(values, str(path))
+    for unknown in unknown_parameters(values, settings.cameras):
+        logging.getLogger(__name__).warning("%s: %s", path, unknown)
+    common = parse_settings({name: value for name, value in values.items() if name != "cameras"}, str(path))
+    drivable = common.camera_settings[""].drivable
+    own = {name: camera.drivable for name, camera in settings.camera_settings.items() if camera.drivable != drivable}
+    return PictureSettings(drivable, own, settings.overlay.opacity)
+
+
+def read_parameter_file(path: Path) -> dict[str, Any]:
+    """What a file says for the node, whatever its namespace, by flat names; later sections win, as in ROS.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SettingsError: not YAML, or no section for the node.
+    """
+    document = read_yaml(path)
+    merged: dict[str, Any] = {}
+    found = False
+    for node, section in document.items() if isinstance(document, dict) else ():
+        if str(node).rpartition("/")[2] not in (*_MATCHING, NODE_NAME) or not isinstance(section, dict):
+            continue
+        if isinstance(parameters := section.get("ros__parameters"), dict):
+            found = True
+            merged.update(_flat(parameters))
+    if not found:
+        raise SettingsError(
+            f"{path} has no parameters for the node: a section '/**:' or '{NODE_NAME}:' with 'ros__parameters:' "
+            "is accepted, as in config/segmentation.yaml"
+        )
+    return merged
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested tables as dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *folders, leaf = name.split(".")
+        branch = tree
+        for folder in folders:
+            branch = branch.setdefault(folder, {})
+        branch[leaf] = value
+    return tree
