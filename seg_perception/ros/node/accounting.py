@@ -1,9 +1,24 @@
-"""Every frame is accounted for: what became of each message a camera sent."""
+"""Every frame is accounted for: what became of each message a camera sent.
+
+A received frame carries a `Ticket` and whoever knows its fate books it; the first booking counts, so
+that nobody has to keep a list of what is still open.
+"""
 
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Fate(Enum):
+    """How a frame ended."""
+
+    PUBLISHED = "published"  # its outputs went out
+    SUPERSEDED = "superseded"  # a newer one came before inference took it
+    REJECTED = "rejected"  # it could not be used: encoding, size, broken data
+    FAILED = "failed"  # lost to an engine failure or a deactivation
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,12 +27,8 @@ class FrameCounts:
 
     Attributes:
         received: messages the subscription delivered.
-        published: frames whose outputs were published.
-        superseded: frames a newer one replaced before inference took them.
-        rejected: messages that could not be used (encoding, size, broken data).
-        failed: frames taken or waiting when the engine failed or the node was deactivated.
-        waiting: frames in the mailbox, 0 or 1.
-        processing: frames inside the inference thread, 0 or 1.
+        published, superseded, rejected, failed: see `Fate`.
+        in_flight: frames that wait or are worked on: tickets that somebody holds and nobody has booked.
     """
 
     received: int = 0
@@ -25,12 +36,7 @@ class FrameCounts:
     superseded: int = 0
     rejected: int = 0
     failed: int = 0
-    waiting: int = 0
-    processing: int = 0
-
-    @property
-    def in_flight(self) -> int:
-        return self.waiting + self.processing
+    in_flight: int = 0
 
     @property
     def unaccounted(self) -> int:
@@ -38,67 +44,52 @@ class FrameCounts:
         return self.received - self.published - self.superseded - self.rejected - self.failed - self.in_flight
 
 
-class FrameAccount:
-    """One camera's books. Every method is one transition of one frame; thread-safe.
+class Ticket:
+    """One received frame's claim to be accounted for; booked once, from any thread."""
 
-    A frame arrives, may be superseded while it waits, is taken, and ends as published, rejected or
-    failed. Each count is kept on its own, so that `FrameCounts.unaccounted` is a check and not a
-    definition.
+    __slots__ = ("__weakref__", "_account", "_booked")
+
+    def __init__(self, account: FrameAccount) -> None:
+        self._account = account
+        self._booked = False
+
+    def book(self, fate: Fate) -> bool:
+        """Say how the frame ended; False, and nothing is changed, where that was said before."""
+        return self._account._book(self, fate)
+
+
+class FrameAccount:
+    """One camera's books; thread-safe.
+
+    In flight are the tickets that are alive and not booked. So a frame that was dropped without a word
+    is missing from the sum, and `FrameCounts.unaccounted` is a check and not a definition.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._received = self._published = self._superseded = self._rejected = self._failed = 0
-        self._waiting = self._processing = 0
+        self._received = 0
+        self._ended = dict.fromkeys(Fate, 0)
+        self._open: weakref.WeakSet[Ticket] = weakref.WeakSet()
 
-    def arrive(self, *, replaces_waiting: bool) -> None:
-        """A message came; with `replaces_waiting` it took the place of one that nobody had taken."""
+    def receive(self) -> Ticket:
+        """A message came."""
+        ticket = Ticket(self)
         with self._lock:
             self._received += 1
-            if replaces_waiting:
-                self._superseded += 1
-            else:
-                self._waiting += 1
+            self._open.add(ticket)
+        return ticket
 
-    def take(self) -> None:
-        """The waiting frame went into the inference thread."""
+    def _book(self, ticket: Ticket, fate: Fate) -> bool:
         with self._lock:
-            self._waiting -= 1
-            self._processing += 1
-
-    def publish(self) -> None:
-        """The taken frame's outputs went out."""
-        with self._lock:
-            self._processing -= 1
-            self._published += 1
-
-    def reject(self) -> None:
-        """The taken frame could not be used."""
-        with self._lock:
-            self._processing -= 1
-            self._rejected += 1
-
-    def fail(self) -> None:
-        """The taken frame was lost to an engine failure or a deactivation."""
-        with self._lock:
-            self._processing -= 1
-            self._failed += 1
-
-    def drop_waiting(self) -> None:
-        """The waiting frame was dropped because the node stopped."""
-        with self._lock:
-            self._waiting -= 1
-            self._failed += 1
+            if ticket._booked:
+                return False
+            ticket._booked = True
+            self._open.discard(ticket)
+            self._ended[fate] += 1
+            return True
 
     def counts(self) -> FrameCounts:
         """All numbers at one instant."""
         with self._lock:
-            return FrameCounts(
-                self._received,
-                self._published,
-                self._superseded,
-                self._rejected,
-                self._failed,
-                self._waiting,
-                self._processing,
-            )
+            ended = {fate.value: count for fate, count in self._ended.items()}
+            return FrameCounts(received=self._received, in_flight=len(self._open), **ended)

@@ -20,7 +20,7 @@ from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.messages import decode_compressed, decode_image
-from seg_perception.ros.node.accounting import FrameAccount
+from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
 from seg_perception.ros.node.outputs import CameraOutputs, nanoseconds
@@ -38,6 +38,7 @@ _HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks 
 class CameraFrame:
     """A message on its way through the node."""
 
+    ticket: Ticket
     message: Image | CompressedImage
     stamp_ns: int
     received_at: float  # monotonic seconds
@@ -69,11 +70,10 @@ class Camera:
         name: str,
         settings: NodeSettings,
         label_set: LabelSet,
-        account: FrameAccount,
         deliver: Callable[[CameraFrame], None],
     ) -> None:
         self.name = name
-        self.account = account
+        self.account = FrameAccount()
         self.latency = LatencyWindow()
         self.rate_in, self.rate_out = RateMeter(), RateMeter()
         self.gaps = GapWatch()
@@ -202,7 +202,7 @@ class Camera:
         self.last_received_at = now
         self.rate_in.tick(now)
         stamp_ns = nanoseconds(message.header.stamp)
-        self._deliver(CameraFrame(message, stamp_ns, now, transport_s))
+        self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, transport_s))
         self.gaps.note(sequence, stamp_ns)
         if not self._gap_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.gaps.worth_a_hint():
             self._gap_hint_given = True
@@ -253,9 +253,9 @@ class Camera:
             return decode_compressed(frame.message)
         return decode_image(frame.message)
 
-    def reject(self, reason: str) -> None:
-        """Count a message that cannot be used, and say so without flooding the log."""
-        self.account.reject()
+    def reject(self, frame: CameraFrame, reason: str) -> None:
+        """Book a message that cannot be used, and say so without flooding the log."""
+        frame.ticket.book(Fate.REJECTED)
         self.last_rejection = Rejection(reason, time.monotonic())
         if self._rejections_log.due():
             rejected = self.account.counts().rejected

@@ -20,6 +20,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.node.accounting import Fate
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
 from seg_perception.ros.node.latency import Stage
@@ -229,47 +230,44 @@ class InferenceThread:
             self._log.error(f"closing the engine failed: {describe_error(error)}")
 
     def _work_off(self, frames: Mapping[str, CameraFrame]) -> None:
-        open_books = {name: self._cameras[name] for name in frames}
         self._busy_since = time.monotonic()
         self._activation_of_batch = self._activation
+        failure: Exception | None = None
         try:
-            self._process(frames, open_books)
+            self._process({self._cameras[name]: frame for name, frame in frames.items()})
         except Exception as error:  # noqa: BLE001  one way for every failure: stop, say so, rebuild once
-            for camera in open_books.values():
-                camera.account.fail()
-            self._recover(error)
+            failure = error
         finally:
             self._busy_since = None
+        for frame in frames.values():
+            frame.ticket.book(Fate.FAILED)  # whatever was not booked before
+        if failure is not None:
+            self._recover(failure)
 
-    def _process(self, frames: Mapping[str, CameraFrame], open_books: dict[str, Camera]) -> None:
-        """Frames whose fate is booked leave `open_books`; the rest is the caller's when this raises."""
+    def _process(self, frames: Mapping[Camera, CameraFrame]) -> None:
+        """Answer the frames that can be; those whose ticket is open when this ends have failed."""
         if self._segmenter is None:
-            for name in frames:
-                open_books.pop(name).account.fail()
             return
-        times: dict[str, dict[Stage, float]] = {}
-        work: dict[str, _Work] = {}
-        for name, frame in frames.items():
+        work: list[_Work] = []
+        times: list[dict[Stage, float]] = []
+        for camera, frame in frames.items():
             began = time.monotonic()
-            item = self._prepare(open_books, name, frame)
-            if item is None:
-                continue
-            work[name] = item
-            times[name] = {Stage.WAIT: began - frame.received_at, Stage.PREPARE: time.monotonic() - began}
+            if (item := self._prepare(camera, frame)) is not None:
+                work.append(item)
+                times.append({Stage.WAIT: began - frame.received_at, Stage.PREPARE: time.monotonic() - began})
         if not work:
             return
         began = time.monotonic()
-        answers = self._segmenter.infer([item.prepared for item in work.values()])
+        answers = self._segmenter.infer([item.prepared for item in work])
         inferred = time.monotonic() - began
-        for (name, item), raw in zip(work.items(), answers, strict=True):
+        for item, raw, spent in zip(work, answers, times, strict=True):
             began = time.monotonic()
             segmentation = self._segmenter.finish(raw)
-            times[name] |= {Stage.INFER: inferred, Stage.FINISH: time.monotonic() - began}
-            self._publish(open_books, name, item, segmentation, times[name])
+            spent |= {Stage.INFER: inferred, Stage.FINISH: time.monotonic() - began}
+            self._publish(item, segmentation, spent)
 
-    def _prepare(self, open_books: dict[str, Camera], name: str, frame: CameraFrame) -> _Work | None:
+    def _prepare(self, camera: Camera, frame: CameraFrame) -> _Work | None:
         assert self._segmenter is not None
-        camera = open_books[name]
         try:
             image = camera.decode(frame)
             return _Work(camera, frame, image, self._segmenter.prepare(image))
@@ -277,27 +275,16 @@ class InferenceThread:
             reason = str(error)
         except Exception as error:  # noqa: BLE001  a message must never stop the node, whatever is wrong with it
             reason = f"unexpected {describe_error(error)}"
-        del open_books[name]
-        camera.reject(reason)
+        camera.reject(frame, reason)
         return None
 
-    def _publish(
-        self,
-        open_books: dict[str, Camera],
-        name: str,
-        item: _Work,
-        segmentation: Segmentation,
-        times: dict[Stage, float],
-    ) -> None:
+    def _publish(self, item: _Work, segmentation: Segmentation, times: dict[Stage, float]) -> None:
         camera, frame = item.camera, item.frame
         with self._gate:
             if not self._publishing_allowed or self._activation != self._activation_of_batch:
-                del open_books[name]
-                camera.account.fail()
                 return
             spent = camera.publish(frame, item.image, segmentation)
-            del open_books[name]
-            camera.account.publish()
+            frame.ticket.book(Fate.PUBLISHED)
         times[Stage.FINISH] += spent[Stage.FINISH]
         times[Stage.PUBLISH] = spent[Stage.PUBLISH]
         times[Stage.NODE] = time.monotonic() - frame.received_at

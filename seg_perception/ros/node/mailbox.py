@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
 
-from seg_perception.ros.node.accounting import FrameAccount
+from seg_perception.ros.node.accounting import Fate, Ticket
 
-FrameT = TypeVar("FrameT")
+
+class Ticketed(Protocol):
+    """A frame that is accounted for."""
+
+    @property
+    def ticket(self) -> Ticket: ...
+
+
+FrameT = TypeVar("FrameT", bound=Ticketed)
 
 
 class Mailboxes(Generic[FrameT]):
     """The newest unread frame of each camera.
 
     Args:
-        accounts: the books of every camera, by camera name; they fix which cameras there are.
+        cameras: which there are, by name.
     """
 
-    def __init__(self, accounts: Mapping[str, FrameAccount]) -> None:
-        self._accounts = dict(accounts)
+    def __init__(self, cameras: Iterable[str]) -> None:
+        self._cameras = frozenset(cameras)
         self._slots: dict[str, FrameT] = {}
         self._changed = threading.Condition()
         self._open = True
@@ -35,9 +43,11 @@ class Mailboxes(Generic[FrameT]):
         Raises:
             KeyError: no such camera.
         """
-        account = self._accounts[camera]
+        if camera not in self._cameras:
+            raise KeyError(camera)
         with self._changed:
-            account.arrive(replaces_waiting=camera in self._slots)
+            if (older := self._slots.get(camera)) is not None:
+                older.ticket.book(Fate.SUPERSEDED)
             self._slots[camera] = frame
             if not self._open:
                 self._drop_all()
@@ -57,8 +67,6 @@ class Mailboxes(Generic[FrameT]):
                     break
             self._nudged = False
             taken, self._slots = self._slots, {}
-            for camera in taken:
-                self._accounts[camera].take()
             return taken
 
     def nudge(self) -> None:
@@ -79,6 +87,6 @@ class Mailboxes(Generic[FrameT]):
             self._drop_all()
 
     def _drop_all(self) -> None:
-        for camera in self._slots:
-            self._accounts[camera].drop_waiting()
+        for frame in self._slots.values():
+            frame.ticket.book(Fate.FAILED)
         self._slots = {}

@@ -34,7 +34,6 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.node import label_info
-from seg_perception.ros.node.accounting import FrameAccount
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
@@ -63,7 +62,6 @@ class SegmentationNode(LifecycleNode):
         self._stop_requested = threading.Event()
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
-        self._mailboxes: Mailboxes[CameraFrame] | None = None
         self._latched: list[tuple[Any, Callable[[], Any]]] = []  # publisher, and what makes its message
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
@@ -143,18 +141,14 @@ class SegmentationNode(LifecycleNode):
         settings = self._settings_source.read()
         for unknown in self._settings_source.unknown():
             self.get_logger().warning(f"parameter {unknown}")
-        accounts = {name: FrameAccount() for name in settings.cameras}
-        mailboxes: Mailboxes[CameraFrame] = Mailboxes(accounts)
-        self._mailboxes = mailboxes
+        mailboxes: Mailboxes[CameraFrame] = Mailboxes(settings.cameras)
         self._inference = InferenceThread(
             settings, mailboxes, self.get_logger(), self._on_engine_failure, self._open_configured
         )
         card = self._wait_for_engine(self._inference.open())
         self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
         for name in settings.cameras:
-            self.cameras[name] = Camera(
-                self, name, settings, card.label_set, accounts[name], _delivery(mailboxes, name)
-            )
+            self.cameras[name] = Camera(self, name, settings, card.label_set, partial(mailboxes.put, name))
         self._create_latched(card)
         self.settings = settings
 
@@ -227,7 +221,7 @@ class SegmentationNode(LifecycleNode):
             camera.destroy()
         for publisher, _ in self._latched:
             self.destroy_lifecycle_publisher(publisher)
-        self._inference, self._mailboxes, self.cameras, self._latched = None, None, {}, []
+        self._inference, self.cameras, self._latched = None, {}, []
         self.settings = None
 
     def _refuse_impossible_transitions(self) -> None:
@@ -332,10 +326,6 @@ class SegmentationNode(LifecycleNode):
 
 def _steady_clock() -> rclpy_clock.Clock:
     return rclpy_clock.Clock(clock_type=rclpy_clock.ClockType.STEADY_TIME)  # type: ignore[attr-defined]
-
-
-def _delivery(mailboxes: Mailboxes[CameraFrame], name: str) -> Callable[[CameraFrame], None]:
-    return lambda frame: mailboxes.put(name, frame)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from std_msgs.msg import Header
 
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.node.accounting import FrameAccount, FrameCounts
+from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
 from seg_perception.ros.node.camera_info import CameraInfoMatcher
 from seg_perception.ros.node.label_info import build_label_info, find_vision_msgs, palette_json
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
@@ -29,72 +30,85 @@ from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.throttle import Throttle
 
 
-def test_every_way_of_a_frame_is_booked() -> None:
+@dataclass(frozen=True)
+class Numbered:
+    """A frame as the mailbox sees it."""
+
+    ticket: Ticket
+    number: int
+
+
+def test_every_way_of_a_frame_is_booked_and_only_once() -> None:
     account = FrameAccount()
-    for end in (account.publish, account.reject, account.fail):
-        account.arrive(replaces_waiting=False)
-        account.take()
-        end()
-    account.arrive(replaces_waiting=False)
-    account.drop_waiting()
-    account.arrive(replaces_waiting=False)
-    account.arrive(replaces_waiting=True)
-    account.take()
-    account.arrive(replaces_waiting=False)
-    # 3 ended, 1 dropped, 2 + 1 arrived after that: 7; of these one was replaced, one taken, one waits
-    expected = FrameCounts(received=7, published=1, superseded=1, rejected=1, failed=2, waiting=1, processing=1)
+    tickets = {fate: account.receive() for fate in Fate}
+    waiting = [account.receive(), account.receive()]
+    for fate, ticket in tickets.items():
+        assert ticket.book(fate)
+        assert not ticket.book(Fate.FAILED)  # too late: it counts as what it was booked first
+    # 4 ended, one each way, and 2 that somebody holds
+    expected = FrameCounts(received=6, published=1, superseded=1, rejected=1, failed=1, in_flight=2)
     assert account.counts() == expected
-    assert expected.in_flight == 2
     assert expected.unaccounted == 0
+    assert waiting[0].book(Fate.PUBLISHED)
+    assert account.counts() == FrameCounts(6, 2, 1, 1, 1, in_flight=1)
 
 
-def test_a_frame_that_vanished_shows() -> None:
-    # 5 received, 3 published, 1 waiting: one is missing
-    assert FrameCounts(received=5, published=3, waiting=1).unaccounted == 1
+def test_a_frame_that_was_dropped_without_a_word_shows() -> None:
+    account = FrameAccount()
+    kept, dropped = account.receive(), account.receive()
+    del dropped
+    assert account.counts() == FrameCounts(received=2, in_flight=1)
+    assert account.counts().unaccounted == 1
+    assert kept.book(Fate.PUBLISHED)
 
 
 def test_the_newest_frame_replaces_an_unread_one_and_others_are_not_delayed() -> None:
-    accounts = {"front": FrameAccount(), "rear": FrameAccount()}
-    boxes: Mailboxes[int] = Mailboxes(accounts)
-    for frame in (1, 2, 3):
-        boxes.put("front", frame)
-    assert boxes.take_all(timeout=0.0) == {"front": 3}
+    front, rear = FrameAccount(), FrameAccount()
+    boxes: Mailboxes[Numbered] = Mailboxes(("front", "rear"))
+    for number in (1, 2, 3):
+        boxes.put("front", Numbered(front.receive(), number))
+    taken = boxes.take_all(timeout=0.0)
+    assert {name: frame.number for name, frame in taken.items()} == {"front": 3}
     assert boxes.take_all(timeout=0.0) == {}
-    assert accounts["front"].counts() == FrameCounts(received=3, superseded=2, processing=1)
-    assert accounts["rear"].counts() == FrameCounts()
+    assert front.counts() == FrameCounts(received=3, superseded=2, in_flight=1)
+    assert rear.counts() == FrameCounts()
+    with pytest.raises(KeyError):
+        boxes.put("left", Numbered(rear.receive(), 1))
 
 
 def test_a_closed_mailbox_drops_and_counts() -> None:
-    accounts = {"": FrameAccount()}
-    boxes: Mailboxes[int] = Mailboxes(accounts)
-    boxes.put("", 1)
+    account = FrameAccount()
+    boxes: Mailboxes[Numbered] = Mailboxes([""])
+    boxes.put("", Numbered(account.receive(), 1))
     boxes.close()
-    boxes.put("", 2)
-    assert accounts[""].counts() == FrameCounts(received=2, failed=2)
+    boxes.put("", Numbered(account.receive(), 2))
+    assert account.counts() == FrameCounts(received=2, failed=2)
     boxes.open()
-    boxes.put("", 3)
-    assert boxes.take_all(0.0) == {"": 3}
+    boxes.put("", Numbered(account.receive(), 3))
+    assert boxes.take_all(0.0)[""].number == 3
 
 
 def test_books_balance_with_threads_on_both_sides() -> None:
     accounts = {name: FrameAccount() for name in ("a", "b")}
-    boxes: Mailboxes[int] = Mailboxes(accounts)
+    boxes: Mailboxes[Numbered] = Mailboxes(accounts)
     unbalanced: list[FrameCounts] = []
     done = threading.Event()
 
+    def produce(name: str) -> None:
+        for number in range(5000):
+            boxes.put(name, Numbered(accounts[name].receive(), number))
+
     def consume() -> None:
         while not done.is_set():
-            for name in boxes.take_all(0.05):
-                accounts[name].publish()
+            for frame in boxes.take_all(0.05).values():
+                frame.ticket.book(Fate.PUBLISHED)
 
     def watch() -> None:
         while not done.is_set():
             unbalanced.extend(c for account in accounts.values() if (c := account.counts()).unaccounted)
 
     consumers = [threading.Thread(target=consume), threading.Thread(target=watch)]
-    producers = [
-        threading.Thread(target=lambda name=name: [boxes.put(name, i) for i in range(5000)]) for name in accounts
-    ]
+    producers = [threading.Thread(target=produce, args=(name,)) for name in accounts]
     for thread in consumers + producers:
         thread.start()
     for thread in producers:
@@ -111,8 +125,8 @@ def test_books_balance_with_threads_on_both_sides() -> None:
 
 
 def test_nudge_wakes_a_waiting_taker() -> None:
-    boxes: Mailboxes[int] = Mailboxes({"": FrameAccount()})
-    taken: list[dict[str, int]] = []
+    boxes: Mailboxes[Numbered] = Mailboxes([""])
+    taken: list[dict[str, Numbered]] = []
     thread = threading.Thread(target=lambda: taken.append(boxes.take_all(timeout=60.0)))
     thread.start()
     boxes.nudge()
