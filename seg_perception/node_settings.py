@@ -173,9 +173,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ),
     ParameterSpec(
         "qos.input.reliability",
-        "best_effort",
-        "Of the image subscriptions; best_effort meets every publisher.",
-        choices=("best_effort", "reliable"),
+        "best_available",
+        "Of the image subscriptions; best_available: as the publishers offer, which is followed as it changes.",
+        choices=("best_available", "best_effort", "reliable"),
     ),
     ParameterSpec("qos.input.depth", 1, "Messages the middleware keeps for the node; more only adds delay.", 1, 1000),
     ParameterSpec(
@@ -273,7 +273,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
 class InputQos:
     """Of the image subscriptions."""
 
-    reliability: Literal["best_effort", "reliable"]
+    reliability: Literal["best_available", "best_effort", "reliable"]
     depth: int
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -17,6 +17,21 @@ LATCHED = QoSProfile(
 """For facts that late joiners need: published once, kept for them."""
 
 
+BEST_AVAILABLE = "best_available"
+"""In settings: what the publishers offer, followed as it changes (see node/image_input.py)."""
+
+
+def reliability_of(name: str) -> ReliabilityPolicy:
+    """The policy called "reliable" or "best_effort"."""
+    return ReliabilityPolicy[name.upper()]
+
+
+def best_available(offered: Iterable[QoSProfile]) -> ReliabilityPolicy:
+    """Reliable, unless somebody offers best effort: a reliable request would not take that publisher's messages."""
+    best_effort = any(offer.reliability == ReliabilityPolicy.BEST_EFFORT for offer in offered)
+    return ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+
+
 def profile(reliability: str, depth: int) -> QoSProfile:
     """A volatile keep-last profile.
 
@@ -26,7 +41,7 @@ def profile(reliability: str, depth: int) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
-        reliability=ReliabilityPolicy[reliability.upper()],
+        reliability=reliability_of(reliability),
         durability=DurabilityPolicy.VOLATILE,
     )
 
@@ -53,23 +68,6 @@ def full_name(endpoint: TopicEndpointInfo) -> str:
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
-def explain_silence(
-    publishers: Sequence[TopicEndpointInfo], topic: str, accepted_type: str, requested: QoSProfile
-) -> str:
-    """Why no frame comes on a topic: who publishes there, with which type and QoS, or nobody."""
-    if not publishers:
-        return f"nobody publishes on {topic}"
-    lines = []
-    for endpoint in publishers:
-        line = f"{full_name(endpoint)} publishes {endpoint.topic_type} ({describe(endpoint.qos_profile)})"
-        if endpoint.topic_type != accepted_type:
-            line += f", but this node takes {accepted_type} there"
-        elif faults := incompatibilities(endpoint.qos_profile, requested):
-            line += f", which does not fit this node's request ({'; '.join(faults)})"
-        lines.append(line)
-    return f"on {topic}: " + "; ".join(lines)
-
-
 def explain_incompatible_publishers(node: Node, topic: str, requested: QoSProfile) -> str:
     """Names every publisher on a topic whose offer this node's request refuses.
 
@@ -83,7 +81,7 @@ def explain_incompatible_publishers(node: Node, topic: str, requested: QoSProfil
     who = "; ".join(wrong) or "a publisher that discovery has not named yet"
     return (
         f"incompatible QoS on {topic}: this node requests {describe(requested)}, but {who}. "
-        "No frame will come from there: set qos.input.reliability to best_effort or change the publisher"
+        "No frame will come from there: set qos.input.reliability to best_available or change the publisher"
     )
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.core.drivable import DrivableMasker, drivable_share
@@ -21,17 +19,12 @@ from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.messages import decode_compressed, decode_image
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
+from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
 from seg_perception.ros.node.outputs import CameraOutputs, nanoseconds
+from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
 from seg_perception.ros.throttle import Throttle
-
-try:  # Humble has the same class under its older name
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-_HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +81,20 @@ class Camera:
         self._masker = DrivableMasker(self._own.drivable, label_set)
         self._reset_requested = False
         self._last_stamp_ns: int | None = None
-        self._rejections_log, self._silence_log, self._qos_log = Throttle(5.0), Throttle(10.0), Throttle(5.0)
+        self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
         self._jump_log = Throttle(5.0)
         self._gap_hint_given = False
-        self._subscriptions: list[Subscription] = []
         self._silent_since = time.monotonic()
-        self._input_qos = qos.profile(settings.qos.input.reliability, settings.qos.input.depth)
+        self._input = ImageInput(
+            node,
+            self.label,
+            self.input_topic,
+            Image if self._own.input == "raw" else CompressedImage,
+            self.input_type,
+            settings.qos.input,
+            self._receive,
+        )
+        self._info_subscription: Subscription | None = None
         prefix = f"~/{name}/" if name else "~/"
         self._outputs = CameraOutputs(node, prefix, settings.qos.output, label_set)
 
@@ -108,9 +109,14 @@ class Camera:
         return f"~/{self.name}/{name}" if self.name else f"~/{name}"
 
     @property
+    def image_name(self) -> str:
+        """The topic of the raw image before it is resolved: what a remapping names."""
+        return f"{self.name}/image" if self.name else "image"
+
+    @property
     def image_topic(self) -> str:
         """The resolved topic of the raw image."""
-        return self._resolve(f"{self.name}/image" if self.name else "image")
+        return self._resolve(self.image_name)
 
     def _resolve(self, topic: str) -> str:
         return str(self._node.resolve_topic_name(topic))
@@ -122,48 +128,35 @@ class Camera:
 
     @property
     def input_type(self) -> str:
-        return "sensor_msgs/msg/Image" if self._own.input == "raw" else "sensor_msgs/msg/CompressedImage"
+        return RAW if self._own.input == "raw" else COMPRESSED
 
     def subscribe(self) -> None:
         """Start to receive."""
-        message_type = Image if self._own.input == "raw" else CompressedImage
-        on_frame: Callable[..., None] = self._on_frame_with_info if _HAS_MESSAGE_INFO else self._on_frame
-        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_publisher)
-        self._subscriptions = [
-            self._node.create_subscription(
-                message_type,
-                self.input_topic,
-                on_frame,
-                self._input_qos,
-                event_callbacks=events,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self._node.create_subscription(
-                CameraInfo,
-                f"{self.image_topic.rpartition('/')[0]}/camera_info",
-                self._on_camera_info,
-                qos.profile("best_effort", 5),
-            ),
-        ]
+        self._input.open()
+        self._info_subscription = self._node.create_subscription(
+            CameraInfo,
+            f"{self.image_topic.rpartition('/')[0]}/camera_info",
+            self._on_camera_info,
+            qos.profile("best_effort", 5),
+        )
         self._silent_since = time.monotonic()
         self.last_received_at = None
         self.rate_in.clear()
         self.rate_out.clear()
         self.latency.clear()
         self.forget_the_past()
-        self._node.get_logger().info(
-            f"{self.label}: waiting for {self.input_type} on {self.input_topic} ({qos.describe(self._input_qos)})"
-        )
 
     def unsubscribe(self) -> None:
         """Stop to receive."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._input.close()
+        if self._info_subscription is not None:
+            self._node.destroy_subscription(self._info_subscription)
+            self._info_subscription = None
 
     def destroy(self) -> None:
         """Give back every publisher."""
         self.unsubscribe()
+        self._input.destroy()
         self._outputs.destroy()
 
     @property
@@ -187,16 +180,6 @@ class Camera:
 
     # --- receiving, executor thread ------------------------------------------------------------
 
-    def _on_frame_with_info(self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
-        sent_ns = info.get("source_timestamp") or 0
-        transport = (time.time_ns() - sent_ns) * 1e-9 if sent_ns else None
-        sequence = info.get("publication_sequence_number")
-        alone = self._subscriptions and self._subscriptions[0].get_publisher_count() == 1
-        self._receive(message, transport, sequence if alone else None)
-
-    def _on_frame(self, message: Image | CompressedImage) -> None:
-        self._receive(message, None, None)
-
     def _receive(self, message: Image | CompressedImage, transport_s: float | None, sequence: int | None) -> None:
         now = time.monotonic()
         self.last_received_at = now
@@ -213,16 +196,9 @@ class Camera:
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._outputs.add_camera_info(info)
 
-    def _on_incompatible_publisher(self, _event: object) -> None:
-        if self._qos_log.due():
-            self._node.get_logger().warning(
-                qos.explain_incompatible_publishers(self._node, self.input_topic, self._effective_input_qos)
-            )
-
-    @property
-    def _effective_input_qos(self) -> QoSProfile:
-        """With the overrides of qos_overrides.* applied."""
-        return self._subscriptions[0].qos_profile if self._subscriptions else self._input_qos
+    def follow_publishers(self) -> None:
+        """Request what the image's publishers offer now; call it once a second."""
+        self._input.follow_publishers()
 
     def seconds_without_frame(self, now: float) -> float:
         """Since the last frame, or since the subscription began."""
@@ -231,11 +207,25 @@ class Camera:
     def explain_silence(self, now: float) -> str | None:
         """Why no frame comes, once the timeout has passed; also logged, at most every ten seconds."""
         silent = self.seconds_without_frame(now)
-        if not self._subscriptions or silent < self._settings.diagnostics.frame_timeout_s:
+        if not self._input.is_open or silent < self._settings.diagnostics.frame_timeout_s:
             self._silence_log.rearm()
             return None
-        publishers = self._node.get_publishers_info_by_topic(self.input_topic)
-        why = qos.explain_silence(publishers, self.input_topic, self.input_type, self._effective_input_qos)
+        prefix = f"{self.name}." if self.name else ""
+        listening = Listening(
+            parameter=f"{prefix}input",
+            remapped=self.image_name,
+            image_topic=self.image_topic,
+            topic=self.input_topic,
+            accepted_type=self.input_type,
+            requested=self._input.requested,
+        )
+        why = explain_silence(
+            listening,
+            self._input.publishers(),
+            self._node.get_topic_names_and_types(),
+            "fastrtps" in get_rmw_implementation_identifier(),
+            os.environ,
+        )
         if self._silence_log.due():
             kind = "no frame yet" if self.last_received_at is None else "no frame any more"
             self._node.get_logger().warning(f"{self.label}: {kind}, for {silent:.1f} s: {why}")

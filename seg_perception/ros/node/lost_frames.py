@@ -6,6 +6,8 @@ import statistics
 from collections import deque
 from collections.abc import Mapping
 
+from seg_perception.core.resources import share_path
+
 LARGE_MESSAGE_BYTES = 512 * 1024
 """Fast DDS's default shared-memory segment: a message near or above it is lost easily."""
 
@@ -19,17 +21,31 @@ def large_images_hint(lost: int, total: int, topic: str, size_bytes: int, enviro
         lost: of the last `total` frames.
         environment: of this process; tells whether a Fast DDS profile is in use.
     """
-    what = f"{lost} of the last {total} frames on {topic} ({size_bytes // 1024} KB each) were lost before this node. "
-    if any(environment.get(name) for name in _PROFILE_VARIABLES):
-        return what + (
-            "A Fast DDS profile is set here: check that the publisher has it too, and that this machine is not "
-            "overloaded; qos.input.reliability: reliable also helps"
-        )
-    return what + (
-        "With Fast DDS, large best-effort images overflow its default shared-memory segment of 512 KB: start "
-        "publisher and node with FASTRTPS_DEFAULT_PROFILES_FILE=<share of seg_perception>/config/"
-        "fastdds_large_images.xml, or set qos.input.reliability to reliable"
+    return (
+        f"{lost} of the last {total} frames on {topic} ({size_bytes // 1024} KB each) were lost before this node. "
+        + large_images_remedy(environment)
     )
+
+
+def large_images_remedy(environment: Mapping[str, str]) -> str:
+    """What helps best-effort images through Fast DDS."""
+    if any(environment.get(name) for name in _PROFILE_VARIABLES):
+        return (
+            "a Fast DDS profile is set here: check that the publisher has it too, and that this machine is not "
+            "overloaded; a reliable publisher also helps"
+        )
+    return (
+        "Fast DDS loses best-effort images that do not fit its shared-memory segment of 512 KB (640x480 in color "
+        f"does not): let the publisher offer reliable, or start publisher and node with {_PROFILE_VARIABLES[0]}="
+        f"{_profile()}"
+    )
+
+
+def _profile() -> str:
+    try:
+        return str(share_path("config/fastdds_large_images.xml"))
+    except FileNotFoundError:  # only the code was installed
+        return "<share of seg_perception>/config/fastdds_large_images.xml"
 
 
 class GapWatch:

@@ -76,7 +76,7 @@ class SegmentationNode(LifecycleNode):
         self._watch.label_info = self._vision_msgs is not None
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, "/diagnostics", 10)
-        self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self.publish_diagnostics, clock=_steady_clock())
+        self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
         self._refuse_impossible_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
         self._jump_handle = self.get_clock().create_jump_callback(
@@ -302,6 +302,11 @@ class SegmentationNode(LifecycleNode):
             self._publish_latched()  # label_info names the confidence threshold
 
     # --- diagnostics ---------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        for camera in self.cameras.values():
+            camera.follow_publishers()
+        self.publish_diagnostics()
 
     def publish_diagnostics(self) -> None:
         """One message; called each second, and at once when something important happened."""

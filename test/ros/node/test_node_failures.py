@@ -412,7 +412,7 @@ def test_incompatible_qos_is_explained_with_both_sides(tiny_model: Path, side: s
             expected = (
                 "incompatible QoS on /image: this node requests reliable, volatile, but /peer offers best_effort, "
                 "volatile (reliability: offered best_effort, requested reliable). No frame will come from there: set "
-                "qos.input.reliability to best_effort or change the publisher"
+                "qos.input.reliability to best_available or change the publisher"
             )
         else:
             run.peer.subscribe(Image, "/segmentation_node/labels", QoSProfile(depth=1), wait=False)

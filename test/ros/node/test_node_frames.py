@@ -153,7 +153,7 @@ def test_camera_info_of_the_same_stamp_goes_out_whichever_comes_first(tiny_model
 
 
 def test_frames_arrive_where_callbacks_get_no_message_info(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seg_perception.ros.node.camera._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
+    monkeypatch.setattr("seg_perception.ros.node.image_input._HAS_MESSAGE_INFO", False)  # ROS 2 Humble
     with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")

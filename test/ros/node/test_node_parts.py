@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from node_harness import stamp
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -227,40 +226,6 @@ def test_incompatible_qos_names_both_sides() -> None:
     assert qos.incompatibilities(reliable, best_effort) == []
     assert qos.incompatibilities(best_effort, reliable) == ["reliability: offered best_effort, requested reliable"]
     assert qos.incompatibilities(reliable, qos.LATCHED) == ["durability: offered volatile, requested transient_local"]
-
-
-def endpoint(topic_type: str, reliability: ReliabilityPolicy) -> SimpleNamespace:
-    profile = QoSProfile(depth=1, reliability=reliability, durability=DurabilityPolicy.VOLATILE)
-    return SimpleNamespace(node_name="cam", node_namespace="/car", topic_type=topic_type, qos_profile=profile)
-
-
-@pytest.mark.parametrize(
-    "publishers, expected",
-    [
-        ([], "nobody publishes on /image"),
-        (
-            [endpoint("sensor_msgs/msg/CompressedImage", ReliabilityPolicy.RELIABLE)],
-            (
-                "on /image: /car/cam publishes sensor_msgs/msg/CompressedImage (reliable, volatile), "
-                "but this node takes sensor_msgs/msg/Image there"
-            ),
-        ),
-        (
-            [endpoint("sensor_msgs/msg/Image", ReliabilityPolicy.BEST_EFFORT)],
-            (
-                "on /image: /car/cam publishes sensor_msgs/msg/Image (best_effort, volatile), which does not fit "
-                "this node's request (reliability: offered best_effort, requested reliable)"
-            ),
-        ),
-        (
-            [endpoint("sensor_msgs/msg/Image", ReliabilityPolicy.RELIABLE)],
-            "on /image: /car/cam publishes sensor_msgs/msg/Image (reliable, volatile)",
-        ),
-    ],
-)
-def test_silence_is_explained(publishers: list[SimpleNamespace], expected: str) -> None:
-    requested = qos.profile("reliable", 1)
-    assert qos.explain_silence(publishers, "/image", "sensor_msgs/msg/Image", requested) == expected  # type: ignore[arg-type]
 
 
 LABEL_INFO = """std_msgs/Header header
