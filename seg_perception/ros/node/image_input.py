@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
@@ -115,10 +115,11 @@ class ImageInput:
         if self._fixed is not None:  # rclpy would make the first request a parameter, and every later one equal to it
             policies.append(QoSPolicyKind.RELIABILITY)
         before = self._subscription
+        on_message: Callable[..., None] = self._with_info if _HAS_MESSAGE_INFO else self._without_info
         self._subscription = self._node.create_subscription(
             self._message_type,
             self.topic,
-            self._with_info if _HAS_MESSAGE_INFO else self._without_info,
+            on_message,
             qos.profile(reliability.name, self._depth),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_publisher),
             qos_overriding_options=QoSOverridingOptions(policies),
