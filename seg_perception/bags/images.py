@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
-from seg_perception.core.image_message import decode_compressed, decode_image
+from seg_perception.core.image_message import decode_compressed, decode_image, decode_mono8
 from seg_perception.core.types import LabelImage, RgbImage
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
@@ -38,12 +36,8 @@ def labels_of(message: Any, type_name: str) -> LabelImage:
         return decode_labels(message.data, f"compressed image with format {message.format!r}")
     if type_name != IMAGE:
         raise InputError(f"a {type_name} message holds no labels; accepted: {', '.join(IMAGE_TYPES)}")
-    height, width, step = int(message.height), int(message.width), int(message.step)
     if message.encoding not in ("mono8", "8UC1"):
         raise InputError(
             f"an image with encoding {message.encoding!r} is not a label image: mono8 with class ids is accepted"
         )
-    data = np.frombuffer(message.data, np.uint8)
-    if height < 1 or step < width or width < 1 or data.size != height * step:
-        raise InputError(f"a mono8 image of {width}x{height} with step {step} cannot have {data.size} bytes")
-    return np.ascontiguousarray(data.reshape(height, step)[:, :width])
+    return decode_mono8(message)

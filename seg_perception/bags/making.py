@@ -10,8 +10,8 @@ from typing import Protocol
 from seg_perception.bags import messages
 from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
-from seg_perception.core.encoded import read_rgb
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.image_file import read_rgb
 from seg_perception.core.label_set import LabelMapping
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in

@@ -130,7 +130,7 @@ class _Predictor:
         self._masker = DrivableMasker(replace(pictures.drivable, appear_frames=1), self._label_set)
 
     def image(self, job: _Job) -> None:
-        from seg_perception.core.encoded import read_rgb
+        from seg_perception.core.image_file import read_rgb
 
         image = read_rgb(job.source)
         segmentation = self._segmenter.segment(image)

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.encoded import read_labels
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.image_file import read_labels
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
 

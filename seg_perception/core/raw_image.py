@@ -7,8 +7,10 @@ order of the packed YUV formats are those of V4L2 (Linux kernel documentation, "
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,6 +20,18 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+
+log = logging.getLogger(__name__)
+
+_SHOWN: Final = 80  # characters of a name: nobody says how long a message's is
+_NAMELESS_CHANNELS: Final = {
+    "8UC1": "mono8 or its Bayer pattern",
+    "8UC3": "bgr8 or rgb8",
+    "8UC4": "bgra8 or rgba8",
+    "16UC1": "mono16, if it is no depth,",
+    "16UC3": "bgr16 or rgb16",
+}
+_LEAST_UPPER_BYTE: Final = 64  # 2^14 / 256: below it, the values fit a sensor of 14 bits that nobody shifted up
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +92,27 @@ def _converted(channels: int, code: int) -> Callable[[_Rows, RawImage], RgbImage
     return to_rgb
 
 
-def _mono16(rows: _Rows, image: RawImage) -> RgbImage:
-    """The high byte of each pixel: 0 to 65535 becomes 0 to 255, rounded down."""
-    high = 0 if image.is_bigendian else 1
-    rgb = np.empty((image.size.height, image.size.width, 3), np.uint8)
-    cv2.mixChannels([_pixels(rows, image.size, 2)], [rgb], [high, 0, high, 1, high, 2])
-    return rgb
+def _upper_bytes(bytes_per_pixel: int, to_rgb: Callable[[_Rows, RawImage], RgbImage]) -> _Encoding:
+    """16 bits a channel: the upper 8 of each, 0 to 65535 becoming 0 to 255 rounded down, then as 8 bits."""
+
+    def of_upper(rows: _Rows, image: RawImage) -> RgbImage:
+        width = image.size.width * bytes_per_pixel
+        upper = np.ascontiguousarray(rows[:, (0 if image.is_bigendian else 1) : width : 2])
+        if not upper.any() or int(upper.max()) >= _LEAST_UPPER_BYTE:
+            return to_rgb(upper, image)
+        _say_once(
+            f"the values of a {image.encoding} image are all below {256 * _LEAST_UPPER_BYTE} of 65535: the picture is "
+            "nearly black and its labels are worth little; if the sensor has 10, 12 or 14 bits, let the driver "
+            "shift them up (sensor_msgs: 16 bits, full range) or publish 8 bits (said once)"
+        )
+        return to_rgb(upper, image)
+
+    return _packed(bytes_per_pixel, of_upper)
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)
 
 
 def _bayer(code: int) -> Callable[[_Rows, RawImage], RgbImage]:
@@ -139,6 +168,13 @@ def _packed(bytes_per_pixel: int, to_rgb: Callable[[_Rows, RawImage], RgbImage],
 
 # OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's
 # first two and the second row's: what ROS calls RGGB is OpenCV's "BG", and so on.
+_BAYER: Final = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+
 ENCODINGS: Final[Mapping[str, _Encoding]] = MappingProxyType(
     {
         "rgb8": _packed(3, _rgb),
@@ -146,11 +182,13 @@ ENCODINGS: Final[Mapping[str, _Encoding]] = MappingProxyType(
         "rgba8": _packed(4, _converted(4, cv2.COLOR_RGBA2RGB)),
         "bgra8": _packed(4, _converted(4, cv2.COLOR_BGRA2RGB)),
         "mono8": _packed(1, _converted(1, cv2.COLOR_GRAY2RGB)),
-        "mono16": _packed(2, _mono16),
-        "bayer_rggb8": _packed(1, _bayer(cv2.COLOR_BayerBG2RGB)),
-        "bayer_bggr8": _packed(1, _bayer(cv2.COLOR_BayerRG2RGB)),
-        "bayer_gbrg8": _packed(1, _bayer(cv2.COLOR_BayerGR2RGB)),
-        "bayer_grbg8": _packed(1, _bayer(cv2.COLOR_BayerGB2RGB)),
+        "mono16": _upper_bytes(2, _converted(1, cv2.COLOR_GRAY2RGB)),
+        "rgb16": _upper_bytes(6, _rgb),
+        "bgr16": _upper_bytes(6, _converted(3, cv2.COLOR_BGR2RGB)),
+        "rgba16": _upper_bytes(8, _converted(4, cv2.COLOR_RGBA2RGB)),
+        "bgra16": _upper_bytes(8, _converted(4, cv2.COLOR_BGRA2RGB)),
+        **{f"bayer_{pattern}8": _packed(1, _bayer(code)) for pattern, code in _BAYER.items()},
+        **{f"bayer_{pattern}16": _upper_bytes(2, _bayer(code)) for pattern, code in _BAYER.items()},
         "yuv422": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_UYVY), even=True),
         "uyvy": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_UYVY), even=True),
         "yuv422_yuy2": _packed(2, _converted(2, cv2.COLOR_YUV2RGB_YUY2), even=True),
@@ -171,19 +209,32 @@ def decode_raw(image: RawImage) -> RgbImage:
     """Convert to RGB, uint8 [H, W, 3], C-contiguous.
 
     One conversion and no other copy. Tightly packed rgb8 is not even converted: the answer is a
-    read-only view of `image.data`. Alpha is dropped. mono16 keeps the high byte (0 to 65535 becomes
-    0 to 255). YUV is BT.601, studio range, as cameras and OpenCV have it; luma under
-    16 counts as 16. Bayer is demosaiced
-    bilinearly.
+    read-only view of `image.data`. Alpha is dropped. Of 16 bits a channel the upper 8 are kept, as
+    sensor_msgs means them: 0 to 65535 becomes 0 to 255 (values that use the lower bits only are said
+    once in the log). YUV is BT.601, studio range, as cameras and OpenCV have it; luma under 16 counts
+    as 16. Bayer is demosaiced bilinearly.
 
     Raises:
         InputError: an unknown encoding, an impossible size or step, too few or too many bytes; the
             text says what came and what is accepted.
     """
+    rows = checked_rows(image)
+    return ENCODINGS[image.encoding].to_rgb(rows, image)
+
+
+def checked_rows(image: RawImage) -> NDArray[np.uint8]:
+    """The data as rows, uint8 [rows, step], padding included: a read-only view.
+
+    Raises:
+        InputError: as `decode_raw`.
+    """
     size, step = image.size, image.step
     encoding = ENCODINGS.get(image.encoding)
     if encoding is None:
-        raise InputError(f"image encoding {image.encoding!r} is not accepted; accepted: {', '.join(ENCODINGS)}")
+        name, why = image.encoding[:_SHOWN], ""
+        if name in _NAMELESS_CHANNELS:
+            why = f": it does not say what its channels are; set {_NAMELESS_CHANNELS[name]} in the publisher"
+        raise InputError(f"image encoding {name!r} is not accepted{why}; accepted: {', '.join(ENCODINGS)}")
     what = f"a {image.encoding} image of {size}"
     if size.width * size.height > MAX_PIXELS:
         raise InputError(f"{what} is not accepted: more than {MAX_PIXELS} pixels")
@@ -205,4 +256,4 @@ def decode_raw(image: RawImage) -> RgbImage:
     if data.size != rows * step:
         raise InputError(f"{what} with step {step} must have {rows} x {step} = {rows * step} bytes, got {data.size}")
     data.flags.writeable = False  # the answer may be a view: nobody may draw into a received message
-    return encoding.to_rgb(data.reshape(rows, step), image)
+    return data.reshape(rows, step)

@@ -215,7 +215,7 @@ def test_padded_rows_are_dropped() -> None:
     labels.step, labels.data = 6, np.array([0, 1, 2, 3, 9, 9, 4, 5, 6, 7, 9, 9, 8, 9, 10, 11, 9, 9], np.uint8)
     assert labels_of(labels, messages.IMAGE).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     labels.step = 5
-    with pytest.raises(InputError, match="mono8 image of 4x3 with step 5 cannot have 18 bytes"):
+    with pytest.raises(InputError, match="mono8 image of 4x3 with step 5 must have 3 x 5 = 15 bytes, got 18"):
         labels_of(labels, messages.IMAGE)
 
 

@@ -86,9 +86,14 @@ def channels(count: int, order: tuple[int, int, int]) -> Callable[[Bytes], RgbIm
     return lambda rows: rows.reshape(SIZE.height, SIZE.width, count)[:, :, list(order)]
 
 
-def mono16_little(rows: Bytes) -> RgbImage:
-    low, high = (rows[:, index::2].astype(np.int64) for index in (0, 1))
-    return ((low + 256 * high) // 256).astype(np.uint8)[..., None].repeat(3, axis=2)
+def upper_of_16(of_8_bits: Callable[[Bytes], RgbImage]) -> Callable[[Bytes], RgbImage]:
+    """16-bit numbers, low byte first, divided by 256 and rounded down; then as 8 bits."""
+
+    def reference(rows: Bytes) -> RgbImage:
+        low, high = (rows[:, index::2].astype(np.int64) for index in (0, 1))
+        return of_8_bits(((low + 256 * high) // 256).astype(np.uint8))
+
+    return reference
 
 
 # encoding -> (independent conversion, largest error allowed: 0 for moved bytes, 1 for rounded sums)
@@ -98,11 +103,19 @@ REFERENCES: dict[str, tuple[Callable[[Bytes], RgbImage], int]] = {
     "rgba8": (channels(4, (0, 1, 2)), 0),
     "bgra8": (channels(4, (2, 1, 0)), 0),
     "mono8": (channels(1, (0, 0, 0)), 0),
-    "mono16": (mono16_little, 0),
+    "mono16": (upper_of_16(channels(1, (0, 0, 0))), 0),
+    "rgb16": (upper_of_16(channels(3, (0, 1, 2))), 0),
+    "bgr16": (upper_of_16(channels(3, (2, 1, 0))), 0),
+    "rgba16": (upper_of_16(channels(4, (0, 1, 2))), 0),
+    "bgra16": (upper_of_16(channels(4, (2, 1, 0))), 0),
     "bayer_rggb8": (bayer("rggb"), 1),
     "bayer_bggr8": (bayer("bggr"), 1),
     "bayer_gbrg8": (bayer("gbrg"), 1),
     "bayer_grbg8": (bayer("grbg"), 1),
+    "bayer_rggb16": (upper_of_16(bayer("rggb")), 1),
+    "bayer_bggr16": (upper_of_16(bayer("bggr")), 1),
+    "bayer_gbrg16": (upper_of_16(bayer("gbrg")), 1),
+    "bayer_grbg16": (upper_of_16(bayer("grbg")), 1),
     "yuv422": (packed_422("UYVY"), 1),
     "uyvy": (packed_422("UYVY"), 1),
     "yuv422_yuy2": (packed_422("YUYV"), 1),
@@ -114,6 +127,8 @@ REFERENCES: dict[str, tuple[Callable[[Bytes], RgbImage], int]] = {
 # bytes of pixels in a row and rows of that many bytes, for SIZE; written out, not computed by the code under test
 ROW_BYTES = {name: 34 * {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}.get(name, 1) for name in REFERENCES}
 ROW_BYTES |= dict.fromkeys(("mono16", "yuv422", "uyvy", "yuv422_yuy2", "yuyv"), 68)
+ROW_BYTES |= {"rgb16": 204, "bgr16": 204, "rgba16": 272, "bgra16": 272}
+ROW_BYTES |= dict.fromkeys(("bayer_rggb16", "bayer_bggr16", "bayer_gbrg16", "bayer_grbg16"), 68)
 ROWS = dict.fromkeys(REFERENCES, 22) | {"nv12": 33, "nv21": 33, "nv24": 66}
 
 

@@ -1,0 +1,187 @@
+"""TIFF (revision 6.0), and the orientation that EXIF stores in the same structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.codecs.base import (
+    Codec,
+    EncodedImage,
+    checked_size,
+    damaged,
+    opencv_rgb,
+    opencv_values,
+    refused,
+    truncated,
+)
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import RgbImage
+
+STARTS: Final = (b"II\x2a\x00", b"MM\x00\x2a")
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION = 256, 257, 258, 259, 262, 274
+_SAMPLES, _ROWS_PER_STRIP, _PLANES, _SAMPLE_FORMAT = 277, 278, 284, 339
+_STRIPS: Final = (273, 279)  # offsets and byte counts
+_TILES: Final = (324, 325)
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
+_PALETTE, _WHITE_IS_ZERO = 3, 0
+_MAX_TILE: Final = 4096  # width and height
+
+_TYPES: Final = {1: "u1", 3: "u2", 4: "u4"}  # BYTE, SHORT, LONG
+
+_Tags = Mapping[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class TiffFile:
+    """A TIFF of one page whose strips or tiles all lie in the file."""
+
+    header: EncodedImage
+    data: memoryview
+    white_is_zero: bool
+
+    def rgb(self, source: str) -> RgbImage:
+        return opencv_rgb(self.data, self.header, source)
+
+    def values(self, source: str) -> NDArray[np.generic]:
+        if self.header.has_palette or self.white_is_zero:
+            kind = "with a palette" if self.header.has_palette else "whose white is 0"
+            raise refused(Codec.TIFF, kind, "gray and color are where values count; or a PNG", source)
+        return opencv_values(self.data, self.header, source)
+
+
+def exif_orientation(exif: memoryview) -> int:
+    """The orientation of EXIF data, 1 to 8; 1 where there is none or it cannot be read."""
+    if bytes(exif[:6]) == b"Exif\0\0":
+        exif = exif[6:]
+    try:
+        tags, _ = _directory(exif)
+    except ValueError:
+        return 1
+    return _orientation(tags)
+
+
+def parse(data: memoryview, source: str) -> TiffFile:
+    """Read the one directory, and see that all of its pixels are in the file.
+
+    Raises:
+        InputError: damaged, truncated, too large, several pages, or a kind that is not read.
+    """
+    try:
+        tags, pages_follow = _directory(data)
+        if pages_follow:
+            raise refused(Codec.TIFF, "of several pages", "one page is", source)
+        header = _header(tags, source)
+        _check_extent(tags, header, data, source)
+    except ValueError as error:
+        raise damaged(Codec.TIFF, str(error), source) from error
+    return TiffFile(header, _as_stored(data, header), tags[_COLORS] == (_WHITE_IS_ZERO,))
+
+
+def _as_stored(data: memoryview, header: EncodedImage) -> memoryview:
+    """The file with an orientation of 1: some of OpenCV's versions and modes would apply it, some not."""
+    if header.orientation == 1:
+        return data
+    changed = bytearray(data)
+    order: Literal["little", "big"] = "little" if data[0] == ord("I") else "big"
+    at = int.from_bytes(data[4:8], order) + 2
+    while int.from_bytes(data[at : at + 2], order) != _ORIENTATION:
+        at += 12
+    length = np.dtype(_TYPES[int.from_bytes(data[at + 2 : at + 4], order)]).itemsize
+    changed[at + 8 : at + 8 + length] = (1).to_bytes(length, order)
+    return memoryview(changed)
+
+
+def _directory(data: memoryview) -> tuple[_Tags, bool]:
+    """The first directory's whole numbers by tag, and whether another one follows.
+
+    Raises:
+        ValueError: it does not lie in the data.
+    """
+    order = {b"II": "little", b"MM": "big"}.get(bytes(data[:2]))
+    if order is None or len(data) < 8:
+        raise ValueError("it has no TIFF header")
+    little = order == "little"
+
+    def number(at: int, length: int) -> int:
+        if at + length > len(data):
+            raise ValueError("its directory lies outside the file")
+        return int.from_bytes(data[at : at + length], "little" if little else "big")
+
+    start = number(4, 4)
+    count = number(start, 2)
+    tags: dict[int, tuple[int, ...]] = {}
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, length = number(at, 2), _TYPES.get(number(at + 2, 2)), number(at + 4, 4)
+        if kind is None:
+            continue
+        dtype = np.dtype(kind).newbyteorder("<" if little else ">")
+        inside = dtype.itemsize * length <= 4
+        where = at + 8 if inside else number(at + 8, 4)
+        if where + dtype.itemsize * length > len(data):
+            raise ValueError(f"the values of tag {tag} lie outside the file")
+        tags[tag] = tuple(np.frombuffer(data, dtype, length, where).tolist())
+    return tags, number(start + 2 + 12 * count, 4) != 0
+
+
+def _orientation(tags: _Tags) -> int:
+    value = tags.get(_ORIENTATION, (1,))
+    return value[0] if len(value) == 1 and 1 <= value[0] <= 8 else 1
+
+
+def _one(tags: _Tags, tag: int, default: int | None = None) -> int:
+    value = tags.get(tag, (default,))
+    if len(value) != 1 or value[0] is None:
+        raise ValueError(f"tag {tag} is missing, or has not one value")
+    return value[0]
+
+
+def _header(tags: _Tags, source: str) -> EncodedImage:
+    size = checked_size(_one(tags, _WIDTH), _one(tags, _HEIGHT), source)
+    samples, bits = _one(tags, _SAMPLES, 1), set(tags.get(_BITS, (1,)))
+    colors, compression = _one(tags, _COLORS), _one(tags, _COMPRESSION, 1)
+    if bits not in ({8}, {16}) or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
+        raise refused(Codec.TIFF, f"of {sorted(bits)} bits a channel", "whole numbers of 8 or 16 bits are", source)
+    if compression not in _COMPRESSIONS:
+        accepted = ", ".join(sorted(set(_COMPRESSIONS.values())))
+        raise refused(Codec.TIFF, f"of compression {compression}", f"{accepted} are", source)
+    depth = bits.pop()
+    gray_or_palette = (0, 1, _PALETTE) if depth == 8 else (0, 1)
+    if (colors not in gray_or_palette or samples > 2) and (colors != 2 or samples not in (3, 4)):
+        raise refused(
+            Codec.TIFF, f"of {samples} channels and color model {colors}", "gray, palette and RGB are", source
+        )
+    return EncodedImage(Codec.TIFF, size, samples, depth, colors == _PALETTE, _orientation(tags))
+
+
+def _check_extent(tags: _Tags, header: EncodedImage, data: memoryview, source: str) -> None:
+    """Every strip or tile that the picture needs is announced and lies in the file."""
+    width, height = header.size.width, header.size.height
+    planes = header.channels if _one(tags, _PLANES, 1) == 2 else 1
+    bytes_a_pixel = header.channels * header.bit_depth // 8 // planes
+    tiled = _TILE_WIDTH in tags
+    if tiled:
+        across, down = _one(tags, _TILE_WIDTH), _one(tags, _TILE_HEIGHT)
+        if not (0 < across <= _MAX_TILE and 0 < down <= _MAX_TILE):
+            raise refused(Codec.TIFF, f"of {across}x{down} tiles", f"sides of 1 to {_MAX_TILE} are", source)
+    else:
+        across, down = width, min(_one(tags, _ROWS_PER_STRIP, height), height)
+    if down < 1:
+        raise ValueError("its strips have no rows")
+    pieces = -(-width // across) * -(-height // down) * planes
+    offsets, lengths = (tags.get(tag, ()) for tag in (_TILES if tiled else _STRIPS))
+    if len(offsets) != pieces or len(lengths) != pieces:
+        raise ValueError(f"it names {len(offsets)} of the {pieces} parts of its pixels")
+    if any(offset + length > len(data) for offset, length in zip(offsets, lengths, strict=True)):
+        raise truncated(Codec.TIFF, data, source)
+    if _one(tags, _COMPRESSION, 1) == 1:
+        full = (across if tiled else width) * (down if tiled else height) * bytes_a_pixel
+        needed = full * (pieces if tiled else planes)
+        if sum(lengths) < needed:
+            raise InputError(f"{source}: the TIFF is damaged: {sum(lengths)} of the {needed} bytes of its pixels")
