@@ -127,7 +127,7 @@ class MissingLabelsError(DatasetError):
 
 
 def read_rgb(path: Path) -> RgbImage:
-    """Read a JPEG or PNG file as uint8 [H, W, 3] RGB; EXIF rotation is not applied, as labels have none.
+    """Read an image file as upright RGB, uint8 [H, W, 3]: labels are drawn on the upright view.
 
     Raises:
         FileNotFoundError: no such file.
