@@ -61,7 +61,7 @@ def test_what_is_no_image_or_half_an_image_is_refused_by_name(tmp_path: Path) ->
     (tmp_path / "text.jpg").write_text("hello")
     whole = write(tmp_path / "whole.jpg", np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)).read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    for name, reason in (("empty.png", "are none of JPEG, PNG, WebP, BMP, TIFF"), ("text.jpg", "neither"), ("half.jpg", "ends early")):
+    for name, reason in (("empty.png", "none of JPEG"), ("text.jpg", "none of"), ("half.jpg", "ends early")):
         with pytest.raises(DatasetError, match=f"{name}: .*{reason}"):
             read_rgb(tmp_path / name)
 
