@@ -27,6 +27,7 @@ FORBIDDEN = {
     "core": TORCH | ROS | RUNTIMES | FILES | {"tqdm"},
     "scenes": TORCH | ROS | RUNTIMES | FILES,
     "video": TORCH | ROS | RUNTIMES | FILES,
+    "node_outputs": TORCH | ROS | RUNTIMES | FILES,
     "node_parameters": TORCH | ROS | RUNTIMES | FILES,
     "node_settings": TORCH | ROS | RUNTIMES | FILES,
     "engines": TORCH | ROS | RUNTIMES,

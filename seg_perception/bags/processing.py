@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
@@ -20,12 +22,17 @@ from seg_perception.bags.writer import BagWriter
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
-from seg_perception.core.visual import DEFAULT_OPACITY, overlay
-from seg_perception.node_settings import NODE_NAME
+from seg_perception.core.visual import DEFAULT_OPACITY
+from seg_perception.node_outputs import Answer, image_outputs
+from seg_perception.node_settings import NODE_NAME, OverlaySettings
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
-OUTPUTS = ("labels", "confidence", "drivable", "overlay")
+
+
+def default_outputs() -> tuple[str, ...]:
+    """Those that it is given unless others are asked for."""
+    return tuple(row.name for row in image_outputs().values() if row.processed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class ProcessSettings:
         images: image topics (Image or CompressedImage); empty: /image, or the only one.
         prefix: output topics are <prefix>/labels and so on, as the node names them; with several
             image topics <prefix>/<camera>/labels, see `camera_name`.
-        outputs: of `OUTPUTS`.
+        outputs: of `image_outputs`.
         drivable: how the mask is judged; one masker for each image topic.
         camera_drivable: the same for single cameras, by `camera_name`; the others take `drivable`.
         opacity: of the overlay.
@@ -44,14 +51,14 @@ class ProcessSettings:
 
     images: tuple[str, ...] = ()
     prefix: str = f"/{NODE_NAME}"
-    outputs: tuple[str, ...] = OUTPUTS
+    outputs: tuple[str, ...] = field(default_factory=default_outputs)
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
     opacity: float = DEFAULT_OPACITY
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.outputs if name not in OUTPUTS]:
-            raise InputError(f"outputs {', '.join(unknown)} are not known; accepted: {', '.join(OUTPUTS)}")
+        if unknown := [name for name in self.outputs if name not in image_outputs()]:
+            raise InputError(f"outputs {', '.join(unknown)} are not known; accepted: {', '.join(image_outputs())}")
         if not _PREFIX.fullmatch(self.prefix):
             raise InputError(
                 f"prefix {self.prefix!r} is not accepted: parts of letters, digits and underscores, each after a slash "
@@ -221,9 +228,16 @@ class _Work:
             self._report.rejected[f"{message.topic.name}: {error}"] += 1
             return
         raw = self._raw_segmentation(frame, pixels)
-        for name, image in self._images(message.topic.name, decoded, pixels, raw).items():
+        segmentation = self._segmenter.finish(raw)
+        # A temporal mask needs every frame, so it is computed even where it is not written.
+        mask = self._maskers[message.topic.name].mask(segmentation, messages.stamp_ns_of(decoded))
+        header = messages.header(messages.stamp_ns_of(decoded), decoded.header.frame_id)
+        drawing = OverlaySettings(self._settings.opacity)
+        answer = Answer(header, pixels, segmentation, mask, self._segmenter.card, drawing, received_at=math.nan)
+        for name in self._settings.outputs:
             topic = f"{self._cameras[message.topic.name]}/{name}"
-            header = messages.header(messages.stamp_ns_of(decoded), decoded.header.frame_id)
+            image = image_outputs()[name].make(answer)
+            assert isinstance(image, np.ndarray)
             self._bag.write(topic, message.stamp_ns, messages.image(image, header))
 
     def _raw_segmentation(self, frame: int, pixels: RgbImage) -> RawSegmentation:
@@ -234,13 +248,3 @@ class _Work:
         raw = self._segmenter.infer([self._segmenter.prepare(pixels)])[0]
         self._journal.add(frame, raw)
         return raw
-
-    def _images(self, topic: str, decoded: Any, pixels: RgbImage, raw: RawSegmentation) -> dict[str, Any]:
-        segmentation = self._segmenter.finish(raw)
-        # A temporal mask needs every frame, so it is computed even where it is not written.
-        mask = self._maskers[topic].mask(segmentation, messages.stamp_ns_of(decoded))
-        images = {"labels": segmentation.labels, "confidence": segmentation.confidence, "drivable": mask}
-        if "overlay" in self._settings.outputs:
-            card = self._segmenter.card
-            images["overlay"] = overlay(pixels, segmentation.labels, card.label_set, self._settings.opacity)
-        return {name: image for name, image in images.items() if name in self._settings.outputs}

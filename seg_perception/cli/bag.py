@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from seg_perception.cli._opening import add_model_arguments, add_params_file_argument, open_segmenter
+from seg_perception.node_outputs import image_outputs
 
 HELP = "play, record, inspect, segment, score and make bags"
 
@@ -173,9 +174,11 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prefix", default="/segmentation_node", help="outputs are PREFIX/labels and so on (default: %(default)s)"
     )
+    images = image_outputs()
+    usual = [row.name for row in images.values() if row.processed]
     parser.add_argument(
-        "--outputs", nargs="+", default=["labels", "confidence", "drivable", "overlay"],
-        help="which to write (default: labels confidence drivable overlay)",
+        "--outputs", nargs="+", default=usual, choices=images, metavar="NAME",
+        help=f"which to write, of {', '.join(images)} (default: {' '.join(usual)})",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     add_params_file_argument(parser)

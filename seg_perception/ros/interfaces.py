@@ -34,6 +34,15 @@ def message_class(type_name: str) -> Any:
         raise InputError(f"the installed ROS package {package!r} has no message {name!r}") from error
 
 
+def why_not_installed(type_name: str) -> str:
+    """Why there is no class of a message type; empty if there is one."""
+    try:
+        message_class(type_name)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def message_definition(type_name: str) -> TypeDefinition:
     """The definition of an installed message type, for the bag that shall hold it.
 

@@ -1,4 +1,4 @@
-"""Image messages to RGB arrays and back.
+"""Image messages to RGB arrays and back, and any message from what it shall say.
 
 Reading needs no ROS, so it lives in `core.image_message` (bags use it, too); writing makes real
 messages, here. Why not cv_bridge: docs/adr/0003-own-image-decoding.md.
@@ -6,8 +6,10 @@ messages, here. Why not cv_bridge: docs/adr/0003-own-image-decoding.md.
 
 from __future__ import annotations
 
+import re
 from array import array
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -19,8 +21,18 @@ from seg_perception.core.encoded import encode_png_bytes
 from seg_perception.core.errors import InputError
 from seg_perception.core.image_message import decode_compressed, decode_image
 from seg_perception.core.types import LabelImage
+from seg_perception.node_outputs import COMPRESSED_IMAGE, Content
+from seg_perception.ros.interfaces import message_class
 
-__all__ = ["copy_header", "decode_compressed", "decode_image", "encode_image", "encode_png"]
+__all__ = [
+    "build_message",
+    "copy_header",
+    "decode_compressed",
+    "decode_image",
+    "encode_image",
+    "encode_png",
+    "stamp_ns_of",
+]
 
 PNG_FORMAT = "mono8; png compressed"
 """What image_transport's compressed subscriber reads as: a mono8 image in a PNG."""
@@ -79,6 +91,55 @@ def encode_png(labels: LabelImage, header: HeaderLike) -> CompressedImage:
 def copy_header(header: HeaderLike) -> Header:
     """A header of its own with the same stamp, to the nanosecond, and frame_id."""
     return Header(stamp=Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec), frame_id=header.frame_id)
+
+
+def build_message(type_name: str, content: Content, header: HeaderLike | None = None) -> Any:
+    """A message of any installed type from what it shall say, see `node_outputs.Content`.
+
+    Args:
+        header: stands in the message unless the content brings its own.
+
+    Raises:
+        InputError: the type is not installed, or pixels of another shape or type.
+        AttributeError, TypeError: fields that the type does not have, or values that they cannot hold.
+    """
+    if isinstance(content, np.ndarray):
+        header = Header() if header is None else header
+        return encode_png(content, header) if type_name == COMPRESSED_IMAGE else encode_image(content, header)
+    message = message_class(type_name)()
+    if header is not None and hasattr(message, "header"):
+        message.header = copy_header(header)
+    _fill(message, content if isinstance(content, Mapping) else {"data": content})
+    return message
+
+
+def _fill(message: Any, fields: Mapping[str, Any]) -> None:
+    for name, value in fields.items():
+        present = getattr(message, name)
+        if isinstance(value, Mapping):
+            _fill(present, value)
+        elif isinstance(present, array):  # numbers: rclpy takes over nothing faster
+            numbers = array(present.typecode)
+            numbers.frombytes(np.ascontiguousarray(value, np.dtype(present.typecode)).tobytes())
+            setattr(message, name, numbers)
+        elif isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
+            setattr(message, name, [_part(message, name, part) for part in value])
+        else:
+            setattr(message, name, value)
+
+
+def _part(message: Any, name: str, fields: Mapping[str, Any]) -> Any:
+    """One element of a list of messages; its type stands in the message's, as "sequence<vision_msgs/VisionClass>"."""
+    listed = message.get_fields_and_field_types()[name]
+    package, element = re.findall(r"(\w+)/(\w+)", listed)[0]
+    part = message_class(f"{package}/msg/{element}")()
+    _fill(part, fields)
+    return part
+
+
+def stamp_ns_of(header: HeaderLike) -> int:
+    """A header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 def _bytes_array(values: NDArray[np.uint8]) -> array[int]:

@@ -255,7 +255,7 @@ def test_wrong_topics_and_outputs_are_refused(tmp_path: Path, segmenter: Segment
     source = write_bag(tmp_path / "in.mcap", [picture(0)])
     with pytest.raises(InputError, match="no topic '/front'"):
         process_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(images=("/front",)), "tiny")
-    with pytest.raises(InputError, match="outputs depth are not known; accepted: labels, "):
+    with pytest.raises(InputError, match="outputs depth are not known; accepted: drivable, labels, "):
         ProcessSettings(outputs=("depth",))
     write_bag(tmp_path / "out.mcap", [picture(0)])
     with pytest.raises(FileExistsError, match="exists already"):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from seg_perception.node_outputs import OUTPUTS
+
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 LAUNCH = CONFIG.parent / "launch" / "segmentation.launch.py"
 
@@ -18,17 +20,14 @@ LAUNCH = CONFIG.parent / "launch" / "segmentation.launch.py"
 def recorded() -> set[str]:
     """The topics of the demo's bag (test/cli/test_demo.py sees that they are in it)."""
     pytest.importorskip("rclpy", reason="rclpy is not installed")
-    from seg_perception.ros.demo.session import RECORDED_TOPICS
+    from seg_perception.ros.demo.session import recorded_outputs
 
-    return {"/image", *RECORDED_TOPICS}
+    return {"/image", *recorded_outputs()}
 
 
 @pytest.fixture(scope="module")
 def published() -> set[str]:
-    pytest.importorskip("rclpy", reason="rclpy is not installed")
-    from seg_perception.ros.node.outputs import MESSAGE_TYPES
-
-    return {"/diagnostics", "/segmentation_node/palette"} | {f"/segmentation_node/{name}" for name in MESSAGE_TYPES}
+    return {row.topic(node="/segmentation_node") for row in OUTPUTS}
 
 
 def test_the_demo_records_what_the_node_publishes(recorded: set[str], published: set[str]) -> None:
@@ -58,6 +57,11 @@ def test_rviz_shows_every_camera_of_the_multi_camera_example(published: set[str]
 
 def test_rviz_meets_best_effort_cameras() -> None:
     assert rviz_topics()["/image"]["Topic"]["Reliability Policy"] == "Best Effort"
+
+
+def test_rviz_shows_every_output_that_is_to_be_shown() -> None:
+    shown = {row.topic(node="/segmentation_node") for row in OUTPUTS if row.shown}
+    assert set(rviz_topics()) == {"/image", *shown}
 
 
 def test_launch_remaps_every_topic_of_the_rviz_layout() -> None:

@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
-from seg_perception.ros.messages import decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.messages import build_message, decode_compressed, decode_image, encode_image, encode_png
 
 HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=999_999_999), frame_id="front_camera_optical")
 
@@ -242,3 +242,24 @@ def test_labels_as_png_for_cv_bridge() -> None:
     labels = np.random.default_rng(3).integers(0, 10, (30, 40), np.uint8)
     msg = encode_png(labels, HEADER)
     np.testing.assert_array_equal(cv_bridge.CvBridge().compressed_imgmsg_to_cv2(msg), labels)
+
+
+def test_any_message_is_built_from_what_it_says() -> None:
+    content = {
+        "info": {"resolution": 0.5, "width": 3, "origin": {"position": {"x": 1.5}}},
+        "data": np.array([0, 100, -1], np.int16),
+    }
+    grid = over_the_wire(build_message("nav_msgs/msg/OccupancyGrid", content, HEADER))
+    assert grid.header == HEADER
+    assert (grid.info.resolution, grid.info.width, grid.info.origin.position.x) == (0.5, 3, 1.5)
+    assert list(grid.data) == [0, 100, -1]
+    status = {"level": b"\x01", "values": [{"key": "a", "value": "1"}, {"key": "b", "value": "2"}]}
+    array = over_the_wire(build_message("diagnostic_msgs/msg/DiagnosticArray", {"status": [status]}))
+    assert [(v.key, v.value) for v in array.status[0].values] == [("a", "1"), ("b", "2")]
+    assert array.status[0].level == b"\x01"
+    info = over_the_wire(build_message("sensor_msgs/msg/CameraInfo", {"k": np.arange(9.0), "d": [0.5, 0.25]}, HEADER))
+    assert list(info.k) == list(range(9))
+    assert list(info.d) == [0.5, 0.25]
+    assert over_the_wire(build_message("std_msgs/msg/Float64", 0.25, HEADER)).data == 0.25
+    with pytest.raises(AttributeError, match="depth"):
+        build_message("std_msgs/msg/Float64", {"depth": 1.0})

@@ -13,20 +13,14 @@ from typing import Any
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
+from seg_perception.ros.compat import SubscriptionEventCallbacks, with_message_info
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.interfaces import check_topic_name, message_class, message_definition
 
-try:  # Humble has the same class under its older name
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-_HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
 _SPIN_S = 0.1
 _DEPTH = 100
 
@@ -122,7 +116,7 @@ class TopicRecorder:
         self._subscriptions[name] = self._node.create_subscription(
             message_class(type_name),
             name,
-            partial(self._received_with_info if _HAS_MESSAGE_INFO else self._received, name),
+            with_message_info(partial(self._received, name)),
             QoSProfile(
                 history=HistoryPolicy.KEEP_LAST,
                 depth=_DEPTH,
@@ -135,15 +129,9 @@ class TopicRecorder:
         self.report.received[name] = 0
         self.report.lost[name] = 0
 
-    def _received_with_info(self, name: str, data: bytes, info: Mapping[str, int]) -> None:
-        self._hand_on(RecordedMessage(name, info["received_timestamp"], data))
-
-    def _received(self, name: str, data: bytes) -> None:
-        self._hand_on(RecordedMessage(name, time.time_ns(), data))
-
-    def _hand_on(self, message: RecordedMessage) -> None:
-        self._on_message(message)
-        self.report.received[message.topic] += 1
+    def _received(self, name: str, data: bytes, info: Mapping[str, int]) -> None:
+        self._on_message(RecordedMessage(name, info.get("received_timestamp") or time.time_ns(), data))
+        self.report.received[name] += 1
 
     def _lost(self, name: str, info: Any) -> None:
         self.report.lost[name] = info.total_count

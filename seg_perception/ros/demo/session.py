@@ -18,25 +18,33 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from seg_perception.bags import messages, typestore
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
+from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
+from seg_perception.node_outputs import DIAGNOSTICS, OUTPUTS, FrameOutput, Output
 from seg_perception.node_settings import NODE_NAME
 from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.demo.node_process import NodeProcess
-from seg_perception.ros.demo.times import DIAGNOSTICS, UNSTAMPED_TOPICS, DriveTimes
+from seg_perception.ros.demo.times import DriveTimes
 from seg_perception.ros.interfaces import message_class
 
 _NANOSECONDS = 1_000_000_000
 _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds
 _SPIN_S = 0.05
 _QUIET_S = 2.0
-OUTPUTS = ("labels", "confidence", "drivable", "color", "overlay")
-RECORDED_TOPICS = (*(output_topic(name) for name in OUTPUTS), *UNSTAMPED_TOPICS)
-"""What is recorded of the node; the layouts in config/ show nothing else (test/launch/test_views.py)."""
 _ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
+
+
+def recorded_outputs() -> dict[str, Output]:
+    """What is recorded of the node, by topic; the layouts in config/ show nothing else (test/launch/test_views.py)."""
+    return {row.topic(node=f"/{NODE_NAME}"): row for row in OUTPUTS if row.recorded}
+
+
+def answers_of_a_frame() -> frozenset[str]:
+    """The recorded outputs that say by their stamp which frame they answer, by name."""
+    return frozenset(r.name for r in recorded_outputs().values() if isinstance(r, FrameOutput) and r.stamped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ class SessionReport:
 
     published: int = 0
     answered: int = 0
-    outputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTPUTS, 0))
+    outputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(answers_of_a_frame(), 0))
     wakers: int = 0
     books: NodeBooks | None = None
     lost: int = 0
@@ -124,7 +132,7 @@ def drive(
 ) -> SessionReport:
     """Publish a bag's images to the node and write images, truth and answers to a new bag.
 
-    The new bag has /image or /image/compressed, /truth (if there is truth) and `RECORDED_TOPICS`. A message's
+    The new bag has /image or /image/compressed, /truth (if there is truth) and `recorded_outputs`. A message's
     record time is its frame's stamp, so that a frame and its answers play together; see `DriveTimes` for
     those without a stamp. Stamps inside /diagnostics stay those of the day of the demo.
 
@@ -163,7 +171,9 @@ class _Session:
         self._settings = settings
         self._stop = stop
         self._definitions: dict[str, TypeDefinition] = {}
-        self._times = DriveTimes()
+        self._recorded = recorded_outputs()
+        self._expected = answers_of_a_frame()
+        self._times = DriveTimes(self._recorded)
         self._sent_ns: dict[int, int] = {}  # stamp -> wall time of publishing
         self._answers: dict[int, set[str]] = {}  # stamp -> outputs that came back
         self._waking: set[int] = set()
@@ -185,21 +195,21 @@ class _Session:
                 durability=DurabilityPolicy.VOLATILE,
             ),
         )
-        self._recorder = TopicRecorder(node, RECORDED_TOPICS, self._add_topic, self._received)
+        self._recorder = TopicRecorder(node, tuple(self._recorded), self._add_topic, self._received)
 
     def _add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
         self._definitions[name] = definition
         self._writer.add_topic(name, definition, qos)
 
     def _received(self, message: RecordedMessage) -> None:
-        if message.topic in UNSTAMPED_TOPICS:
+        output = self._recorded[message.topic].name
+        if output not in self._expected:
             self._times.keep(message)
-            if message.topic == DIAGNOSTICS:
+            if output == DIAGNOSTICS.name:
                 self._read_books(typestore.decode(message.data, self._definitions[message.topic]))
             return
         decoded = typestore.decode(message.data, self._definitions[message.topic])
         stamp_ns = stamp_ns_of(decoded)
-        output = message.topic.rsplit("/", 1)[1]
         if stamp_ns in self._waking:
             self._answers.setdefault(stamp_ns, set()).add(output)
             return
@@ -228,7 +238,7 @@ class _Session:
                 self._books_at = time.monotonic()
 
     def _complete(self, stamp_ns: int) -> bool:
-        return len(self._answers.get(stamp_ns, ())) == len(OUTPUTS)
+        return len(self._answers.get(stamp_ns, ())) == len(self._expected)
 
     def wait_for_node(self, executor: SingleThreadedExecutor, on_waiting: Callable[[str], object]) -> None:
         """Send frames that are not of the drive until one is answered in full.
@@ -302,7 +312,9 @@ class _Session:
         for record_ns, dated in self._times.dated():
             self._writer.write_raw(dated.topic, record_ns, dated.data)
         self.report.interrupted = self._stop.is_set()
-        self.report.lost = sum(self._recorder.report.lost[output_topic(name)] for name in OUTPUTS)
+        self.report.lost = sum(
+            self._recorder.report.lost[t] for t, row in self._recorded.items() if row.name in self._expected
+        )
         on_frame(self.report.answered)
 
     def _limited(self, found: Iterable[BagMessage]) -> Iterable[BagMessage]:
@@ -343,7 +355,7 @@ class _Session:
         sent = time.monotonic()
         while not self._stop.is_set() and time.monotonic() - max(sent, self._last_answer) < _QUIET_S:
             self._process.check()
-            if all(len(answers) == len(OUTPUTS) for answers in self._answers.values()):
+            if all(len(answers) == len(self._expected) for answers in self._answers.values()):
                 return
             executor.spin_once(timeout_sec=_SPIN_S)
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from seg_perception.bags.topics import output_topic
+from seg_perception.node_outputs import FrameOutput, LatchedOutput, Output
 from seg_perception.ros.bag_tools.recorder import RecordedMessage
-
-DIAGNOSTICS = "/diagnostics"
-PALETTE = output_topic("palette")
-NUMBERS = (output_topic("drivable_share"), output_topic("latency_ms"))
-UNSTAMPED_TOPICS = (*NUMBERS, DIAGNOSTICS, PALETTE)
 
 
 class DriveTimes:
     """Collects unstamped messages while driving and dates them afterwards.
 
     A frame's numbers leave the node after its labels and before the next frame's, so they belong to
-    the last labels received before them. Diagnostics belong to the last frame sent before them, the
-    palette to the first frame. What came before the drive (answers to frames that woke the node) is
-    left out.
+    the last labels received before them. Latched messages belong to the first frame, what the node says
+    of its own accord (diagnostics) to the last frame sent before it. What came before the drive (answers
+    to the frames that were sent to see the node ready) is left out.
+
+    Args:
+        outputs: which there are, by topic.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: Mapping[str, Output]) -> None:
+        self._outputs = outputs
         self._sent: list[tuple[int, int]] = []  # wall time, stamp; both rise
         self._labels: list[tuple[int, int]] = []  # wall time received, stamp
         self._kept: list[RecordedMessage] = []
@@ -44,11 +43,12 @@ class DriveTimes:
         """The kept messages that belong to the drive, each with its record time in nanoseconds."""
         self._labels.sort()
         for message in self._kept:
-            if message.topic == PALETTE:
+            row = self._outputs[message.topic]
+            if isinstance(row, LatchedOutput):
                 if self._sent:
                     yield self._sent[0][1], message
                 continue
-            moments = self._labels if message.topic in NUMBERS else self._sent
+            moments = self._labels if isinstance(row, FrameOutput) else self._sent
             before = bisect_right(moments, message.received_ns, key=lambda moment: moment[0])
             if before:
                 yield moments[before - 1][1], message

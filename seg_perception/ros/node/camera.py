@@ -13,16 +13,17 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.core.drivable import DrivableMasker, drivable_share
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation
+from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
-from seg_perception.ros.messages import decode_compressed, decode_image
+from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
-from seg_perception.ros.node.outputs import CameraOutputs, nanoseconds
+from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
 from seg_perception.ros.throttle import Throttle
 
@@ -62,7 +63,7 @@ class Camera:
         node: LifecycleNode,
         name: str,
         settings: NodeSettings,
-        label_set: LabelSet,
+        card: ModelCard,
         deliver: Callable[[CameraFrame], None],
     ) -> None:
         self.name = name
@@ -75,10 +76,10 @@ class Camera:
         self.time_jumps = 0
         self.last_received_at: float | None = None
         self._node = node
-        self._label_set = label_set
+        self._card = card
         self._deliver = deliver
         self._settings = settings
-        self._masker = DrivableMasker(self._own.drivable, label_set)
+        self._masker = DrivableMasker(self._own.drivable, card.label_set)
         self._reset_requested = False
         self._last_stamp_ns: int | None = None
         self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
@@ -95,18 +96,13 @@ class Camera:
             self._receive,
         )
         self._info_subscription: Subscription | None = None
-        prefix = f"~/{name}/" if name else "~/"
-        self._outputs = CameraOutputs(node, prefix, settings.qos.output, label_set)
+        self._outputs = CameraOutputs(node, name, settings.qos.output)
 
     @property
     def _own(self) -> CameraSettings:
         return self._settings.camera_settings[self.name]
 
     # --- set up and tear down, executor thread -------------------------------------------------
-
-    def topic(self, name: str) -> str:
-        """An output topic of this camera, relative to the node."""
-        return f"~/{self.name}/{name}" if self.name else f"~/{name}"
 
     @property
     def image_name(self) -> str:
@@ -171,7 +167,7 @@ class Camera:
             SettingsError, OSError: the drivable mask cannot be made from them.
         """
         own = settings.camera_settings[self.name].drivable
-        masker = self._masker if own == self._own.drivable else DrivableMasker(own, self._label_set)
+        masker = self._masker if own == self._own.drivable else DrivableMasker(own, self._card.label_set)
 
         def commit() -> None:
             self._settings, self._masker = settings, masker
@@ -184,7 +180,7 @@ class Camera:
         now = time.monotonic()
         self.last_received_at = now
         self.rate_in.tick(now)
-        stamp_ns = nanoseconds(message.header.stamp)
+        stamp_ns = stamp_ns_of(message.header)
         self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, transport_s))
         self.gaps.note(sequence, stamp_ns)
         if not self._gap_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.gaps.worth_a_hint():
@@ -267,12 +263,14 @@ class Camera:
         began = time.monotonic()
         self._follow_time(frame)
         mask = self._masker.mask(segmentation, frame.stamp_ns)
-        share = drivable_share(mask)
+        self.drivable_share = drivable_share(mask)
         masked = time.monotonic()
-        self._outputs.publish(frame.message.header, image, segmentation, mask, self._settings.overlay.opacity)
+        self._outputs.publish(
+            Answer(
+                frame.message.header, image, segmentation, mask, self._card, self._settings.overlay, frame.received_at
+            )
+        )
         done = time.monotonic()
-        self._outputs.publish_numbers(share, done - frame.received_at)
-        self.drivable_share = share
         self.rate_out.tick(done)
         return {Stage.FINISH: masked - began, Stage.PUBLISH: done - masked}
 

@@ -71,7 +71,7 @@ class NodeReport:
     engine: EngineStatus
     opening_s: float | None  # how long the engine has been opening
     clock_jumps: int
-    label_info: bool  # whether it is published: vision_msgs is installed
+    missing_outputs: Mapping[str, str]  # what is not published here, each with the reason
     cameras: Sequence[CameraReport]
 
 
@@ -132,7 +132,7 @@ def node_status(report: NodeReport, thresholds: DiagnosticsSettings) -> Diagnost
         "engine_rebuilds": engine.rebuilds,
         "inference_running_s": engine.busy_s,
         "clock_jumps": report.clock_jumps,
-        "label_info": "published" if report.label_info else "not published: vision_msgs is not installed",
+        **{name: f"not published: {reason}" for name, reason in report.missing_outputs.items()},
         "gpu_memory_mb": None if engine.device_memory is None else engine.device_memory / 1e6,
         "process_memory_mb": resident_mb(),
         "process_cpu_s": _cpu_seconds(),

@@ -20,14 +20,9 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.node_settings import InputQos
 from seg_perception.ros import qos
+from seg_perception.ros.compat import SubscriptionEventCallbacks, publisher_count, with_message_info
 from seg_perception.ros.throttle import Throttle
 
-try:  # Humble has the same class under its older name
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-_HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")  # Humble's callbacks get the message only
 _BEST_EFFORT_FOR_S = 3.0  # after an event: discovery may list the publisher that it was about only later
 
 OnFrame = Callable[[Any, "float | None", "int | None"], None]
@@ -115,11 +110,10 @@ class ImageInput:
         if self._fixed is not None:  # rclpy would make the first request a parameter, and every later one equal to it
             policies.append(QoSPolicyKind.RELIABILITY)
         before = self._subscription
-        on_message: Callable[..., None] = self._with_info if _HAS_MESSAGE_INFO else self._without_info
         self._subscription = self._node.create_subscription(
             self._message_type,
             self.topic,
-            on_message,
+            with_message_info(self._received),
             qos.profile(reliability.name, self._depth),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_publisher),
             qos_overriding_options=QoSOverridingOptions(policies),
@@ -128,14 +122,11 @@ class ImageInput:
         if before is not None:
             self._node.destroy_subscription(before)
 
-    def _with_info(self, message: Any, info: Mapping[str, Any]) -> None:
+    def _received(self, message: Any, info: Mapping[str, Any]) -> None:
         sent_ns = info.get("source_timestamp") or 0
         transport = (time.time_ns() - sent_ns) * 1e-9 if sent_ns else None
-        alone = self._subscription is not None and self._subscription.get_publisher_count() == 1
+        alone = self._subscription is not None and publisher_count(self._node, self._subscription) == 1
         self._on_frame(message, transport, info.get("publication_sequence_number") if alone else None)
-
-    def _without_info(self, message: Any) -> None:
-        self._on_frame(message, None, None)
 
     def _on_incompatible_publisher(self, _event: object) -> None:
         if self._fixed is None:

@@ -1,111 +1,80 @@
-"""What the node publishes for one camera, each output with the frame's own header."""
+"""Publishes the rows of `node_outputs.OUTPUTS`, each with the frame's own header."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
 from typing import Any
 
-from builtin_interfaces.msg import Time
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Float64, Header
+from sensor_msgs.msg import CameraInfo
 
-from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import MaskImage, RgbImage, Segmentation
-from seg_perception.core.visual import colorize, overlay
+from seg_perception import node_outputs
+from seg_perception.node_outputs import CAMERA_INFO, Answer, Facts, LatchedOutput, Output
 from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
-from seg_perception.ros.messages import encode_image, encode_png
-from seg_perception.ros.node.camera_info import CameraInfoMatcher
+from seg_perception.ros.compat import PublisherEventCallbacks
+from seg_perception.ros.interfaces import message_class, why_not_installed
+from seg_perception.ros.messages import build_message, stamp_ns_of
 from seg_perception.ros.throttle import Throttle
 
-try:  # Humble has the same class under its older name
-    from rclpy.event_handler import PublisherEventCallbacks
-except ImportError:
-    from rclpy.qos_event import PublisherEventCallbacks
 
-# What a car steers by comes first, pictures for people last.
-MESSAGE_TYPES: dict[str, Any] = {
-    "drivable": Image,
-    "labels": Image,
-    "confidence": Image,
-    "camera_info": CameraInfo,
-    "drivable_share": Float64,
-    "latency_ms": Float64,
-    "labels/compressed": CompressedImage,
-    "color": Image,
-    "overlay": Image,
-}
+def missing_outputs() -> dict[str, str]:
+    """The outputs that cannot be published here, each with the reason: its message type is not installed."""
+    reasons = {row.name: why_not_installed(row.type) for row in node_outputs.OUTPUTS}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 class CameraOutputs:
-    """The publishers of one camera.
+    """The publishers of one camera's frames.
 
     An output that nobody subscribes to is neither computed nor sent; camera_info alone, which costs nothing to
     make, is always sent.
 
     Args:
-        prefix: of the topics, "~/front/" or "~/".
+        camera: its name, '' if it has none.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str, settings: OutputQos, label_set: LabelSet) -> None:
+    def __init__(self, node: LifecycleNode, camera: str, settings: OutputQos) -> None:
         self._node = node
-        self._prefix = prefix
-        self._label_set = label_set
-        self._offered = qos.profile(settings.reliability, settings.depth)
+        self._settings = settings
         self._qos_log = Throttle(5.0)
         self._infos = CameraInfoMatcher()
-        self._publishers = {name: self._create(name, message_type) for name, message_type in MESSAGE_TYPES.items()}
+        missing = missing_outputs()
+        self._rows = [row for row in node_outputs.frame_outputs() if row.name not in missing]
+        self._publishers = {row.name: self._create(row, row.topic(camera)) for row in (*self._rows, CAMERA_INFO)}
 
-    def _create(self, name: str, message_type: Any) -> Any:
-        topic = self._prefix + name
-
-        def incompatible(_event: object) -> None:
-            if self._qos_log.due():
-                full = self._node.resolve_topic_name(topic)
-                self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, self._offered))
-
+    def _create(self, row: Output, topic: str) -> Any:
+        # of its own: rclpy writes an output's overrides into the profile that it is given
+        offered = qos.profile(self._settings.reliability, self._settings.depth)
         return self._node.create_lifecycle_publisher(
-            message_type,
+            message_class(row.type),
             topic,
-            self._offered,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=incompatible),
+            offered,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=lambda _: self._incompatible(topic, offered)),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def publish(self, header: Header, image: RgbImage, answer: Segmentation, mask: MaskImage, opacity: float) -> None:
-        """Publish a frame's image outputs and its camera_info.
+    def _incompatible(self, topic: str, offered: QoSProfile) -> None:
+        if self._qos_log.due():
+            full = self._node.resolve_topic_name(topic)
+            self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered))
 
-        Args:
-            header: the input's; stamp and frame_id go out unchanged.
-            image: uint8 [H, W, 3]; the overlay is drawn on it.
-            mask: uint8 [H, W], 0 or 255.
-            opacity: of the overlay's colors, 0 to 1.
-        """
-        self._offer("drivable", lambda: encode_image(mask, header))
-        self._offer("labels", lambda: encode_image(answer.labels, header))
-        self._offer("confidence", lambda: encode_image(answer.confidence, header))
-        if (info := self._infos.match(nanoseconds(header.stamp))) is not None:
-            self._publishers["camera_info"].publish(info)
-        self._offer("labels/compressed", lambda: encode_png(answer.labels, header))
-        self._offer("color", lambda: encode_image(colorize(answer.labels, self._label_set), header))
-        self._offer("overlay", lambda: encode_image(overlay(image, answer.labels, self._label_set, opacity), header))
-
-    def publish_numbers(self, drivable_share: float, latency_s: float) -> None:
-        """Publish what PlotJuggler plots for every frame."""
-        self._offer("drivable_share", lambda: Float64(data=drivable_share))
-        self._offer("latency_ms", lambda: Float64(data=latency_s * 1e3))
+    def publish(self, answer: Answer) -> None:
+        """Publish a frame's outputs, in the table's order, and its camera_info."""
+        if (info := self._infos.match(stamp_ns_of(answer.header))) is not None:
+            self._publishers[CAMERA_INFO.name].publish(info)
+        for row in self._rows:
+            publisher = self._publishers[row.name]
+            if publisher.get_subscription_count() > 0 and (content := row.make(answer)) is not None:
+                publisher.publish(build_message(row.type, content, answer.header))
 
     def add_camera_info(self, info: CameraInfo) -> None:
         """A calibration came; it goes out with the frame of its stamp, or now if that went out already."""
-        if (late := self._infos.add(nanoseconds(info.header.stamp), info)) is not None:
-            self._publishers["camera_info"].publish(late)
-
-    def _offer(self, name: str, make: Callable[[], Any]) -> None:
-        publisher = self._publishers[name]
-        if publisher.get_subscription_count() > 0:
-            publisher.publish(make())
+        if (late := self._infos.add(stamp_ns_of(info.header), info)) is not None:
+            self._publishers[CAMERA_INFO.name].publish(late)
 
     def destroy(self) -> None:
         """Give back every publisher."""
@@ -114,6 +83,65 @@ class CameraOutputs:
         self._publishers = {}
 
 
-def nanoseconds(stamp: Time) -> int:
-    """A message's stamp as one number."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+class LatchedOutputs:
+    """The publishers of what holds for every frame."""
+
+    def __init__(self, node: LifecycleNode, cameras: tuple[str, ...]) -> None:
+        self._node = node
+        self._publishers: list[tuple[Any, LatchedOutput, str]] = []
+        missing = missing_outputs()
+        for row in node_outputs.latched_outputs():
+            if row.name not in missing:
+                for camera in cameras if row.per_camera else ("",):
+                    publisher = node.create_lifecycle_publisher(
+                        message_class(row.type), row.topic(camera), qos.latched()
+                    )
+                    self._publishers.append((publisher, row, camera if row.per_camera else cameras[0]))
+
+    def publish(self, facts: dict[str, Facts]) -> None:
+        """Publish all, by camera."""
+        for publisher, row, camera in self._publishers:
+            if (content := row.make(facts[camera])) is not None:
+                publisher.publish(build_message(row.type, content))
+
+    def destroy(self) -> None:
+        """Give back every publisher."""
+        for publisher, _, _ in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = []
+
+
+class CameraInfoMatcher:
+    """Pairs calibrations with published frames by stamp, whichever comes first; thread-safe, bounded.
+
+    A frame without a calibration of its own stamp gets none: a calibration under a stamp that the
+    driver did not give it would be an invention.
+    """
+
+    def __init__(self, limit: int = 32) -> None:
+        self._limit = limit
+        self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
+        self._wanted: OrderedDict[int, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, stamp_ns: int, info: CameraInfo) -> CameraInfo | None:
+        """A calibration came; returns it if its frame was published already."""
+        with self._lock:
+            if self._wanted.pop(stamp_ns, 0) is None:
+                return info
+            _remember(self._infos, stamp_ns, info, self._limit)
+            return None
+
+    def match(self, stamp_ns: int) -> CameraInfo | None:
+        """A frame was published; returns its calibration if that came already."""
+        with self._lock:
+            info = self._infos.pop(stamp_ns, None)
+            if info is None:
+                _remember(self._wanted, stamp_ns, None, self._limit)
+            return info
+
+
+def _remember(table: OrderedDict, key: int, value: object, limit: int) -> None:  # type: ignore[type-arg]
+    table[key] = value
+    while len(table) > limit:
+        table.popitem(last=False)

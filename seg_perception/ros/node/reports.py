@@ -29,7 +29,7 @@ class NodeWatch:
         self._node = node
         self.state = "unconfigured"
         self.clock_jumps = 0
-        self.label_info = False
+        self.missing_outputs: dict[str, str] = {}
         self.opening_s: float | None = None
         self._failure: str | None = None
         self._rejected_before: dict[str, int] = {}
@@ -59,7 +59,7 @@ class NodeWatch:
             engine=engine or EngineStatus(),
             opening_s=self.opening_s,
             clock_jumps=self.clock_jumps,
-            label_info=self.label_info,
+            missing_outputs=self.missing_outputs,
             cameras=[self._camera_report(camera) for camera in cameras],
         )
 

@@ -27,18 +27,17 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import Header, String
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
+from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
-from seg_perception.ros import qos
-from seg_perception.ros.node import label_info
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
 from seg_perception.ros.node.inference import EngineState, InferenceThread, describe_error
 from seg_perception.ros.node.mailbox import Mailboxes
+from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
 from seg_perception.ros.node.spinning import spin_until, stop_on_signals
@@ -62,7 +61,8 @@ class SegmentationNode(LifecycleNode):
         self._stop_requested = threading.Event()
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
-        self._latched: list[tuple[Any, Callable[[], Any]]] = []  # publisher, and what makes its message
+        self._latched: LatchedOutputs | None = None
+        self._card: ModelCard | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
         self.cameras: dict[str, Camera] = {}
@@ -70,12 +70,11 @@ class SegmentationNode(LifecycleNode):
         self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("seg_perception").addHandler(self._log_handler)
-        self._vision_msgs = label_info.find_vision_msgs()
-        if self._vision_msgs is None:
-            self.get_logger().warning(label_info.MISSING_VISION_MSGS)
-        self._watch.label_info = self._vision_msgs is not None
+        self._watch.missing_outputs = missing_outputs()
+        for name, reason in self._watch.missing_outputs.items():
+            self.get_logger().warning(f"~/{name} is not published: {reason} (docs/node.md says how)")
         # diagnostics must go out in every state, and also while simulated time stands still
-        self._diagnostics = Node.create_publisher(self, DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
         self._refuse_impossible_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
@@ -148,9 +147,9 @@ class SegmentationNode(LifecycleNode):
         card = self._wait_for_engine(self._inference.open())
         self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card.label_set, partial(mailboxes.put, name))
-        self._create_latched(card)
-        self.settings = settings
+            self.cameras[name] = Camera(self, name, settings, card, partial(mailboxes.put, name))
+        self._latched = LatchedOutputs(self, settings.cameras)
+        self.settings, self._card = settings, card
 
     def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
         """Building an engine can take minutes: say so once a second, and let a stop through."""
@@ -172,27 +171,14 @@ class SegmentationNode(LifecycleNode):
                     progress = self._inference.status().opening or "no progress is reported"
                     self.get_logger().info(f"still opening the engine, for {now - began:.0f} s: {progress}")
 
-    def _create_latched(self, card: ModelCard) -> None:
-        palette = self.create_lifecycle_publisher(String, "~/palette", qos.LATCHED)
-        self._latched = [(palette, lambda: String(data=label_info.palette_json(card)))]
-        if self._vision_msgs is None:
-            return
-        for name, camera in self.cameras.items():
-            publisher = self.create_lifecycle_publisher(
-                self._vision_msgs.LabelInfo, camera.topic("label_info"), qos.LATCHED
-            )
-            self._latched.append((publisher, partial(self._label_info, name, card)))
-
-    def _label_info(self, camera: str, card: ModelCard) -> Any:
-        assert self.settings is not None
-        assert self._vision_msgs is not None
-        threshold = self.settings.camera_settings[camera].drivable.min_confidence
-        header = Header(stamp=self.get_clock().now().to_msg())
-        return label_info.build_label_info(self._vision_msgs, card, header, threshold)
-
     def _publish_latched(self) -> None:
-        for publisher, make in self._latched:
-            publisher.publish(make())
+        assert self.settings is not None
+        assert self._card is not None
+        assert self._latched is not None
+        stamp = self.get_clock().now().to_msg()
+        self._latched.publish(
+            {name: Facts(self._card, camera, stamp) for name, camera in self.settings.camera_settings.items()}
+        )
 
     def _activate(self, state: LifecycleState) -> None:
         assert self._inference is not None
@@ -219,10 +205,10 @@ class SegmentationNode(LifecycleNode):
                 self.get_logger().error("the inference thread is busy and is left behind")
         for camera in self.cameras.values():
             camera.destroy()
-        for publisher, _ in self._latched:
-            self.destroy_lifecycle_publisher(publisher)
-        self._inference, self.cameras, self._latched = None, {}, []
-        self.settings = None
+        if self._latched is not None:
+            self._latched.destroy()
+        self._inference, self.cameras, self._latched = None, {}, None
+        self.settings, self._card = None, None
 
     def _refuse_impossible_transitions(self) -> None:
         """Answer a request for a transition that the state does not have; rclpy would end the process."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from seg_perception.ros.bag_tools.recorder import RecordedMessage
-from seg_perception.ros.demo.times import DIAGNOSTICS, PALETTE, DriveTimes
+from seg_perception.ros.demo.session import recorded_outputs
+from seg_perception.ros.demo.times import DriveTimes
 
-SHARE = "/segmentation_node/drivable_share"
+SHARE, PALETTE, DIAGNOSTICS = "/segmentation_node/drivable_share", "/segmentation_node/palette", "/diagnostics"
 
 
 def test_every_message_goes_to_its_frame_and_none_from_before_the_drive_is_kept() -> None:
-    times = DriveTimes()
+    times = DriveTimes(recorded_outputs())
     for topic, received in ((SHARE, 5), (DIAGNOSTICS, 6), (PALETTE, 7)):  # before the first frame
         times.keep(RecordedMessage(topic, received, b""))
     times.sent(10, 1000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,13 +14,14 @@ from node_harness import RELIABLE_INPUT, Peer, image_message, level, picture, ru
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from seg_perception import node_outputs
 from seg_perception.core.errors import EngineError
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
+from seg_perception.node_outputs import CAMERA_INFO, Facts, FrameOutput, LatchedOutput
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
-from seg_perception.ros.node.outputs import MESSAGE_TYPES
 
 START = 1_700_000_000_000_000_000
 
@@ -64,9 +64,12 @@ class Manager:
         return str(future.result().current_state.label)
 
 
+PUBLISHED = {row.name for row in node_outputs.frame_outputs()} | {CAMERA_INFO.name}
+
+
 def topics_of(peer: Peer) -> set[str]:
     """The outputs that have a publisher; asked of DDS itself, since the per-node graph can lag for long."""
-    return {name for name in MESSAGE_TYPES if peer.node.count_publishers(f"/segmentation_node/{name}")}
+    return {name for name in PUBLISHED if peer.node.count_publishers(f"/segmentation_node/{name}")}
 
 
 def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> None:
@@ -76,7 +79,7 @@ def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> Non
         for _ in range(3):
             assert manager.change(Transition.TRANSITION_CONFIGURE)
             assert manager.state() == "inactive" == run.node.state
-            wait_until(lambda: topics_of(run.peer) == set(MESSAGE_TYPES), "publishers")
+            wait_until(lambda: topics_of(run.peer) == PUBLISHED, "publishers")
             assert run.peer.node.count_subscribers("/image") == 0
             assert manager.change(Transition.TRANSITION_ACTIVATE)
             assert manager.state() == "active" == run.node.state
@@ -164,31 +167,31 @@ def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny
     release.set()
 
 
-def test_label_info_is_published_where_vision_msgs_is_installed(
+def test_a_latched_output_is_published_at_activation_and_when_what_it_says_changes(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When and with what it is published; std_msgs/String goes over DDS in its place (fields: test_node_parts.py)."""
+    def say(facts: Facts) -> str:
+        return f"{facts.card.name} at {facts.camera.drivable.min_confidence}"
 
-    class Fake(ModuleType):
-        LabelInfo = String
-
-    built: list[tuple[Any, ...]] = []
-
-    def build(*arguments: Any) -> String:
-        built.append(arguments)
-        return String(data="label info")
-
-    fake = Fake("vision_msgs.msg")
-    monkeypatch.setattr("seg_perception.ros.node.label_info.find_vision_msgs", lambda: fake)
-    monkeypatch.setattr("seg_perception.ros.node.label_info.build_label_info", build)
+    row = LatchedOutput("facts", "std_msgs/msg/String", "for this test", make=say)
+    monkeypatch.setattr(node_outputs, "OUTPUTS", (*node_outputs.OUTPUTS, row))
     with running({"model": str(tiny_model), "cameras": ["front"], "drivable.min_confidence": 0.25}) as run:
         run.wait_state("active")
-        received = run.peer.subscribe(String, "/segmentation_node/front/label_info", qos.LATCHED)
-        wait_until(lambda: received, "the latched label info")
-        (arguments,) = built
-        assert arguments[0] is fake
-        assert arguments[3] == 0.25
+        received = run.peer.subscribe(String, "/segmentation_node/front/facts", qos.latched())
+        wait_until(lambda: received, "the latched facts")
         assert run.set("drivable.min_confidence", 0.5) == ""
-        wait_until(lambda: len(received) == 2, "the label info with the new threshold")
-        assert built[1][3] == 0.5
-        assert not run.peer.lines("vision_msgs is not installed")
+        wait_until(lambda: len(received) == 2, "the facts with the new threshold")
+        assert [message.data for message in received] == ["tiny at 0.25", "tiny at 0.5"]
+
+
+def test_an_output_whose_message_is_not_installed_is_named_and_the_rest_is_published(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = FrameOutput("depths", "nowhere_msgs/msg/Depths", "for this test", make=lambda answer: answer.mask)
+    monkeypatch.setattr(node_outputs, "OUTPUTS", (row, *node_outputs.OUTPUTS))
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        reason = "message type 'nowhere_msgs/msg/Depths' needs the ROS package 'nowhere_msgs': install it"
+        assert run.peer.lines(f"~/depths is not published: {reason}")
+        status = wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]
+        assert values(status)["depths"] == f"not published: {reason}"

@@ -6,7 +6,7 @@ import json
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,17 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
 
 from seg_perception.engines.opening import open_engine
+from seg_perception.node_outputs import Facts, LatchedOutput, output
+from seg_perception.node_parameters import parse_settings
 from seg_perception.ros import qos
+from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
-from seg_perception.ros.node.camera_info import CameraInfoMatcher
-from seg_perception.ros.node.label_info import build_label_info, find_vision_msgs, palette_json
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import GapWatch, large_images_hint
 from seg_perception.ros.node.mailbox import Mailboxes
+from seg_perception.ros.node.outputs import CameraInfoMatcher
 from seg_perception.ros.throttle import Throttle
 
 
@@ -225,7 +226,7 @@ def test_incompatible_qos_names_both_sides() -> None:
     best_effort, reliable = qos.profile("best_effort", 1), qos.profile("reliable", 1)
     assert qos.incompatibilities(reliable, best_effort) == []
     assert qos.incompatibilities(best_effort, reliable) == ["reliability: offered best_effort, requested reliable"]
-    assert qos.incompatibilities(reliable, qos.LATCHED) == ["durability: offered volatile, requested transient_local"]
+    assert qos.incompatibilities(reliable, qos.latched()) == ["durability: offered volatile, requested transient_local"]
 
 
 LABEL_INFO = """std_msgs/Header header
@@ -245,69 +246,53 @@ def published_vision_msgs() -> Typestore:
     return store
 
 
-class FakeVisionMsgs(ModuleType):
-    """Message classes as rosidl makes them, as far as needed: no arguments, and no fields but the type's own."""
-
-    class VisionClass:
-        __slots__ = ("class_id", "class_name")
-
-        def __init__(self, **fields: Any) -> None:
-            for name, value in fields.items():
-                setattr(self, name, value)
-
-    class LabelInfo:
-        __slots__ = ("class_map", "header", "threshold")
+def facts(model: Path) -> Facts:
+    camera = parse_settings({"drivable.min_confidence": 0.25}, "test").camera_settings[""]
+    return Facts(open_engine(model).card, camera, stamp(5_000_000_007))
 
 
 def test_label_info_fits_the_published_definition(tiny_model: Path) -> None:
-    card = open_engine(tiny_model).card
-    header = Header(stamp=stamp(5), frame_id="")
-    message = build_label_info(FakeVisionMsgs("vision_msgs.msg"), card, header, min_confidence=0.5)
-    assert message.header is header
+    content = latched("label_info").make(facts(tiny_model))
+    assert isinstance(content, dict)
     store = published_vision_msgs()
     types = store.types
+    assert content["header"] == {"stamp": {"sec": 5, "nanosec": 7}}
     told = types["vision_msgs/msg/LabelInfo"](  # every field of the definition, and serialized by its types
-        header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](0, 5), ""),
-        class_map=[
-            types["vision_msgs/msg/VisionClass"](class_id=c.class_id, class_name=c.class_name)
-            for c in message.class_map
-        ],
-        threshold=message.threshold,
+        header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](5, 7), ""),
+        class_map=[types["vision_msgs/msg/VisionClass"](**part) for part in content["class_map"]],
+        threshold=content["threshold"],
     )
     data = store.serialize_cdr(told, "vision_msgs/msg/LabelInfo")
     understood: Any = store.deserialize_cdr(data, "vision_msgs/msg/LabelInfo")
     pairs = [(c.class_id, c.class_name) for c in understood.class_map]
-    assert pairs == [(c.id, c.name) for c in card.label_set.classes]
     assert pairs[:2] == [(0, "road"), (1, "sidewalk")]
     assert len(pairs) == 10
-    assert understood.threshold == 0.5
+    assert understood.threshold == 0.25
 
 
 def test_label_info_goes_through_the_real_vision_msgs(tiny_model: Path) -> None:
     vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (it is on no registry)")
-    card = open_engine(tiny_model).card
-    message = build_label_info(vision_msgs, card, Header(stamp=stamp(5)), min_confidence=0.5)
+    message = build_message("vision_msgs/msg/LabelInfo", latched("label_info").make(facts(tiny_model)))
     understood = deserialize_message(serialize_message(message), vision_msgs.LabelInfo)
     assert understood == message
     assert [(c.class_id, c.class_name) for c in understood.class_map][:2] == [(0, "road"), (1, "sidewalk")]
+    assert (understood.header.stamp.sec, understood.header.stamp.nanosec) == (5, 7)
     # and its definition is the one that the test above writes down
     for name, fields in (("LabelInfo", LABEL_INFO), ("VisionClass", VISION_CLASS)):
         written = [line.split()[1] for line in fields.splitlines()]
         assert list(getattr(vision_msgs, name).get_fields_and_field_types()) == written
 
 
+def latched(name: str) -> LatchedOutput:
+    row = output(name)
+    assert isinstance(row, LatchedOutput)
+    return row
+
+
 def test_the_palette_says_what_the_labels_mean(tiny_model: Path) -> None:
-    card = open_engine(tiny_model).card
-    palette = json.loads(palette_json(card))
+    text = latched("palette").make(facts(tiny_model))
+    assert isinstance(text, str)
+    palette = json.loads(text)
     assert palette["unlabeled"] == 255
     assert palette["classes"][0] == {"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}
     assert np.array(palette["classes"][9]["color"]).tolist() == [70, 70, 70]
-
-
-def test_vision_msgs_is_found_only_with_label_info(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "vision_msgs", ModuleType("vision_msgs"))
-    monkeypatch.setitem(__import__("sys").modules, "vision_msgs.msg", ModuleType("vision_msgs.msg"))  # an old one
-    assert find_vision_msgs() is None
-    fake = FakeVisionMsgs("vision_msgs.msg")
-    monkeypatch.setitem(__import__("sys").modules, "vision_msgs.msg", fake)
-    assert find_vision_msgs() is fake

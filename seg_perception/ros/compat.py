@@ -1,0 +1,42 @@
+"""All that differs between ROS 2 Humble, Jazzy, Kilted and later, in one place.
+
+Elsewhere in `ros` no code asks which distribution it runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+
+try:  # Humble has the same classes under their older name
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+__all__ = [
+    "HAS_MESSAGE_INFO",
+    "PublisherEventCallbacks",
+    "SubscriptionEventCallbacks",
+    "publisher_count",
+    "with_message_info",
+]
+
+HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")
+"""Whether subscriptions tell when and as which message of its publisher each one was sent. Not on Humble."""
+
+
+def with_message_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:
+    """A subscription's callback of a message and its info; the info is empty where ROS tells none."""
+    if HAS_MESSAGE_INFO:
+        return callback
+    return lambda message: callback(message, {})
+
+
+def publisher_count(node: Node, subscription: Subscription) -> int:
+    """How many publishers a subscription has; on Humble, how many there are of its topic."""
+    if hasattr(subscription, "get_publisher_count"):
+        return int(subscription.get_publisher_count())
+    return int(node.count_publishers(subscription.topic_name))
