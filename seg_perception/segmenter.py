@@ -14,7 +14,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
-from seg_perception.engines.base import Engine
+from seg_perception.engines.base import Engine, check_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Segmenter:
         """Run the engine: one call for each group of equal network size and allowed batch.
 
         Raises:
-            EngineError: the runtime failed.
+            EngineError: the runtime failed, or its answer breaks the contract (shape, type, ids of the classes).
         """
         answers: list[RawSegmentation | None] = [None] * len(prepared)
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -99,7 +99,9 @@ class Segmenter:
             step = self._engine.info.max_batch or len(indices)
             for start in range(0, len(indices), step):
                 chunk = indices[start : start + step]
-                labels, confidence = self._engine.infer(np.stack([prepared[i].pixels for i in chunk]))
+                images = np.stack([prepared[i].pixels for i in chunk])
+                labels, confidence = self._engine.infer(images)
+                check_answer(labels, confidence, images, self._engine.card)
                 for position, i in enumerate(chunk):
                     answers[i] = RawSegmentation(labels[position], confidence[position], prepared[i].camera_size)
         return [answer for answer in answers if answer is not None]

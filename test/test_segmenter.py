@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
@@ -147,3 +149,24 @@ def test_the_shipped_model_answers_mixed_sizes_as_it_answers_each_alone(driving_
         assert np.mean(answer.labels == alone.labels) > 0.99
         assert np.abs(answer.confidence.astype(int) - alone.confidence).max() <= 2
     engine.close()
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (lambda labels: labels.transpose(0, 2, 1).copy(), r"labels of uint8 \[1, 64, 32\]; uint8 \[1, 32, 64\] is"),
+        (lambda labels: labels[:, ::2, ::2].copy(), r"labels of uint8 \[1, 16, 32\]"),
+        (lambda labels: labels.astype(np.int64), r"labels of int64 \[1, 32, 64\]"),
+        (lambda labels: np.full_like(labels, 10), r"class 10, but the model card has 10 classes \(0 to 9\)"),
+        (lambda labels: np.full_like(labels, 255), "class 255"),
+    ],
+)
+def test_an_answer_that_breaks_the_contract_is_refused(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], message: str
+) -> None:
+    """Resizing the labels to the camera's size would hide it."""
+    engine = RedEngine()
+    infer = engine.infer
+    monkeypatch.setattr(engine, "infer", lambda images: (answer(infer(images)[0]), infer(images)[1]))
+    with pytest.raises(EngineError, match=message):
+        Segmenter(engine).segment(picture(640, 320))

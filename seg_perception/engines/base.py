@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 
@@ -72,3 +72,25 @@ def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) ->
         raise InputError(f"input {width}x{height} does not fit this engine, which was built for {info.fixed_size}")
     if info.max_batch is not None and count > info.max_batch:
         raise InputError(f"a batch of {count} does not fit this engine, which takes at most {info.max_batch}")
+
+
+def check_answer(
+    labels: NDArray[np.uint8], confidence: NDArray[np.uint8], images: NDArray[np.uint8], card: ModelCard
+) -> None:
+    """The check of what an engine answered to uint8 [N, H, W, 3], before anybody resizes or publishes it.
+
+    Raises:
+        EngineError: not uint8 [N, H, W] twice, or a label that is none of the card's classes.
+    """
+    for name, answer in zip(OUTPUT_NAMES, (labels, confidence), strict=True):
+        if answer.dtype != np.uint8 or answer.shape != images.shape[:3]:
+            raise EngineError(
+                f"{card.id}: the engine answered images of {list(images.shape)} with {name} of "
+                f"{answer.dtype} {list(answer.shape)}; uint8 {list(images.shape[:3])} is accepted"
+            )
+    highest, classes = int(labels.max()), len(card.label_set)
+    if highest >= classes:
+        raise EngineError(
+            f"{card.id}: the engine answered with class {highest}, but the model card has {classes} classes "
+            f"(0 to {classes - 1}): the card does not belong to this model"
+        )

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.errors import InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.engines.base import Engine, EngineInfo
@@ -316,17 +316,15 @@ class InferenceThread:
 
 
 def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
-    """Run once for one frame and once for all cameras, and check what comes back.
+    """Run once for one frame and once for all cameras; `Segmenter.infer` checks what comes back.
 
     Raises:
-        EngineError: the engine's answer has the wrong shape.
+        EngineError: the engine fails, or its answer has the wrong shape, type or classes.
     """
-    image = np.zeros((size.height, size.width, 3), np.uint8)
+    shape = (size.height, size.width, 3)
+    black, noise = np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for count in sorted({1, cameras}):
-        answers = segmenter.infer([segmenter.prepare(image)] * count)
-        for raw in answers:
-            if segmenter.finish(raw).labels.shape != image.shape[:2]:
-                raise EngineError(f"warm-up: the engine answered a {size} image with labels of another size")
+        segmenter.infer([segmenter.prepare(image) for image in (noise, *[black] * (count - 1))])
 
 
 def describe_error(error: BaseException) -> str:

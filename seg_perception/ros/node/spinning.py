@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from seg_perception.ros.node.segmentation_node import SegmentationNode
 
 
+SIGNALS_LOOKED_AT_S = 0.1
+"""A signal may reach any thread, DDS's too; Python runs the handler when its main thread next wakes."""
+
+
 def stop_on_signals() -> threading.Event:
     """An event that SIGINT and SIGTERM set.
 
@@ -55,7 +59,8 @@ def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
 
     thread = threading.Thread(target=spin, name="executor")
     thread.start()
-    stop.wait()
+    while not stop.wait(SIGNALS_LOOKED_AT_S):
+        pass
     node.request_stop()
     stopped.set_result(None)
     thread.join()
