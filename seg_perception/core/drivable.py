@@ -6,6 +6,7 @@ off. Each step only ever takes area away.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from seg_perception.core.image_file import read_labels
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
 
+log = logging.getLogger(__name__)
+
 EGO_BAND = 0.05
 """The ego region's height, as a share of the image's."""
 
@@ -30,6 +33,7 @@ MAX_APPEAR_FRAMES = 100
 DEFAULT_MIN_CONFIDENCE = 0.5
 """Below it something else, or several things together, are more likely."""
 
+_STALLED_AFTER = 3  # frames in a row whose times keep the temporal filter from counting
 _REACHED = 128
 _MAX_FLOODS = 20
 
@@ -47,7 +51,8 @@ class DrivableSettings:
         connected_to_ego: keep only area that is connected (edge to edge) to the ego region, see `ego_region`.
         appear_frames: a pixel becomes drivable after this many drivable frames in a row and stops at
             once; 1 switches the filter off.
-        max_gap_s: a longer time between two frames, or one that runs backwards, starts the count anew.
+        max_gap_s: a longer time between two frames, or one that runs backwards, starts the count anew; a
+            frame with the stamp of the one before is no further evidence, and does not count.
     """
 
     classes: tuple[str, ...] | None = None
@@ -190,6 +195,10 @@ class DrivableMasker:
         self._ego: MaskImage | None = None
         self._counts: MaskImage | None = None
         self._stamp_ns: int | None = None
+        self._counts_this = True
+        self._uncounted = 0  # frames in a row that did not count, or began anew, because of their times
+        self.stalled: str | None = None
+        """Why no pixel reaches `appear_frames`, so that the mask stays empty; None: the filter works."""
 
     def reset(self) -> None:
         """Forget the past: the temporal filter starts to count anew."""
@@ -201,7 +210,8 @@ class DrivableMasker:
 
         Args:
             segmentation: of the camera's next frame.
-            stamp_ns: the frame's time in nanoseconds; None when there are no times to compare.
+            stamp_ns: the frame's time in nanoseconds; None or 0, a stamp that nobody set: not known. Frames
+                without a time are counted one by one.
         """
         settings = self._settings
         self._follow(Size.of(segmentation.labels), stamp_ns)
@@ -227,10 +237,34 @@ class DrivableMasker:
             if self._settings.connected_to_ego:
                 nothing = np.zeros((size.height, size.width), np.uint8)
                 self._ego = ego_region(nothing if self._ignored is None else self._ignored)
-        if stamp_ns is not None:
-            if self._stamp_ns is not None and not 0 < stamp_ns - self._stamp_ns <= self._settings.max_gap_s * 1e9:
-                self.reset()
-            self._stamp_ns = stamp_ns
+        self._counts_this = True
+        if stamp_ns:
+            self._follow_time(stamp_ns)
+
+    def _follow_time(self, stamp_ns: int) -> None:
+        before, self._stamp_ns = self._stamp_ns, stamp_ns
+        step = 0.0 if before is None else (stamp_ns - before) * 1e-9
+        reason = None
+        if before is not None and step == 0.0:
+            self._counts_this = False
+            reason = "all have the same stamp"
+        elif step > self._settings.max_gap_s:
+            self.reset()
+            reason = f"the last came {step:.3g} s apart, longer than max_gap_s {self._settings.max_gap_s:g}"
+        elif step < 0.0:
+            self.reset()
+        self._stamp_ns = stamp_ns
+        self._uncounted = self._uncounted + 1 if reason else 0
+        if reason is None or self._settings.appear_frames == 1 or self._uncounted < _STALLED_AFTER:
+            self.stalled = None
+            return
+        said = self.stalled is not None
+        self.stalled = (
+            f"the drivable mask stays empty: {self._uncounted} frames in a row did not count for "
+            f"appear_frames {self._settings.appear_frames}, because {reason}"
+        )
+        if not said:
+            log.warning("%s", self.stalled)
 
     def _ignored_at(self, size: Size) -> MaskImage | None:
         if not self._settings.ignore_polygons and self._ignore_image is None:
@@ -243,7 +277,12 @@ class DrivableMasker:
         return ignored
 
     def _long_enough(self, mask: MaskImage) -> MaskImage:
-        self._counts = count_frames_in_a_row(np.zeros_like(mask) if self._counts is None else self._counts, mask)
+        if self._counts is None:
+            self._counts = count_frames_in_a_row(np.zeros_like(mask), mask)
+        elif self._counts_this:
+            self._counts = count_frames_in_a_row(self._counts, mask)
+        else:
+            self._counts = np.asarray(cv2.bitwise_and(self._counts, mask), np.uint8)
         return at_least(self._counts, self._settings.appear_frames)
 
 

@@ -252,16 +252,47 @@ def test_area_appears_after_three_frames_and_goes_at_once() -> None:
     "stamps_s, shown",
     [
         ((0.0, 0.1, 0.2), "011"),  # regular
-        ((0.0, 0.1, 0.05), "010"),  # time runs backwards: a bag starts anew
-        ((0.0, 0.1, 0.1), "010"),  # time stands still: the same frame twice is not evidence
-        ((0.0, 0.1, 0.7), "010"),  # 0.6 s without a frame is more than max_gap_s = 0.5
-        ((0.0, 0.5, 1.0), "011"),  # exactly max_gap_s is not more
+        ((9.0, 9.1, 9.05), "010"),  # time runs backwards: a bag starts anew
+        ((9.0, 9.1, 9.1), "011"),  # time stands still: what was sure stays sure
+        ((9.0, 9.0, 9.1), "001"),  # but the same frame twice is no evidence
+        ((9.0, 9.1, 9.7), "010"),  # 0.6 s without a frame is more than max_gap_s = 0.5
+        ((9.0, 9.5, 10.0), "011"),  # exactly max_gap_s is not more
+        ((0.0, 0.0, 0.0), "011"),  # no stamps: time is not known, frames are counted
+        ((9.0, 0.0, 9.1), "011"),  # one without a stamp between
     ],
 )
 def test_the_count_starts_anew_after_a_jump_in_time(stamps_s: tuple[float, ...], shown: str) -> None:
     masker = DrivableMasker(DrivableSettings(appear_frames=2), DRIVING)
     answers = [masker.mask(road_where(drawn("#")), round(stamp * SECOND)) for stamp in stamps_s]
     assert "".join("1" if answer[0, 0] else "0" for answer in answers) == shown
+
+
+@pytest.mark.parametrize(
+    "step_s, reason",
+    [(0.0, "all have the same stamp"), (1.0, "the last came 1 s apart, longer than max_gap_s 0.5")],
+)
+def test_times_that_keep_the_mask_empty_are_said_once(
+    step_s: float, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    masker = DrivableMasker(DrivableSettings(appear_frames=2), DRIVING)
+    for index in range(6):
+        assert not masker.mask(road_where(drawn("#")), round((9.0 + index * step_s) * SECOND)).any()
+        assert (masker.stalled is not None) == (index >= 3)  # the first frame has none before it
+    assert masker.stalled is not None
+    assert masker.stalled.startswith("the drivable mask stays empty: 5 frames in a row did not count for appear_frames")
+    assert masker.stalled.endswith(f"2, because {reason}")
+    assert len(caplog.records) == 1
+    last = round((9.0 + 5 * step_s) * SECOND)
+    masker.mask(road_where(drawn("#")), last + SECOND // 10)
+    assert masker.stalled is None
+    assert masker.mask(road_where(drawn("#")), last + SECOND // 5).all()
+
+
+def test_times_do_not_matter_without_the_filter() -> None:
+    masker = DrivableMasker(DrivableSettings(), DRIVING)
+    for index in range(5):
+        assert masker.mask(road_where(drawn("#")), index * 10 * SECOND).all()
+    assert masker.stalled is None
 
 
 def test_the_count_starts_anew_after_reset_and_after_another_size() -> None:
