@@ -61,6 +61,7 @@ SHAPES = (
     Shape(4.45, 1.86, 1.70, 1.04, 0.10, 0.42, 2.35, 3.10, 0.92, 0.26, 0.35),  # sport utility
     Shape(4.80, 1.92, 1.94, 1.10, 0.04, 0.14, 3.25, 4.10, 0.96, 0.24, 0.33),  # van
 )
+LONGEST_CAR = max(shape.length for shape in SHAPES)
 
 
 @dataclass(frozen=True, slots=True)

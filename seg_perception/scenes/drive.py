@@ -12,6 +12,7 @@ from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes.backdrop import paint_backdrop
 from seg_perception.scenes.camera import Camera, Floats, GroundView
 from seg_perception.scenes.canvas import Canvas, Glow
+from seg_perception.scenes.car_parts import LONGEST_CAR
 from seg_perception.scenes.cars import paint_car
 from seg_perception.scenes.cells import make_cell
 from seg_perception.scenes.effects import add_effects
@@ -174,7 +175,8 @@ class Drive:
         for s, item in sorted(queue, key=lambda pair: -pair[0]):
             if s - camera.s > (SIGHT if not isinstance(item, Thing) or item.kind is Kind.TREE else 120.0):
                 continue
-            hide_behind_crest(s)
+            # a car's near end stands up to half its length before its middle; what is cut there would make it float
+            hide_behind_crest(s - LONGEST_CAR / 2 if isinstance(item, Thing) and item.kind is Kind.CAR else s)
             if not isinstance(item, Thing):
                 paint_post(canvas, camera, light, item)  # type: ignore[arg-type]
             elif item.kind is Kind.CAR:

@@ -12,6 +12,8 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes import Drive, SceneFrame, Weather, random_scene
+from seg_perception.scenes.car_parts import SHAPES
+from seg_perception.scenes.cars import _paintwork
 from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.layout import CELL
 
@@ -202,3 +204,18 @@ def test_label_borders_lie_on_image_edges(frames: list[SceneFrame]) -> None:
         fits[shift] = total
     best = fits.pop((0, 0))
     assert all(best > 1.25 * other for other in fits.values()), (best, fits)
+
+
+def test_a_car_stands_on_its_wheels() -> None:
+    """Its labels reach down to where its wheels meet the ground, not only to the ground below its middle."""
+    drive = Drive(1000, Size(1280, 720))
+    index = 40
+    camera = drive.camera(index)
+    ahead = min(drive._traffic.cars(camera.s, index / drive.fps), key=lambda car: abs(car.s - camera.s - 15))
+    shape = SHAPES[_paintwork(ahead.variant)[0]]
+    wheel = 0.78 - shape.wheel * 0.85  # the rear of the rear wheels, from the bumper
+    place = np.array([ahead.s - shape.length / 2 + wheel, ahead.d - shape.width / 2 + 0.15, 0.0])
+    column, row = camera.project(place)
+    labels = drive.frame(index).labels
+    assert labels[int(row) - 1, int(column)] == SceneClass.CAR
+    assert labels[int(row) + 2, int(column)] == SceneClass.ROAD

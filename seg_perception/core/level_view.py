@@ -1,0 +1,242 @@
+"""The level view of a camera: its image as a level camera in the same place would see the ground.
+
+In it every column is one ray along the ground and every row one distance, whatever lens and pose the image has. What
+depends on the place of the camera alone (which pixels of the view a cell covers) is made once; pitch and roll only
+change how the view is made from the image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.grid import GridSpec
+from seg_perception.core.ground import CameraPose
+from seg_perception.core.optics import CameraModel
+from seg_perception.core.types import Size
+
+CELLS_A_PIXEL = 5
+"""What a pixel may cover along the ground, in cells; where it covers more, the grid stays unknown."""
+
+NO_END = np.float32(-1e9)
+"""Row where a ray ends that nothing ends."""
+
+_BETWEEN_WHEELS, _OVERHANG = 2.8, 0.6  # metres: at most between two wheels; of a bumper before its wheels
+_NEAREST, _STEEPEST = 0.5, math.tan(math.radians(75.0))  # metres ahead, tangent to the side
+_MAX_PIXELS = 1_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class SampledCells:
+    """Cells that are judged by the same number of samples of the level view.
+
+    Attributes:
+        cells: which cells, as flat indices into the grid [N].
+        pixels: flat indices into the level view [samples, N].
+        span: where `nearest_ends` finds the columns that a cell spans [2, N].
+        row_near, row_far: the rows of its nearest and farthest corner [N].
+    """
+
+    cells: NDArray[np.intp]
+    pixels: NDArray[np.intp]
+    span: NDArray[np.intp]
+    row_near: NDArray[np.float32]
+    row_far: NDArray[np.float32]
+
+
+class LevelView:
+    """The level view of one camera's place: tables that hold for every small turn of it.
+
+    Column c and row r of the view show the ground point that is fy h / (r - cy) ahead of the lens, along its heading,
+    and (c - cx) / fx of that to its right.
+
+    Args:
+        pose: where the camera is; the view has room for turns of `SLACK` degrees about it.
+    """
+
+    SLACK = 1.5
+    MOVED = 0.02  # metres
+
+    def __init__(self, camera: CameraModel, pose: CameraPose, spec: GridSpec) -> None:
+        self.spec, self.pose = spec, pose
+        self.heading = _heading(pose)
+        self.height = pose.position[2]
+        self._fx, self._fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+        left, top, right, bottom = self._bounds(camera)  # tangents to the right and downwards
+        pixels = (right - left) * self._fx * (bottom - top) * self._fy
+        if pixels > _MAX_PIXELS:  # a wide lens: fewer pixels than it has in its middle
+            coarser = math.sqrt(_MAX_PIXELS / pixels)
+            self._fx, self._fy, cx, cy = (v * coarser for v in (self._fx, self._fy, cx, cy))
+        # whole pixels, so that the view of a level camera without distortion is its image
+        first_column, first_row = math.floor(cx + self._fx * left), math.floor(cy + self._fy * top)
+        self.size = Size(
+            max(1, math.ceil(cx + self._fx * right) - first_column + 1),
+            max(1, math.ceil(cy + self._fy * bottom) - first_row + 1),
+        )
+        self._cx, self._cy = cx - first_column, cy - first_row
+        self.groups = self._groups()
+        self.supported = np.zeros(spec.height * spec.width, bool)
+        for group in self.groups:
+            self.supported[group.cells] = True
+
+    def fits(self, pose: CameraPose) -> bool:
+        """Whether the tables hold for another pose of the camera."""
+        return self.pose.near(pose, self.SLACK, self.MOVED)
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        return np.array([[self._fx, 0.0, self._cx], [0.0, self._fy, self._cy], [0.0, 0.0, 1.0]])
+
+    def _ahead_left(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Ground coordinates as metres ahead of and left of the lens, along its heading."""
+        c, s = np.float32(math.cos(self.heading)), np.float32(math.sin(self.heading))
+        dx, dy = x - np.float32(self.pose.position[0]), y - np.float32(self.pose.position[1])
+        return c * dx + s * dy, c * dy - s * dx
+
+    def _farthest(self) -> float:
+        """Metres ahead where a pixel covers `CELLS_A_PIXEL` cells."""
+        return math.sqrt(CELLS_A_PIXEL * self.spec.resolution * self._fy * self.height)
+
+    def _bounds(self, camera: CameraModel) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the ground to look at, as tangents to the right of and below the heading."""
+        width, height = camera.size.width, camera.size.height
+        u, v = np.meshgrid(np.linspace(-0.5, width - 0.5, 65), np.linspace(-0.5, height - 0.5, 65))
+        rays = camera.rays(np.stack([u.reshape(-1), v.reshape(-1)], axis=1))
+        level, straight = level_rotation(self.heading).T @ self.pose.matrix, CameraPose.mounted(1.0).matrix
+        sides, lows = [], []
+        for pitch in (-self.SLACK, 0.0, self.SLACK):
+            for roll in (-self.SLACK, self.SLACK):
+                turn = straight.T @ CameraPose.mounted(1.0, pitch, roll).matrix
+                turned = rays @ (level @ turn).T.astype(np.float32)
+                ground = turned[(turned[:, 2] > 0.02) & (turned[:, 1] > 0.0)]
+                sides.append(ground[:, 0] / ground[:, 2])
+                lows.append(ground[:, 1] / ground[:, 2])
+        right, down = np.concatenate(sides), np.concatenate(lows)
+        top = self.height / max(min(self._farthest(), self._grid_ahead()), _NEAREST)
+        if not len(down) or down.max() <= top:
+            return 0.0, top, 0.0, top
+        bottom = min(float(down.max()), self.height / _NEAREST)
+        return max(float(right.min()), -_STEEPEST), top, min(float(right.max()), _STEEPEST), max(bottom, top)
+
+    def _grid_ahead(self) -> float:
+        """Metres ahead of the lens to the grid's farthest corner."""
+        spec = self.spec
+        x = np.array([spec.x_min, spec.x_min, spec.x_max, spec.x_max], np.float32)
+        y = np.array([spec.y_min, spec.y_max, spec.y_min, spec.y_max], np.float32)
+        return float(self._ahead_left(x, y)[0].max())
+
+    def _place(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Column and row of the level view for ground points; points not ahead have row NaN."""
+        ahead, left = self._ahead_left(x, y)
+        ahead = np.where(ahead >= np.float32(_NEAREST), ahead, np.float32(np.nan))
+        column = np.float32(self._cx) - np.float32(self._fx) * left / ahead
+        return column, np.float32(self._cy) + np.float32(self._fy * self.height) / ahead
+
+    def _groups(self) -> tuple[SampledCells, ...]:
+        spec = self.spec
+        xs, ys = spec.centers()
+        x, y = (a.reshape(-1) for a in np.meshgrid(xs, ys))
+        half = np.float32(spec.resolution / 2)
+        corners = [self._place(x + i * half, y + j * half) for i in (-1, 1) for j in (-1, 1)]
+        column, row = np.stack([c for c, _ in corners]), np.stack([r for _, r in corners])  # [4, N]
+        row_far, row_near = row.min(axis=0), row.max(axis=0)  # NaN stays NaN
+        left, right = column.min(axis=0), column.max(axis=0)
+        farthest = np.float32(self._cy + self._fy * self.height / self._farthest())
+        within = (row_near >= 0) & (row_far <= self.size.height - 0.5) & (right >= 0) & (left <= self.size.width - 1)
+        usable = within & (row_far >= farthest - np.float32(1e-3))
+        area = (right - left) * (row_near - row_far)
+        groups = []
+        for (count, stride), chosen in (((15, 7), usable & (area > 4.0)), ((4, 2), usable & ~(area > 4.0))):
+            cells = np.flatnonzero(chosen)
+            pixels = np.stack([self._sample(x[cells] + dx, y[cells] + dy) for dx, dy in _places(spec, count, stride)])
+            span = _span(left[cells], right[cells], self.size.width)
+            groups.append(SampledCells(cells, pixels, span, row_near[cells], row_far[cells]))
+        return tuple(groups)
+
+    def _sample(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Flat index of the view's pixel that shows a ground point; one past the end where it has none."""
+        column, row = self._place(x, y)
+        column, row = np.rint(column), np.rint(row)
+        inside = (column >= 0) & (column < self.size.width) & (row >= 0) & (row < self.size.height)
+        flat = row * self.size.width + column
+        return np.where(inside, flat, self.size.width * self.size.height).astype(np.intp)
+
+    def below_bodies(self, ends: NDArray[np.float32], wheeled: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """The ends of rays that pass below a vehicle's body, moved to where its body begins.
+
+        Between two wheels the camera sees road, and below the bumper, too, so the rays end too far away there. Where
+        wheels are told from a body so, the body is taken to begin `_OVERHANG` before them.
+
+        Args:
+            ends: rows [columns].
+            wheeled: whether the ray ends at something on wheels [columns].
+        """
+        first, last = (int(wheeled.argmax()), len(wheeled) - int(wheeled[::-1].argmax()))
+        mine = wheeled[first:last]
+        rows = np.where(mine, ends[first:last] - np.float32(self._cy), np.float32(0.0))  # below the horizon
+        below = np.rint(rows).astype(np.uint16)[None]
+        closed, bodies = rows.copy(), np.zeros(below.shape, np.uint8)
+        columns = 8
+        while columns < self.size.width // 2:
+            # a gap of so many columns is at most _BETWEEN_WHEELS wide where it is near enough, below this row
+            nearest = self._fy * self.height * columns / (self._fx * _BETWEEN_WHEELS)
+            if ((below >= 0.5 * nearest) & (below < 1.5 * nearest)).any():  # else larger gaps tell
+                filled = cv2.morphologyEx(below, cv2.MORPH_CLOSE, np.ones((1, columns + 1), np.uint8))
+                gap = (mine & (filled >= nearest) & (2 * below >= filled) & (filled > below))[0]
+                if gap.any():
+                    np.maximum(closed, filled[0], out=closed, where=gap)
+                    bodies |= cv2.dilate(gap.view(np.uint8)[None], np.ones((1, columns // 2 + 1), np.uint8))
+            columns = columns * 3 // 2
+        body = (bodies[0] != 0) & mine
+        ahead = np.float32(self._fy * self.height) / np.maximum(closed, np.float32(1e-3))
+        moved = np.float32(self._fy * self.height) / np.maximum(ahead - np.float32(_OVERHANG), np.float32(_NEAREST))
+        closed = np.where(body, moved, closed) + np.float32(self._cy)
+        moved_ends = ends.copy()
+        np.maximum(ends[first:last], closed, out=moved_ends[first:last], where=mine)
+        return moved_ends
+
+    def cell_at(self, columns: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.intp]:
+        """The cells, flat, at places of the view; those outside of the grid are left out."""
+        ahead = np.float32(self._fy * self.height) / np.maximum(rows - np.float32(self._cy), np.float32(1e-6))
+        left = (np.float32(self._cx) - columns) / np.float32(self._fx) * ahead
+        c, s = np.float32(math.cos(self.heading)), np.float32(math.sin(self.heading))
+        spec = self.spec
+        x = np.float32(self.pose.position[0]) + c * ahead - s * left
+        y = np.float32(self.pose.position[1]) + s * ahead + c * left
+        i = np.floor((x - np.float32(spec.x_min)) / np.float32(spec.resolution)).astype(np.intp)
+        j = np.floor((y - np.float32(spec.y_min)) / np.float32(spec.resolution)).astype(np.intp)
+        inside = (i >= 0) & (i < spec.width) & (j >= 0) & (j < spec.height)
+        return np.asarray((j * spec.width + i)[inside])
+
+
+def _heading(pose: CameraPose) -> float:
+    """Where the camera looks, radians to the left of x; of a camera that looks down, where its image's top is."""
+    matrix = pose.matrix
+    ahead = matrix[:2, 2]
+    if math.hypot(*ahead) < 0.3:
+        ahead = ahead - matrix[:2, 1]
+    return math.atan2(ahead[1], ahead[0])
+
+
+def level_rotation(heading: float) -> NDArray[np.float64]:
+    return CameraPose.mounted(1.0, yaw=math.degrees(heading)).matrix
+
+
+def _places(spec: GridSpec, count: int, stride: int) -> list[tuple[np.float32, np.float32]]:
+    """Places of samples within a cell, from its center: a lattice in which no two share a row or a column."""
+    k = np.arange(count)
+    along_x = ((k + 0.5) / count - 0.5) * spec.resolution
+    along_y = (((k + 1) * stride % (count + 1) - 0.5) / count - 0.5) * spec.resolution
+    return [(np.float32(dx), np.float32(dy)) for dx, dy in zip(along_x, along_y, strict=True)]
+
+
+def _span(left: NDArray[np.float32], right: NDArray[np.float32], width: int) -> NDArray[np.intp]:
+    """Where `nearest_ends` has the nearest end of all columns that touch left to right [N]: two places [2, N]."""
+    first = np.clip(np.floor(left + 0.5), 0, width - 1).astype(np.intp)
+    last = np.clip(np.ceil(right - 0.5), first, width - 1).astype(np.intp)
+    octave = np.floor(np.log2(last - first + 1)).astype(np.intp)
+    return np.stack([octave * width + first, octave * width + last + 1 - (1 << octave)])
