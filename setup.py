@@ -25,7 +25,8 @@ PROGRESS = ["tqdm>=4.60"]
 BAGS = [
     *ONNX,
     "rosbags>=0.10.6",  # rosbag2 and MCAP without a ROS install
-    "backports.zstd>=1.0",  # compresses MCAP chunks
+    "mcap>=1.2",  # writes MCAP with checksums and any schema
+    "zstandard>=0.21",  # expands zstd with a bound; mcap compresses with it
     "imageio-ffmpeg>=0.4.9",  # carries ffmpeg: OpenCV's headless wheel writes no H.264
 ]
 ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install

@@ -1,75 +1,286 @@
-"""The records of an MCAP file, one by one, without the index at its end (specification: https://mcap.dev/spec)."""
+"""The records of an MCAP file, one by one, from bytes that nobody vouches for (specification: https://mcap.dev/spec).
+
+Lengths are checked before they are believed: a record ends where its file or chunk ends, a text
+where its record ends, and a chunk never expands to more than `MAX_BYTES`. Why not the `mcap`
+package's reader: docs/adr/0013-bags.md.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+from zlib import crc32
 
-from rosbags.rosbag2.storage_mcap import decompress
+import lz4.frame
+import zstandard
 
-_MAGIC: Final = b"\x89MCAP0\r\n"
-FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0F
-FIRST_RECORD: Final = len(_MAGIC)
-"""Where the first record begins."""
+from seg_perception.core.errors import InputError
+
+MAGIC: Final = b"\x89MCAP0\r\n"
+MAX_BYTES: Final = 128 * 2**20
+"""The most that one message, or the records of one chunk, may take."""
+HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(0x01, 0x09)
+STATISTICS, DATA_END, SUMMARY_OFFSET = 0x0B, 0x0F, 0x0E
 RECORD: Final = struct.Struct("<BQ")  # operation, length of what follows
+FOOTER_BYTES: Final = RECORD.size + 20
+MESSAGE_HEAD: Final = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
 _CHUNK_HEAD: Final = struct.Struct("<QQQI")  # first and last time, uncompressed size, CRC-32
 
 
-def begins_as_mcap(path: Path) -> bool:
-    """Whether the file begins with MCAP's signature."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+class BrokenRecordError(InputError):
+    """Bytes that are not what they should be; the text says which record, without the file."""
 
 
-def has_whole_message(path: Path) -> bool:
-    """Whether a message in an MCAP file can be read, be the rest damaged or cut off."""
-    for operation, content in file_records(path):
-        if operation == MESSAGE:
-            return True
-        if operation == CHUNK:
-            try:
-                if any(inner == MESSAGE for inner, _ in chunk_records(content)):
-                    return True
-            except Exception:  # noqa: BLE001, S112  a damaged chunk: perhaps the next one is whole
-                continue
-    return False
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A message type: its name, and its definition in some notation."""
+
+    id: int
+    name: str
+    encoding: str
+    data: bytes
 
 
-def file_records(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole records of the data section, up to the cut or the section's end."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(FIRST_RECORD)
-        while len(head := file.read(RECORD.size)) == RECORD.size:
-            operation, length = RECORD.unpack(head)
-            if operation in (0, DATA_END, FOOTER) or file.tell() + length > size:
-                return
-            yield operation, file.read(length)
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A topic of one type. Two channels may have one topic."""
+
+    id: int
+    schema_id: int
+    topic: str
+    encoding: str
+    metadata: dict[str, str]
 
 
-def chunk_records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The records in a chunk.
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Head of a chunk record.
+
+    Attributes:
+        position: of the record in its file.
+        length: of the record, without its head of 9 bytes.
+        first_ns, last_ns: record times of its messages.
+        size: of the records in it, uncompressed, in bytes.
+        crc: CRC-32 of these; 0: not given.
+        compression: "", "zstd" or "lz4".
+        data_position, data_size: of the compressed records, in the file.
+    """
+
+    position: int
+    length: int
+    first_ns: int
+    last_ns: int
+    size: int
+    crc: int
+    compression: str
+    data_position: int
+    data_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the summary says of the file."""
+
+    messages: int
+    chunks: int
+    by_channel: dict[int, int]
+
+
+class Fields:
+    """Takes values from the front of a record, never beyond its end."""
+
+    def __init__(self, content: bytes | memoryview, what: str) -> None:
+        self._content = memoryview(content)
+        self._position = 0
+        self._what = what
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.bytes(size), "little")
+
+    def bytes(self, size: int) -> bytes:
+        end = self._position + size
+        if end > len(self._content):
+            raise BrokenRecordError(f"a {self._what} record ends in the middle")
+        taken = bytes(self._content[self._position : end])
+        self._position = end
+        return taken
+
+    def text(self) -> str:
+        try:
+            return self.bytes(self.number(4)).decode()
+        except UnicodeDecodeError as error:
+            raise BrokenRecordError(f"a {self._what} record has text that is not UTF-8") from error
+
+    def table(self) -> Fields:
+        """A block of entries with its length in front."""
+        return Fields(self.bytes(self.number(4)), self._what)
+
+    def __bool__(self) -> bool:
+        return self._position < len(self._content)
+
+
+def parse_schema(content: bytes | memoryview) -> Schema:
+    """A schema record."""
+    fields = Fields(content, "schema")
+    return Schema(fields.number(2), fields.text(), fields.text(), fields.bytes(fields.number(4)))
+
+
+def parse_channel(content: bytes | memoryview) -> Channel:
+    """A channel record."""
+    fields = Fields(content, "channel")
+    number, schema, topic, encoding = fields.number(2), fields.number(2), fields.text(), fields.text()
+    entries = fields.table()
+    metadata = {}
+    while entries:
+        key = entries.text()
+        metadata[key] = entries.text()
+    return Channel(number, schema, topic, encoding, metadata)
+
+
+def parse_statistics(content: bytes | memoryview) -> Statistics:
+    """A statistics record."""
+    fields = Fields(content, "statistics")
+    messages = fields.number(8)
+    fields.bytes(2 + 4 + 4 + 4)  # schemas, channels, attachments, metadata
+    chunks = fields.number(4)
+    fields.bytes(16)  # first and last time
+    entries = fields.table()
+    by_channel = {}
+    while entries:
+        channel = entries.number(2)
+        by_channel[channel] = entries.number(8)
+    return Statistics(messages, chunks, by_channel)
+
+
+def parse_chunk_index(content: bytes | memoryview) -> Chunk:
+    """A chunk index record of the summary, as far as it repeats the chunk's head (no CRC, no data position)."""
+    fields = Fields(content, "chunk index")
+    first, last, position, length = (fields.number(8) for _ in range(4))
+    fields.table()  # channel -> position of its message index
+    fields.number(8)
+    compression = fields.text()
+    data_size, size = fields.number(8), fields.number(8)
+    return Chunk(position, length - RECORD.size, first, last, size, 0, compression, 0, data_size)
+
+
+def parse_chunk(content: bytes, position: int, length: int) -> Chunk:
+    """The head of a chunk record.
+
+    Args:
+        content: at least the record's first 100 bytes, or all of it.
+        position: of the record in its file.
+        length: of the record, without its head of 9 bytes.
+    """
+    if length < _CHUNK_HEAD.size + 12 or len(content) < _CHUNK_HEAD.size + 12:
+        raise BrokenRecordError(f"the chunk at byte {position} has {length} bytes, too few for its head")
+    first, last, size, crc = _CHUNK_HEAD.unpack_from(content)
+    fields = Fields(content[_CHUNK_HEAD.size :], "chunk")
+    compression, data_size = fields.text(), fields.number(8)
+    head = _CHUNK_HEAD.size + 4 + len(compression.encode()) + 8
+    if head + data_size != length:
+        raise BrokenRecordError(
+            f"the chunk at byte {position} claims {data_size} bytes, its record has {length - head}"
+        )
+    return Chunk(position, length, first, last, size, crc, compression, position + RECORD.size + head, data_size)
+
+
+def read_head(file: BinaryIO, position: int, end: int) -> tuple[int, int, bytes]:
+    """Operation and length of the record at a position, and the first bytes of its content (up to 100).
 
     Raises:
-        Exception: whatever the decompressor makes of damaged bytes.
+        BrokenRecordError: it does not end before `end`.
     """
-    _, _, uncompressed_size, crc = _CHUNK_HEAD.unpack_from(content)
-    compression, position = text(content, _CHUNK_HEAD.size)
-    (compressed_size,) = struct.unpack_from("<Q", content, position)
-    position += 8
-    records = decompress(content[position : position + compressed_size], compression, uncompressed_size, crc)
-    position = 0
-    while position < len(records):
+    file.seek(position)
+    head = file.read(RECORD.size + 100)
+    if len(head) < RECORD.size or position + RECORD.size > end:
+        raise BrokenRecordError(f"the record at byte {position} ends in the middle")
+    operation, length = RECORD.unpack_from(head)
+    if position + RECORD.size + length > end:
+        raise BrokenRecordError(
+            f"the record at byte {position} (operation {operation}) claims {length} bytes; "
+            f"{end - position - RECORD.size} are left"
+        )
+    return operation, length, head[RECORD.size : RECORD.size + length]
+
+
+def read_content(file: BinaryIO, position: int, length: int) -> bytes:
+    """The whole content of the record at a position, at most `MAX_BYTES`."""
+    if length > MAX_BYTES:
+        raise BrokenRecordError(f"the record at byte {position} has {length} bytes; at most {MAX_BYTES} are accepted")
+    file.seek(position + RECORD.size)
+    content = file.read(length)
+    if len(content) != length:
+        raise BrokenRecordError(f"the record at byte {position} ends in the middle")
+    return content
+
+
+def open_chunk(file: BinaryIO, chunk: Chunk, whole: bool = True) -> bytes:
+    """The records in a chunk.
+
+    Args:
+        whole: false gives whatever can be expanded before an error, unchecked.
+
+    Raises:
+        BrokenRecordError: it claims or expands to more than `MAX_BYTES`, an unknown compression, or the
+            bytes are not those that were written.
+    """
+    where = f"the chunk at byte {chunk.position}"
+    if chunk.size > MAX_BYTES or chunk.data_size > MAX_BYTES:
+        claimed = max(chunk.size, chunk.data_size)
+        raise BrokenRecordError(f"{where} claims to hold {claimed} bytes; at most {MAX_BYTES} are accepted")
+    file.seek(chunk.data_position)
+    data = file.read(chunk.data_size)
+    records = expand(data, chunk.compression, chunk.size, where, whole)
+    if not whole:
+        return records
+    if len(records) != chunk.size:
+        raise BrokenRecordError(f"{where} expands to {len(records)} bytes instead of {chunk.size}")
+    if chunk.crc and crc32(records) != chunk.crc:
+        raise BrokenRecordError(f"{where} fails its checksum")
+    return records
+
+
+def expand(data: bytes, compression: str, size: int, where: str, whole: bool = True) -> bytes:
+    """Decompress, to `size` + 1 bytes at most, whatever the data claims.
+
+    Raises:
+        BrokenRecordError: an unknown compression, or damaged data (with `whole`).
+    """
+    if compression == "":
+        return data
+    if compression not in ("zstd", "lz4"):
+        raise BrokenRecordError(f"{where} is compressed with {compression[:20]!r}; accepted are zstd and lz4")
+    expanded = bytearray()
+    try:
+        if compression == "zstd":
+            reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(data)
+            while len(expanded) <= size and (part := reader.read(min(2**20, size + 1 - len(expanded)))):
+                expanded += part
+        else:
+            decompressor = lz4.frame.LZ4FrameDecompressor()
+            part = decompressor.decompress(data, max_length=size + 1)
+            expanded += part
+    except (zstandard.ZstdError, RuntimeError, MemoryError) as error:
+        if whole:
+            raise BrokenRecordError(f"{where} cannot be expanded: {error}") from error
+    return bytes(expanded)
+
+
+def records_in(records: bytes) -> Iterator[tuple[int, memoryview]]:
+    """The records in a chunk: operation and content.
+
+    Raises:
+        BrokenRecordError: one does not end before the chunk ends.
+    """
+    view, position, end = memoryview(records), 0, len(records)
+    while position < end:
+        if position + RECORD.size > end:
+            raise BrokenRecordError("a record in a chunk ends in the middle")
         operation, length = RECORD.unpack_from(records, position)
         position += RECORD.size
-        yield operation, records[position : position + length]
+        if position + length > end:
+            raise BrokenRecordError("a record in a chunk ends in the middle")
+        yield operation, view[position : position + length]
         position += length
-
-
-def text(content: bytes, position: int) -> tuple[str, int]:
-    """A string with its 32-bit length in front, and where it ends."""
-    (length,) = struct.unpack_from("<I", content, position)
-    end = position + 4 + length
-    return content[position + 4 : end].decode(), end

@@ -17,9 +17,9 @@ __all__ = [
     "COMPRESSED_IMAGE",
     "IMAGE",
     "camera_info",
-    "compressed_jpeg",
     "compressed_png",
     "header",
+    "header_of",
     "image",
     "stamp_ns_of",
 ]
@@ -39,6 +39,14 @@ def header(stamp_ns: int, frame_id: str) -> Any:
     types = standard_types().types
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
     return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+
+def header_of(message: Any) -> Any:
+    """A message's header with its stamp as it is, be it negative; InputError if it has none."""
+    stamp_ns_of(message)
+    types = standard_types().types
+    stamp = types["builtin_interfaces/msg/Time"](sec=message.header.stamp.sec, nanosec=message.header.stamp.nanosec)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=message.header.frame_id)
 
 
 def stamp_ns_of(message: Any) -> int:
@@ -80,11 +88,6 @@ def compressed_png(pixels: NDArray[np.uint8], header: Any) -> Any:
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     encoded = cv2.imencode(".png", stored)[1]
     return standard_types().types[COMPRESSED_IMAGE](header=header, format="png", data=encoded.reshape(-1))
-
-
-def compressed_jpeg(content: bytes, header: Any) -> Any:
-    """A sensor_msgs/CompressedImage of a JPEG file's bytes."""
-    return standard_types().types[COMPRESSED_IMAGE](header=header, format="jpeg", data=np.frombuffer(content, np.uint8))
 
 
 def camera_info(

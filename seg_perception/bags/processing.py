@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +17,24 @@ import numpy as np
 from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.reader import BagReader, partial_path
+from seg_perception.bags.locking import partial_path, writer_of
+from seg_perception.bags.reader import BagReader
 from seg_perception.bags.topics import IMAGE_TOPIC
-from seg_perception.bags.types import BagMessage, OfferedQos
-from seg_perception.bags.writer import BagWriter
+from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topic, TypeDefinition
+from seg_perception.bags.typestore import decode, standard_definition
+from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import RgbImage
+from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
+from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Answer, image_outputs
 from seg_perception.node_settings import NODE_NAME, OverlaySettings
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
+_CHECKED_MESSAGES = 100  # of a topic without a definition
 
 
 def default_outputs() -> tuple[str, ...]:
@@ -75,12 +82,19 @@ class ProcessReport:
         resumed: of these, segmented by an earlier attempt that was stopped.
         rejected: images that could not be decoded, by reason; they have no outputs.
         replaced: topics of the input that the outputs replaced.
+        notes: what was guessed or left out, one sentence each.
     """
 
     frames: int = 0
     resumed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     replaced: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def segmented(self) -> int:
+        """Images that have outputs."""
+        return self.frames - sum(self.rejected.values())
 
 
 def journal_path(out: Path) -> Path:
@@ -89,6 +103,60 @@ def journal_path(out: Path) -> Path:
 
 
 def process_bag(
+    source: str | Path,
+    out: str | Path,
+    settings: ProcessSettings | None = None,
+    *,
+    model: str | Path | None = None,
+    engine: str = "auto",
+    input_size: Size | str | None = None,
+    threads: int = 0,
+    overwrite: bool = False,
+    on_open: Callable[[str, int], object] = lambda _text, _total: None,
+    on_message: Callable[[BagMessage], object] = lambda _: None,
+) -> ProcessReport:
+    """Segment every frame of a bag: `seg-perception bag process` as one call.
+
+    Args:
+        source: the bag to read.
+        out: the bag to write: x.mcap, x.db3, or a folder's name.
+        settings: what to segment and write; the defaults of `ProcessSettings` unless given.
+        model: ONNX file; the shipped model unless given.
+        engine: what runs it, as `engines.opening.open_engine` takes it.
+        input_size: what the network sees, such as "640x352"; by default the camera's shape at the
+            model's pixel count.
+        threads: CPU threads of the engine; 0 means all cores.
+        overwrite: replace `out`.
+        on_open: told once what runs, in words, and how many messages the input has.
+        on_message: called after each message of the input.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError: the model or the engine; see `open_engine`.
+        and as `segment_bag`.
+    """
+    source, out, model = Path(source), Path(out), Path(model or DEFAULT_MODEL)
+    size = Size.parse(input_size) if isinstance(input_size, str) else input_size
+    with BagReader(source) as bag:  # a wrong bag is known before an engine is built
+        total = bag.message_count
+    opened = open_engine(model, engine, threads)
+    try:
+        description = f"{opened.card.id} with {opened.info}"
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        on_open(description, total)
+        return segment_bag(
+            source,
+            out,
+            Segmenter(opened, size),
+            settings or ProcessSettings(),
+            f"{description}; model {digest}; input size {size or 'automatic'}",
+            overwrite,
+            on_message,
+        )
+    finally:
+        opened.close()
+
+
+def segment_bag(
     source: Path,
     out: Path,
     segmenter: Segmenter,
@@ -115,45 +183,68 @@ def process_bag(
 
     Raises:
         FileNotFoundError, InputError: the bag, or a topic; a journal of another job; `out` is `source`.
-        FileExistsError: `out` exists and `overwrite` is false.
+        FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
         EngineError: the engine failed.
     """
-    _check_apart(source, out)
+    check_apart(source, out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: move or remove it first")
-    if partial_path(out).exists() and not journal_path(out).exists() and not overwrite:
-        raise FileExistsError(f"{partial_path(out)} exists, left by another program's run: move or remove it first")
+    partial = partial_path(out)
+    if partial.exists() and not journal_path(out).exists() and not overwrite and writer_of(partial) is None:
+        raise FileExistsError(f"{partial} exists, left by another program's run: move or remove it first")
     with BagReader(source) as bag:
         cameras = _cameras(bag, settings)
+        if bag.start_ns < 0 and Storage.of(out) is not Storage.SQLITE3:
+            raise InputError(f"{source} was recorded before 1970, which MCAP cannot hold: name the output x.db3")
         outputs = {f"{prefix}/{name}" for prefix in cameras.values() for name in settings.outputs}
         report = ProcessReport(replaced=tuple(sorted(outputs & {topic.name for topic in bag.topics})))
-        job = _job(source, identity, cameras)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with Journal(journal_path(out), job) as journal:
-            with BagWriter(out, overwrite=True) as written:
-                for topic in bag.topics:
-                    if topic.name not in outputs:
-                        written.add_topic(topic.name, topic.definition, topic.qos)
-                for name in sorted(outputs):
-                    written.add_topic(name, messages.IMAGE, OfferedQos())
-                work = _Work(segmenter, settings, cameras, journal, written, report)
-                for message in bag.messages():
-                    if message.topic.name not in outputs:
-                        written.write_raw(message.topic.name, message.stamp_ns, message.data)
-                    if message.topic.name in cameras:
-                        work.add_outputs(bag, message)
-                    on_message(message)
-            journal.remove()
+        copied = {t.name: _definition(bag, t) for t in bag.topics if t.name not in outputs}
+        report.notes = (*bag.notes, *(note for _, note in copied.values() if note))
+        writer = BagWriter(out, overwrite=True)  # first: it locks the output, and with it the journal
+        try:
+            with Journal(journal_path(out), _job(source, identity, cameras)) as journal:
+                with writer as written:
+                    for topic in bag.topics:
+                        if topic.name in copied:
+                            written.add_topic(topic.name, copied[topic.name][0], topic.qos, topic.serialization)
+                    for name in sorted(outputs):
+                        written.add_topic(name, messages.IMAGE, OfferedQos())
+                    work = _Work(segmenter, settings, cameras, journal, written, report)
+                    for message in bag.messages():
+                        if message.topic.name in copied:
+                            written.write_raw(message.topic.name, message.stamp_ns, message.data)
+                        if message.topic.name in cameras:
+                            work.add_outputs(bag, message)
+                        on_message(message)
+                journal.remove()
+        except BaseException:
+            writer.abort()
+            raise
     return report
 
 
-def _check_apart(source: Path, out: Path) -> None:
-    """The result must never replace what it is made of."""
-    read, written = source.resolve(), out.resolve()
-    same = out.exists() and source.exists() and out.samefile(source)  # hard links and letter case, too
-    removed = {written, partial_path(written)}  # when `out` is written
-    if same or read in removed or read in written.parents or removed & set(read.parents):
-        raise InputError(f"{out} would overwrite the bag it is made from, {source}: choose another name")
+def _definition(bag: BagReader, topic: Topic) -> tuple[TypeDefinition, str | None]:
+    """The definition to write with a copied topic, and a note where there is none.
+
+    A recording without definitions (SQLite of Humble and older) gets today's standard one only if its
+    messages can be read by it: an older ROS may have had another message of this name.
+    """
+    definition = topic.definition
+    if definition.text or definition.foreign or topic.serialization != CDR or not topic.count:
+        return definition, None
+    try:
+        standard = standard_definition(topic.type)
+    except InputError:
+        return definition, f"the input has no definition of {topic.type}: {topic.name} is copied without one"
+    try:
+        for message in islice(bag.messages([topic.name]), _CHECKED_MESSAGES):
+            decode(message.data, replace(standard, digest=""))
+    except InputError as error:
+        return definition, (
+            f"the input has no definition of {topic.type}, and today's does not fit ({error}): "
+            f"{topic.name} is copied without one"
+        )
+    return standard, None
 
 
 def camera_name(topic: str) -> str:
@@ -231,7 +322,7 @@ class _Work:
         segmentation = self._segmenter.finish(raw)
         # A temporal mask needs every frame, so it is computed even where it is not written.
         mask = self._maskers[message.topic.name].mask(segmentation, messages.stamp_ns_of(decoded))
-        header = messages.header(messages.stamp_ns_of(decoded), decoded.header.frame_id)
+        header = messages.header_of(decoded)
         drawing = OverlaySettings(self._settings.opacity)
         answer = Answer(header, pixels, segmentation, mask, self._segmenter.card, drawing, received_at=math.nan)
         for name in self._settings.outputs:

@@ -1,58 +1,124 @@
-"""Reads rosbag2 bags: a folder with metadata.yaml, or one .mcap or .db3 file."""
+"""Reads rosbag2 bags: a folder of storage files, with metadata.yaml or without, or one .mcap or .db3 file."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinitionFormat
-from rosbags.rosbag2 import Reader
+import zstandard
 
-from seg_perception.bags import mcap_records
-from seg_perception.bags.types import BagMessage, OfferedQos, Storage, Topic, TypeDefinition
+from seg_perception.bags.locating import ROS1_ADVICE, Located, Part
+from seg_perception.bags.locking import partial_path
+from seg_perception.bags.mcap_file import McapFile
+from seg_perception.bags.mcap_records import MAX_BYTES, BrokenRecordError, expand
+from seg_perception.bags.metadata import announced_counts
+from seg_perception.bags.sqlite_file import SqliteFile
+from seg_perception.bags.storage import StorageReader
+from seg_perception.bags.types import CDR, BagMessage, Storage, Topic
 from seg_perception.bags.typestore import decode
 from seg_perception.core.errors import InputError
+
+__all__ = ["BagReader", "partial_path"]
+
+_SAVES = "'seg-perception bag recover' saves what is readable"
 
 
 class BagReader:
     """An opened bag.
 
+    Every message that metadata.yaml, an index or a journal announces is there, or reading fails.
+
     Args:
-        path: a bag folder, or a .mcap or .db3 file.
+        path: a bag folder, or a storage file (MCAP or SQLite, also as .zstd), told by its first bytes.
+
+    Attributes:
+        notes: what had to be guessed, one sentence each.
 
     Raises:
-        FileNotFoundError: no such bag.
-        InputError: not a bag, its metadata is missing, or it was cut off.
+        FileNotFoundError: no such bag, or a part of it is missing.
+        InputError: no bag, one without messages of ROS 2, or one that is damaged or was cut off.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _check_path(path)
-        try:
-            self._reader = Reader(path)
-            self._reader.open()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except Exception as error:  # a damaged file makes the library raise anything
-            raise InputError(_damaged(path, error)) from error
+        self._stack = ExitStack()
+        self._parts: list[tuple[Part, StorageReader, dict[int, Topic]]] = []
         self._topics: dict[str, Topic] = {}
-        self._connections: dict[str, list[Connection]] = {}
-        for connection in self._reader.connections:
-            self._add(connection)
+        try:
+            located = Located(path)
+            self._stack.callback(located.close)
+            self._compressed = bool(located.metadata and located.metadata.messages_compressed)
+            self._notes = list(located.notes)
+            for part in located.parts:
+                self._add(part)
+            if located.metadata is not None:
+                self._compare({key: count for key, count in announced_counts(located.metadata.topics).items() if count})
+            self._refuse_foreign()
+        except BaseException:
+            self._stack.close()
+            raise
 
-    def _add(self, connection: Connection) -> None:
-        topic = _topic_of(connection)
-        known = self._topics.get(topic.name)
-        if known is not None and known.type != topic.type:
-            self._reader.close()
-            raise InputError(
-                f"{self.path}: topic {topic.name} has two types, {known.type} and {topic.type}; record them apart"
+    def _add(self, part: Part) -> None:
+        kind = McapFile if part.storage is Storage.MCAP else SqliteFile
+        try:
+            storage: StorageReader = kind(part.readable)
+        except BrokenRecordError as error:
+            raise InputError(_damaged(part, error)) from error
+        self._stack.callback(storage.close)
+        self._notes += [note.replace(str(part.readable), str(part.path)) for note in storage.notes]
+        topics = {}
+        for connection in storage.connections:
+            topic = connection.topic
+            known = self._topics.get(topic.name, replace(topic, count=0))
+            if known.type != topic.type or known.serialization != topic.serialization:
+                raise InputError(
+                    f"{self.path}: topic {topic.name} has two types, {known.type} ({known.serialization}) and "
+                    f"{topic.type} ({topic.serialization}); record them apart"
+                )
+            definition = known.definition if known.definition.text or known.definition.foreign else topic.definition
+            self._topics[topic.name] = replace(known, definition=definition, count=known.count + topic.count)
+            topics[connection.id] = topic
+        self._parts.append((part, storage, topics))
+
+    def _compare(self, announced: dict[tuple[str, str], int]) -> None:
+        """What the files hold with what metadata.yaml announces; more is said, less is an error."""
+        held = {(topic.name, topic.type): topic.count for topic in self._topics.values() if topic.count}
+        for (name, type_name), count in announced.items():
+            found = held.get((name, type_name), 0)
+            if found < count:
+                files = ", ".join(part.path.name for part, _, _ in self._parts)
+                raise InputError(
+                    f"{self.path}: metadata.yaml announces {count} messages on {name} ({type_name}), {files} "
+                    f"{'holds' if len(self._parts) == 1 else 'hold'} {found}: {count - found} are missing. "
+                    "To read what is there, open the storage file itself"
+                )
+        more = {key: count for key, count in held.items() if count > announced.get(key, 0)}
+        if more:
+            listed = ", ".join(f"{name} ({count} messages)" for (name, _), count in sorted(more.items())[:8])
+            self._notes.append(f"the files of {self.path} hold more than its metadata.yaml announces: {listed}")
+
+    def _refuse_foreign(self) -> None:
+        kinds = {topic.serialization for topic in self._topics.values()}
+        if not kinds or CDR in kinds:
+            return
+        if "ros1" in kinds:
+            advice = f"these are messages of ROS 1. Take the ROS 1 bag it was made from, and {ROS1_ADVICE}"
+        elif kinds & {"protobuf", "json", "flatbuffer"}:
+            advice = (
+                "this is a recording for Foxglove without ROS. Its images can be saved with the Python package "
+                "'mcap' (for protobuf with 'mcap-protobuf-support') and made a bag by 'seg-perception bag make'"
             )
-        count = topic.count + (known.count if known else 0)
-        self._topics[topic.name] = Topic(topic.name, topic.definition, count, topic.qos)
-        self._connections.setdefault(topic.name, []).append(connection)
+        else:
+            advice = "they need the middleware that recorded them: 'ros2 bag convert' there writes cdr"
+        listed = ", ".join(f"{t.name} ({t.type or 'no schema'}, {t.serialization})" for t in self.topics[:8])
+        raise InputError(f"{self.path} holds no messages of ROS 2, which are serialized in cdr: {listed}; {advice}")
 
     @property
     def topics(self) -> tuple[Topic, ...]:
@@ -60,18 +126,23 @@ class BagReader:
         return tuple(self._topics.values())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What had to be guessed, one sentence each."""
+        return tuple(self._notes)
+
+    @property
     def message_count(self) -> int:
-        return int(self._reader.message_count)
+        return sum(topic.count for topic in self._topics.values())
 
     @property
     def start_ns(self) -> int:
         """Record time of the first message; 0 in an empty bag."""
-        return int(self._reader.start_time) if self.message_count else 0
+        return min((storage.first_ns for _, storage, topics in self._parts if _count(topics)), default=0)
 
     @property
     def end_ns(self) -> int:
         """Record time of the last message; 0 in an empty bag."""
-        return int(self._reader.end_time) - 1 if self.message_count else 0
+        return max((storage.last_ns for _, storage, topics in self._parts if _count(topics)), default=0)
 
     def topic(self, name: str) -> Topic:
         """One topic by name.
@@ -90,7 +161,7 @@ class BagReader:
         Raises:
             InputError: there is none, or several to choose from.
         """
-        found = [topic for topic in self.topics if topic.type in types and topic.count]
+        found = [topic for topic in self.topics if topic.type in types and topic.count and topic.serialization == CDR]
         named = [topic for topic in found if topic.name == preferred]
         if len(named or found) == 1:
             return (named or found)[0]
@@ -108,34 +179,58 @@ class BagReader:
             start_ns, stop_ns: only messages recorded at or after start and before stop.
 
         Raises:
-            InputError: an unknown topic, or a damaged bag.
+            InputError: an unknown topic, a damaged bag, or fewer messages than the bag announces.
         """
-        names = list(self._topics) if topics is None else [self.topic(name).name for name in topics]
-        connections = [connection for name in names for connection in self._connections[name]]
-        if not connections:
+        names = set(self._topics if topics is None else (self.topic(name).name for name in topics))
+        delivered: Counter[str] = Counter()
+        parts = [self._part_messages(number, names, start_ns, stop_ns) for number in range(len(self._parts))]
+        for stamp_ns, topic, data in merge(*parts, key=itemgetter(0)):
+            delivered[topic.name] += 1
+            yield BagMessage(topic, stamp_ns, data)
+        if start_ns is not None or stop_ns is not None:
             return
-        found = self._reader.messages(connections, start_ns, stop_ns)
-        while True:
-            try:
-                connection, stamp_ns, data = next(found)
-            except StopIteration:
-                return
-            except Exception as error:  # a damaged file makes the library raise anything
-                raise InputError(_damaged(self.path, error)) from error
-            yield BagMessage(self._topics[connection.topic], stamp_ns, bytes(data))
+        for name in names:
+            if delivered[name] != (announced := self._topics[name].count):
+                raise InputError(
+                    f"{self.path} is damaged: it announces {announced} messages on {name}, and holds {delivered[name]}"
+                )
+
+    def _part_messages(
+        self, number: int, names: set[str], start_ns: int | None, stop_ns: int | None
+    ) -> Iterator[tuple[int, Topic, bytes]]:
+        part, storage, topics = self._parts[number]
+        ids = [connection for connection, topic in topics.items() if topic.name in names]
+        if not ids:
+            return
+        shared = {connection: self._shared(topics[connection]) for connection in ids}
+        try:
+            for connection, stamp_ns, data in storage.messages(ids, start_ns, stop_ns):
+                whole = _expand_message(data) if self._compressed else data
+                yield stamp_ns, shared[connection], whole
+        except BrokenRecordError as error:
+            raise InputError(_damaged(part, error)) from error
+
+    def _shared(self, topic: Topic) -> Topic:
+        """The bag's topic; with this connection's own definition if it has another version of the type."""
+        whole = self._topics[topic.name]
+        own, first = topic.definition, whole.definition
+        differs = own.digest != first.digest if own.digest and first.digest else own.text not in ("", first.text)
+        return replace(whole, definition=own) if differs else whole
 
     def decode(self, message: BagMessage) -> Any:
         """The message as an object with ROS's field names; arrays are numpy arrays.
 
         Raises:
-            InputError: unknown type or malformed bytes.
+            InputError: unknown type, malformed bytes, or no message of ROS 2.
         """
-        return decode(message.data, message.topic.definition)
+        topic = message.topic
+        if topic.serialization != CDR:
+            raise InputError(f"messages on {topic.name} are serialized as {topic.serialization!r}; ROS 2's are in cdr")
+        return decode(message.data, topic.definition)
 
     def close(self) -> None:
         """Release the files; calling it twice is harmless."""
-        if self._reader.is_open:
-            self._reader.close()
+        self._stack.close()
 
     def __enter__(self) -> BagReader:
         return self
@@ -146,47 +241,29 @@ class BagReader:
         self.close()
 
 
-def _topic_of(connection: Connection) -> Topic:
-    assert isinstance(connection.ext, ConnectionExtRosbag2)
-    definition = TypeDefinition(
-        connection.msgtype,
-        connection.msgdef.data,
-        connection.msgdef.format is MessageDefinitionFormat.IDL,
-        connection.digest,
-    )
-    qos = OfferedQos.from_rosbags(connection.ext.offered_qos_profiles)
-    return Topic(connection.topic, definition, connection.msgcount, qos)
+def _count(topics: dict[int, Topic]) -> int:
+    return sum(topic.count for topic in topics.values())
 
 
-def _check_path(path: Path) -> None:
-    if not path.exists():
-        partial = partial_path(path)
-        hint = f"; a recording of that name was never finished: see {partial}" if partial.exists() else ""
-        raise FileNotFoundError(f"no bag at {path}{hint}")
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        inside = sorted(p.name for p in path.iterdir() if Storage.of(p))
-        if not inside:
-            raise InputError(f"{path} is a folder, but not a bag: it has no metadata.yaml and no .mcap or .db3 file")
-        raise InputError(
-            f"{path} has no metadata.yaml, so its recorder was stopped before it could close the bag; "
-            f"open its storage file itself: {path / inside[0]}"
-        )
-    if path.is_file() and Storage.of(path) is None:
-        raise InputError(f"{path} is not a bag: accepted are a bag folder, a .mcap file or a .db3 file")
+def _expand_message(data: bytes) -> bytes:
+    """A message that rosbag2 compressed by itself."""
+    try:
+        size = zstandard.frame_content_size(data)
+    except zstandard.ZstdError as error:
+        raise BrokenRecordError(f"a message that metadata.yaml calls compressed is not: {error}") from error
+    if size > MAX_BYTES:
+        raise BrokenRecordError(f"a compressed message claims {size} bytes; at most {MAX_BYTES} are accepted")
+    expanded = expand(data, "zstd", MAX_BYTES if size < 0 else size, "a compressed message")
+    if len(expanded) > (MAX_BYTES if size < 0 else size):
+        raise BrokenRecordError(f"a compressed message expands to more than it claims, {size} bytes")
+    return expanded
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error) or type(error).__name__
-    text = f"{path} is damaged or was cut off before it was closed: {reason}"
-    if Storage.of(path) is not Storage.MCAP:
-        return text
-    if path.stat().st_size and not mcap_records.begins_as_mcap(path):
-        return f"{path} is not an MCAP file, in spite of its name: it does not begin with MCAP's signature"
-    if not mcap_records.has_whole_message(path):
+def _damaged(part: Part, error: Exception) -> str:
+    """What is wrong with a storage file, and whether something can be saved."""
+    from seg_perception.bags.salvage import has_whole_message
+
+    text = f"{part.path} is damaged or was cut off before it was closed: {error}"
+    if not has_whole_message(part.readable, part.storage):
         return f"{text}; there is no whole message in it"
-    return f"{text}; 'seg-perception bag recover' saves what is readable"
-
-
-def partial_path(path: Path) -> Path:
-    """Where a bag is while it is written: a folder beside it."""
-    return path.with_name(path.name + ".partial")
+    return f"{text}; {_SAVES}"

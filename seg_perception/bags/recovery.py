@@ -1,34 +1,16 @@
-"""Saves what is readable of an MCAP file whose writer was killed or lost power.
-
-Such a file is a row of whole records (specification: https://mcap.dev/spec), then perhaps a part of
-one, without the index at the end that readers look for. Here the records are read one by one.
-"""
+"""Saves what is readable of a bag whose recorder was killed, or whose file was damaged, into a new bag."""
 
 from __future__ import annotations
 
-import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from rosbags.rosbag2.storage_mcap import get_qos
-
-from seg_perception.bags.mcap_records import (
-    CHANNEL,
-    CHUNK,
-    FIRST_RECORD,
-    MESSAGE,
-    RECORD,
-    SCHEMA,
-    begins_as_mcap,
-    chunk_records,
-    file_records,
-    text,
-)
-from seg_perception.bags.types import OfferedQos, TypeDefinition
-from seg_perception.bags.writer import BagWriter
+from seg_perception.bags.locating import Located
+from seg_perception.bags.salvage import Losses, salvage
+from seg_perception.bags.types import CDR, Topic
+from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.errors import InputError
-
-_MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,77 +20,79 @@ class Recovery:
     Attributes:
         recovered: messages by topic.
         damaged_chunks: whole chunks whose content is not what was written; left out.
-        lost_bytes: at the end of the file, cut off in the middle of a record.
+        lost_bytes: in which no record was recognized, at the end or in between.
+        left_out: single messages and records that could not be saved, by reason.
+        notes: what was guessed.
     """
 
     recovered: dict[str, int]
     damaged_chunks: int
     lost_bytes: int
+    left_out: Counter[str]
+    notes: tuple[str, ...]
 
 
 def recover(damaged: Path, out: Path, overwrite: bool = False) -> Recovery:
-    """Copy every readable message of a damaged MCAP file to a new bag.
+    """Copy every readable message of a damaged bag to a new one, whatever its index or metadata say.
+
+    Args:
+        damaged: an MCAP or SQLite file, or a folder of them.
+        out: see `BagWriter`.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such bag.
         FileExistsError: `out` exists and `overwrite` is false.
-        InputError: not an MCAP file, or no message in it can be read.
+        InputError: no bag, one without messages of ROS 2, or no message in it can be read.
     """
-    if not begins_as_mcap(damaged):
-        raise InputError(f"{damaged} is not an MCAP file: it does not begin with MCAP's signature")
-    with BagWriter(out, overwrite=overwrite) as written:
-        salvage = _Salvage(written)
-        end = FIRST_RECORD
-        for operation, content in file_records(damaged):
-            salvage.take(operation, content)
-            end += RECORD.size + len(content)
-        if not sum(written.counts.values()):
-            raise InputError(f"{damaged}: no whole message was written before it was cut off")
-        counts = written.counts
-    return Recovery(counts, salvage.damaged_chunks, damaged.stat().st_size - end)
+    damaged, out = Path(damaged), Path(out)
+    check_apart(damaged, out)
+    located = Located(damaged, tolerant=True)
+    try:
+        with BagWriter(out, overwrite=overwrite) as written:
+            losses = Losses()
+            saved = _Saved(written, losses)
+            for part in located.parts:
+                for topic, stamp_ns, data in salvage(part.readable, part.storage, losses):
+                    saved.take(topic, stamp_ns, data)
+            if not saved.serializations:
+                raise InputError(f"{damaged}: no whole message was written before it was cut off")
+            if CDR not in saved.serializations:
+                kinds = ", ".join(sorted(saved.serializations))
+                raise InputError(
+                    f"{damaged} holds no messages of ROS 2, only such as are serialized in {kinds}; "
+                    "the tool 'mcap recover' of mcap.dev saves those"
+                )
+            counts = written.counts
+    finally:
+        located.close()
+    notes = tuple(dict.fromkeys([*located.notes, *losses.notes]))
+    return Recovery(counts, losses.damaged_chunks, losses.lost_bytes, losses.left_out, notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Channel:
-    topic: str
-    definition: TypeDefinition
-    qos: OfferedQos
+class _Saved:
+    """Adds topics to the new bag as their first messages come."""
 
-
-class _Salvage:
-    """Follows the file's schemas and channels and writes its messages."""
-
-    def __init__(self, out: BagWriter) -> None:
+    def __init__(self, out: BagWriter, losses: Losses) -> None:
         self._out = out
-        self._schemas: dict[int, TypeDefinition] = {}
-        self._channels: dict[int, _Channel] = {}
-        self._added: set[str] = set()
-        self.damaged_chunks = 0
+        self._losses = losses
+        self._types: dict[str, tuple[str, str]] = {}
+        self.serializations: set[str] = set()
 
-    def take(self, operation: int, content: bytes) -> None:
-        if operation == CHUNK:
+    def take(self, topic: Topic, stamp_ns: int, data: bytes) -> None:
+        kind = (topic.type, topic.serialization)
+        if topic.name not in self._types:
             try:
-                records = list(chunk_records(content))
-            except Exception:  # noqa: BLE001  the decompressors raise their own classes
-                self.damaged_chunks += 1
+                self._out.add_topic(topic.name, topic.definition, topic.qos, topic.serialization)
+            except InputError as error:
+                self._losses.left_out[str(error)] += 1
                 return
-            for inner, inner_content in records:
-                self.take(inner, inner_content)
-        elif operation == SCHEMA:
-            (number,) = struct.unpack_from("<H", content)
-            name, position = text(content, 2)
-            encoding, position = text(content, position)
-            self._schemas[number] = TypeDefinition(name, text(content, position)[0], idl=encoding != "ros2msg")
-        elif operation == CHANNEL:
-            number, schema = struct.unpack_from("<HH", content)
-            topic, position = text(content, 4)
-            _, position = text(content, position)
-            qos = OfferedQos.from_rosbags(get_qos(content[position + 4 :]))
-            self._channels[number] = _Channel(topic, self._schemas[schema], qos)
-        elif operation == MESSAGE:
-            number, _, stamp_ns, _ = _MESSAGE_HEAD.unpack_from(content)
-            channel = self._channels[number]
-            if channel.topic not in self._added:
-                self._out.add_topic(channel.topic, channel.definition, channel.qos)
-                self._added.add(channel.topic)
-            self._out.write_raw(channel.topic, stamp_ns, content[_MESSAGE_HEAD.size :])
+            self._types[topic.name] = kind
+            self.serializations.add(topic.serialization)
+        if self._types[topic.name] != kind:
+            first = self._types[topic.name][0]
+            self._losses.left_out[f"message on {topic.name} of type {topic.type}; its others are {first}"] += 1
+            return
+        try:
+            self._out.write_raw(topic.name, stamp_ns, data)
+        except InputError as error:
+            self._losses.left_out[str(error)] += 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from seg_perception.bags.types import TypeDefinition
@@ -43,9 +42,11 @@ def types_of(definition: TypeDefinition) -> Typestore:
     A definition without text is looked up among the standard types.
 
     Raises:
-        InputError: no text and no standard type, text that cannot be parsed, or a text that does
-            not agree with the type's hash.
+        InputError: no text and no standard type; text that cannot be parsed, or that defines more than any
+            message needs; or a text that does not agree with the type's hash.
     """
+    if definition.foreign:
+        raise InputError(f"{definition.name!r} is defined in {definition.foreign!r}, not in ROS 2's notation")
     if not definition.text:
         store = standard_types()
         if definition.name not in store.fielddefs:
@@ -55,16 +56,69 @@ def types_of(definition: TypeDefinition) -> Typestore:
             )
     else:
         store = get_typestore(Stores.EMPTY)
+        if len(definition.text) > _LONGEST_TEXT:
+            raise InputError(
+                f"the bag's definition of {definition.name!r} has {len(definition.text)} characters; "
+                f"at most {_LONGEST_TEXT} are accepted"
+            )
         try:
-            store.register(_parse(definition))
-        except (TypesysError, AssertionError, ValueError, KeyError) as error:
-            raise InputError(f"the bag's definition of {definition.name!r} cannot be parsed: {error}") from error
-    if definition.digest and (found := store.hash_rihs01(definition.name)) != definition.digest:
+            types = _parse(definition)
+            _check_types(definition.name, types)
+            store.register(types)
+        except InputError:
+            raise
+        except Exception as error:  # the parser raises anything, and its messages are long
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            raise InputError(f"the bag's definition of {definition.name!r} cannot be parsed: {reason}") from error
+    if definition.digest and (found := _hash(store, definition.name)) not in (None, definition.digest):
         raise InputError(
             f"message type {definition.name!r} was recorded with the hash {definition.digest}, but its definition "
             f"has {found}: the bag was made with another version of the message"
         )
     return store
+
+
+_LONGEST_TEXT: Final = 2**20  # characters; the largest definition of ROS's own packages has 30,000
+_MOST_FIELDS: Final = 100_000  # of one message with all its parts
+
+
+def _check_types(name: str, types: Mapping[str, Any]) -> None:
+    """A few lines can define a type without end, or one of billions of fields: count before generating code.
+
+    Raises:
+        InputError: a type that is defined nowhere, that contains itself, or that has too many fields.
+    """
+    sizes: dict[str, int] = {}
+    open_types: list[str] = []
+
+    def size_of(inner: str) -> int:
+        if inner in sizes:
+            return sizes[inner]
+        if inner not in types:
+            raise InputError(f"the bag's definition of {name!r} needs {inner!r}, which it does not define")
+        if inner in open_types:
+            raise InputError(f"the bag's definition of {name!r} is no message: {inner!r} contains itself")
+        open_types.append(inner)
+        if len(open_types) > 64:
+            raise InputError(f"the bag's definition of {name!r} is nested deeper than 64 types")
+        total = len(types[inner][1]) + sum(size_of(part) for part in _parts_of(types[inner]))
+        if total > _MOST_FIELDS:
+            raise InputError(f"the bag's definition of {name!r} has more than {_MOST_FIELDS} fields")
+        open_types.pop()
+        sizes[inner] = total
+        return total
+
+    for inner in list(types):
+        size_of(inner)
+    size_of(name)
+
+
+def _hash(store: Typestore, name: str) -> str | None:
+    """ROS's type hash; None for a type that rosbags cannot hash (wide strings)."""
+    try:
+        return str(store.hash_rihs01(name))
+    except Exception:  # noqa: BLE001  whatever it makes of an unusual type
+        return None
 
 
 def _parse(definition: TypeDefinition) -> Any:
@@ -80,30 +134,28 @@ def _parse(definition: TypeDefinition) -> Any:
 
 
 def with_digest(definition: TypeDefinition) -> TypeDefinition:
-    """The same definition with text and hash filled in, as a writer needs it.
-
-    Raises:
-        InputError: see `types_of`.
-    """
-    if definition.text and definition.digest:
+    """The same definition, with ROS's type hash where the text yields one."""
+    if not definition.text or definition.digest or definition.foreign:
         return definition
-    store = types_of(definition)
-    text, idl = definition.text, definition.idl
-    if not text:
-        text, idl = store.generate_msgdef(definition.name, ros_version=2)[0], False
-    return TypeDefinition(definition.name, text, idl, store.hash_rihs01(definition.name))
+    try:
+        found = _hash(types_of(definition), definition.name)
+    except InputError:
+        found = None
+    return TypeDefinition(definition.name, definition.text, definition.idl, found or "")
 
 
 def decode(data: bytes, definition: TypeDefinition) -> Any:
     """Deserialize one message; arrays of numbers become numpy arrays (views of `data`).
 
     Raises:
-        InputError: the bytes are not a message of this type.
+        InputError: the bytes are not a message of this type, or nothing is known of the type.
     """
+    store = types_of(definition)
     try:
-        return types_of(definition).deserialize_cdr(data, definition.name)
-    except (SerdeError, IndexError, TypeError) as error:
-        raise InputError(f"a message is not a valid {definition.name}: {error}") from error
+        return store.deserialize_cdr(data, definition.name)
+    except Exception as error:  # the library's own, and those of struct, numpy and the generated code
+        reason = str(error) or type(error).__name__
+        raise InputError(f"a message is not a valid {definition.name}: {reason[:200]}") from error
 
 
 def encode(message: Any, definition: TypeDefinition) -> bytes:

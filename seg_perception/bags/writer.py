@@ -1,31 +1,21 @@
-"""Writes rosbag2 bags that `ros2 bag`, Foxglove and rosbags read."""
+"""Writes rosbag2 bags that `ros2 bag` of Humble and later, Foxglove and rosbags read."""
 
 from __future__ import annotations
 
-import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from backports import zstd
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.rosbag2.storage_mcap import McapWriter
-
-from seg_perception.bags.reader import partial_path
-from seg_perception.bags.types import OfferedQos, Storage, TypeDefinition
+from seg_perception.bags.locking import OWNER_FILE, OutputLock, partial_path
+from seg_perception.bags.metadata import FILE_NAME, Written, to_file, to_yaml
+from seg_perception.bags.storage_writers import open_writer
+from seg_perception.bags.types import CDR, OfferedQos, Storage, Topic, TypeDefinition
 from seg_perception.bags.typestore import encode, standard_definition, with_digest
 from seg_perception.core.errors import InputError
 
 _BAG_SUFFIXES = (".mcap", ".db3", ".db3-wal", ".db3-shm", ".db3-journal", ".zstd")
-
-_CHECKED = {int(zstd.CompressionParameter.checksum_flag): 1}
-
-
-def _compress(data: bytes) -> bytes:
-    """Zstd with a checksum, which every zstd decoder verifies: a flipped bit on the disk is found."""
-    return zstd.compress(data, options=_CHECKED)
 
 
 def check_bag_folder(folder: Path) -> None:
@@ -35,7 +25,7 @@ def check_bag_folder(folder: Path) -> None:
         InputError: something in it is no part of a bag.
     """
     for inside in sorted(folder.rglob("*")):
-        known = inside.is_dir() or inside.name == "metadata.yaml" or inside.suffix in _BAG_SUFFIXES
+        known = inside.is_dir() or inside.name in (FILE_NAME, OWNER_FILE) or inside.suffix in _BAG_SUFFIXES
         if inside.is_symlink() or not known:
             raise InputError(
                 f"{folder} is not replaced: {inside.relative_to(folder)} in it is no part of a bag; "
@@ -53,11 +43,24 @@ def remove_bag_folder(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def check_apart(source: Path, out: Path) -> None:
+    """The result must never replace what it is made of.
+
+    Raises:
+        InputError: it would.
+    """
+    read, written = source.resolve(), out.resolve()
+    same = out.exists() and source.exists() and out.samefile(source)  # hard links and letter case, too
+    removed = {written, partial_path(written)}  # when `out` is written
+    if same or read in removed or read in written.parents or removed & set(read.parents):
+        raise InputError(f"{out} would overwrite the bag it is made from, {source}: choose another name")
+
+
 class BagWriter:
     """A bag being written. The bag appears under its name only when it is complete.
 
-    Until `close` it lies in the folder `<name>.partial` beside its final place. Leaving a `with`
-    block by an exception drops it.
+    Until `close` it lies in the folder `<name>.partial` beside its final place, which no second
+    writer can take meanwhile. Leaving a `with` block by an exception drops it.
 
     Args:
         path: `x.mcap` or `x.db3` for a bag of one file; any other name makes a bag folder with
@@ -67,69 +70,79 @@ class BagWriter:
             that holds anything but bag files.
 
     Raises:
-        FileExistsError: the bag exists, or an unfinished one does, and `overwrite` is false.
+        FileExistsError: the bag exists, or an unfinished one does, and `overwrite` is false; or another
+            process is writing it.
         InputError: a folder of this name is not a bag.
     """
 
     def __init__(self, path: Path, compress: bool = True, overwrite: bool = False) -> None:
         self.path = path
-        self._partial = partial_path(path)
-        for existing in (path, self._partial):
-            if existing.exists() and not overwrite:
-                left = " (left by a run that did not finish)" if existing == self._partial else ""
-                raise FileExistsError(f"{existing} exists already{left}: move or remove it first")
+        self._open = False
+        if (path.exists() or path.is_symlink()) and not overwrite:
+            raise FileExistsError(f"{path} exists already: move or remove it first")
         if path.is_dir():
             check_bag_folder(path)
-        if self._partial.exists():
-            remove_bag_folder(self._partial)
-        storage = Storage.of(path)
-        # The library names the storage file after its folder, so the folder gets the stem: the name
-        # inside the bag's own metadata is then the final one.
-        self._folder = self._partial / (path.stem if storage else path.name)
-        self._file = self._folder / f"{self._folder.name}{storage.suffix}" if storage else None
-        plugin = StoragePlugin.SQLITE3 if storage is Storage.SQLITE3 else StoragePlugin.MCAP
-        self._writer = Writer(self._folder, version=Writer.VERSION_LATEST, storage_plugin=plugin)
-        if compress and plugin is StoragePlugin.MCAP:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._connections: dict[str, Connection] = {}
-        self._definitions: dict[str, TypeDefinition] = {}
+        self._lock = OutputLock(path)
+        try:
+            self._take_place(overwrite)
+            self._storage = Storage.of(path) or Storage.MCAP
+            self._single = Storage.of(path) is not None
+            # A name that is no UTF-8 cannot stand in metadata.yaml, so the file in a folder gets another one.
+            self._folder = self._lock.folder / (path.stem if self._single else path.name)
+            inner = self._folder.name.encode(errors="replace").decode()
+            self._folder.mkdir()
+            self._file = self._folder / f"{inner}{self._storage.suffix}"
+            self._writer = open_writer(self._file, self._storage, compress)
+        except BaseException as error:
+            self._lock.release(remove=not isinstance(error, FileExistsError | InputError))
+            raise
+        self._topics: dict[str, Topic] = {}
+        self._numbers: dict[str, int] = {}
         self._counts: dict[str, int] = {}
+        self._first_ns, self._last_ns = 2**63 - 1, -(2**63)
         self._open = True
-        self._writer.open()
-        if compress and isinstance(self._writer.storage, McapWriter):
-            self._writer.storage.compressor = _compress
+
+    def _take_place(self, overwrite: bool) -> None:
+        """Empty the folder that is now ours of what a killed writer left in it."""
+        if self._lock.was_there and not overwrite:
+            left = "left by a run that did not finish"
+            raise FileExistsError(f"{self._lock.folder} exists already ({left}): move or remove it first")
+        check_bag_folder(self._lock.folder)
+        self._lock.empty()
 
     @property
     def counts(self) -> dict[str, int]:
         """Messages written so far, by topic."""
         return dict(self._counts)
 
-    def add_topic(self, name: str, type_or_definition: str | TypeDefinition, qos: OfferedQos | None = None) -> None:
+    def add_topic(
+        self,
+        name: str,
+        type_or_definition: str | TypeDefinition,
+        qos: OfferedQos | None = None,
+        serialization: str = CDR,
+    ) -> None:
         """Declare a topic, once, before its first message.
 
         Args:
             name: absolute, such as "/image".
-            type_or_definition: a standard type's name, or a definition.
+            type_or_definition: a standard type's name, or a definition, which may be without text or
+                in any notation: it is written as it is, with ROS's type hash where that can be had.
             qos: what its publisher offered; reliable and volatile unless given.
+            serialization: of its messages.
 
         Raises:
-            InputError: the topic exists already, or its type is not known.
+            InputError: the topic exists already, its type is not known, or the storage has no place for it.
         """
-        if name in self._connections:
+        if name in self._topics:
             raise InputError(f"{self.path}: topic {name} was added twice")
-        definition = (
-            standard_definition(type_or_definition)
-            if isinstance(type_or_definition, str)
-            else with_digest(type_or_definition)
-        )
-        self._connections[name] = self._writer.add_connection(
-            name,
-            definition.name,
-            msgdef=definition.text,
-            rihs01=definition.digest,
-            offered_qos_profiles=[(qos or OfferedQos()).to_rosbags()],
-        )
-        self._definitions[name] = definition
+        if isinstance(type_or_definition, str):
+            definition = standard_definition(type_or_definition)
+        else:
+            definition = with_digest(type_or_definition)
+        qos = qos or OfferedQos()
+        self._numbers[name] = self._writer.add_topic(name, definition, qos, serialization)
+        self._topics[name] = Topic(name, definition, 0, qos, serialization)
         self._counts[name] = 0
 
     def write(self, topic: str, stamp_ns: int, message: Any) -> None:
@@ -140,26 +153,36 @@ class BagWriter:
             stamp_ns: record time in nanoseconds since 1970.
             message: an object with the type's fields, such as those of `bags.messages`.
         """
-        self.write_raw(topic, stamp_ns, encode(message, self._definitions[topic]))
+        self.write_raw(topic, stamp_ns, encode(message, self._topics[topic].definition))
 
     def write_raw(self, topic: str, stamp_ns: int, data: bytes) -> None:
-        """Append one message that is serialized already (CDR)."""
-        self._writer.write(self._connections[topic], stamp_ns, data)
+        """Append one message that is serialized already.
+
+        Raises:
+            InputError: MCAP cannot hold a time before 1970.
+        """
+        self._writer.write(self._numbers[topic], stamp_ns, data)
         self._counts[topic] += 1
+        self._first_ns, self._last_ns = min(self._first_ns, stamp_ns), max(self._last_ns, stamp_ns)
 
     def close(self) -> None:
         """Finish the bag and move it to its name, in one step. Calling it twice is harmless."""
         if not self._open:
             return
         self._open = False
-        self._writer.close()
-        if self._file is not None:
-            with self._file.open("rb") as written:
-                os.fsync(written.fileno())
-        if self.path.is_dir():
-            remove_bag_folder(self.path)
-        (self._file or self._folder).replace(self.path)
-        shutil.rmtree(self._partial)
+        topics = tuple(replace(topic, count=self._counts[name]) for name, topic in self._topics.items())
+        written = Written(self._storage, self._file.name, self._first_ns, self._last_ns, topics).information()
+        try:
+            self._writer.close(to_yaml(written))
+            if not self._single:
+                (self._folder / FILE_NAME).write_bytes(to_file(written))
+            if self.path.is_dir():
+                remove_bag_folder(self.path)
+            (self._file if self._single else self._folder).replace(self.path)
+        except BaseException:
+            self._lock.release(remove=False)  # what was written is kept
+            raise
+        self._lock.release(remove=True)
 
     def abort(self) -> None:
         """Drop the bag. Calling it twice is harmless."""
@@ -167,7 +190,7 @@ class BagWriter:
             return
         self._open = False
         self._writer.abort()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._lock.release(remove=True)
 
     def __enter__(self) -> BagWriter:
         return self

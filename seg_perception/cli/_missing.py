@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 EXTRA_OF = {
-    "backports": "bags",
+    "mcap": "bags",
+    "zstandard": "bags",
+    "lz4": "bags",
     "imageio_ffmpeg": "bags",
     "rosbags": "bags",
     "onnx": "onnx",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
+from io import TextIOWrapper
 from pathlib import Path
 
-from seg_perception.cli._opening import add_model_arguments, add_params_file_argument, open_segmenter
+from seg_perception.cli._opening import add_model_arguments, add_params_file_argument
 from seg_perception.node_outputs import image_outputs
 
 HELP = "play, record, inspect, segment, score and make bags"
@@ -25,11 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_process(actions.add_parser("process", help="segment every frame of a bag, offline; run again to resume"))
     _add_evaluate(actions.add_parser("evaluate", help="score a label topic against a truth topic"))
     _add_make(actions.add_parser("make", help="make a bag from a folder of images"))
-    _add_recover(actions.add_parser("recover", help="save what is readable of an MCAP file that was cut off"))
+    _add_recover(actions.add_parser("recover", help="save what is readable of a bag that was cut off or damaged"))
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and topics may be no text
     return int(arguments.bag_action(arguments))
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _add_play(parser: argparse.ArgumentParser) -> None:
@@ -150,19 +159,29 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from datetime import datetime, timezone
-
     from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.types import CDR
 
     with BagReader(arguments.bag) as bag:
-        start = datetime.fromtimestamp(bag.start_ns / 1e9, tz=timezone.utc)
         print(f"{arguments.bag}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s")
-        print(f"begins {start:%Y-%m-%d %H:%M:%S.%f} UTC ({bag.start_ns} ns)")
+        print(f"begins {_time(bag.start_ns)} ({bag.start_ns} ns)")
         width = max((len(topic.name) for topic in bag.topics), default=0)
         for topic in bag.topics:
             qos = f"{'reliable' if topic.qos.reliable else 'best effort'}{', latched' if topic.qos.latched else ''}"
-            print(f"  {topic.name:<{width}}  {topic.count:>7}  {topic.type}  ({qos})")
+            foreign = "" if topic.serialization == CDR else f", serialized as {topic.serialization}"
+            print(f"  {topic.name:<{width}}  {topic.count:>7}  {topic.type or 'no schema'}  ({qos}{foreign})")
+        _say_notes(bag.notes)
     return 0
+
+
+def _time(ns: int) -> str:
+    from datetime import datetime, timedelta, timezone
+
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=(ns + 500) // 1000)
+    except OverflowError:
+        return "at a time beyond the calendar"
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def _add_process(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +209,6 @@ def _process(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.processing import ProcessSettings, process_bag
-    from seg_perception.bags.reader import BagReader
     from seg_perception.node_parameters import picture_settings
 
     pictures = picture_settings(arguments.params_file)
@@ -202,22 +220,27 @@ def _process(arguments: argparse.Namespace) -> int:
         camera_drivable=pictures.camera_drivable,
         opacity=pictures.opacity,
     )
-    with BagReader(arguments.input) as bag:
-        total = bag.message_count
-    with open_segmenter(arguments) as opened, tqdm(total=total, unit="msg", desc="process") as bar:
-        bar.write(opened.description, file=sys.stderr)
+    with tqdm(unit="msg", desc="process") as bar:
+
+        def on_open(description: str, total: int) -> None:
+            bar.write(description, file=sys.stderr)
+            bar.reset(total)
+
         report = process_bag(
             arguments.input,
             arguments.output,
-            opened.segmenter,
             settings,
-            opened.identity,
+            model=arguments.model,
+            engine=arguments.engine,
+            input_size=arguments.input_size,
+            threads=arguments.threads,
             overwrite=arguments.overwrite,
+            on_open=on_open,
             on_message=lambda _: bar.update(),
         )
-    segmented = report.frames - sum(report.rejected.values())
+    _say_notes(report.notes)
     resumed = f", {report.resumed} of them by an earlier attempt" if report.resumed else ""
-    print(f"{arguments.output}: {segmented} of {report.frames} frames segmented{resumed}")
+    print(f"{arguments.output}: {report.segmented} of {report.frames} frames segmented{resumed}")
     if report.replaced:
         print(f"replaced topics of the input: {', '.join(report.replaced)}")
     for reason, count in report.rejected.items():
@@ -242,6 +265,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     label_set = load_label_set(arguments.label_set)
     with BagReader(arguments.bag) as bag:
         score = score_bag(bag, arguments.labels, arguments.truth, label_set)
+        _say_notes(bag.notes)
     print(f"{arguments.bag}: {arguments.labels} against {arguments.truth}")
     alone = f"{score.labels_only} labels, {score.truth_only} truth"
     print(f"{score.matched} frames matched by stamp; without a partner: {alone}")
@@ -276,17 +300,21 @@ def _make(arguments: argparse.Namespace) -> int:
 
 
 def _add_recover(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("damaged", type=Path, help="the .mcap file, for example x.mcap.partial/x/x.mcap")
+    parser.add_argument("damaged", type=Path, help="a file, such as x.mcap.partial/x/x.mcap, or a folder of them")
     parser.add_argument("output", type=Path, help="bag to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
     parser.set_defaults(bag_action=_recover)
 
 
 def _recover(arguments: argparse.Namespace) -> int:
     from seg_perception.bags.recovery import recover
 
-    report = recover(arguments.damaged, arguments.output)
+    report = recover(arguments.damaged, arguments.output, arguments.overwrite)
     for name, count in report.recovered.items():
         print(f"{name}: {count} recovered")
-    broken = f"; {report.damaged_chunks} chunks in between are damaged" if report.damaged_chunks else ""
-    print(f"wrote {arguments.output}; the last {report.lost_bytes} bytes of the file were not readable{broken}")
-    return 0
+    broken = f"; {report.damaged_chunks} chunks are damaged, their messages are lost" if report.damaged_chunks else ""
+    print(f"wrote {arguments.output}; {report.lost_bytes} bytes were not readable{broken}")
+    for reason, count in report.left_out.items():
+        print(f"left out {count}: {reason}", file=sys.stderr)
+    _say_notes(report.notes)
+    return 1 if report.left_out or report.damaged_chunks or report.lost_bytes else 0

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from seg_perception.core.errors import InputError
 
@@ -36,17 +36,32 @@ def read_regular_file(path: Path, limit: int) -> bytes:
         InputError: no regular file, or a larger one; names the file, what it is and what is accepted.
         OSError: it is not there or cannot be read.
     """
-    _demand_regular(path, path.stat().st_mode)
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # never waits if it became a pipe meanwhile
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        _demand_regular(path, status.st_mode)
-        if status.st_size > limit:
-            raise _too_large(path, f"{status.st_size}", limit)
+    with open_regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise _too_large(path, f"{size}", limit)
         content = file.read(limit + 1)
     if len(content) > limit:
         raise _too_large(path, f"more than {limit}", limit)
     return content
+
+
+def open_regular_file(path: Path) -> BinaryIO:
+    """A regular file, opened for reading; pipes, devices and folders are refused without waiting for them.
+
+    Raises:
+        InputError: no regular file; names what it is.
+        OSError: it is not there or cannot be read.
+    """
+    _demand_regular(path, path.stat().st_mode)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # never waits if it became a pipe meanwhile
+    file = os.fdopen(handle, "rb")
+    try:
+        _demand_regular(path, os.fstat(handle).st_mode)
+    except InputError:
+        file.close()
+        raise
+    return file
 
 
 def _demand_regular(path: Path, mode: int) -> None:

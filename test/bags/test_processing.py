@@ -14,7 +14,7 @@ from bag_helpers import START, contents, drivable_of, picture, truth_of, write_b
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, process_bag
+from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, segment_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos
 from seg_perception.bags.writer import BagWriter
@@ -36,7 +36,7 @@ def segmenter(tiny_model: Path) -> Segmenter:
 def test_every_frame_gets_its_outputs_and_all_else_is_kept(tmp_path: Path, segmenter: Segmenter) -> None:
     images = [picture(i) for i in range(4)]
     source = write_bag(tmp_path / "in.mcap", images, truths=[truth_of(i) for i in images])
-    report = process_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+    report = segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
     assert (report.frames, report.resumed, dict(report.rejected)) == (4, 0, {})
 
     before, after = contents(source), contents(tmp_path / "out.mcap")
@@ -94,7 +94,7 @@ def test_a_journal_of_another_job_is_refused(tmp_path: Path, segmenter: Segmente
     source = write_bag(tmp_path / "in.mcap", [picture(0)])
     journal_path(tmp_path / "out.mcap").write_text('{"other": "job"}\n')
     with pytest.raises(InputError, match=r"out\.mcap\.journal belongs to another job.*remove it to start anew"):
-        process_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+        segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
 
 
 def test_a_journal_drops_what_was_torn_and_all_behind_it(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_undecodable_images_are_counted_by_reason(tmp_path: Path, segmenter: Seg
         bag.add_topic("/image", messages.IMAGE)
         bag.write("/image", START, odd)
         bag.write("/image", START + 1, messages.image(picture(1), messages.header(START + 1, "camera")))
-    report = process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+    report = segment_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
     assert report.frames == 2
     assert [(count, "32FC1" in reason) for reason, count in report.rejected.items()] == [(1, True)]
     labels = [m for m in contents(tmp_path / "out.mcap") if m[0] == f"{PREFIX}/labels"]
@@ -174,7 +174,7 @@ def test_several_cameras_compressed_and_padded(tmp_path: Path, segmenter: Segmen
         bag.write("/right/image/compressed", START, messages.compressed_png(image, header))
         bag.write("/info", START, messages.camera_info(64, 48, 40.0, header))
     settings = ProcessSettings(images=("/left/image", "/right/image/compressed"), outputs=("labels",))
-    process_bag(tmp_path / "in.db3", tmp_path / "out.db3", segmenter, settings, "tiny")
+    segment_bag(tmp_path / "in.db3", tmp_path / "out.db3", segmenter, settings, "tiny")
     with BagReader(tmp_path / "out.db3") as bag:
         assert bag.topic("/info").qos.latched
         for camera in ("left", "right"):  # as the node names them
@@ -196,7 +196,7 @@ def test_one_camera_twice_is_refused(tmp_path: Path, segmenter: Segmenter) -> No
         bag.write("/left/image/compressed", START, messages.compressed_png(picture(0), header))
     settings = ProcessSettings(images=("/left/image", "/left/image/compressed"))
     with pytest.raises(InputError, match="two of them are the same camera"):
-        process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
+        segment_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
 
 
 def test_each_camera_has_its_own_mask_settings(tmp_path: Path, segmenter: Segmenter) -> None:
@@ -209,7 +209,7 @@ def test_each_camera_has_its_own_mask_settings(tmp_path: Path, segmenter: Segmen
         outputs=("drivable",),
         camera_drivable={"right": DrivableSettings(classes=("sidewalk",))},
     )
-    process_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
+    segment_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", segmenter, settings, "tiny")
     with BagReader(tmp_path / "out.mcap") as bag:
         for camera, class_id in (("left", 0), ("right", 1)):
             message = next(bag.messages([f"{PREFIX}/{camera}/drivable"]))
@@ -238,15 +238,15 @@ def test_the_input_is_never_overwritten(tmp_path: Path, segmenter: Segmenter, ov
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for read, written in pairs:
         with pytest.raises(InputError, match="would overwrite the bag it is made from"):
-            process_bag(read, written, segmenter, ProcessSettings(), "tiny", overwrite=overwrite)
+            segment_bag(read, written, segmenter, ProcessSettings(), "tiny", overwrite=overwrite)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_old_outputs_are_replaced(tmp_path: Path, segmenter: Segmenter) -> None:
     source = write_bag(tmp_path / "in.mcap", [picture(0)])
-    process_bag(source, tmp_path / "once.mcap", segmenter, ProcessSettings(images=("/image",)), "tiny")
+    segment_bag(source, tmp_path / "once.mcap", segmenter, ProcessSettings(images=("/image",)), "tiny")
     again = ProcessSettings(images=("/image",))
-    report = process_bag(tmp_path / "once.mcap", tmp_path / "twice.mcap", segmenter, again, "tiny")
+    report = segment_bag(tmp_path / "once.mcap", tmp_path / "twice.mcap", segmenter, again, "tiny")
     assert report.replaced == tuple(f"{PREFIX}/{n}" for n in ("confidence", "drivable", "labels", "overlay"))
     assert sorted(contents(tmp_path / "once.mcap")) == sorted(contents(tmp_path / "twice.mcap"))
 
@@ -254,9 +254,9 @@ def test_old_outputs_are_replaced(tmp_path: Path, segmenter: Segmenter) -> None:
 def test_wrong_topics_and_outputs_are_refused(tmp_path: Path, segmenter: Segmenter) -> None:
     source = write_bag(tmp_path / "in.mcap", [picture(0)])
     with pytest.raises(InputError, match="no topic '/front'"):
-        process_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(images=("/front",)), "tiny")
+        segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(images=("/front",)), "tiny")
     with pytest.raises(InputError, match="outputs depth are not known; accepted: drivable, labels, "):
         ProcessSettings(outputs=("depth",))
     write_bag(tmp_path / "out.mcap", [picture(0)])
     with pytest.raises(FileExistsError, match="exists already"):
-        process_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+        segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")

@@ -1,0 +1,232 @@
+"""What a path is: which storage files make up the bag, by their first bytes rather than by their names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zstandard
+
+from seg_perception.bags.locking import partial_path, writer_of
+from seg_perception.bags.mcap_records import MAGIC
+from seg_perception.bags.metadata import FILE_NAME, NEWEST_VERSION, Metadata, read_metadata
+from seg_perception.bags.sqlite_file import SIGNATURE
+from seg_perception.bags.types import Storage
+from seg_perception.core.errors import InputError
+from seg_perception.core.files import open_regular_file
+
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_SUFFIXES: Final = (".mcap", ".db3", ".zstd")
+_EXPANDS_BY: Final = 200  # more than images of one color do
+_EXPANDS_TO: Final = 256 * 2**20  # bytes that are always accepted
+_PART: Final = re.compile(r"(.*?)_?(\d*)(\.[a-z0-9]+)(\.zstd)?")
+
+ROS1_ADVICE: Final = (
+    "convert it with rosbags-convert, which is installed with this package: "
+    "rosbags-convert --src drive.bag --dst drive (a folder that every command here reads)"
+)
+_OTHER_FILES: Final = (
+    (b"#ROSBAG V", f"a ROS 1 bag: {ROS1_ADVICE}"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the bag itself: fetch it with 'git lfs pull'"),
+    (b"<!DOCTYPE", "a web page, not a bag: download the file itself"),
+    (b"<html", "a web page, not a bag: download the file itself"),
+    (b"PK\x03\x04", "a ZIP archive: unpack it, and give the bag in it"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it with 'gunzip', or 'tar xzf' for an archive"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4: unpack it with 'lz4 -d'"),
+    (b"BZh", "compressed with bzip2: unpack it with 'bunzip2', or 'tar xjf' for an archive"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One storage file.
+
+    Attributes:
+        path: as the user knows it.
+        readable: where its content is; another place if it had to be expanded.
+        storage: by its first bytes.
+    """
+
+    path: Path
+    readable: Path
+    storage: Storage
+
+
+class Located:
+    """The storage files of a bag, ready to be read; expanded ones are removed by `close`.
+
+    Attributes:
+        parts: in the order of recording.
+        metadata: of metadata.yaml; None without one.
+        notes: what was guessed.
+
+    Args:
+        path: a bag folder, or a storage file.
+        tolerant: note what is missing or damaged, and take the rest; for recovery.
+
+    Raises:
+        FileNotFoundError: there is nothing, or a part of the bag is missing.
+        InputError: no bag; says what it is and what to do.
+    """
+
+    def __init__(self, path: Path, tolerant: bool = False) -> None:
+        self._tolerant = tolerant
+        self.metadata: Metadata | None = None
+        self.notes: list[str] = []
+        self._expanded: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            self.parts = [self._part(file) for file in self._files(path)]
+        except BaseException:
+            self.close()
+            raise
+
+    def _files(self, path: Path) -> list[Path]:
+        if not path.exists() and not path.is_symlink():
+            raise FileNotFoundError(f"no bag at {path}{_hint_of_unfinished(path)}")
+        if not path.is_dir():
+            return [path]
+        if not (path / FILE_NAME).exists():
+            return self._without_metadata(path)
+        try:
+            self.metadata = read_metadata(path)
+        except InputError as error:
+            if not self._tolerant:
+                raise
+            self.notes.append(f"not read: {error}")
+            return self._without_metadata(path)
+        if self.metadata.version > NEWEST_VERSION:
+            self.notes.append(
+                f"metadata.yaml has version {self.metadata.version}; the newest one known here is {NEWEST_VERSION}: "
+                "what it adds is not read"
+            )
+        return self._announced(path, self.metadata)
+
+    def _announced(self, folder: Path, metadata: Metadata) -> list[Path]:
+        found, missing = [], []
+        for name in metadata.files:
+            choices = (name, f"{name}.zstd", name.removesuffix(".zstd"))
+            here = next((folder / choice for choice in choices if (folder / choice).exists()), None)
+            if here is None:
+                missing.append(name)
+            else:
+                found.append(here)
+        if missing:
+            others = [p.name for p in _storage_files(folder)]
+            there = f"there: {', '.join(others)}" if others else "no storage file is there"
+            verb = "is" if len(missing) == 1 else "are"
+            missed = f"{folder}: {', '.join(missing)} {verb} missing, which metadata.yaml "
+            if not self._tolerant or not (found or others):
+                raise FileNotFoundError(
+                    f"{missed}lists; {there}. Bring the missing part back, or open a storage file by itself"
+                )
+            self.notes.append(f"{missed}lists")
+        return found or _storage_files(folder)
+
+    def _without_metadata(self, folder: Path) -> list[Path]:
+        """The parts of one recording by their names: x_0.mcap, x_1.mcap and so on."""
+        files = _storage_files(folder)
+        if not files:
+            raise InputError(f"{folder} is a folder, but not a bag: it has no metadata.yaml and no .mcap or .db3 file")
+        matches = [m for m in (_PART.fullmatch(file.name) for file in files) if m]
+        stems = {(m[1], m[3]) for m in matches}
+        names = ", ".join(file.name for file in files)
+        if self._tolerant:
+            self.notes.append(f"taken from {folder}: {names}")
+            return files
+        if len(files) > 1 and (len(stems) > 1 or len(matches) < len(files) or any(not m[2] for m in matches)):
+            raise InputError(
+                f"{folder} has no metadata.yaml, and files of several recordings: {names}; open one of them"
+            )
+        if len(files) > 1:
+            files = [file for _, file in sorted((int(m[2]), file) for m, file in zip(matches, files))]
+            numbers = sorted(int(m[2]) for m in matches)
+            if numbers != list(range(numbers[0], numbers[0] + len(files))):
+                raise InputError(
+                    f"{folder} has no metadata.yaml, and a part between {files[0].name} and {files[-1].name} is "
+                    f"missing or there twice ({names}); open the parts one by one"
+                )
+        self.notes.append(f"{folder} has no metadata.yaml (its recorder did not close the bag); read: {names}")
+        return files
+
+    def _part(self, path: Path) -> Part:
+        with open_regular_file(path) as file:
+            start = file.read(64)
+        if storage := _storage_of(start):
+            return Part(path, path, storage)
+        if start.startswith(_ZSTD):
+            return self._expand(path)
+        if not start and (storage := Storage.of(path)):
+            return Part(path, path, storage)  # its reader says that it is empty
+        raise InputError(f"{path} is {_describe(path, start)}")
+
+    def _expand(self, path: Path) -> Part:
+        """A file that rosbag2 compressed as a whole, expanded into a temporary folder."""
+        limit = max(_EXPANDS_BY * path.stat().st_size, _EXPANDS_TO)
+        written, storage = 0, None
+        try:
+            with open_regular_file(path) as file:
+                reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(file, read_across_frames=True)
+                part = reader.read(2**20)
+                storage = _storage_of(part)
+                if storage is None:
+                    raise InputError(f"{path} is compressed with zstd, and what is in it is {_describe(path, part)}")
+                self._expanded = self._expanded or tempfile.TemporaryDirectory(prefix="seg_perception_bag_")
+                free = shutil.disk_usage(self._expanded.name).free
+                target = Path(self._expanded.name) / f"{len(list(Path(self._expanded.name).iterdir()))}{storage.suffix}"
+                with target.open("xb") as out:
+                    while part:
+                        written += len(part)
+                        if written > min(limit, free - 2**28):
+                            why = f"{_EXPANDS_BY} times its size" if written > limit else "the free space on the disk"
+                            raise InputError(f"{path} expands to more than {why}; not read any further")
+                        out.write(part)
+                        part = reader.read(2**20)
+        except zstandard.ZstdError as error:
+            damage = f"{path} is compressed with zstd, and damaged or cut off: {error}"
+            if not self._tolerant or not written or storage is None:
+                raise InputError(damage) from error
+            self.notes.append(damage)
+        return Part(path, target, storage)
+
+    def close(self) -> None:
+        """Remove what was expanded; calling it twice is harmless."""
+        if self._expanded is not None:
+            self._expanded.cleanup()
+            self._expanded = None
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    found = (p for p in folder.iterdir() if not p.name.startswith(".") and p.suffix in _SUFFIXES and not p.is_dir())
+    return sorted(found, key=lambda p: p.name)
+
+
+def _storage_of(start: bytes) -> Storage | None:
+    if start.startswith(MAGIC):
+        return Storage.MCAP
+    return Storage.SQLITE3 if start.startswith(SIGNATURE) else None
+
+
+def _describe(path: Path, start: bytes) -> str:
+    """What a file that is no bag is, as the rest of a sentence."""
+    for signature, text in _OTHER_FILES:
+        if start[: len(signature)].lower() == signature.lower():
+            return text
+    if storage := Storage.of(path):
+        what = "an MCAP file" if storage is Storage.MCAP else "a SQLite file"
+        return f"not {what}, in spite of its name: it does not begin with {what.split()[1]}'s signature"
+    if not start:
+        return "empty"
+    return "not a bag: accepted are a bag folder, an .mcap file or a .db3 file, also as .zstd"
+
+
+def _hint_of_unfinished(path: Path) -> str:
+    partial = partial_path(path)
+    if not partial.exists():
+        return ""
+    if writer := writer_of(partial):
+        return f"; {writer} is still writing it"
+    return f"; a recording of that name was never finished: see {partial}"

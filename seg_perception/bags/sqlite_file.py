@@ -1,0 +1,246 @@
+"""Reads rosbag2's SQLite files, schema 1 (Dashing) to 4 (Iron and later), with the journal of a killed recorder.
+
+Nothing is written beside the file: where SQLite would have to (a journal in a folder of others), a
+copy in a temporary folder is read instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from seg_perception.bags.mcap_records import MAX_BYTES, BrokenRecordError
+from seg_perception.bags.sqlite_wal import what_is_lost_of
+from seg_perception.bags.storage import Connection
+from seg_perception.bags.types import OfferedQos, Topic, TypeDefinition
+from seg_perception.core.errors import InputError
+from seg_perception.core.files import open_regular_file
+
+SIGNATURE: Final = b"SQLite format 3\0"
+
+
+class _Database:
+    """A SQLite file opened for reading, with its journals; `close` removes what that needed.
+
+    Raises:
+        BrokenRecordError: it is no SQLite file.
+        sqlite3.Error: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, notes: list[str]) -> None:
+        self._path = path
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
+        self._created: Path | None = None
+        try:
+            self.connection = self._connect(notes)
+        except BaseException:
+            self.close()
+            raise
+        self.connection.text_factory = lambda value: value.decode(errors="replace")
+
+    def _connect(self, notes: list[str]) -> sqlite3.Connection:
+        with open_regular_file(self._path) as file:
+            if (start := file.read(16)) != SIGNATURE and start:
+                raise BrokenRecordError("it does not begin with SQLite's signature")
+        journals = {suffix: _beside(self._path, suffix) for suffix in ("-wal", "-journal")}
+        left = {suffix: path for suffix, path in journals.items() if _size(path)}
+        if "-wal" in left and (problem := what_is_lost_of(left["-wal"])):
+            notes.append(problem)
+        if not left:
+            return self._open("immutable=1")
+        if "-journal" not in left and (database := self._open_with_wal()):
+            return database
+        self._copies = tempfile.TemporaryDirectory(prefix="seg_perception_bag_")
+        copy = Path(self._copies.name) / "bag.db3"
+        shutil.copyfile(self._path, copy)
+        for suffix, path in left.items():
+            shutil.copyfile(path, _beside(copy, suffix))
+        return _tried(sqlite3.connect(copy))
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(os.fsencode(self._path.absolute()))}?{mode}"
+        return _tried(sqlite3.connect(uri, uri=True))
+
+    def _open_with_wal(self) -> sqlite3.Connection | None:
+        """In place; None where SQLite cannot (it needs a -shm file beside the bag while reading)."""
+        shared = _beside(self._path, "-shm")
+        before = shared.exists()
+        try:
+            database = self._open("mode=ro")
+        except sqlite3.OperationalError:
+            return None
+        self._created = None if before else shared
+        return database
+
+    def close(self) -> None:
+        """Release the file."""
+        if hasattr(self, "connection"):
+            self.connection.close()
+        if self._created is not None:
+            with suppress(OSError):
+                self._created.unlink()
+            self._created = None
+        if self._copies is not None:
+            self._copies.cleanup()
+            self._copies = None
+
+
+@contextmanager
+def connect_to(path: Path, notes: list[str]) -> Iterator[sqlite3.Connection]:
+    """A connection for reading; `notes` is told what of a journal is lost.
+
+    Raises:
+        BrokenRecordError: no SQLite file.
+        sqlite3.Error: it cannot be opened.
+    """
+    database = _Database(path, notes)
+    try:
+        yield database.connection
+    finally:
+        database.close()
+
+
+class SqliteFile:
+    """An opened SQLite file of rosbag2.
+
+    Raises:
+        BrokenRecordError: it is damaged, or has not rosbag2's tables.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        notes: list[str] = []
+        try:
+            self._open_database = _Database(path, notes)
+            self._database = self._open_database.connection
+            self._read_topics(notes)
+        except sqlite3.Error as error:
+            self.close()
+            raise BrokenRecordError(f"SQLite says: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        self.notes = tuple(notes)
+
+    def _read_topics(self, notes: list[str]) -> None:
+        self._check_tables()
+        counts = self._counts()
+        columns = {row[1] for row in self._database.execute("PRAGMA table_xinfo(topics)")}
+        definitions = self._definitions()
+        optional = [c if c in columns else "''" for c in ("offered_qos_profiles", "type_description_hash")]
+        query = f"SELECT id, name, type, serialization_format, {', '.join(optional)} FROM topics ORDER BY id"  # noqa: S608
+        connections = []
+        for number, *texts in self._database.execute(query):
+            if not isinstance(number, int) or not all(isinstance(value, str) for value in texts):
+                raise BrokenRecordError(f"row {number!r} of its topics holds something else than text")
+            name, type_name, serialization, recorded_qos, digest = texts
+            try:
+                qos = OfferedQos.from_recorded(recorded_qos)
+            except InputError:
+                qos = OfferedQos()
+                notes.append(f"the quality of service of {name} cannot be read; taken as reliable and volatile")
+            definition = definitions.get(type_name, TypeDefinition(type_name))
+            if digest.startswith("RIHS01_"):
+                definition = TypeDefinition(type_name, definition.text, definition.idl, digest)
+            topic = Topic(name, definition, counts.pop(number, 0), qos, serialization)
+            connections.append(Connection(number, topic))
+        if counts:
+            raise BrokenRecordError(f"{sum(counts.values())} messages belong to topics that it does not list")
+        self.connections = tuple(connections)
+
+    def _check_tables(self) -> None:
+        """Plain tables only: a view or a computed column could stand for any amount of data."""
+        kinds = dict(self._database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+        for name, needed in (("topics", {"id", "name", "type"}), ("messages", {"id", "topic_id", "timestamp", "data"})):
+            if name not in kinds:
+                raise BrokenRecordError(f"it has no table {name!r}: it is not a bag of rosbag2")
+            columns = {row[1]: row[6] for row in self._database.execute(f"PRAGMA table_xinfo({name})")}
+            if "VIRTUAL" in str(kinds[name])[:30].upper() or any(columns.values()) or not needed <= columns.keys():
+                raise BrokenRecordError(f"its table {name!r} is not rosbag2's: it has the columns {', '.join(columns)}")
+
+    def _counts(self) -> dict[Any, int]:
+        """Messages by topic id; their types and sizes are checked, and their time span is kept."""
+        query = (
+            "SELECT topic_id, count(*), min(timestamp), max(timestamp), max(length(data)), "
+            "sum(typeof(timestamp) != 'integer' OR typeof(data) != 'blob') FROM messages GROUP BY topic_id"
+        )
+        counts, spans = {}, []
+        for topic, count, first, last, longest, wrong in self._database.execute(query):
+            if wrong:
+                raise BrokenRecordError(f"{wrong} messages of topic {topic} hold no bytes, or have no time")
+            if longest > MAX_BYTES:
+                raise BrokenRecordError(f"a message has {longest} bytes; at most {MAX_BYTES} are accepted")
+            counts[topic] = count
+            spans.append((first, last))
+        self.first_ns = min((first for first, _ in spans), default=0)
+        self.last_ns = max((last for _, last in spans), default=0)
+        return counts
+
+    def _definitions(self) -> Mapping[str, TypeDefinition]:
+        try:
+            rows = self._database.execute(
+                "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions ORDER BY id"
+            ).fetchall()
+        except sqlite3.OperationalError:
+            return {}  # Humble and older have no such table
+        return {
+            name: TypeDefinition(name, text, encoding == "ros2idl")
+            for name, encoding, text in reversed(rows)  # of two, the first counts
+            if encoding in ("ros2msg", "ros2idl") and isinstance(text, str) and isinstance(name, str)
+        }
+
+    def messages(
+        self, ids: Collection[int], start_ns: int | None, stop_ns: int | None
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """See `StorageReader`."""
+        wanted = set(ids)
+        query = "SELECT topic_id, timestamp, data FROM messages WHERE timestamp >= ? AND timestamp < ?"
+        bounds = (_in_64_bits(start_ns, -(2**63)), _in_64_bits(stop_ns, 2**63 - 1))
+        if stop_ns is None:
+            query = query.replace("< ?", "<= ?")
+        if len(wanted) < len(self.connections):
+            query += f" AND topic_id IN ({', '.join(str(int(number)) for number in sorted(wanted))})"
+        try:
+            yield from self._database.execute(f"{query} ORDER BY timestamp", bounds)
+        except sqlite3.Error as error:
+            raise BrokenRecordError(f"SQLite says: {error}") from error
+
+    def close(self) -> None:
+        """Release the file, and remove what reading needed beside it."""
+        if hasattr(self, "_open_database"):
+            self._open_database.close()
+
+
+def _tried(database: sqlite3.Connection) -> sqlite3.Connection:
+    """The same, if its first page can be read."""
+    try:
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.execute("PRAGMA cell_size_check = ON")
+        database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _in_64_bits(value: int | None, default: int) -> int:
+    return default if value is None else max(-(2**63), min(value, 2**63 - 1))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _size(path: Path) -> int:
+    try:
+        with open_regular_file(path) as file:
+            return file.seek(0, 2)
+    except FileNotFoundError:
+        return 0
