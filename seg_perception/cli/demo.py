@@ -213,8 +213,8 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     missing = [path for path in summary.files if not path.is_file() or not path.stat().st_size]
     if missing:
         print(f"not written: {', '.join(map(str, missing))}", file=sys.stderr)
-    if session.strangers:
-        print(f"{session.strangers} messages came with a stamp that no image had", file=sys.stderr)
-    if session.books is not None and not session.books.add_up:
-        print("the node's books do not add up", file=sys.stderr)
-    return 1 if missing or session.strangers or not (session.books is None or session.books.add_up) else 0
+    if session.unknown_stamps:
+        print(f"{session.unknown_stamps} messages came with a stamp that no image had", file=sys.stderr)
+    if session.account is not None and not session.account.adds_up:
+        print("the node's account does not add up", file=sys.stderr)
+    return 1 if missing or session.unknown_stamps or not (session.account is None or session.account.adds_up) else 0

@@ -64,7 +64,7 @@ def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, mod
     images = ("labels", "confidence", "drivable", "color", "overlay")
     assert summary["messages_out"] == dict.fromkeys(images, 6)
     assert summary["messages_with_unknown_stamp"] == 0
-    assert summary["node"]["received"] == 6 + summary["node"]["of_them_to_wake_it"]
+    assert summary["node"]["received"] == 6 + summary["node"]["of_them_warm_up"]
     assert summary["scores"]["frames"] == 6
     assert summary["scores"]["pixel_accuracy"] == 0.75
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p95"]
@@ -161,10 +161,10 @@ def test_a_drive_from_the_beginning_of_time_is_counted_whole(tmp_path: Path, mod
 
 
 def test_a_drive_with_the_stamp_of_a_waking_frame_is_refused(tmp_path: Path, model: Path) -> None:
-    bag = write_stamped(tmp_path / "drive.mcap", [START, START - 10 * 10**9])  # the first waking frame is 10 s earlier
+    bag = write_stamped(tmp_path / "drive.mcap", [START, START - 10 * 10**9])  # the first warm-up frame is 10 s earlier
     run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out")
     assert run.returncode == 2
-    assert f"an image has the stamp {START - 10 * 10**9} ns, which a frame that woke the node had" in run.stderr
+    assert f"an image has the stamp {START - 10 * 10**9} ns, which a warm-up frame had" in run.stderr
 
 
 def test_a_node_that_cannot_start_is_shown_with_its_log(tmp_path: Path, model: Path) -> None:

@@ -91,8 +91,8 @@ def image_topic(bag: BagReader) -> str:
 def frame_rate(bag: BagReader) -> float:
     """Frames a second of the images, by the median time between their stamps; 15 for a single image."""
     stamps = sorted(message.stamp_ns for message in bag.messages((image_topic(bag),)))
-    gaps = [after - before for before, after in pairwise(stamps) if after > before]
-    return min(120.0, 1e9 / statistics.median(gaps)) if gaps else 15.0
+    intervals = [after - before for before, after in pairwise(stamps) if after > before]
+    return min(120.0, 1e9 / statistics.median(intervals)) if intervals else 15.0
 
 
 def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments: int = 5) -> None:
@@ -186,7 +186,7 @@ class Summary:
             ("frames in", f"{session.published}"),
             ("frames out", f"{session.answered}{self._loss()}"),
             ("rate out", f"{session.answered / session.seconds:.1f} Hz" if session.seconds else "-"),
-            ("node's books", self._books()),
+            ("node's account", self._account()),
             ("latency", f"{latency} (image published to labels received, through DDS both ways)"),
         ]
         lines = [f"{name:<14}{value}" for name, value in rows]
@@ -207,29 +207,31 @@ class Summary:
     def _loss(self) -> str:
         if not self.unanswered:
             return " (every frame)"
-        books = self.session.books
-        if books is None or books.superseded + books.lost_before_node < self.unanswered:
-            return f" ({self.unanswered} without an answer: see the node's books and its log)"
+        account = self.session.account
+        if account is None or account.superseded + account.lost_before_node < self.unanswered:
+            return f" ({self.unanswered} without an answer: see the node's account and its log)"
         return (
             f" ({self.unanswered} superseded by newer frames while the engine was busy: on this machine it is slower "
             "than this camera; --lockstep waits for it)"
         )
 
-    def _books(self) -> str:
-        books = self.session.books
-        if books is None:
+    def _account(self) -> str:
+        account = self.session.account
+        if account is None:
             return "no diagnostics came"
-        flight = f" + in flight {books.in_flight}" if books.in_flight else ""
-        lost = f"; {books.lost_before_node} dropped on the way to it" if books.lost_before_node else ""
-        wakers = f"{self.session.wakers} frame{'s' if self.session.wakers != 1 else ''} that woke the node"
+        flight = f" + in flight {account.in_flight}" if account.in_flight else ""
+        lost = f"; {account.lost_before_node} dropped on the way to it" if account.lost_before_node else ""
+        count = self.session.warm_up_frames
+        warm_up = f"{count} warm-up frame{'s' if count != 1 else ''}"
         return (
-            f"received {books.received} {'=' if books.add_up else '!='} published {books.published} + superseded "
-            f"{books.superseded} + rejected {books.rejected} + failed {books.failed}{flight} (with {wakers}){lost}"
+            f"received {account.received} {'=' if account.adds_up else '!='} published {account.published} "
+            f"+ superseded {account.superseded} + rejected {account.rejected} + failed {account.failed}{flight} "
+            f"(with {warm_up}){lost}"
         )
 
     def to_json(self) -> str:
         """For machines; fractions in 0 to 1, times in milliseconds, null where there is nothing to say."""
-        session = self.session
+        session, account = self.session, self.session.account
         document: dict[str, Any] = {
             "drive": self.drive,
             "pace": self.pace,
@@ -240,8 +242,8 @@ class Summary:
             "frames_unanswered": self.unanswered,
             "messages_out": session.outputs,
             "messages_lost": session.lost,
-            "node": None if session.books is None else asdict(session.books) | {"of_them_to_wake_it": session.wakers},
-            "messages_with_unknown_stamp": session.strangers,
+            "node": None if account is None else asdict(account) | {"of_them_warm_up": session.warm_up_frames},
+            "messages_with_unknown_stamp": session.unknown_stamps,
             "seconds": session.seconds,
             "latency_ms": {f"p{p}": _number(percentile_ms(session.latency_s, p)) for p in (50, 95, 99)},
             "latest_publish_ms": 1000 * session.latest_s,

@@ -72,8 +72,8 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeBooks:
-    """The node's own account of its frames, from its diagnostics; with the frames that woke it."""
+class NodeAccount:
+    """The node's own account of its frames, from its diagnostics; warm-up frames included."""
 
     received: int
     published: int
@@ -85,7 +85,7 @@ class NodeBooks:
     """Dropped by the middleware before the node could take them; not among the received."""
 
     @property
-    def add_up(self) -> bool:
+    def adds_up(self) -> bool:
         """Whether every received frame is accounted for."""
         return self.received == self.published + self.superseded + self.rejected + self.failed + self.in_flight
 
@@ -95,13 +95,13 @@ class SessionReport:
     """What went in and what came out.
 
     Attributes:
-        published: frames sent, without those that only woke the node.
+        published: frames sent, without the warm-up frames.
         answered: frames for which labels came back.
         outputs: messages that came back, by output.
-        wakers: frames sent before the drive, until the node answered.
-        books: the node's own account at the end; None if it gave none.
+        warm_up_frames: frames sent before the drive, until the node answered.
+        account: the node's own account at the end; None if it gave none.
         lost: messages that the middleware lost on the way back.
-        strangers: messages whose stamp is no published frame's; must be 0.
+        unknown_stamps: messages whose stamp is no published frame's; must be 0.
         latency_s: from just before publishing an image to the middleware's receiving its labels.
         latest_s: how late a frame was published, at worst, against the recorded timing.
         seconds: from the first frame to the last answer.
@@ -111,10 +111,10 @@ class SessionReport:
     published: int = 0
     answered: int = 0
     outputs: dict[str, int] = field(default_factory=lambda: dict.fromkeys(answers_of_a_frame(), 0))
-    wakers: int = 0
-    books: NodeBooks | None = None
+    warm_up_frames: int = 0
+    account: NodeAccount | None = None
     lost: int = 0
-    strangers: int = 0
+    unknown_stamps: int = 0
     latency_s: list[float] = field(default_factory=list)
     latest_s: float = 0.0
     seconds: float = 0.0
@@ -176,9 +176,9 @@ class _Session:
         self._times = DriveTimes(self._recorded)
         self._sent_ns: dict[int, int] = {}  # stamp -> wall time of publishing
         self._answers: dict[int, set[str]] = {}  # stamp -> outputs that came back
-        self._waking: set[int] = set()
+        self._warm_up: set[int] = set()
         self._last_answer = time.monotonic()
-        self._books_at = float("-inf")
+        self._account_at = float("-inf")
         self.report = SessionReport()
         source = bag.topic(settings.image_topic)
         self._input = INPUT_TOPICS[source.type]
@@ -206,15 +206,15 @@ class _Session:
         if output not in self._expected:
             self._times.keep(message)
             if output == DIAGNOSTICS.name:
-                self._read_books(typestore.decode(message.data, self._definitions[message.topic]))
+                self._read_account(typestore.decode(message.data, self._definitions[message.topic]))
             return
         decoded = typestore.decode(message.data, self._definitions[message.topic])
         stamp_ns = stamp_ns_of(decoded)
-        if stamp_ns in self._waking:
+        if stamp_ns in self._warm_up:
             self._answers.setdefault(stamp_ns, set()).add(output)
             return
         if stamp_ns not in self._sent_ns:
-            self.report.strangers += 1
+            self.report.unknown_stamps += 1
             return
         self._last_answer = time.monotonic()
         self._answers[stamp_ns].add(output)
@@ -225,7 +225,7 @@ class _Session:
             self.report.latency_s.append((message.received_ns - self._sent_ns[stamp_ns]) / _NANOSECONDS)
         self._writer.write_raw(message.topic, stamp_ns, message.data)
 
-    def _read_books(self, diagnostics: Any) -> None:
+    def _read_account(self, diagnostics: Any) -> None:
         for status in diagnostics.status:
             values = {pair.key: pair.value for pair in status.values}
             if not status.name.startswith(f"{NODE_NAME}: "):
@@ -234,8 +234,8 @@ class _Session:
                 raise EngineError(f"the node could not be configured: {status.message} (log: {self._process.log})")
             if "received" in values:
                 names = ("received", "published", "superseded", "rejected", "failed", "in_flight", "lost_before_node")
-                self.report.books = NodeBooks(*(int(values[name]) for name in names))
-                self._books_at = time.monotonic()
+                self.report.account = NodeAccount(*(int(values[name]) for name in names))
+                self._account_at = time.monotonic()
 
     def _complete(self, stamp_ns: int) -> bool:
         return len(self._answers.get(stamp_ns, ())) == len(self._expected)
@@ -251,7 +251,7 @@ class _Session:
         if first is None:
             raise InputError(f"{self._bag.path}: topic {self._settings.image_topic} has no messages")
         decoded = self._bag.decode(first)
-        # before the drive, and where there is no time before it, at the end of all time
+        # before the drive, and where there is no time before it, after everything
         before = stamp_ns_of(decoded) - 10 * _NANOSECONDS
         before = before if before >= 0 else _LAST_SECOND_NS
         deadline = time.monotonic() + self._settings.start_timeout_s
@@ -268,15 +268,15 @@ class _Session:
                     f"{missing}; its log ({self._process.log}) ends:\n{self._process.log_tail()}"
                 )
             if self._publisher.get_subscription_count() and not self._recorder.missing and now >= next_try:
-                stamp_ns = before + len(self._waking)
-                self._waking.add(stamp_ns)
-                self.report.wakers += 1
+                stamp_ns = before + len(self._warm_up)
+                self._warm_up.add(stamp_ns)
+                self.report.warm_up_frames += 1
                 decoded.header = messages.header(stamp_ns, decoded.header.frame_id)
                 self._publisher.publish(typestore.encode(decoded, first.topic.definition))
                 next_try = now + 1.0
             spin_for(executor, _SPIN_S, self._stop)
-            if any(self._complete(stamp_ns) for stamp_ns in self._waking):
-                spin_for(executor, 0.2, self._stop)  # answers to other waking frames on their way
+            if any(self._complete(stamp_ns) for stamp_ns in self._warm_up):
+                spin_for(executor, 0.2, self._stop)  # answers to other warm-up frames on their way
                 return
 
     def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], object]) -> None:
@@ -291,9 +291,9 @@ class _Session:
                 continue
             if stamp_ns in self._sent_ns:
                 raise InputError(f"{self._bag.path}: two images have the stamp {stamp_ns} ns")
-            if stamp_ns in self._waking:
+            if stamp_ns in self._warm_up:
                 raise InputError(
-                    f"{self._bag.path}: an image has the stamp {stamp_ns} ns, which a frame that woke the node had; "
+                    f"{self._bag.path}: an image has the stamp {stamp_ns} ns, which a warm-up frame had; "
                     "accepted are images whose stamps do not run backwards"
                 )
             start_ns = message.stamp_ns if start_ns is None else start_ns
@@ -308,7 +308,7 @@ class _Session:
             self._process.check()
         self._settle(executor)
         self.report.seconds = self._last_answer - began if self.report.answered else 0.0
-        self._wait_for_books(executor)
+        self._wait_for_account(executor)
         for record_ns, dated in self._times.dated():
             self._writer.write_raw(dated.topic, record_ns, dated.data)
         self.report.interrupted = self._stop.is_set()
@@ -359,10 +359,10 @@ class _Session:
                 return
             executor.spin_once(timeout_sec=_SPIN_S)
 
-    def _wait_for_books(self, executor: SingleThreadedExecutor) -> None:
+    def _wait_for_account(self, executor: SingleThreadedExecutor) -> None:
         """The next diagnostics after the last answer; the node sends them every second."""
         now = time.monotonic()
-        while not self._stop.is_set() and self._books_at < now and time.monotonic() < now + 2.5:
+        while not self._stop.is_set() and self._account_at < now and time.monotonic() < now + 2.5:
             executor.spin_once(timeout_sec=_SPIN_S)
-        if self._books_at < now:
-            self.report.books = None
+        if self._account_at < now:
+            self.report.account = None

@@ -15,7 +15,7 @@ class DriveTimes:
     A frame's numbers leave the node after its labels and before the next frame's, so they belong to
     the last labels received before them. Latched messages belong to the first frame, what the node says
     of its own accord (diagnostics) to the last frame sent before it. What came before the drive (answers
-    to the frames that were sent to see the node ready) is left out.
+    to warm-up frames) is left out.
 
     Args:
         outputs: which there are, by topic.

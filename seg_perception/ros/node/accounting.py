@@ -59,7 +59,7 @@ class Ticket:
 
 
 class FrameAccount:
-    """One camera's books; thread-safe.
+    """One camera's account; thread-safe.
 
     In flight are the tickets that are alive and not booked. So a frame that was dropped without a word
     is missing from the sum, and `FrameCounts.unaccounted` is a check and not a definition.

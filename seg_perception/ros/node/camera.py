@@ -1,4 +1,4 @@
-"""One camera of the node: its subscription, publishers, books and drivable mask."""
+"""One camera of the node: its subscription, publishers, account and drivable mask."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
+from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
-from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, GapWatch, large_images_hint
+from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
-from seg_perception.ros.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Camera:
         self.account = FrameAccount()
         self.latency = LatencyWindow()
         self.rate_in, self.rate_out = RateMeter(), RateMeter()
-        self.gaps = GapWatch()
+        self.losses = LossMeter()
         self.drivable_share: float | None = None
         self.last_rejection: Rejection | None = None
         self.time_jumps = 0
@@ -84,7 +84,7 @@ class Camera:
         self._last_stamp_ns: int | None = None
         self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
         self._jump_log = Throttle(5.0)
-        self._gap_hint_given = False
+        self._loss_hint_given = False
         self._silent_since = time.monotonic()
         self._input = ImageInput(
             node,
@@ -182,10 +182,10 @@ class Camera:
         self.rate_in.tick(now)
         stamp_ns = stamp_ns_of(message.header)
         self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, transport_s))
-        self.gaps.note(sequence, stamp_ns)
-        if not self._gap_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.gaps.worth_a_hint():
-            self._gap_hint_given = True
-            lost, total = self.gaps.recent()
+        self.losses.note(sequence, stamp_ns)
+        if not self._loss_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.losses.worth_a_hint():
+            self._loss_hint_given = True
+            lost, total = self.losses.recent()
             hint = large_images_hint(lost, total, self.input_topic, len(message.data), os.environ)
             self._node.get_logger().warning(f"{self.label}: {hint}")
 
@@ -275,7 +275,7 @@ class Camera:
         return {Stage.FINISH: masked - began, Stage.PUBLISH: done - masked}
 
     def note_latency(self, frame: CameraFrame, times: dict[Stage, float]) -> None:
-        """Book a published frame's times."""
+        """Note a published frame's times."""
         if frame.transport_s is not None:
             times[Stage.RECEIVE] = frame.transport_s
         times[Stage.STAMP_TO_OUTPUT] = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9

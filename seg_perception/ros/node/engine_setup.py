@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import DEFAULT_MODEL
@@ -62,21 +61,3 @@ def device_memory_of(engine: Engine) -> int | None:
     """Bytes of GPU memory, where the engine has any and can tell."""
     device_memory = getattr(engine, "device_memory", None)
     return None if device_memory is None else int(device_memory())
-
-
-class RosLogHandler(logging.Handler):
-    """Passes on to the ROS log what the library says through Python's logging."""
-
-    def __init__(self, ros_logger: Any) -> None:
-        super().__init__(logging.INFO)
-        self._ros_logger = ros_logger
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        # one call site for each severity: rclpy refuses one site with changing severities
-        if record.levelno >= logging.ERROR:
-            self._ros_logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._ros_logger.warning(text)
-        else:
-            self._ros_logger.info(text)

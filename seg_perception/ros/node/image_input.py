@@ -21,7 +21,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from seg_perception.node_settings import InputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import SubscriptionEventCallbacks, publisher_count, with_message_info
-from seg_perception.ros.throttle import Throttle
+from seg_perception.ros.log import Throttle
 
 _BEST_EFFORT_FOR_S = 3.0  # after an event: discovery may list the publisher that it was about only later
 

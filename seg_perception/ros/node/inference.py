@@ -20,6 +20,7 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.accounting import Fate
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
@@ -325,8 +326,3 @@ def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
     black, noise = np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     for count in sorted({1, cameras}):
         segmenter.infer([segmenter.prepare(image) for image in (noise, *[black] * (count - 1))])
-
-
-def describe_error(error: BaseException) -> str:
-    """Class and text, on one line as far as the text allows."""
-    return f"{type(error).__name__}: {error}"

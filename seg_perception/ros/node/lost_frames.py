@@ -48,7 +48,7 @@ def _profile() -> str:
         return "<share of seg_perception>/config/fastdds_large_images.xml"
 
 
-class GapWatch:
+class LossMeter:
     """Counts lost frames of one camera, by the middleware's sequence numbers or else by stamps.
 
     Args:

@@ -17,8 +17,8 @@ from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import PublisherEventCallbacks
 from seg_perception.ros.interfaces import message_class, why_not_installed
+from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message, stamp_ns_of
-from seg_perception.ros.throttle import Throttle
 
 
 def missing_outputs() -> dict[str, str]:

@@ -87,7 +87,7 @@ class NodeWatch:
             rejected_since_last=max(0, rejected),
             time_jumps=jumps,
             time_jumps_since_last=max(0, jumped),
-            lost_before_node=camera.gaps.lost,
+            lost_before_node=camera.losses.lost,
             topic=camera.input_topic,
         )
 

@@ -32,10 +32,11 @@ from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.log import RosLogHandler, describe_error
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.diagnostics import diagnostic_array
-from seg_perception.ros.node.engine_setup import OpenEngine, RosLogHandler, open_configured_engine
-from seg_perception.ros.node.inference import EngineState, InferenceThread, describe_error
+from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
+from seg_perception.ros.node.inference import EngineState, InferenceThread
 from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters

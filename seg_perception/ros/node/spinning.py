@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
 
-from seg_perception.ros.node.inference import describe_error
+from seg_perception.ros.log import describe_error
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.segmentation_node import SegmentationNode

@@ -1,4 +1,4 @@
-"""Several cameras, one engine: under three times the load nothing is lost from the books, nobody starves."""
+"""Several cameras, one engine: under three times the load nothing is lost from the account, nobody starves."""
 
 from __future__ import annotations
 

@@ -272,11 +272,11 @@ def test_an_inference_that_fails_while_the_node_is_being_activated_is_no_trap(ti
 
 
 def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_model: Path) -> None:
-    started, release = threading.Event(), threading.Event()
+    active, started, release = threading.Event(), threading.Event(), threading.Event()
 
     class Waiting(BreakingEngine):
         def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-            if images.any():  # the warm-up's image is black
+            if active.is_set():  # not while it warms up
                 started.set()
                 release.wait(30.0)
             return super().infer(images)
@@ -287,6 +287,7 @@ def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_mode
     parameters = {"model": str(tiny_model), "diagnostics.engine_timeout_s": 0.1, **RELIABLE_INPUT}
     with running(parameters, open_waiting) as run:
         run.wait_state("active")
+        active.set()
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
         images.publish(image_message(picture(0), START))

@@ -1,4 +1,4 @@
-"""The node's parts on their own: books, mailboxes, percentiles, gaps, camera_info, QoS words, label info."""
+"""The node's parts on their own: account, mailboxes, percentiles, losses, camera_info, QoS words, label info."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Facts, LatchedOutput, output
 from seg_perception.node_parameters import parse_settings
 from seg_perception.ros import qos
+from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
-from seg_perception.ros.node.lost_frames import GapWatch, large_images_hint
+from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint
 from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.node.outputs import CameraInfoMatcher
-from seg_perception.ros.throttle import Throttle
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def test_a_closed_mailbox_drops_and_counts() -> None:
     assert boxes.take_all(0.0)[""].number == 3
 
 
-def test_books_balance_with_threads_on_both_sides() -> None:
+def test_the_account_balances_with_threads_on_both_sides() -> None:
     accounts = {name: FrameAccount() for name in ("a", "b")}
     boxes: Mailboxes[Numbered] = Mailboxes(accounts)
     unbalanced: list[FrameCounts] = []
@@ -160,8 +160,8 @@ def test_rate_is_exact_falls_in_silence_and_waits_before_it_judges() -> None:
     assert early.rate(1.4) is None
 
 
-def test_gaps_by_sequence_number() -> None:
-    watch = GapWatch(window=4, share=0.1)
+def test_losses_by_sequence_number() -> None:
+    watch = LossMeter(window=4, share=0.1)
     for sequence in (10, 11, 14, 15):  # 12 and 13 were lost
         watch.note(sequence, stamp_ns=0)
     assert watch.lost == 2
@@ -171,8 +171,8 @@ def test_gaps_by_sequence_number() -> None:
     assert watch.lost == 2
 
 
-def test_gaps_by_stamp_where_there_are_no_sequence_numbers() -> None:
-    watch = GapWatch(window=10)
+def test_losses_by_stamp_where_there_are_no_sequence_numbers() -> None:
+    watch = LossMeter(window=10)
     period = 33_000_000
     for index in (0, 1, 2, 3, 6, 7):  # 4 and 5 were lost
         watch.note(None, index * period)
@@ -190,7 +190,7 @@ def test_the_hint_depends_on_whether_a_profile_is_set() -> None:
 
 
 def test_no_hint_before_the_window_is_full() -> None:
-    watch = GapWatch(window=30)
+    watch = LossMeter(window=30)
     for sequence in range(0, 40, 2):
         watch.note(sequence, 0)
     assert not watch.worth_a_hint()
@@ -213,7 +213,7 @@ def test_camera_info_is_paired_by_exact_stamp_in_either_order() -> None:
 
 def test_throttle_lets_one_line_through(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(value=100.0)
-    monkeypatch.setattr("seg_perception.ros.throttle.time.monotonic", lambda: now.value)
+    monkeypatch.setattr("seg_perception.ros.log.time.monotonic", lambda: now.value)
     throttle = Throttle(5.0)
     assert [throttle.due(), throttle.due()] == [True, False]
     now.value = 105.0
