@@ -12,10 +12,10 @@ from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.image_file import read_rgb
-from seg_perception.core.label_set import LabelMapping
+from seg_perception.core.label_mapping import LabelMapping
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in
-from seg_perception.datasets.folder_pairs import folder_pairs
+from seg_perception.datasets.folder import folder_pairs
 
 FRAME_ID = "camera"
 

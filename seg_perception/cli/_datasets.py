@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
+
+
+class _Kinds:
+    """The known datasets, looked for only when they are asked about: --help of other commands stays instant."""
+
+    def __iter__(self) -> Iterator[str]:
+        from seg_perception.datasets.registry import dataset_kinds
+
+        return iter(dataset_kinds())
+
+    def __contains__(self, name: object) -> bool:
+        return True  # DatasetSettings judges it, with the other faults
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -18,10 +31,15 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False
         "--kind",
         metavar="KIND",
         dest="dataset",
-        help="camvid, cityscapes, kitti, bdd100k, mapillary, cityscapes256, folder (images/ beside labels/) or scenes",
+        choices=_Kinds(),
+        help="%(choices)s; folder: your own images and masks",
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the dataset's folder")
     parser.add_argument("--split", default="val", help="as the dataset names it (default: %(default)s)")
+    parser.add_argument(
+        "--images", metavar="PATTERN", help="kind folder: where its images are, for example 'images/**/*'"
+    )
+    parser.add_argument("--labels", metavar="PATTERN", help="... and their label files, for example 'labels/**/*_ids'")
     parser.add_argument("--mapping", help="label mapping: a shipped name or a YAML file (default: the dataset's own)")
     parser.add_argument("--size", metavar="WxH", help="resize images and truth to this when reading")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one image of N (default: all)")
@@ -48,6 +66,8 @@ def dataset_settings(arguments: argparse.Namespace) -> DatasetSettings:
         size=Size.parse(arguments.size) if arguments.size else None,
         every=arguments.every,
         count=arguments.count,
+        images=arguments.images,
+        labels=arguments.labels,
     )
 
 
@@ -59,7 +79,7 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
         DatasetError: folders or files are missing.
     """
     from seg_perception.core.errors import SettingsError
-    from seg_perception.datasets.registry import open_dataset
+    from seg_perception.datasets.registry import open_dataset, open_datasets
     from seg_perception.evaluation.settings import load_evaluation_settings
 
     if (arguments.config is None) == (arguments.dataset is None):
@@ -67,4 +87,4 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
     if arguments.config is None:
         return [open_dataset(dataset_settings(arguments))]
     settings = load_evaluation_settings(arguments.config)
-    return [open_dataset(one, arguments.data_root or settings.data_root) for one in settings.datasets]
+    return open_datasets(settings.datasets, arguments.data_root or settings.data_root)

@@ -287,7 +287,7 @@ def _make(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.making import FolderDrive, write_drive
-    from seg_perception.core.label_set import load_label_mapping
+    from seg_perception.core.label_mapping import load_label_mapping
 
     mapping = load_label_mapping(arguments.mapping) if arguments.mapping else None
     drive = FolderDrive(arguments.images, arguments.labels, mapping, arguments.fps)

@@ -126,7 +126,7 @@ def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event
     from tqdm import tqdm
 
     from seg_perception.bags.making import FolderDrive, SceneDrive, write_drive
-    from seg_perception.core.label_set import load_label_mapping
+    from seg_perception.core.label_mapping import load_label_mapping
     from seg_perception.core.types import Size
 
     drive: FolderDrive | SceneDrive

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from seg_perception.core.errors import SettingsError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 DEFAULT_MODEL = _PACKAGE / "weights" / "driving.onnx"
@@ -29,3 +31,25 @@ def share_path(relative: str = "") -> Path:
         if (root / "package.xml").is_file() and (root / relative).exists():
             return root / relative
     raise FileNotFoundError(f"{relative!r} was not found under any of: {', '.join(map(str, roots))}")
+
+
+def shipped_file(folder: str, name_or_path: str | Path, called: str) -> Path:
+    """A YAML file by its path, or a shipped one by its bare name ("folder" for config/train/folder.yaml).
+
+    Args:
+        folder: of the share directory, for example "config/train".
+        name_or_path: a path ends in .yaml or .yml; anything else is a name.
+        called: what it is, for the error.
+
+    Raises:
+        SettingsError: no shipped file of that name; lists those that there are.
+    """
+    path = Path(name_or_path)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return path.expanduser()
+    shipped = sorted(file for file in share_path(folder).glob("*.yaml") if not file.name.startswith("."))
+    for file in shipped:
+        if file.stem == str(name_or_path):
+            return file
+    known = ", ".join(file.stem for file in shipped)
+    raise SettingsError(f"no {called} {str(name_or_path)!r}; shipped: {known}; or give a .yaml file")

@@ -9,16 +9,15 @@ raises SettingsError.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
+import sys
 import types
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from seg_perception.core.documents import read_yaml as read_yaml  # noqa: PLC0414  readers of settings look for it here
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.types import Size
 
@@ -73,19 +72,6 @@ def load_settings(cls: type[T], path: Path) -> T:
     return from_mapping(cls, values, str(path))
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, in plain Python values.
-
-    Raises:
-        OSError: it cannot be read.
-        SettingsError: not YAML, or not UTF-8.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, and so is not UTF-8
-        raise SettingsError(f"{path}: not valid YAML: {error}") from error
-
-
 def to_mapping(settings: Any) -> dict[str, Any]:
     """The resolved settings as plain YAML values: `from_mapping` of it gives the same settings."""
 
@@ -105,7 +91,7 @@ def to_mapping(settings: Any) -> dict[str, Any]:
 
 def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(values, Mapping):
-        faults.append(f"{where or 'settings'}: a table is expected, got {values!r}")
+        faults.append(f"{where or 'settings'}: a table is expected, got {_shown(values)}")
         return _WRONG
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -178,7 +164,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, where: str, faults: l
         converted = _convert(option, value, where, attempt)
         if not attempt:
             return converted
-    faults.append(f"{where}: {value!r} is not accepted; accepted: {' or '.join(map(_type_name, options))}")
+    faults.append(f"{where}: {_shown(value)} is not accepted; accepted: {' or '.join(map(_type_name, options))}")
     return _WRONG
 
 
@@ -188,18 +174,18 @@ def _convert_choice(choices: Mapping[Any, Any], value: Any, where: str, faults: 
             return meant
     if isinstance(value, Enum) and value in choices.values():
         return value
-    faults.append(f"{where}: {value!r} is not accepted; accepted: {', '.join(map(repr, choices))}")
+    faults.append(f"{where}: {_shown(value)} is not accepted; accepted: {', '.join(map(repr, choices))}")
     return _WRONG
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, (list, tuple)):
-        faults.append(f"{where}: a list is expected, got {value!r}")
+        faults.append(f"{where}: a list is expected, got {_shown(value)}")
         return _WRONG
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         arguments = (arguments[0],) * len(value)
     if len(value) != len(arguments):
-        faults.append(f"{where}: {len(arguments)} values are expected, got {len(value)}: {value!r}")
+        faults.append(f"{where}: {len(arguments)} values are expected, got {len(value)}: {_shown(value)}")
         return _WRONG
     items = [_convert(a, v, f"{where}[{i}]", faults) for i, (a, v) in enumerate(zip(arguments, value, strict=True))]
     return _WRONG if _WRONG in items else tuple(items)
@@ -207,7 +193,7 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str, faults: l
 
 def _convert_table(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, Mapping):
-        faults.append(f"{where}: a table is expected, got {value!r}")
+        faults.append(f"{where}: a table is expected, got {_shown(value)}")
         return _WRONG
     items = {str(k): _convert(hint, v, _join(where, str(k)), faults) for k, v in value.items()}
     return _WRONG if _WRONG in items.values() else items
@@ -215,7 +201,7 @@ def _convert_table(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if math.isfinite(value):
+        if abs(value) <= sys.float_info.max:  # neither infinite nor NaN nor an int of 400 digits
             return float(value)
     elif hint is Path and isinstance(value, (str, Path)):
         return Path(value).expanduser()
@@ -228,18 +214,30 @@ def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any
     # bool is an int to Python, but not to a person who writes settings
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    faults.append(f"{where}: {value!r} is not accepted; a value of type {_type_name(hint)} is expected{_hint(value)}")
+    expected = f"a value of type {_type_name(hint)} is expected{_hint(value)}"
+    faults.append(f"{where}: {_shown(value)} is not accepted; {expected}")
     return _WRONG
+
+
+_LONGEST_SHOWN = 200  # characters of a value in a fault
+
+
+def _shown(value: Any) -> str:
+    """A value as a fault quotes it; a long one is cut, and said to be."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
 def _hint(value: Any) -> str:
     """YAML 1.1 takes 1e-3 for a text: its numbers have a point, and a sign in the exponent."""
-    mantissa, exponential, exponent = str(value).lower().partition("e")
+    if not isinstance(value, str):
+        return ""
+    mantissa, exponential, exponent = value.lower().partition("e")
     try:
         float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         return ""
-    if not (isinstance(value, str) and exponential):
+    if not exponential:
         return ""
     point = "" if "." in mantissa else ".0"
     sign = "" if exponent[0] in "+-" else "+"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Protocol
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from seg_perception.core.encoded import decode_labels, decode_rgb
+from seg_perception.core import image_file
 from seg_perception.core.errors import DatasetError, InputError
-from seg_perception.core.label_set import LabelMapping, LabelSet
+from seg_perception.core.image_file import is_hidden
+from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import LabelImage, RgbImage, Size
 
 
@@ -24,6 +22,14 @@ class Sample:
     name: str
     image: RgbImage
     labels: LabelImage
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file of a dataset's folders that is not used, and why."""
+
+    path: Path
+    reason: str
 
 
 class Dataset(Protocol):
@@ -39,91 +45,60 @@ class Dataset(Protocol):
     @property
     def label_set(self) -> LabelSet: ...
 
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]: ...
+
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Sample: ...
 
 
 @dataclass(frozen=True, slots=True)
-class FilePair:
-    """An image file and its label file."""
+class OpenRequest:
+    """What a dataset is opened with.
 
-    name: str
-    image: Path
-    labels: Path
-
-
-class PairedFiles:
-    """A dataset of image and label files with one mapping: what all the readers build.
-
-    Args:
-        name: for reports.
-        pairs: the files, in order.
-        mapping: from the label files' values to the label set's ids.
-        size: resize every sample to this; None keeps the files' size.
-        read_values: reads a label file's values, uint8 [H, W]; None: `read_ids`.
-
-    Raises:
-        DatasetError: no pairs.
+    Attributes:
+        root: its folder.
+        split: one of the dataset's splits; empty where it has none.
+        mapping: label mapping (shipped name or YAML file); None where the dataset needs none.
+        size: resize samples to this on reading; None keeps the files' size.
+        count: how many, for datasets that are made on demand.
+        images, labels: patterns below the root, for datasets that take them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        pairs: Sequence[FilePair],
-        mapping: LabelMapping,
-        size: Size | None = None,
-        read_values: Callable[[Path], NDArray[np.uint8]] | None = None,
-    ) -> None:
-        if not pairs:
-            raise DatasetError(f"dataset {name!r} has no images")
-        self.name = name
-        self.pairs = tuple(pairs)
-        self.mapping = mapping
-        self.size = size
-        self.read_values = read_values or read_ids
-
-    def demand_labels(self, keep: slice = slice(None)) -> PairedFiles:
-        """Itself, or the kept part of itself, if every image has its label file.
-
-        Raises:
-            MissingLabelsError: some label files are not there.
-        """
-        kept = PairedFiles(self.name, self.pairs[keep], self.mapping, self.size, self.read_values)
-        missing = tuple(pair for pair in kept.pairs if not pair.labels.is_file())
-        if missing:
-            raise MissingLabelsError(kept, missing)
-        return kept
-
-    @property
-    def label_set(self) -> LabelSet:
-        return self.mapping.target
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def load(self, index: int) -> Sample:
-        pair = self.pairs[index]
-        image = read_rgb(pair.image)
-        labels = self.mapping.apply(self.read_values(pair.labels), pair.labels)
-        if image.shape[:2] != labels.shape:
-            raise DatasetError(f"{pair.labels}: size {Size.of(labels)} differs from its image's, {Size.of(image)}")
-        if self.size is not None and Size.of(image) != self.size:
-            target = (self.size.width, self.size.height)
-            shrinks = target[0] < image.shape[1] and target[1] < image.shape[0]
-            image = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            labels = cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST_EXACT)
-        return Sample(pair.name, image, labels)
+    root: Path
+    split: str
+    mapping: str | None = None
+    size: Size | None = None
+    count: int = 500
+    images: str | None = None
+    labels: str | None = None
 
 
-class MissingLabelsError(DatasetError):
-    """Images without a label file; `dataset` has them all the same, so that the rest can be looked at."""
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """A dataset as the registry knows it: a module of this folder holds one as DATASET.
 
-    def __init__(self, dataset: PairedFiles, missing: Sequence[FilePair]) -> None:
-        count = f"{len(missing)} of {len(dataset)} images"
-        super().__init__(f"{dataset.name}: no label image for {count}, for example {missing[0].labels}")
-        self.dataset = dataset
-        self.missing = tuple(missing)
+    Attributes:
+        name: the `kind` of settings and commands.
+        summary: one line: what it is, and its licence.
+        open: opens it.
+        splits: name -> what `{split}` stands for in the patterns; empty: it has no splits.
+        mapping: its own label mapping; None: one must be named, or none is needed.
+        needs_mapping: whether one must be named.
+        takes_patterns: whether settings may give image and label patterns.
+        images, labels: patterns below the root (pairs.py); of labels, the first whose folder is there.
+    """
+
+    name: str
+    summary: str
+    open: Callable[[OpenRequest], Dataset]
+    splits: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    mapping: str | None = None
+    needs_mapping: bool = False
+    takes_patterns: bool = False
+    images: str = ""
+    labels: tuple[str, ...] = ()
 
 
 def read_rgb(path: Path) -> RgbImage:
@@ -133,38 +108,33 @@ def read_rgb(path: Path) -> RgbImage:
         FileNotFoundError: no such file.
         DatasetError: not an image that is read, or a truncated one.
     """
-    return _decoded(path, decode_rgb)
-
-
-def read_ids(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit gray PNG of label values as uint8 [H, W].
-
-    Palette and color PNGs are refused, and so are those of fewer bits: OpenCV would turn their
-    values into other ones without a word.
-
-    Raises:
-        FileNotFoundError: no such file.
-        DatasetError: not an 8-bit gray PNG, or a truncated one.
-    """
-    return _decoded(path, decode_labels)
-
-
-def _decoded(path: Path, decode: Callable[[Any, str], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     try:
-        return decode(path.read_bytes(), str(path))
+        return image_file.read_rgb(path)
     except InputError as error:
         raise DatasetError(str(error)) from error
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The folder's files with one of the suffixes, by name.
+    """The folder's files with one of the suffixes in upper or lower case, by name; dot files are no data.
 
     Raises:
         DatasetError: no such folder, or no such files in it.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes and not is_hidden(p))
     if not found:
         raise DatasetError(f"{folder}: no files that end in {', '.join(suffixes)}")
     return found
+
+
+def describe_left_out(left_out: Iterable[LeftOut], shown: int = 3) -> str:
+    """Lines that count the files left out by reason, and name some; empty if there are none."""
+    reasons: dict[str, list[Path]] = {}
+    for one in left_out:
+        reasons.setdefault(one.reason, []).append(one.path)
+    lines = []
+    for reason, paths in reasons.items():
+        rest = f" and {len(paths) - shown} more" if len(paths) > shown else ""
+        lines.append(f"left out, {reason}: {len(paths)}: {', '.join(map(str, paths[:shown]))}{rest}")
+    return "\n".join(lines)

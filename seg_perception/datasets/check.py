@@ -18,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.errors import DatasetError, SegPerceptionError
+from seg_perception.core.label_mapping import IGNORE, TRAIN_IDS, LabelMapping
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
-from seg_perception.datasets.base import Dataset, FilePair, PairedFiles, read_rgb
+from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
+from seg_perception.datasets.masks import Mask
+from seg_perception.datasets.pairs import FilePair, PairedFiles
+
+_FEW = 64  # samples that are looked at sooner than new processes start
 
 
 class FaultKind(Enum):
@@ -51,11 +56,13 @@ class SampleCheck:
         faults: empty for a sound sample.
         size: of the image; None where it cannot be read.
         pixels: int64 [256], pixels of each class id (255 unlabeled); zeros where labels cannot be used.
+        values: which values the label file stores; None where it stores colors.
     """
 
     faults: tuple[Fault, ...]
     size: Size | None
     pixels: NDArray[np.int64]
+    values: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,9 @@ class DatasetCheck:
         pixels: int64 [256], pixels of each class id (255 unlabeled).
         images: int64 [256], images in which each id occurs.
         sizes: image size -> images.
+        values: the values that the label files store; None where one stores colors.
+        mapping: what reads them; None for a dataset that is not of files.
+        left_out: files in its folders that it does not use.
     """
 
     name: str
@@ -79,6 +89,30 @@ class DatasetCheck:
     pixels: NDArray[np.int64]
     images: NDArray[np.int64]
     sizes: Counter[Size]
+    values: frozenset[int] | None = None
+    mapping: LabelMapping | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+    def doubts(self) -> tuple[str, ...]:
+        """What can be read, and is hardly what was meant; empty if nothing is doubtful."""
+        if not self.samples or self.faults:
+            return ()
+        found = []
+        classes = [c.name for c in self.label_set.classes if self.pixels[c.id]]
+        if not classes:
+            found.append("nothing is labeled: the mapping leaves out every pixel" + self._values_seen())
+        elif len(classes) == 1:
+            found.append(f"one class only: every labeled pixel is {classes[0]!r}" + self._values_seen())
+        if self.mapping is not None and self.values and (doubt := _doubtful_values(self.values, self.mapping)):
+            found.append(doubt)
+        return tuple(found)
+
+    def _values_seen(self) -> str:
+        if not self.values:
+            return ""
+        seen = sorted(self.values)
+        rest = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
+        return f" (the label files hold {', '.join(map(str, seen[:8]))}{rest})"
 
     def shares(self) -> NDArray[np.float64]:
         """Each class's share of the labeled pixels, float64 [classes]; zeros if nothing is labeled."""
@@ -88,6 +122,7 @@ class DatasetCheck:
     def table(self) -> str:
         """Sizes and class balance, for a terminal."""
         lines = [f"{self.name}: {self.samples} images"]
+        lines += [f"  {line}" for line in describe_left_out(self.left_out).splitlines()]
         for size, count in self.sizes.most_common(5):
             lines.append(f"  {count} of {size}")
         if len(self.sizes) > 5:
@@ -112,6 +147,25 @@ class DatasetCheck:
         return "\n".join(lines)
 
 
+def _doubtful_values(values: frozenset[int], mapping: LabelMapping) -> str | None:
+    read = mapping.classes_of_values
+    if len(values) == 2 and values <= {0, 1, 255} and 0 in values:
+        high = max(values)
+        if read[high] == IGNORE or (high == 1 and read[0] != IGNORE and len(read) > 2):
+            return (
+                f"values {{0, {high}}} only, as in a binary mask: the mapping {mapping.name!r} reads 0 as {read[0]!r} "
+                f"and {high} as {read[high]!r}. If {high} marks the road, take the mapping 'binary_road' "
+                f"(0: background, {high}: road), or write your own"
+            )
+    largest = max((value for value in read if value != 255), default=0)
+    if values <= TRAIN_IDS and 255 in values and len(values) > 3 and largest > 18:
+        return (
+            f"values in 0 to 18 and 255 only look like Cityscapes train ids, and the mapping {mapping.name!r} reads "
+            f"values up to {largest}: take the mapping 'cityscapes_train_ids' if they are"
+        )
+    return None
+
+
 def check_sample(dataset: Dataset, index: int) -> SampleCheck:
     """Look at one sample; never raises for what is wrong with it."""
     if isinstance(dataset, PairedFiles):
@@ -127,29 +181,32 @@ def _check_pair(dataset: PairedFiles, pair: FilePair) -> SampleCheck:
     faults: list[Fault] = []
     image: RgbImage | None = None
     labels: LabelImage | None = None
-    values: NDArray[np.uint8] | None = None
+    mask: Mask | None = None
     try:
         image = read_rgb(pair.image)
     except (SegPerceptionError, OSError) as error:
         faults.append(Fault(FaultKind.UNREADABLE_IMAGE, str(error)))
     try:
-        values = dataset.read_values(pair.labels)
+        mask = dataset.read(pair.labels)
     except FileNotFoundError:
-        faults.append(Fault(FaultKind.MISSING_LABELS, f"{pair.labels}, for {pair.image}"))
+        faults.append(Fault(FaultKind.MISSING_LABELS, f"{pair.labels}, for {pair.image}{pair.instead}"))
     except (SegPerceptionError, OSError) as error:
         faults.append(Fault(FaultKind.UNREADABLE_LABELS, str(error)))
-    if values is not None:
+    if mask is not None:
         try:
-            labels = dataset.mapping.apply(values, pair.labels)
+            labels = mask.labels(dataset.mapping, pair.labels)
         except SegPerceptionError as error:
             faults.append(Fault(FaultKind.UNKNOWN_VALUES, str(error)))
-    if image is not None and values is not None and image.shape[:2] != values.shape:
-        text = f"{pair.labels}: {Size.of(values)}, its image {Size.of(image)}"
+    if image is not None and mask is not None and image.shape[:2] != mask.pixels.shape[:2]:
+        text = f"{pair.labels}: {Size.of(mask.pixels)}, its image {Size.of(image)}"
         faults.append(Fault(FaultKind.SIZES_DIFFER, text))
     return SampleCheck(
         tuple(faults),
         None if image is None else Size.of(image),
         _no_pixels() if labels is None else _pixels(labels),
+        None
+        if mask is None or mask.pixels.ndim == 3
+        else frozenset(np.flatnonzero(np.bincount(mask.pixels.reshape(-1))).tolist()),
     )
 
 
@@ -179,19 +236,48 @@ def check_dataset(
     faults: list[Fault] = []
     pixels, images = _no_pixels(), _no_pixels()
     sizes: Counter[Size] = Counter()
+    values: frozenset[int] | None = frozenset()
     count = len(dataset)
     processes = min(os.cpu_count() or 1, 16) if workers is None else workers
+    if workers is None and count <= _FEW:
+        processes = 0
     checks = _checks_here(dataset) if processes == 0 else _checks_in_processes(dataset, processes)
     with closing(checks):  # ends the processes at once when this loop is left by Ctrl-C
-        for check in tqdm(checks, dataset.name, count, unit="image", disable=not progress):
+        for check in tqdm(checks, f"check {dataset.name}", count, unit="image", disable=not progress, leave=False):
             if stopped():
                 raise KeyboardInterrupt
             faults += check.faults
             pixels += check.pixels
             images += check.pixels > 0
+            values = None if values is None or check.values is None else values | check.values
             if check.size is not None:
                 sizes[check.size] += 1
-    return DatasetCheck(dataset.name, dataset.label_set, count, tuple(faults), pixels, images, sizes)
+    mapping = dataset.mapping if isinstance(dataset, PairedFiles) else None
+    found = tuple(faults)
+    return DatasetCheck(
+        dataset.name, dataset.label_set, count, found, pixels, images, sizes, values, mapping, dataset.left_out
+    )
+
+
+def demand_sound(dataset: Dataset, progress: bool = False) -> DatasetCheck:
+    """Look at every file of a dataset before long work depends on it.
+
+    Returns:
+        What was found; its doubts are the caller's to tell. A dataset that is not of files is not looked at.
+
+    Raises:
+        DatasetError: all faults; or nothing is labeled.
+    """
+    if not isinstance(dataset, PairedFiles):
+        empty = _no_pixels()
+        return DatasetCheck(dataset.name, dataset.label_set, 0, (), empty, empty, Counter())
+    check = check_dataset(dataset, progress=progress)
+    if check.faults:
+        count = "1 fault" if len(check.faults) == 1 else f"{len(check.faults)} faults"
+        raise DatasetError(f"{dataset.name}: {count}; mend or remove these files:\n{check.fault_list(shown=5)}")
+    if not check.pixels[: len(check.label_set)].any():
+        raise DatasetError(f"{dataset.name}: {check.doubts()[0]}; choose another mapping or other files")
+    return check
 
 
 def _checks_here(dataset: Dataset) -> Generator[SampleCheck, None, None]:

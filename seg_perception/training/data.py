@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.datasets.base import Sample
-from seg_perception.datasets.registry import open_dataset
+from seg_perception.datasets.registry import open_datasets
 from seg_perception.training.augmentation import augment
 from seg_perception.training.settings import TrainSettings
 
@@ -34,7 +34,7 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, settings: TrainSettings) -> None:
-        self.datasets = [open_dataset(s, settings.data_root) for s in settings.train]
+        self.datasets = open_datasets(settings.train, settings.data_root)
         if len({d.label_set for d in self.datasets}) > 1:
             listed = ", ".join(f"{d.name}: {d.label_set.name}" for d in self.datasets)
             raise DatasetError(f"the training datasets map to different label sets ({listed})")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from seg_perception.core.errors import InputError, SegPerceptionError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.datasets.base import Dataset
-from seg_perception.datasets.registry import open_dataset
+from seg_perception.datasets.registry import open_datasets
 from seg_perception.evaluation import Evaluation, evaluate
 from seg_perception.networks.base import SegmentationNetwork, check_size
 from seg_perception.networks.registry import build_network, networks
@@ -211,7 +211,7 @@ def _load_earlier_weights(
 
 
 def _open_validation(settings: TrainSettings, label_set: LabelSet) -> list[Dataset]:
-    datasets = [open_dataset(s, settings.data_root) for s in settings.validation]
+    datasets = open_datasets(settings.validation, settings.data_root)
     for dataset in datasets:
         if dataset.label_set != label_set:
             raise SettingsError(

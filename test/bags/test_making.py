@@ -12,7 +12,7 @@ from seg_perception.bags.making import FIRST_STAMP_NS, FolderDrive, SceneDrive, 
 from seg_perception.bags.messages import IMAGE
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.label_set import load_label_mapping
+from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.core.types import Size
 
 CAMVID = load_label_mapping("camvid")

@@ -253,3 +253,17 @@ def test_a_fault_of_the_code_is_not_taken_for_a_fault_of_the_settings() -> None:
 
     with pytest.raises(TypeError, match="a mistake in the program"):
         from_mapping(Broken, {}, "here")
+
+
+@pytest.mark.parametrize("key", ["ratio", "count", "pair"])
+def test_numbers_of_400_digits_are_values_or_faults_and_never_a_crash(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "own.yaml"
+    value = f"[1, {'9' * 400}]" if key == "pair" else "9" * 400
+    file.write_text(f"count: 3\n{key}: {value}" if key != "count" else f"ratio: 1.0\ncount: {value}")
+    if key == "count":
+        assert load_settings(Outer, file).count == int("9" * 400)
+        return
+    with pytest.raises(
+        SettingsError, match=rf"{key}.*9\.\.\. \(400 characters\) is not accepted; a value of type float"
+    ):
+        load_settings(Outer, file)

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_set import load_label_mapping
-from seg_perception.datasets import camvid
+from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 
 def test_a_tree_laid_out_as_camvid(pairs, tmp_path: Path) -> None:
     pairs("camvid11/train", ["0001", "0002"], value=3)  # CamVid's 3 is road, our 0
     pairs("camvid11/val", ["0003"], value=11)  # void
-    train = camvid.open_dataset(tmp_path / "camvid11", "train")
-    val = camvid.open_dataset(tmp_path / "camvid11", "val")
+    train = open_dataset(DatasetSettings("camvid", tmp_path / "camvid11", "train"))
+    val = open_dataset(DatasetSettings("camvid", tmp_path / "camvid11", "val"))
     assert (train.name, len(train)) == ("camvid/train", 2)
     assert (val.name, len(val)) == ("camvid/val", 1)
     assert train.load(1).labels.max() == 0
@@ -25,19 +25,19 @@ def test_a_tree_laid_out_as_camvid(pairs, tmp_path: Path) -> None:
 
 def test_the_eleven_class_protocol(pairs, tmp_path: Path) -> None:
     pairs("train", ["0001"], value=3)
-    dataset = camvid.open_dataset(tmp_path, "train", mapping="camvid11_ids")
+    dataset = open_dataset(DatasetSettings("camvid", tmp_path, "train", mapping="camvid11_ids"))
     assert len(dataset.label_set) == 11
     assert dataset.label_set.names[dataset.load(0).labels[0, 0]] == "road"
 
 
 def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="test/images: no such folder"):
-        camvid.open_dataset(tmp_path, "test")
+        open_dataset(DatasetSettings("camvid", tmp_path, "test"))
 
 
 def test_the_real_one(shared_data: Path) -> None:
-    train = camvid.open_dataset(shared_data / "camvid11", "train")
-    val = camvid.open_dataset(shared_data / "camvid11", "val")
+    train = open_dataset(DatasetSettings("camvid", shared_data / "camvid11", "train"))
+    val = open_dataset(DatasetSettings("camvid", shared_data / "camvid11", "val"))
     assert (len(train), len(val)) == (367, 101)
     sample = val.load(50)
     assert sample.image.shape == (360, 480, 3)

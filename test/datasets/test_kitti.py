@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.datasets import kitti
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 
 def test_a_tree_laid_out_as_kitti(pairs, tmp_path: Path) -> None:
     names = [f"{i:06d}_10" for i in range(125)]
     pairs("kitti", names, value=7)  # Cityscapes' 7 is road, our 0
-    train = kitti.open_dataset(tmp_path / "kitti", "train")
-    val = kitti.open_dataset(tmp_path / "kitti", "val")
+    train = open_dataset(DatasetSettings("kitti", tmp_path / "kitti", "train"))
+    val = open_dataset(DatasetSettings("kitti", tmp_path / "kitti", "val"))
     assert (train.name, len(train)) == ("kitti/train", 120)
     assert (val.name, len(val)) == ("kitti/val", 5)
     assert train.load(119).name == "000119_10"
@@ -26,12 +26,12 @@ def test_a_tree_laid_out_as_kitti(pairs, tmp_path: Path) -> None:
 def test_too_few_frames_leave_nothing_to_hold_out(pairs, tmp_path: Path) -> None:
     pairs("kitti", ["000000"])
     with pytest.raises(DatasetError, match="dataset 'kitti/val' has no images"):
-        kitti.open_dataset(tmp_path / "kitti", "val")
+        open_dataset(DatasetSettings("kitti", tmp_path / "kitti", "val"))
 
 
 def test_the_real_one(shared_data: Path) -> None:
-    train = kitti.open_dataset(shared_data / "kitti_semantics", "train")
-    val = kitti.open_dataset(shared_data / "kitti_semantics", "val")
+    train = open_dataset(DatasetSettings("kitti", shared_data / "kitti_semantics", "train"))
+    val = open_dataset(DatasetSettings("kitti", shared_data / "kitti_semantics", "val"))
     assert (len(train), len(val)) == (120, 20)
     sample = val.load(0)
     assert sample.image.shape[1] > 1200

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_set import load_label_mapping
+from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 RELEASES = {"1.2": "instances", "2.0": "v1.2/instances"}
@@ -40,13 +40,19 @@ def test_instance_files_give_classes(tmp_path: Path, release: str) -> None:
 def test_the_training_split_is_its_own_folder(tmp_path: Path) -> None:
     make_tree(tmp_path, "instances", np.full((2, 2), 27 * 256, np.uint16), split="training")
     assert open_dataset(DatasetSettings("mapillary", tmp_path, "train")).load(0).labels.tolist() == [[7, 7], [7, 7]]
-    with pytest.raises(DatasetError, match=r"neither v1.2/instances/ \(release 2.0\) nor instances/ \(release 1.2\)"):
+    with pytest.raises(DatasetError, match=r"validation/images: no such folder"):
+        open_dataset(DatasetSettings("mapillary", tmp_path, "val"))
+
+
+def test_without_instances_their_places_are_named(tmp_path: Path) -> None:
+    (tmp_path / "validation/images").mkdir(parents=True)
+    with pytest.raises(DatasetError, match=r"folder validation/v1\.2/instances/ or validation/instances/ is not there"):
         open_dataset(DatasetSettings("mapillary", tmp_path, "val"))
 
 
 def test_eight_bit_files_are_refused(tmp_path: Path) -> None:
     make_tree(tmp_path, "instances", np.full((2, 2), 13, np.uint8))
-    with pytest.raises(DatasetError, match=r"aBcD-0.png: 8-bit 1-channel PNG is not accepted as an instance file"):
+    with pytest.raises(DatasetError, match=r"aBcD-0.png: 8-bit gray PNG is not accepted as an instance file"):
         open_dataset(DatasetSettings("mapillary", tmp_path, "val")).load(0)
 
 

@@ -9,12 +9,7 @@ import pytest
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping
 from seg_perception.core.types import Size
-from seg_perception.datasets.registry import DatasetSettings, dataset_kinds, open_dataset
-
-
-def test_every_module_with_a_reader_is_a_kind() -> None:
-    assert {"camvid", "cityscapes256", "kitti", "folder", "scenes"} <= set(dataset_kinds())
-    assert len(set(dataset_kinds())) == len(dataset_kinds())
+from seg_perception.datasets.registry import DatasetSettings, open_dataset, open_datasets, unique_names
 
 
 def test_a_folder_is_opened_relative_to_the_data_root(pairs, tmp_path: Path) -> None:
@@ -46,6 +41,20 @@ def test_one_of_so_many_can_be_kept(pairs, tmp_path: Path, every: int, names: st
         ({"kind": "folder"}, "mapping: a folder dataset needs one"),
         ({"kind": "kitti", "split": "test"}, "split: kitti has no 'test'; known: train, val"),
         ({"kind": "scenes", "split": "test"}, "split: scenes has no 'test'; known: train, val"),
+        ({"kind": "scenes", "mapping": "camvid"}, "mapping: scenes is labeled with its own classes and takes none"),
+        ({"kind": "kitti", "images": "a/*", "labels": "b/*"}, "images: kitti has a layout of its own"),
+        (
+            {"kind": "folder", "mapping": "identity", "images": "a/*"},
+            "labels: a pattern for images needs one for labels",
+        ),
+        (
+            {"kind": "folder", "mapping": "identity", "images": "../a/*", "labels": "b/*"},
+            "images: pattern '../a/\\*': a path",
+        ),
+        (
+            {"kind": "folder", "mapping": "identity", "images": "a/*", "labels": "b/x**"},
+            "labels: pattern 'b/x.*stands alone",
+        ),
         ({"kind": "kitti", "weight": 0}, "weight: 0.0 must be above 0"),
         ({"kind": "kitti", "every": 0}, "every: 0 must be at least 1"),
         ({"kind": "scenes", "count": 0}, "count: 0 must be at least 1"),
@@ -60,3 +69,30 @@ def test_an_unknown_mapping_is_refused(pairs, tmp_path: Path) -> None:
     pairs("mine", ["a"])
     with pytest.raises(SettingsError, match="no label set or mapping 'nowhere'"):
         open_dataset(DatasetSettings("folder", Path("mine"), mapping="nowhere"), tmp_path)
+
+
+def test_datasets_of_one_folder_name_get_names_of_their_own(pairs, tmp_path: Path) -> None:
+    for site in ("siteA", "siteB"):
+        pairs(f"{site}/val", ["a"])
+    settings = [DatasetSettings("folder", Path(f"{site}/val"), mapping="identity") for site in ("siteA", "siteB")]
+    assert [d.name for d in open_datasets(settings, tmp_path)] == ["siteA/val", "siteB/val"]
+    assert [d.name for d in open_datasets([*settings, settings[0]], tmp_path)] == [
+        "siteA/val",
+        "siteB/val",
+        "siteA/val (2)",
+    ]
+
+
+def test_the_folder_that_one_stands_in_has_its_name(pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pairs("mine", ["a"]))
+    assert open_dataset(DatasetSettings("folder", Path(), mapping="identity")).name == "mine"
+
+
+def test_names_by_hand() -> None:
+    assert unique_names(["a", "b"], [Path("/x/a"), Path("/x/b")]) == ["a", "b"]
+    assert unique_names(["camvid/val"] * 2, [Path("/d/one"), Path("/d/two")]) == [
+        "camvid/val (one)",
+        "camvid/val (two)",
+    ]
+    deep = [Path("/x/1/set/val"), Path("/x/2/set/val")]
+    assert unique_names(["val (1 of 2)"] * 2, deep) == ["1/set/val (1 of 2)", "2/set/val (1 of 2)"]

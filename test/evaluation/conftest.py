@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seg_perception.core.label_set import LabelSet, load_label_mapping, load_label_set
+from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.datasets.base import PairedFiles
-from seg_perception.datasets.folder_pairs import folder_pairs
+from seg_perception.datasets.folder import folder_pairs
+from seg_perception.datasets.pairs import PairedFiles
 from seg_perception.engines.base import EngineInfo
 from seg_perception.segmenter import Segmenter
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_set import load_label_mapping
+from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.core.types import Size
-from seg_perception.datasets.folder_pairs import folder_pairs
+from seg_perception.datasets.folder import folder_pairs
 
 IDENTITY = load_label_mapping("identity")
 
