@@ -131,8 +131,8 @@ def _demand_opaque(content: bytes, header: EncodedImage, kind: str, source: str)
     """The color of a transparent pixel says nothing."""
     stored = opencv_pixels(content, header, cv2.IMREAD_UNCHANGED, source)
     if stored.ndim == 3 and stored.shape[2] == 4:
-        alpha = stored[..., 3]
-        if transparent := int(np.count_nonzero(alpha != np.iinfo(alpha.dtype).max)):
+        alpha = np.asarray(stored[..., 3], np.uint16)
+        if transparent := int(np.count_nonzero(alpha != (1 << header.bit_depth) - 1)):
             raise InputError(
                 f"{source}: {transparent} pixels of the {kind} are transparent, and their color says nothing; "
                 "save the mask without transparency, on a color of its own"

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from seg_perception.cli.main import main
+from seg_perception.core.errors import DatasetError
 from seg_perception.core.types import Size
 from seg_perception.datasets import check as check_module
-from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset
+from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset, demand_sound
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 
@@ -154,3 +155,76 @@ def test_a_process_leaves_the_rest_of_its_share_when_the_check_ends(
     stop.set()
     with pytest.raises(InterruptedError, match="the check was ended"):
         check_module._check_in_worker(0)
+
+
+def put_ids(root: Path, values: list[int]) -> Path:
+    for index in range(3):
+        for name, pixels in ((f"images/{index}.png", np.zeros((4, 8, 3))), (f"labels/{index}.png", np.zeros((4, 8)))):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.startswith("labels"):
+                pixels[:] = np.array(values)[np.arange(8) % len(values)]
+            cv2.imwrite(str(root / name), pixels.astype(np.uint8))
+    return root
+
+
+@pytest.mark.parametrize(
+    "values, mapping, doubts",
+    [
+        (
+            [0, 255],
+            "identity",
+            [
+                "one class only: every labeled pixel is 'road'",
+                r"values {0, 255} only, .* 0 as 'road' and 255 as 'ignore'\. If 255 .* take the mapping 'bin",
+            ],
+        ),
+        ([0, 1], "identity", ["values {0, 1} only, as in a binary mask: .* reads 0 as 'road' and 1 as 'sidewalk'"]),
+        ([0, 255], "binary_road", []),
+        ([0, 1, 255], "identity", []),
+        ([7], "cityscapes", [r"one class only: every labeled pixel is 'road' \(the label files hold 7\)"]),
+        ([0, 4, 255], "cityscapes", [r"nothing is labeled: the mapping leaves out every pixel .*hold 0, 4, 255\)"]),
+        ([0, 1, 7, 13, 255], "cityscapes", ["look like Cityscapes train ids.* reads values up to 33: .*_train_ids'"]),
+        ([0, 1, 10, 13, 255], "cityscapes_train_ids", []),
+        ([7, 8, 21, 23, 26, 255], "cityscapes", []),
+        ([0, 1, 2, 255], "identity", []),
+    ],
+)
+def test_what_is_hardly_meant_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], values: list[int], mapping: str, doubts: list[str]
+) -> None:
+    root = put_ids(tmp_path, values)
+    result = check_dataset(open_dataset(DatasetSettings("folder", root, mapping=mapping)))
+    assert result.faults == ()
+    assert len(result.doubts()) == len(doubts), result.doubts()
+    for doubt, expected in zip(result.doubts(), doubts, strict=True):
+        assert re.search(expected, doubt), doubt
+    status = main(["dataset", "check", "--kind", "folder", "--root", str(root), "--mapping", mapping])
+    printed = capsys.readouterr().out
+    assert status == (1 if doubts else 0)
+    assert ("no faults, but is this what you mean?" in printed) == bool(doubts)
+
+
+def test_files_left_out_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sound(tmp_path)
+    (tmp_path / "labels" / "orphan.png").touch()
+    (tmp_path / "images" / "notes.txt").touch()
+    assert main(["dataset", "check", "--kind", "folder", "--root", str(tmp_path), "--mapping", "cityscapes"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out, a label file without an image: 1: " in printed
+    assert "notes.txt" in printed
+
+
+def test_a_dataset_is_looked_at_before_long_work(tmp_path: Path) -> None:
+    make_sound(tmp_path, 7)
+    dataset = open_dataset(DatasetSettings("folder", tmp_path, mapping="cityscapes"))
+    assert demand_sound(dataset).samples == 7
+    spoil(tmp_path)
+    with pytest.raises(
+        DatasetError, match=r"(?s): 7 faults; mend or remove these files:\n.*labels/4\.png, for .*4\.jpg"
+    ):
+        demand_sound(dataset)
+    put_ids(tmp_path / "void", [255])
+    with pytest.raises(DatasetError, match=r"void: nothing is labeled: .* choose another mapping or other files"):
+        demand_sound(open_dataset(DatasetSettings("folder", tmp_path / "void", mapping="identity")))
+    scenes = DatasetSettings("scenes", count=10**6)
+    assert demand_sound(open_dataset(scenes)).samples == 0, "scenes are not files"
