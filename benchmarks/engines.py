@@ -25,7 +25,7 @@ from seg_perception.core.errors import DatasetError, EngineError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,9 +103,9 @@ def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     from seg_perception.datasets import camvid
     from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.graph.model_file import load_model
+    from seg_perception.engines.onnxruntime import in_memory
     from seg_perception.export.parity import at_size, compare
     from seg_perception.export.quantize import QuantizationSettings, quantize
-    from seg_perception.export.session import in_memory
 
     root = arguments.data / "camvid11"
     if not root.is_dir():
@@ -182,7 +182,10 @@ def exported(checkpoint: Path | None) -> onnx.ModelProto:
 
 def compile_all() -> list[Compiled]:
     from seg_perception.engines.graph.half import to_half
-    from seg_perception.engines.tensorrt.build import BuildSettings, build_engine
+    from seg_perception.engines.graph.model_file import parse_model
+    from seg_perception.engines.tensorrt.build import build_engine
+    from seg_perception.engines.tensorrt.plan import make_plan
+    from seg_perception.engines.tensorrt.settings import BuildSettings
     from seg_perception.engines.tensorrt.versions import load_library
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.to_onnx import build_onnx
@@ -201,7 +204,7 @@ def compile_all() -> list[Compiled]:
     for name in network_names():
         network = build_network(name, 10)
         card = ModelCard(
-            name, "0", name, load_label_set("driving"), Size(480, 352), network.size_multiple, "fp32", "0" * 64
+            name, "0", name, load_label_set("driving"), Size(480, 352), network.size_multiple, Precision.FP32, "0" * 64
         )
         fp32 = build_onnx(network, card)
         graphs = {"fp32": fp32, "fp16": to_half(fp32)}
@@ -210,7 +213,8 @@ def compile_all() -> list[Compiled]:
             for batch in (1, 4):
                 content = graphs[precision].SerializeToString()
                 try:
-                    built = build_engine(content, BuildSettings(precision, batch), library)
+                    settings = BuildSettings(Precision(precision), batch)
+                    built = build_engine(make_plan(parse_model(content, name), settings, library, None))
                     row = Compiled(
                         name, precision, batch, True, round(len(built.content) / 1e6, 1), round(built.seconds, 1)
                     )

@@ -26,16 +26,17 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.resources import DEFAULT_MODEL
-from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.types import Precision, RgbImage, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
 from seg_perception.engines.cuda import Cuda, load_cuda
 from seg_perception.engines.graph.edits import pin_shapes
 from seg_perception.engines.graph.model_file import load_model, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
-from seg_perception.engines.opening import why_no_tensorrt
-from seg_perception.engines.tensorrt.build import BuildSettings
-from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
+from seg_perception.engines.registry import engines
+from seg_perception.engines.tensorrt.compilation import find_or_build
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
+from seg_perception.engines.tensorrt.plan import plan_compilation
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import load_library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,11 +69,17 @@ def main() -> int:
     parser.add_argument("--require-gpu", action="store_true", help="no GPU is a failure, not a skip")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks")
     arguments = parser.parse_args()
-    missing = why_no_tensorrt()
+    missing = why_nothing_runs()
     if missing is not None:
         print(f"skipped, nothing was verified: {missing}")
         return 3 if arguments.require_gpu else 0
     return Verification(arguments).run()
+
+
+def why_nothing_runs() -> str | None:
+    """Why neither TensorRT runs on this machine; None where one does."""
+    reasons = [engines()[name].why_not() for name in ("tensorrt", "tensorrt_rtx")]
+    return None if None in reasons else "; ".join(dict.fromkeys(map(str, reasons)))
 
 
 class Verification:
@@ -123,7 +130,7 @@ class Verification:
         return models
 
     def verify(self, precision: str, model: Path, cache: Path, reference: Engine) -> None:
-        settings = BuildSettings(precision, LARGEST_BATCH, self.size)
+        settings = BuildSettings(Precision(precision), LARGEST_BATCH, self.size)
         started = time.monotonic()
         file = find_or_build(plan_compilation(model, settings, self.library, self.gpu), True, cache)
         print(f"\n{precision}: built in {time.monotonic() - started:.1f} s, {len(file.content) / 1e6:.1f} MB")

@@ -17,9 +17,10 @@ from typing import Any, Final, Literal, TypeAlias
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import Unreadable
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
-from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.engines.base import BuildEngine
+from seg_perception.engines.registry import AUTO, choices_text, engine_choices
 
 NODE_NAME: Final = "segmentation_node"
 
@@ -138,22 +139,22 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("model", "", "ONNX file with a model card; empty: the shipped model.", empty_is_unset=True),
     ParameterSpec(
         "engine",
-        "auto",
-        "What runs the model; auto takes TensorRT where an NVIDIA GPU and the library are present.",
-        choices=RUNTIMES,
+        AUTO,
+        f"What runs the model; {choices_text()}.",
+        choices=engine_choices(),
     ),
     ParameterSpec(
         "precision",
         "",
-        "Of a TensorRT engine: fp32, fp16 or int8; empty: fp16, or int8 of an int8 model.",
-        choices=("", "fp32", "fp16", "int8"),
+        "Of an engine on the GPU: fp32, fp16 or int8; empty: fp16, or int8 of an int8 model.",
+        choices=("", *(p.value for p in Precision)),
         empty_is_unset=True,
     ),
     ParameterSpec(
         "build_engine",
         "if_missing",
         "Whether configure may build a missing or stale TensorRT engine (minutes); never: refuse instead.",
-        choices=("if_missing", "never"),
+        choices=tuple(b.value for b in BuildEngine),
     ),
     ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, 256),
     ParameterSpec(
@@ -332,8 +333,8 @@ class NodeSettings:
     autostart: bool
     model: Path | None  # None: the shipped one
     engine: str
-    precision: str | None  # None: the runtime's choice
-    build_engine: str
+    precision: Precision | None  # None: the engine's choice
+    build_engine: BuildEngine
     threads: int
     network_size: Size | None  # None: each camera's shape at the model's pixel count
     cameras: tuple[str, ...]

@@ -39,7 +39,7 @@ FORBIDDEN = {
     "ros": TORCH | RUNTIMES,
     "networks": ROS | RUNTIMES,
     "training": ROS | RUNTIMES,
-    "export": ROS | RUNTIMES - {"onnxruntime"},  # quantizes and checks parity with ONNX Runtime
+    "export": ROS | RUNTIMES,
 }
 NEEDED = {"ros": "rclpy", "networks": "torch", "training": "torch", "export": "torch"}
 

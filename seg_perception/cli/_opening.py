@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.core.resources import DEFAULT_MODEL
-from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.engines.registry import AUTO, EngineChoices
 
 if TYPE_CHECKING:
     from seg_perception.segmenter import Segmenter
@@ -46,10 +46,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        choices=RUNTIMES,
-        default="auto",
-        help="what runs the model; auto: TensorRT where an NVIDIA GPU and the library are, else onnxruntime "
-        "(OpenVINO, the faster one on many CPUs, is taken by name only: docs/deploy.md)",
+        choices=EngineChoices(),
+        metavar="NAME",
+        default=AUTO,
+        help="what runs the model (default: auto): %(choices)s; what auto takes: docs/deploy.md",
     )
 
 
@@ -75,11 +75,8 @@ def open_segmenter(arguments: argparse.Namespace) -> Iterator[OpenedSegmenter]:
     from seg_perception.segmenter import Segmenter
 
     size = Size.parse(arguments.input_size) if arguments.input_size else None
-    engine = open_engine(arguments.model, arguments.engine, arguments.threads)
-    try:
+    with open_engine(arguments.model, arguments.engine, arguments.threads) as engine:
         digest = hashlib.sha256(arguments.model.read_bytes()).hexdigest()
         description = f"{engine.card.id} with {engine.info}"
         identity = f"{description}; model {digest}; input size {size or 'automatic'}"
         yield OpenedSegmenter(Segmenter(engine, size), description, identity)
-    finally:
-        engine.close()

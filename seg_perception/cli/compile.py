@@ -37,14 +37,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     from seg_perception.core.errors import EngineError
     from seg_perception.core.resources import DEFAULT_MODEL
-    from seg_perception.core.types import Size
-    from seg_perception.engines.tensorrt import compilation
-    from seg_perception.engines.tensorrt import file as engine_file
-    from seg_perception.engines.tensorrt.build import BuildProgress, BuildSettings, BuildStoppedError
+    from seg_perception.core.types import Precision, Size
+    from seg_perception.engines.cuda import find_gpu
+    from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
+    from seg_perception.engines.tensorrt.compilation import compile_engine
+    from seg_perception.engines.tensorrt.file import read_engine
+    from seg_perception.engines.tensorrt.plan import plan_compilation
+    from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
+    from seg_perception.engines.tensorrt.settings import BuildSettings
     from seg_perception.engines.tensorrt.versions import load_library
 
     settings = BuildSettings(
-        precision=arguments.precision,
+        precision=Precision.parse(arguments.precision) if arguments.precision else None,
         batch=arguments.batch,
         size=Size.parse(arguments.size) if arguments.size else None,
         camera_size=Size.parse(arguments.camera_size) if arguments.camera_size else None,
@@ -55,19 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
     )
     library = load_library(arguments.library)
-    gpu = compilation.machine_gpu()
-    plan = compilation.plan_compilation(arguments.model or DEFAULT_MODEL, settings, library, gpu)
+    found = find_gpu()
+    gpu = None if isinstance(found, str) else found
+    plan = plan_compilation(arguments.model or DEFAULT_MODEL, settings, library, gpu)
     if arguments.out is None:
         path = plan.cached_path()
-        engine_file.make_private_folder(path.parent)
+        make_private_folder(path.parent)
     else:
         path = arguments.out
         if not path.parent.is_dir():
             raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
-        engine_file.check_private(path.parent)  # else nothing would open the engine afterwards
+        check_private(path.parent)  # else nothing would open the engine afterwards
     if not arguments.force:
         try:
-            engine_file.read_engine(path, plan.key)
+            read_engine(path, plan.key)
             print(f"{path} is there and up to date; --force builds it anew")
             return 0
         except FileNotFoundError:
@@ -84,14 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             # In a thread of its own: Python handles signals in the main one, and not while that is inside TensorRT.
             with ThreadPoolExecutor(1, "compile") as worker:
-                built = worker.submit(
-                    compilation.compile_engine, plan, path, arguments.timing_cache, show, stopped.is_set
-                ).result()
+                built = worker.submit(compile_engine, plan, path, arguments.timing_cache, show, stopped.is_set).result()
         except BuildStoppedError as error:
             print(f"seg-perception compile: {error}", file=sys.stderr)
             return 130
     print(
-        f"wrote {path}: {len(built.content) / 1e6:.1f} MB, {plan.key.precision}, {plan.key.input_size}, "
+        f"wrote {path}: {len(built.content) / 1e6:.1f} MB, {plan.precision}, {plan.sizes}, "
         f"batch up to {plan.key.batch}, {built.layers} layers, {built.seconds:.1f} s"
     )
     if built.gpu_fallback_layers:

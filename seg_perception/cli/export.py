@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     import onnx
 
     from seg_perception.core.model_card import ModelCard
-    from seg_perception.core.types import RgbImage, Size
+    from seg_perception.core.types import Precision, RgbImage, Size
 
 HELP = "export a checkpoint to ONNX (fp32, fp16 or int8)"
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_PRECISIONS = ("fp32", "fp16", "int8")
 _JUDGED = 4  # one calibration image in so many is kept back to judge by
 _LEAST_PARITY = 0.999  # of torch and the fp32 graph; float sums in another order change few ties
 
@@ -23,7 +24,7 @@ _LEAST_PARITY = 0.999  # of torch and the fp32 graph; float sums in another orde
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="weights from 'seg-perception train'")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="default: %(default)s")
+    parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="default: %(default)s")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images for int8: some tens of typical scenes")
     parser.add_argument("--agreement", type=float, default=0.99, help="labels equal to fp32's in int8 (default: 0.99)")
     parser.add_argument("--batch", type=int, help="fix the batch size (default: any)")
@@ -47,17 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import ModelError, SettingsError
     from seg_perception.core.files import write_atomically
-    from seg_perception.core.types import Size
+    from seg_perception.core.types import Precision, Size
     from seg_perception.engines.graph.camera import for_camera
     from seg_perception.engines.graph.edits import card_of, pin_shapes
     from seg_perception.engines.graph.half import to_half
+    from seg_perception.engines.onnxruntime import in_memory
     from seg_perception.export.parity import at_size, compare, torch_answerer
-    from seg_perception.export.session import in_memory
     from seg_perception.export.to_onnx import build_onnx
     from seg_perception.networks.base import check_size
     from seg_perception.training.checkpoint import load_network, weights_sha256
 
-    if arguments.precision == "int8" and arguments.calibration is None:
+    precision = Precision.parse(arguments.precision)
+    if precision is Precision.INT8 and arguments.calibration is None:
         raise SettingsError("--precision int8 needs --calibration DIR: some tens of images of typical scenes")
     if arguments.batch is not None and arguments.batch < 1:
         raise SettingsError(f"--batch {arguments.batch} is not accepted: it must be at least 1")
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_size(deployed.width, deployed.height, network.size_multiple)
         card = dataclasses.replace(card, input_size=deployed)
     if arguments.scores is not None:
-        card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card, arguments.precision))
+        card = dataclasses.replace(card, scores=_scores_of(arguments.scores, card, precision))
     if size is not None:
         check_size(size.width, size.height, network.size_multiple)
     fp32 = build_onnx(network, card, temperature=arguments.temperature)
@@ -87,11 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
     if report.agreement < _LEAST_PARITY:
         raise ModelError(f"the exported graph answers differently from torch (above); {arguments.out} was not written")
     model = fp32
-    if arguments.precision == "fp16":
+    if precision is Precision.FP16:
         model = to_half(fp32)
-    elif arguments.precision == "int8":
+    elif precision is Precision.INT8:
         model = _quantized(fp32, arguments.calibration, judged_size, arguments.agreement)
-    if arguments.precision != "fp32":
+    if precision is not Precision.FP32:
         print(compare(answer_fp32, in_memory(model), images, ("the fp32 graph", f"{card_of(model).id}")).table())
     if camera is not None:
         model = for_camera(model, camera, size)
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scores_of(path: Path, card: ModelCard, precision: str) -> dict[str, dict[str, float]]:
+def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, dict[str, float]]:
     """The percentages of an evaluation of these very weights in this precision."""
     from seg_perception.core.errors import InputError
     from seg_perception.evaluation.files import read_evaluations

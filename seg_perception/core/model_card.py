@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from seg_perception.core.errors import ModelError, SegPerceptionError
+from seg_perception.core.errors import InputError, ModelError, SegPerceptionError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping
-from seg_perception.core.types import MAX_PIXELS, Size
+from seg_perception.core.types import MAX_PIXELS, Precision, Size
 
 METADATA_KEY = "seg_perception.model_card"
 FORMAT = 1
@@ -28,7 +28,7 @@ class ModelCard:
         label_set: classes with ids, colors (RGB) and which are drivable.
         input_size: the size the network was made for; the pixel budget of other camera shapes.
         size_multiple: width and height of the graph's input must be multiples of this.
-        precision: "fp32", "fp16" or "int8".
+        precision: of the graph.
         weights_sha256: hex digest of the checkpoint's weights (safetensors bytes).
         data: one line for each dataset in training.
         data_licence: what the data allows.
@@ -43,7 +43,7 @@ class ModelCard:
     label_set: LabelSet
     input_size: Size
     size_multiple: int
-    precision: str
+    precision: Precision
     weights_sha256: str
     data: tuple[str, ...] = ()
     data_licence: str = ""
@@ -56,8 +56,10 @@ class ModelCard:
             raise ModelError(f"model card: size_multiple {self.size_multiple} is not in 1 to {MAX_MULTIPLE}")
         if self.input_size.width * self.input_size.height > MAX_PIXELS:
             raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
-        if self.precision not in ("fp32", "fp16", "int8"):
-            raise ModelError(f"model card: precision {self.precision!r} is not one of fp32, fp16, int8")
+        try:
+            object.__setattr__(self, "precision", Precision.parse(self.precision))
+        except InputError as error:
+            raise ModelError(f"model card: {error}") from error
 
     @property
     def id(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
@@ -29,6 +30,29 @@ UNKNOWN = 254
 
 MAX_PIXELS = 64 * 1024 * 1024
 """No image larger than this is decoded: a header that claims more is taken for damage or an attack."""
+
+
+class Precision(str, Enum):
+    """What a graph or an engine computes in; prints, compares and is stored as its text."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """Parse "fp16".
+
+        Raises:
+            InputError: not one of the three; lists them.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise InputError(f"precision {text!r} is not one of {', '.join(cls)}") from None
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("labels", "confidence")
@@ -23,7 +27,7 @@ class EngineInfo:
     runtime: str  # "onnxruntime", "tensorrt", ...
     version: str
     device: str  # "CPU", or the GPU's name
-    precision: str
+    precision: str  # for people: a Precision, or "bf16", "int8 and bf16", ...
     max_batch: int | None  # largest batch of one call; None: any
     fixed_size: Size | None  # the only input size it takes; None: any that fits the card
 
@@ -36,11 +40,11 @@ class Engine(Protocol):
 
     `infer` takes uint8 [N, H, W, 3] RGB, C-contiguous, H and W multiples of the card's
     `size_multiple`, and returns (labels, confidence), each uint8 [N, H, W]. The arrays belong to
-    the caller.
+    the caller. As a context manager an engine closes itself at the end of the block.
 
     Raises (infer):
         InputError: the batch has a wrong dtype, shape or size.
-        EngineError: the runtime failed, with its own message.
+        EngineError: the runtime failed, with its own message; or the engine is closed.
     """
 
     @property
@@ -53,6 +57,105 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release everything; calling it twice is harmless."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ClosesItself:
+    """Mixin: an engine as a context manager."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Engine:
+        return self  # type: ignore[return-value] # an Engine has this mixin, not the other way round
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BuildEngine(Enum):
+    """What opening does about an engine that must be built first and is missing, stale or damaged."""
+
+    IF_MISSING = "if_missing"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to open an engine; each engine takes what concerns it.
+
+    Attributes:
+        threads: of a CPU engine; 0 takes all cores this process may use.
+        precision: of a GPU engine; None: fp16, or int8 of an int8 graph.
+        batch: the largest batch of a GPU engine.
+        size: the only network input size of a GPU engine; None: any shape of about the card's pixel count.
+        build_engine: whether a missing, stale or damaged engine may be built, or is an error.
+        cache: folder of built engines; None: see `tensorrt.cache.default_cache_folder`.
+        cuda_graph: replay runs of a GPU engine from a captured CUDA graph.
+        progress: called with a phase name and a fraction of 0 to 1 while building.
+        stop_requested: asked while building; True ends the build with an EngineError.
+
+    Raises:
+        EngineError: threads below 0, or a batch below 1.
+        InputError: no such precision.
+    """
+
+    threads: int = 0
+    precision: Precision | None = None
+    batch: int = 1
+    size: Size | None = None
+    build_engine: BuildEngine = BuildEngine.IF_MISSING
+    cache: Path | None = None
+    cuda_graph: bool = True
+    progress: Callable[[str, float], None] | None = field(default=None, compare=False)
+    stop_requested: Callable[[], bool] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise EngineError(f"threads {self.threads} is not accepted: 0 (all cores this process may use) or more is")
+        if self.batch < 1:
+            raise EngineError(f"batch {self.batch} must be at least 1")
+        if self.precision is not None:
+            object.__setattr__(self, "precision", Precision.parse(self.precision))
+
+
+class Device(Enum):
+    """Where an engine computes; the value is for people."""
+
+    CPU = "CPU"
+    GPU = "NVIDIA GPU"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What an engine's own file says of it: all that the rest of the package knows.
+
+    Attributes:
+        name: what `open_engine`, `--engine` and the node's parameter take.
+        summary: one line, for `--help` and the documentation.
+        extra: the pip extra that brings its packages; "" where none does.
+        device: where it computes.
+        why_not: why it cannot run on this machine, in a few words; None where it can. Quick; never raises.
+        open: opens a model that exists, with a suffix of `suffixes`.
+        auto: its place when "auto" chooses, the lowest first; None: taken by name only.
+        suffixes: of the files it opens.
+    """
+
+    name: str
+    summary: str
+    extra: str
+    device: Device
+    why_not: Callable[[], str | None]
+    open: Callable[[Path, EngineOptions], Engine]
+    auto: int | None = None
+    suffixes: tuple[str, ...] = (".onnx",)
 
 
 def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) -> None:

@@ -1,10 +1,15 @@
 # ruff: noqa: N802, N815  (the names are CUDA's)
-"""The few CUDA runtime calls an engine needs, through NVIDIA's cuda-python, failing loudly."""
+"""The few CUDA runtime calls an engine needs, through NVIDIA's cuda-python, failing loudly.
+
+What every GPU engine shares: one stream, one pinned host and one device buffer for each tensor.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.types import Size
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+
+log = logging.getLogger(__name__)
 
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # cuda-python from 12.6 on, and before
 
@@ -68,7 +77,7 @@ def load_cuda() -> CudaRuntime:
         except ImportError:  # noqa: PERF203
             continue
     raise EngineError(
-        "the engine 'tensorrt' needs cuda-python: pip install cuda-python, of the CUDA version in use "
+        "an engine on the GPU needs cuda-python: pip install cuda-python, of the CUDA version in use "
         "(11.8 on JetPack 5, 12.x on JetPack 6, 13.x on JetPack 7 and TensorRT-RTX)"
     )
 
@@ -163,3 +172,150 @@ class PinnedPair:
             self._cuda.call("cudaFreeHost", self.host)
         finally:
             self._cuda.call("cudaFree", self.device)
+
+
+class DeviceTensors:
+    """A stream, and the contract's three tensors in device and page-locked host memory, for the largest batch.
+
+    Allocated once, so that running allocates nothing. Every step is enqueued on the one stream; only
+    `synchronize` waits.
+
+    Args:
+        cuda: the runtime; its calls come from the engine's thread.
+        size: the largest image.
+        batch: the largest batch.
+
+    Raises:
+        EngineError: not enough memory; nothing stays allocated.
+    """
+
+    def __init__(self, cuda: Cuda, size: Size, batch: int) -> None:
+        self._cuda = cuda
+        self.stream: Any = cuda.call("cudaStreamCreate")
+        self._pairs: dict[str, PinnedPair] = {}
+        pixels = batch * size.width * size.height
+        try:
+            for name in (INPUT_NAME, *OUTPUT_NAMES):
+                self._pairs[name] = PinnedPair(cuda, pixels * (3 if name == INPUT_NAME else 1))
+        except EngineError:
+            self.release()  # what it says is less than why it was needed
+            raise
+
+    @property
+    def size_bytes(self) -> int:
+        """Device memory of all tensors."""
+        return sum(pair.size for pair in self._pairs.values())
+
+    def address(self, name: str) -> int:
+        """Where a tensor lies on the device."""
+        return self._pairs[name].device
+
+    def fill(self, images: NDArray[np.uint8]) -> None:
+        """Write a batch, uint8 [N, H, W, 3], into the input's host memory."""
+        np.copyto(self._pairs[INPUT_NAME].view(images.shape), images)
+
+    def enqueue_input(self, shape: tuple[int, ...]) -> None:
+        """Copy a batch of this shape to the device."""
+        pair = self._pairs[INPUT_NAME]
+        self._cuda.copy_to_device(pair.device, pair.host, int(np.prod(shape)), self.stream)
+
+    def enqueue_outputs(self, shape: tuple[int, ...]) -> None:
+        """Copy the answers to a batch of this shape back to the host."""
+        for name in OUTPUT_NAMES:
+            pair = self._pairs[name]
+            self._cuda.copy_to_host(pair.host, pair.device, int(np.prod(shape[:3])), self.stream)
+
+    def synchronize(self) -> None:
+        """Wait for everything that was enqueued.
+
+        Raises:
+            EngineError: some of it failed.
+        """
+        self._cuda.call("cudaStreamSynchronize", self.stream)
+
+    def answers(self, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Labels and confidence of a batch of this shape, each uint8 [N, H, W], as copies."""
+        labels, confidence = (self._pairs[name].view(shape[:3]).copy() for name in OUTPUT_NAMES)
+        return labels, confidence
+
+    def release(self) -> list[EngineError]:
+        """Release everything, also when a release fails; returns the failures. Calling it twice is harmless."""
+        failures: list[EngineError] = []
+        pairs, self._pairs = self._pairs, {}
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            _attempt(failures, self._cuda, "cudaStreamSynchronize", stream)
+        for pair in pairs.values():
+            try:
+                pair.free()
+            except EngineError as error:  # noqa: PERF203
+                failures.append(error)
+        if stream is not None:
+            _attempt(failures, self._cuda, "cudaStreamDestroy", stream)
+        return failures
+
+
+class CapturedGraph:
+    """Work on a stream as a CUDA graph: enqueued once under capture, replayed with one call.
+
+    Args:
+        cuda: the runtime.
+        stream: the work's stream.
+        enqueue: enqueues the work; called once.
+
+    Raises:
+        EngineError: the capture failed, with the work's or CUDA's own words; nothing stays behind.
+    """
+
+    def __init__(self, cuda: Cuda, stream: Any, enqueue: Callable[[], None]) -> None:
+        self._cuda = cuda
+        cuda.begin_capture(stream)
+        try:
+            enqueue()
+        except EngineError:
+            self._discard(stream)
+            raise
+        self._graph = cuda.call("cudaStreamEndCapture", stream)
+        try:
+            self._executable = cuda.call("cudaGraphInstantiate", self._graph, 0)
+        except EngineError:
+            cuda.call("cudaGraphDestroy", self._graph)
+            raise
+
+    def _discard(self, stream: Any) -> None:
+        """End a capture that failed; what it may have recorded goes, the first error is the one to tell."""
+        try:
+            unfinished = self._cuda.call("cudaStreamEndCapture", stream)
+            if unfinished is not None and int(unfinished) != 0:
+                self._cuda.call("cudaGraphDestroy", unfinished)
+        except EngineError as error:
+            log.debug("the failed capture could not be ended: %s", error)
+
+    def launch(self, stream: Any) -> None:
+        self._cuda.call("cudaGraphLaunch", self._executable, stream)
+
+    def release(self) -> list[EngineError]:
+        """Release both parts; returns the failures."""
+        failures: list[EngineError] = []
+        _attempt(failures, self._cuda, "cudaGraphExecDestroy", self._executable)
+        _attempt(failures, self._cuda, "cudaGraphDestroy", self._graph)
+        return failures
+
+
+def _attempt(failures: list[EngineError], cuda: Cuda, function: str, *arguments: Any) -> None:
+    try:
+        cuda.call(function, *arguments)
+    except EngineError as error:
+        failures.append(error)
+
+
+def find_gpu(runtime: CudaRuntime | None = None) -> Gpu | str:
+    """The first GPU, or in a few words why there is none."""
+    try:
+        cuda = Cuda(runtime or load_cuda())
+    except EngineError:
+        return "cuda-python is not installed"
+    try:
+        return cuda.gpu() if cuda.device_count() else "there is no NVIDIA GPU"
+    except EngineError as error:
+        return f"there is no usable NVIDIA GPU: {error}"

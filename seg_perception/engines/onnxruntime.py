@@ -2,21 +2,88 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
-from seg_perception.engines.graph.edits import fixed_batch, fixed_size
-from seg_perception.engines.graph.model_file import load_model
-from seg_perception.engines.processor import demand_exact_int8
+from seg_perception.engines.base import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    ClosesItself,
+    Device,
+    Engine,
+    EngineInfo,
+    EngineOptions,
+    EngineSpec,
+    check_batch,
+)
+from seg_perception.engines.processor import demand_exact_int8, usable_cores
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime as ort
+
+NAME = "onnxruntime"
+
+Answerer: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+"""Takes uint8 [N, H, W, 3] RGB, returns (labels, confidence), each uint8 [N, H, W]: `Engine.infer` is one."""
 
 
-class OnnxRuntimeEngine:
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime without its telemetry: its wheels connect to a collector unless told not to beforehand.
+
+    Raises:
+        ImportError: it is not installed, or does not load.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
+
+
+def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSession:
+    """A session on the CPU.
+
+    Args:
+        content: a checked ONNX file.
+        threads: of one inference; 0 takes all cores this process may use.
+        name: of the model, for the error.
+
+    Raises:
+        EngineError: onnxruntime is not installed, or it refuses the graph.
+    """
+    try:
+        ort = import_onnxruntime()
+    except ImportError as error:
+        raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: pip install onnxruntime ({error})") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises several unrelated classes
+        raise EngineError(f"{name}: ONNX Runtime cannot open this model: {error}") from error
+
+
+def in_memory(model: onnx.ModelProto, threads: int = 0) -> Answerer:
+    """Open a graph of the contract that is still in memory; the answerer keeps it open."""
+    session = open_session(model.SerializeToString(), threads, "a graph in memory")
+
+    def answer(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        labels, confidence = session.run(OUTPUT_NAMES, {INPUT_NAME: images})
+        return labels, confidence
+
+    return answer
+
+
+class OnnxRuntimeEngine(ClosesItself):
     """Runs an exported ONNX file with ONNX Runtime's CPU provider.
 
     Args:
@@ -31,26 +98,19 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise EngineError("the engine 'onnxruntime' needs ONNX Runtime: pip install onnxruntime") from error
+        from seg_perception.engines.graph.edits import fixed_batch, fixed_size
+        from seg_perception.engines.graph.model_file import load_model
+
         model = load_model(path)
         demand_exact_int8(model.card)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.log_severity_level = 3
-        try:
-            session = ort.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises several unrelated classes
-            raise EngineError(f"{path}: ONNX Runtime cannot open this model: {error}") from error
+        session = open_session(model.content, threads, str(path))
         self._session: ort.InferenceSession | None = session
         self._card = model.card
         self._info = EngineInfo(
-            runtime="onnxruntime",
-            version=ort.__version__,
+            runtime=NAME,
+            version=import_onnxruntime().__version__,
             device="CPU",
-            precision=self._card.precision,
+            precision=str(self._card.precision),
             max_batch=fixed_batch(model.graph),
             fixed_size=fixed_size(model.graph),
         )
@@ -75,3 +135,24 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         self._session = None
+
+
+def _open(model: Path, options: EngineOptions) -> Engine:
+    return OnnxRuntimeEngine(model, options.threads)
+
+
+def _why_not() -> str | None:
+    return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed"
+
+
+ENGINES = (
+    EngineSpec(
+        NAME,
+        "ONNX Runtime, fp32 (or the graph's own precision): runs everywhere, the reference of all others",
+        extra="onnx",
+        device=Device.CPU,
+        why_not=_why_not,
+        open=_open,
+        auto=100,
+    ),
+)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage, Size
+from seg_perception.engines.onnxruntime import Answerer
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.networks.base import SegmentationNetwork
-
-Answerer: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-"""Takes uint8 [N, H, W, 3] RGB, returns (labels, confidence), each uint8 [N, H, W]: `Engine.infer` is one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ import onnx
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import ModelError
-from seg_perception.core.types import LabelImage, RgbImage
+from seg_perception.core.types import LabelImage, Precision, RgbImage
 from seg_perception.engines.base import INPUT_NAME
 from seg_perception.engines.graph.edits import card_of, write_card
 from seg_perception.engines.graph.model_file import check_model
-from seg_perception.export.session import in_memory
+from seg_perception.engines.onnxruntime import import_onnxruntime, in_memory
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def quantize(
     """
     settings = settings or QuantizationSettings()
     card = card_of(model)
-    if card.precision != "fp32":
+    if card.precision is not Precision.FP32:
         raise ModelError(f"{card.id} is {card.precision}; only an fp32 graph can be quantized")
     if not calibration or not judging:
         raise ModelError("quantization needs at least one calibration image and one to judge the result by")
@@ -100,7 +100,7 @@ def quantize(
     else:
         ranking = _rank_by_harm(quantizer, judging, reference, progress)
         chosen, excluded, agreement = _leave_worst_in_float(quantizer, ranking, judging, reference, settings, progress)
-    write_card(chosen, dataclasses.replace(card, precision="int8"))
+    write_card(chosen, dataclasses.replace(card, precision=Precision.INT8))
     onnx.checker.check_model(chosen, full_check=True)
     check_model(chosen, card.id)
     return QuantizedGraph(chosen, len(quantizer.names), tuple(excluded), agreement, agreement_all)
@@ -116,6 +116,7 @@ class _Quantizer:
 
     def quantize(self, excluded: Sequence[str]) -> onnx.ModelProto:
         """Every convolution but the excluded ones."""
+        import_onnxruntime()
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -145,6 +146,7 @@ class _Quantizer:
 
 
 def _tensor_ranges(model: onnx.ModelProto, images: Sequence[RgbImage], progress: Progress | None) -> Any:
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 

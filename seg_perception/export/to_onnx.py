@@ -17,7 +17,7 @@ import torch
 from seg_perception.core.errors import ModelError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
 from seg_perception.engines.graph.edits import pin_shapes
 from seg_perception.engines.graph.model_file import check_model
@@ -46,7 +46,7 @@ def export_onnx(
 
     Args:
         network: trained network; it is copied, so its mode and device stay as they are.
-        card: what the model is; its precision must be "fp32" (see `engines.graph.half` and `export.quantize`).
+        card: what the model is; its precision must be fp32 (see `engines.graph.half` and `export.quantize`).
         path: the file to write, whole or not at all.
         batch: fixed batch size; None leaves it open.
         size: fixed input size; None leaves height and width open.
@@ -69,7 +69,7 @@ def build_onnx(
     temperature: float = 1.0,
 ) -> onnx.ModelProto:
     """What `export_onnx` writes, in memory."""
-    if card.precision != "fp32" or card.size_multiple != network.size_multiple:
+    if card.precision is not Precision.FP32 or card.size_multiple != network.size_multiple:
         raise ModelError(
             f"model card {card.id} says {card.precision} and size_multiple {card.size_multiple}; "
             f"an fp32 export of this network needs fp32 and {network.size_multiple}"

@@ -26,7 +26,7 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import from_mapping
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network
 
@@ -93,7 +93,7 @@ class CheckpointInfo:
             label_set=self.label_set,
             input_size=self.deployed_size,
             size_multiple=network.size_multiple,
-            precision="fp32",
+            precision=Precision.FP32,
             weights_sha256=weights_sha256,
             data=self.data_notes,
             data_licence=self.licence,

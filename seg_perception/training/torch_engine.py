@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines.base import EngineInfo, check_batch
+from seg_perception.engines.base import ClosesItself, EngineInfo, check_batch
 from seg_perception.networks.base import SegmentationNetwork
 
 
-class TorchEngine:
+class TorchEngine(ClosesItself):
     """Runs a network in PyTorch under the Engine contract.
 
     Args:

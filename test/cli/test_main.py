@@ -17,7 +17,7 @@ import seg_perception.cli
 from seg_perception.cli import main as cli
 from seg_perception.cli._missing import EXTRA_OF
 from seg_perception.core.errors import SettingsError
-from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.engines.registry import engine_choices
 from seg_perception.evaluation.evaluator import EvaluationOptions
 
 
@@ -137,7 +137,7 @@ def test_engines_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["predict", "a.png", "--out", "out", "--engine", "tensorflow"])
     error = capsys.readouterr().err
-    assert all(name in error for name in RUNTIMES)
+    assert all(name in error for name in engine_choices())
 
 
 def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch: pytest.MonkeyPatch) -> None:

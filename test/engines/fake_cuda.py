@@ -270,7 +270,7 @@ class FakeTensorRt:
         cuda: where its work goes.
         batch, height, width: of the engine it opens; batch -1 is a dynamic one.
         fail: what goes wrong: "deserialize", "context", "address", "shape", "execute" or
-            "execute in capture".
+            "execute in capture", "builder".
     """
 
     ILogger = FakeLogger
@@ -303,6 +303,13 @@ class FakeTensorRt:
             self.complain("Serialization assertion plan->header.magicTag failed")
             return None
         return FakeEngine(self)
+
+    def Builder(self, logger: FakeLogger) -> object:
+        self.logger = logger
+        if self.fail == "builder":
+            self.complain("Target GPU SM 61 is not supported by this TensorRT release.")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return object()
 
     def library(self, name: str = "tensorrt", version: str = "10.3.0") -> TensorRtLibrary:
         return TensorRtLibrary(name, cast(ModuleType, self), version)

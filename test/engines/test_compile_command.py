@@ -100,14 +100,14 @@ def test_a_full_disk(model: Path) -> None:
 SLOW = """
 import sys, time
 from seg_perception.cli.main import main
-from seg_perception.engines.tensorrt import build as tensorrt_build
+from seg_perception.engines.tensorrt import progress as tensorrt_progress
 
-step = tensorrt_build.NestedFractions.step
+step = tensorrt_progress.NestedFractions.step
 def slow(self, *arguments):
     print("building", flush=True)
     time.sleep(0.05)
     return step(self, *arguments)
-tensorrt_build.NestedFractions.step = slow
+tensorrt_progress.NestedFractions.step = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -136,12 +136,12 @@ def test_stopped_half_way_there_is_no_engine(model: Path, number: signal.Signals
 INSIDE_TENSORRT = """
 import hashlib, sys
 from seg_perception.cli.main import main
-from seg_perception.engines.tensorrt import build as tensorrt_build
+from seg_perception.engines.tensorrt import progress as tensorrt_progress
 
 def endless(*arguments):  # C code that lets other threads run and looks at no signal, as a long step of TensorRT
     print("building", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
-tensorrt_build.NestedFractions.step = endless
+tensorrt_progress.NestedFractions.step = endless
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,16 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from fake_cuda import CudaError, FakeCudaRuntime
+from fake_cuda import CudaError, FakeCudaRuntime, FakeTensorRt
 
-from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.engines import cuda, opening
-from seg_perception.engines.opening import TensorRtOptions, open_engine, why_no_tensorrt
-from seg_perception.engines.runtimes import RUNTIMES
+from seg_perception.core.errors import EngineError, InputError, ModelError
+from seg_perception.engines import cuda
+from seg_perception.engines.base import EngineOptions
+from seg_perception.engines.opening import open_engine
+from seg_perception.engines.registry import engine_choices, engines, preferred
 from seg_perception.engines.tensorrt import compilation
-from seg_perception.engines.tensorrt.build import BuildSettings, BuiltEngine, build_engine
-from seg_perception.engines.tensorrt.compilation import find_or_build, plan_compilation
-from seg_perception.engines.tensorrt.versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine
+from seg_perception.engines.tensorrt.compilation import find_or_build
+from seg_perception.engines.tensorrt.plan import plan_compilation
+from seg_perception.engines.tensorrt.progress import make_logger
+from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary, why_unsupported
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -35,31 +40,86 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_without_a_gpu_takes_onnx_runtime_and_says_why(
     no_gpu: None, driving_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
-        engine = open_engine(driving_model)
-    assert engine.info.runtime == "onnxruntime"
-    assert "engine auto: ONNX Runtime, because there is no usable NVIDIA GPU" in caplog.text
+    with caplog.at_level(logging.INFO), open_engine(driving_model) as engine:
+        assert engine.info.runtime == "onnxruntime"
+    assert "engine auto: onnxruntime, because there is no usable NVIDIA GPU" in caplog.text
     assert "CUDA driver version is insufficient" in caplog.text
-    engine.close()
+    assert "(tensorrt, tensorrt_rtx" in caplog.text  # said once for all that lack the same
 
 
 def test_tensorrt_by_name_without_a_gpu_is_an_error(no_gpu: None, nvidia: TensorRtLibrary, driving_model: Path) -> None:
-    with pytest.raises(EngineError, match=r"cudaGetDeviceProperties failed.*driver version is insufficient"):
+    with pytest.raises(EngineError, match=r"no usable NVIDIA GPU: cudaGetDeviceCount failed.*version is insufficient"):
         open_engine(driving_model, "tensorrt_rtx")
 
 
-def test_auto_without_cuda_python(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = FakeCudaRuntime()
+    runtime.cudaGetDeviceCount = lambda: (CudaError.cudaSuccess, 0)  # type: ignore[method-assign]
+    assert cuda.find_gpu(runtime) == "there is no NVIDIA GPU"
+    assert cuda.find_gpu(FakeCudaRuntime()) == cuda.Gpu("Fake GPU", "8.7")
     monkeypatch.setattr(cuda, "_MODULES", ("no_such_module",))
-    assert why_no_tensorrt() == "cuda-python is not installed"
+    assert cuda.find_gpu() == "cuda-python is not installed"
     with pytest.raises(EngineError, match="needs cuda-python: pip install cuda-python"):
         cuda.load_cuda()
 
 
-def test_auto_without_any_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = FakeCudaRuntime()
-    runtime.cudaGetDeviceCount = lambda: (CudaError.cudaSuccess, 0)  # type: ignore[method-assign]
-    monkeypatch.setattr(cuda, "load_cuda", lambda: runtime)
-    assert why_no_tensorrt() == "there is no NVIDIA GPU"
+# What NVIDIA's library says of itself (an H200: "compute capability 9.0. Supported compute capabilities: 8.0 8.6
+# 8.9 12.0 12.1 >12.0", and Turing, 7.5, where it is built for it), against GPUs that people have.
+@pytest.mark.parametrize(
+    "gpu, runs",
+    [
+        (("GeForce RTX 2080", 7, 5), True),
+        (("A100", 8, 0), True),
+        (("Orin", 8, 7), False),
+        (("GeForce RTX 4090", 8, 9), True),
+        (("H200", 9, 0), False),
+        (("B200", 10, 0), False),
+        (("GeForce RTX 5090", 12, 0), True),
+        (("a GPU of next year", 13, 0), True),
+        (("GTX 1080", 6, 1), False),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else str(value),
+)
+def test_the_library_is_asked_about_this_gpu_before_it_is_chosen(
+    nvidia: TensorRtLibrary,
+    driving_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    gpu: tuple[str, int, int],
+    runs: bool,
+) -> None:
+    if not nvidia.is_rtx:
+        pytest.skip("TensorRT-RTX is not here")
+    monkeypatch.setattr(cuda, "load_cuda", lambda: FakeCudaRuntime(gpu=gpu))
+    reason = engines()["tensorrt_rtx"].why_not()
+    if runs:
+        assert reason is None
+        return
+    name, major, minor = gpu
+    expected = (
+        rf"TensorRT-RTX \S+ does not support {name} \(compute capability {major}.{minor}\); "
+        r"it supports 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and newer ones"
+    )
+    assert reason is not None
+    assert re.fullmatch(expected, reason)
+    with pytest.raises(EngineError, match=expected):  # by name: refused before anything is built
+        open_engine(driving_model, "tensorrt_rtx")
+    with caplog.at_level(logging.INFO), open_engine(driving_model) as engine:
+        assert engine.info.device == "CPU"
+    assert reason in caplog.text
+
+
+def test_plain_tensorrt_is_asked_for_a_builder() -> None:
+    gpu, runtime = cuda.Gpu("GTX 1080", "6.1"), FakeCudaRuntime()
+    errors: list[str] = []
+    good = FakeTensorRt(runtime, 1, 4, 8).library()
+    assert why_unsupported(good, gpu, make_logger(good, errors), errors) is None
+    refusing = FakeTensorRt(runtime, 1, 4, 8, fail="builder").library()
+    reason = why_unsupported(refusing, gpu, make_logger(refusing, errors), errors)
+    assert reason == (
+        "TensorRT 10.3.0 does not support GTX 1080 (compute capability 6.1): "
+        "Target GPU SM 61 is not supported by this TensorRT release."
+    )
 
 
 def test_unknown_names_and_missing_files(driving_model: Path, tmp_path: Path) -> None:
@@ -67,19 +127,21 @@ def test_unknown_names_and_missing_files(driving_model: Path, tmp_path: Path) ->
         open_engine(driving_model, "tpu")
     with pytest.raises(FileNotFoundError, match="there is no such model"):
         open_engine(tmp_path / "none.onnx")
-    for runtime in RUNTIMES:
+    for name in engine_choices():
         with pytest.raises(EngineError, match=r"threads -1 is not accepted: 0 \(all cores .*\) or more is"):
-            open_engine(driving_model, runtime, threads=-1)
-    with pytest.raises(EngineError, match="build_engine 'always' is not one of if_missing, never"):
-        TensorRtOptions(build_engine="always")
+            open_engine(driving_model, name, threads=-1)
+    with pytest.raises(EngineError, match="batch 0 must be at least 1"):
+        EngineOptions(batch=0)
+    with pytest.raises(InputError, match="precision 'bf8' is not one of fp32, fp16, int8"):
+        EngineOptions(precision="bf8")  # type: ignore[arg-type]
 
 
 def test_a_compiled_engine_is_not_for_the_cpu(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"plan")
-    with pytest.raises(ModelError, match=r"is a TensorRT engine; ONNX Runtime takes the \.onnx file"):
+    with pytest.raises(ModelError, match=r"is a compiled engine; onnxruntime takes the \.onnx file it was"):
         open_engine(path, "onnxruntime")
-    with pytest.raises(ModelError, match=r"is a TensorRT engine; OpenVINO takes the \.onnx file"):
+    with pytest.raises(ModelError, match=r"is a compiled engine; openvino_bf16 takes the \.onnx file"):
         open_engine(path, "openvino_bf16")
     with pytest.raises(EngineError, match=r"has no model\.engine\.json beside it"):
         open_engine(path)
@@ -134,5 +196,8 @@ def test_two_that_start_together_build_once(
     assert len(builds) == 1
 
 
-def test_names_are_those_that_the_node_offers() -> None:
-    assert opening.RUNTIMES == ("auto", "onnxruntime", "openvino", "openvino_bf16", "tensorrt", "tensorrt_rtx")
+def test_the_engines_that_ship_and_the_order_of_auto() -> None:
+    assert set(engine_choices()) >= {"auto", "onnxruntime", "openvino", "openvino_bf16", "tensorrt", "tensorrt_rtx"}
+    order = [spec.name for spec in preferred()]
+    assert (order[0], order[-1]) == ("tensorrt", "onnxruntime")
+    assert not any(name.startswith("openvino") for name in order)  # what auto finds must not hang on a package

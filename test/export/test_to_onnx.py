@@ -21,13 +21,12 @@ from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.graph.edits import card_of, load_graph
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.graph.model_file import read_card, read_model
-from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
+from seg_perception.engines.onnxruntime import OnnxRuntimeEngine, in_memory
 from seg_perception.engines.processor import sums_int8_exactly
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.export.graph_passes import ALLOWED_OPERATORS
 from seg_perception.export.parity import ImageParity, ParityReport, at_size, compare, torch_answerer
 from seg_perception.export.quantize import QuantizationSettings, quantize
-from seg_perception.export.session import in_memory
 from seg_perception.export.to_onnx import build_onnx, export_onnx
 from seg_perception.networks.base import InputScaling, SegmentationNetwork
 from seg_perception.networks.registry import build_network, network_names

@@ -8,6 +8,9 @@ from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 
+EDITS_VERSION = 2
+"""Part of every built engine's key: raise it when an edit in this folder makes another graph than before."""
+
 FIRST_PERMUTATION = [0, 3, 1, 2]
 """Normalization begins with this transposition, NHWC to NCHW: see `networks.base`."""
 

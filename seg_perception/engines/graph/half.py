@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.core.errors import ModelError
+from seg_perception.core.types import Precision
 from seg_perception.engines.graph.edits import card_of, write_card
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -36,7 +37,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     card = card_of(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    if card.precision == "fp16":
+    if card.precision is Precision.FP16:
         return result
     del result.graph.value_info[:]  # the types of inner tensors change
     region = _region(result.graph)
@@ -46,7 +47,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     if any(node.op_type in _QUANTIZERS for node in result.graph.node):
         _raise_opset(result)
     else:
-        write_card(result, dataclasses.replace(card, precision="fp16"))
+        write_card(result, dataclasses.replace(card, precision=Precision.FP16))
     onnx.checker.check_model(result, full_check=True)
     return result
 

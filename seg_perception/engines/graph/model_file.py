@@ -37,15 +37,19 @@ def load_model(path: Path) -> CheckedModel:
     size = path.stat().st_size
     if size > MAX_MODEL_BYTES:
         raise ModelError(f"{path}: {size} bytes; models over {MAX_MODEL_BYTES} bytes are refused")
-    content = path.read_bytes()
+    return parse_model(path.read_bytes(), str(path))
+
+
+def parse_model(content: bytes, source: str) -> CheckedModel:
+    """Check the bytes of an ONNX file; the checks and errors of `load_model`, which name `source`."""
     if not content:  # which protobuf takes for a model without anything
-        raise ModelError(f"{path}: the file is empty")
+        raise ModelError(f"{source}: the file is empty")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        raise ModelError(f"{path}: not an ONNX file, or truncated ({error})") from error
-    return CheckedModel(content, model, check_model(model, str(path)))
+        raise ModelError(f"{source}: not an ONNX file, or truncated ({error})") from error
+    return CheckedModel(content, model, check_model(model, source))
 
 
 def read_model(path: Path) -> bytes:

@@ -1,0 +1,104 @@
+"""TensorRT and TensorRT-RTX: an ONNX file is compiled once for this GPU, kept in a cache, and run.
+
+settings (what to build) -> plan (worked out) -> build -> file (engine and its key) -> engine (running);
+compilation joins them, cache guards the folder, versions holds all that differs between TensorRTs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_perception.core.errors import EngineError
+from seg_perception.engines.base import BuildEngine, Device, Engine, EngineOptions, EngineSpec
+from seg_perception.engines.cuda import Gpu, find_gpu
+
+if TYPE_CHECKING:
+    from seg_perception.engines.tensorrt.versions import TensorRtLibrary
+
+
+def why_no_engine(flavor: str) -> str | None:
+    """What keeps engines of "tensorrt" or "tensorrt_rtx" from running on this machine; None where they do."""
+    from seg_perception.engines.tensorrt.versions import load_library
+
+    gpu = find_gpu()
+    if isinstance(gpu, str):
+        return gpu
+    try:
+        return _unsupported(load_library(flavor), gpu)
+    except EngineError as error:
+        return str(error)
+
+
+def _unsupported(library: TensorRtLibrary, gpu: Gpu) -> str | None:
+    from seg_perception.engines.tensorrt.progress import make_logger
+    from seg_perception.engines.tensorrt.versions import why_unsupported
+
+    errors: list[str] = []
+    return why_unsupported(library, gpu, make_logger(library, errors), errors)
+
+
+def open_tensorrt(model: Path, options: EngineOptions, flavor: str) -> Engine:
+    """Open a compiled engine, or find or build the engine of an ONNX file.
+
+    Raises:
+        ModelError: the model breaks the contract, or no such engine can be made of it.
+        EngineError: no GPU or library, or they do not fit each other; building is switched off or failed.
+    """
+    from seg_perception.engines.tensorrt.compilation import find_or_build
+    from seg_perception.engines.tensorrt.engine import TensorRtEngine
+    from seg_perception.engines.tensorrt.file import SUFFIX, read_engine
+    from seg_perception.engines.tensorrt.plan import plan_compilation
+    from seg_perception.engines.tensorrt.progress import BuildProgress
+    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.versions import load_library
+
+    if model.suffix == SUFFIX:
+        file = read_engine(model)
+        return TensorRtEngine(file, load_library(file.key.library), cuda_graph=options.cuda_graph)
+    library = load_library(flavor)
+    gpu = find_gpu()
+    if isinstance(gpu, str):
+        raise EngineError(f"{library} cannot run {model}: {gpu}")
+    unsupported = _unsupported(library, gpu)
+    if unsupported is not None:  # before minutes are spent on what would not open
+        raise EngineError(f"{unsupported}; open {model} with the engine 'auto' or another one")
+    settings = BuildSettings(options.precision, options.batch, options.size)
+    report = options.progress
+
+    def show(progress: BuildProgress) -> None:
+        if report is not None:
+            report(progress.phase, progress.fraction)
+
+    file = find_or_build(
+        plan_compilation(model, settings, library, gpu),
+        options.build_engine is BuildEngine.IF_MISSING,
+        options.cache,
+        show,
+        options.stop_requested,
+    )
+    return TensorRtEngine(file, library, cuda_graph=options.cuda_graph)
+
+
+ENGINES = (
+    EngineSpec(
+        "tensorrt",
+        "TensorRT 8.5 to 11, fp16 by default; comes with JetPack or NVIDIA's apt packages, not with pip",
+        extra="tensorrt",
+        device=Device.GPU,
+        why_not=lambda: why_no_engine("tensorrt"),
+        open=lambda model, options: open_tensorrt(model, options, "tensorrt"),
+        auto=10,
+        suffixes=(".onnx", ".engine"),
+    ),
+    EngineSpec(
+        "tensorrt_rtx",
+        "TensorRT-RTX for GeForce, RTX and workstation GPUs, fp16 by default",
+        extra="tensorrt",
+        device=Device.GPU,
+        why_not=lambda: why_no_engine("tensorrt_rtx"),
+        open=lambda model, options: open_tensorrt(model, options, "tensorrt_rtx"),
+        auto=20,
+        suffixes=(".onnx", ".engine"),
+    ),
+)

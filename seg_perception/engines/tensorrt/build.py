@@ -1,131 +1,36 @@
-"""Compiles an exported ONNX graph to a TensorRT engine, in memory. Needs no GPU with TensorRT-RTX."""
+"""Compiles a planned engine with TensorRT, in memory. Needs no GPU with TensorRT-RTX."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
-from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
 from seg_perception.engines.graph.camera import for_camera
-from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.graph.edits import fixed_batch, pin_shapes
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.tensorrt import versions
-from seg_perception.engines.tensorrt.versions import TensorRtLibrary
+from seg_perception.engines.tensorrt.plan import CompilePlan
+from seg_perception.engines.tensorrt.progress import (
+    BuildStoppedError,
+    ProgressCallback,
+    StopRequested,
+    make_logger,
+    make_progress_monitor,
+)
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-
-@dataclass(frozen=True, slots=True)
-class BuildSettings:
-    """What to build; every field is part of the engine's cache key.
-
-    Attributes:
-        precision: "fp32", "fp16" or "int8"; None takes fp16, or int8 from an int8 graph.
-        batch: the largest batch; smaller ones run, too.
-        size: the only network input size; None takes any shape with about the model card's pixel count,
-            so that every camera keeps its shape (see `input_sizes`).
-        camera_size: images come at this size and are resized inside the engine, to `size` where given.
-        workspace_mib: scratch memory the builder may plan with; None leaves it to TensorRT.
-        optimization_level: 0 (builds fastest) to 5; None is TensorRT's own default.
-        dla_core: run what can on this DLA core, the rest on the GPU; None: all on the GPU.
-        hardware_compatible: also runs on other GPUs from the Ampere generation on.
-        target: GPU to build for that is not in this machine, such as "sm89" (TensorRT-RTX only).
-    """
-
-    precision: str | None = None
-    batch: int = 1
-    size: Size | None = None
-    camera_size: Size | None = None
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
-    dla_core: int | None = None
-    hardware_compatible: bool = False
-    target: str | None = None
-
-    def __post_init__(self) -> None:
-        faults: list[str] = []
-        if self.precision is not None and self.precision not in PRECISIONS:
-            faults.append(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
-        if self.batch < 1:
-            faults.append(f"batch {self.batch} must be at least 1")
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            faults.append(f"workspace {self.workspace_mib} MiB must be at least 1")
-        if self.dla_core is not None and self.dla_core < 0:
-            faults.append(f"DLA core {self.dla_core} must be 0 or more")
-        if faults:
-            raise EngineError("engine settings: " + "; ".join(faults))
-
-
-@dataclass(frozen=True, slots=True)
-class InputSizes:
-    """The image sizes an engine takes; one alone where all three are equal.
-
-    Prints as "480x352" or "up to 832x608".
-    """
-
-    smallest: Size
-    tuned: Size
-    largest: Size
-
-    @property
-    def fixed(self) -> Size | None:
-        return self.tuned if self.smallest == self.largest else None
-
-    def __str__(self) -> str:
-        return str(self.fixed or f"up to {self.largest}")
-
-
-_ASPECTS = (0.5, 4.0)
-"""Width to height of the cameras that an engine of open size must take: portrait phone to KITTI."""
-
-
-def input_sizes(model: onnx.ModelProto, settings: BuildSettings) -> InputSizes:
-    """The sizes of the engine that these settings make of this graph.
-
-    Raises:
-        ModelError: the graph is fixed to another size, or the size does not fit it.
-    """
-    card, of_graph = card_of(model), fixed_size(model)
-    if settings.camera_size is not None:
-        return InputSizes(settings.camera_size, settings.camera_size, settings.camera_size)
-    if of_graph is not None and settings.size not in (None, of_graph):
-        raise ModelError(f"{card.id} is fixed to {of_graph}; an engine for {settings.size} needs open height and width")
-    fixed = of_graph or settings.size or (card.input_size if settings.dla_core is not None else None)
-    multiple = card.size_multiple
-    if fixed is not None:
-        if fixed.width % multiple or fixed.height % multiple:
-            raise ModelError(f"size {fixed} does not fit {card.id}: width and height must be multiples of {multiple}")
-        return InputSizes(fixed, fixed, fixed)
-    pixels = card.input_size.width * card.input_size.height
-    tallest, widest = (
-        math.ceil(math.sqrt(length) / multiple) * multiple for length in (pixels / _ASPECTS[0], pixels * _ASPECTS[1])
-    )
-    return InputSizes(Size(multiple, multiple), card.input_size, Size(widest, tallest))
-
-
-@dataclass(frozen=True, slots=True)
-class BuildProgress:
-    """How far a build is: TensorRT's own phase name, and the fraction of the whole, 0 to 1."""
-
-    phase: str
-    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,79 +44,34 @@ class BuiltEngine:
     gpu_fallback_layers: tuple[str, ...]  # with a DLA: "name (type)" of what it cannot run
 
 
-ProgressCallback = Callable[[BuildProgress], None]
-StopRequested = Callable[[], bool]
-
-
-class BuildStoppedError(EngineError):
-    """The build was stopped on request; nothing was written."""
-
-
-def prepare_graph(content: bytes, settings: BuildSettings, library: TensorRtLibrary) -> onnx.ModelProto:
+def prepare_graph(plan: CompilePlan) -> onnx.ModelProto:
     """The graph as the parser will see it: precision, camera size and shapes applied.
 
-    Args:
-        content: a checked ONNX file.
-        settings: what to build.
-        library: decides how precision is expressed.
-
     Raises:
-        ModelError: the graph cannot have this precision, size or batch.
+        ModelError: the graph cannot have this precision or camera size.
     """
-    model = load_graph(content)
-    card = card_of(model)
-    precision = resolve_precision(card.precision, settings.precision)
-    batch = fixed_batch(model)
-    sizes = input_sizes(model, settings)
-    if batch is not None and batch != settings.batch:
-        raise ModelError(
-            f"{card.id} is fixed to a batch of {batch}; an engine for {settings.batch} needs an open batch"
-        )
-    if settings.dla_core is not None and precision == "int8" and not library.strongly_typed_only:
-        raise ModelError(
-            f"the DLA of {library} takes no graph with quantize nodes as {card.id} has them: "
-            "compile an fp32 or fp16 export, or leave out --dla-core"
-        )
+    settings, graph = plan.settings, plan.model.graph
+    is_half = plan.model.card.precision is Precision.FP16
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
     if settings.camera_size is not None:
         model = for_camera(model, settings.camera_size, settings.size)
-    if precision != "fp32" and library.strongly_typed and card.precision != "fp16":
+    if plan.precision is not Precision.FP32 and plan.library.strongly_typed and not is_half:
         model = to_half(model)
-    pin_shapes(model, 1 if settings.batch == 1 else batch, sizes.fixed)
+    pin_shapes(model, 1 if settings.batch == 1 else fixed_batch(graph), plan.sizes.fixed)
     return model
 
 
-def resolve_precision(of_graph: str, wanted: str | None) -> str:
-    """The engine's precision from the graph's and the wish.
-
-    An fp32 graph makes fp32 and fp16 engines, fp16 and int8 graphs only their own.
-
-    Raises:
-        ModelError: the wish cannot be met; says which graph to export.
-    """
-    default = "fp16" if of_graph == "fp32" else of_graph
-    chosen = wanted or default
-    if chosen not in {of_graph, default}:
-        raise ModelError(
-            f"precision {chosen} cannot be made from an {of_graph} graph; "
-            f"export one with 'seg-perception export --precision {'fp32' if chosen == 'fp16' else chosen}'"
-        )
-    return chosen
-
-
 def build_engine(
-    content: bytes,
-    settings: BuildSettings,
-    library: TensorRtLibrary,
+    plan: CompilePlan,
     timing_cache: Path | None = None,
     progress: ProgressCallback | None = None,
     stop_requested: StopRequested | None = None,
 ) -> BuiltEngine:
-    """Compile a checked ONNX file.
+    """Compile what is planned.
 
     Args:
-        content: the file's bytes, as `model_file.read_model` returned them.
-        settings: what to build.
-        library: from `tensorrt_versions.load_library`.
+        plan: from `plan.plan_compilation`.
         timing_cache: file with kernel timings of earlier builds; made and updated where given.
         progress: called often, one call at a time, perhaps from TensorRT's threads; its exceptions end the build.
         stop_requested: asked often, perhaps from TensorRT's threads; True ends the build (from TensorRT 10 on).
@@ -221,40 +81,37 @@ def build_engine(
         EngineError: TensorRT refused the graph or failed, with its own words.
         BuildStoppedError: as requested.
     """
-    prepared = prepare_graph(content, settings, library)
-    return _Build(library, settings, timing_cache).run(prepared, progress, stop_requested)
+    return _Build(plan, timing_cache).run(prepare_graph(plan), progress, stop_requested)
 
 
 class _Build:
     """One build; TensorRT's objects live as long as it."""
 
-    def __init__(self, library: TensorRtLibrary, settings: BuildSettings, timing_cache: Path | None) -> None:
-        self._library = library
-        self._settings = settings
+    def __init__(self, plan: CompilePlan, timing_cache: Path | None) -> None:
+        self._plan = plan
+        self._library = plan.library
+        self._settings = plan.settings
         self._timing_cache = timing_cache
         if TYPE_CHECKING:
             self._trt = trt
         else:
-            self._trt = library.module
+            self._trt = plan.library.module
         self.messages: list[str] = []
-        self._logger = make_logger(library, self.messages)
+        self._logger = make_logger(plan.library, self.messages)
 
     def run(
         self, model: onnx.ModelProto, progress: ProgressCallback | None, stop_requested: StopRequested | None
     ) -> BuiltEngine:
         started = time.monotonic()
-        library, settings = self._library, self._settings
+        library, weakly_typed = self._library, self._plan.weakly_typed
         builder = self._trt.Builder(self._logger)
-        weakly_typed = not library.strongly_typed or (settings.dla_core is not None and not library.strongly_typed_only)
         network = builder.create_network(versions.network_flags(library, weakly_typed))
         self._parse(model, network)
         config = builder.create_builder_config()
         if weakly_typed:
-            versions.set_weak_precision(
-                library, config, resolve_precision(card_of(model).precision, settings.precision)
-            )
+            versions.set_weak_precision(library, config, self._plan.precision)
         self._configure(config)
-        self._add_profile(builder, network, config, input_sizes(model, dataclasses.replace(settings, size=None)))
+        self._add_profile(builder, network, config)
         on_dla, on_gpu = self._place_on_dla(builder, network, config)
         cache = self._load_timing_cache(config)
         monitor = make_progress_monitor(library, progress, stop_requested)
@@ -305,13 +162,12 @@ class _Build:
         builder: trt.Builder,
         network: trt.INetworkDefinition,
         config: trt.IBuilderConfig,
-        sizes: InputSizes,
     ) -> None:
         """Tuned for the largest batch and the card's size; nothing where the graph is static."""
         shape = tuple(network.get_input(0).shape)
         if -1 not in shape:
             return
-        batch = self._settings.batch if shape[0] == -1 else shape[0]
+        batch, sizes = self._settings.batch if shape[0] == -1 else shape[0], self._plan.sizes
         low, tuned, high = (
             (count, size.height, size.width, 3)
             for count, size in ((1, sizes.smallest), (batch, sizes.tuned), (batch, sizes.largest))
@@ -371,109 +227,3 @@ def keep_timings(path: Path, cache: trt.ITimingCache) -> None:
         write_atomically(path, bytes(memoryview(cache.serialize())))
     except OSError as error:
         log.warning("the kernel timings were not kept, the next build will take as long: %s", error)
-
-
-def make_logger(library: TensorRtLibrary, errors: list[str]) -> trt.ILogger:
-    """A TensorRT logger that writes to Python's logging and keeps the errors' text."""
-    if TYPE_CHECKING:
-        module = trt
-    else:
-        module = library.module
-    levels = {
-        module.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-        module.ILogger.Severity.ERROR: logging.ERROR,
-        module.ILogger.Severity.WARNING: logging.WARNING,
-    }
-
-    class PythonLogger(module.ILogger):  # type: ignore[misc, name-defined, unused-ignore]
-        def __init__(self) -> None:
-            module.ILogger.__init__(self)
-            self._told: set[str] = set()
-
-        def log(self, severity: Any, msg: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                errors.append(msg.strip())
-                level = logging.DEBUG  # it reaches the user once, inside our error
-            if level > logging.DEBUG and msg in self._told:  # it repeats some warnings for every layer
-                return
-            self._told.add(msg)
-            log.log(level, "%s: %s", library, msg.strip())
-
-    return PythonLogger()
-
-
-def make_progress_monitor(
-    library: TensorRtLibrary, progress: ProgressCallback | None, stop_requested: StopRequested | None
-) -> Any:
-    """TensorRT's progress monitor around two callables; None where the version has none.
-
-    Exceptions of the callables must not fly through TensorRT: they are kept in `failure`, and the
-    build is stopped. TensorRT may call from several threads of its own.
-    """
-    if not versions.supports_progress(library):
-        return None
-    if TYPE_CHECKING:
-        module = trt
-    else:
-        module = library.module
-
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined, unused-ignore]
-        def __init__(self) -> None:
-            module.IProgressMonitor.__init__(self)
-            self.failure: BaseException | None = None
-            self._fractions = NestedFractions()
-            self._lock = threading.Lock()
-
-        def phase_start(self, phase_name: str, parent_phase: str, num_steps: int) -> None:
-            with self._lock:
-                self._fractions.start(phase_name, parent_phase, num_steps)
-
-        def phase_finish(self, phase_name: str) -> None:
-            with self._lock:
-                self._fractions.finish(phase_name)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                with self._lock:
-                    fraction = self._fractions.step(phase_name, step)
-                    if progress is not None:
-                        progress(BuildProgress(phase_name, fraction))
-                return not (stop_requested is not None and stop_requested())
-            except BaseException as error:  # noqa: BLE001  it is raised again after the build
-                self.failure = error
-                return False
-
-    return Monitor()
-
-
-class NestedFractions:
-    """Turns TensorRT's nested phases into one fraction, 0 to 1, that never falls.
-
-    A phase counts as one step of its parent.
-    """
-
-    def __init__(self) -> None:
-        self._phases: dict[str, tuple[float, float, int]] = {}  # name -> (start, width, steps)
-        self._reached: dict[str, int] = {}
-        self._highest = 0.0
-
-    def start(self, phase: str, parent: str | None, steps: int) -> None:
-        start, width = 0.0, 1.0
-        if parent in self._phases and parent is not None:
-            parent_start, parent_width, parent_steps = self._phases[parent]
-            width = parent_width / max(1, parent_steps)
-            start = parent_start + width * self._reached[parent]
-        self._phases[phase] = (start, width, steps)
-        self._reached[phase] = 0
-
-    def step(self, phase: str, step: int) -> float:
-        if phase in self._phases:
-            start, width, steps = self._phases[phase]
-            self._reached[phase] = step + 1
-            self._highest = max(self._highest, min(1.0, start + width * min(1.0, (step + 1) / max(1, steps))))
-        return self._highest
-
-    def finish(self, phase: str) -> None:
-        self._phases.pop(phase, None)
-        self._reached.pop(phase, None)

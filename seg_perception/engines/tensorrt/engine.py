@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,11 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, EngineInfo, check_batch
-from seg_perception.engines.cuda import Cuda, CudaRuntime, PinnedPair, load_cuda
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, ClosesItself, EngineInfo, check_batch
+from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
-from seg_perception.engines.tensorrt.build import make_logger
-from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here, sizes_of_key
+from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
+from seg_perception.engines.tensorrt.progress import make_logger
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 
 if TYPE_CHECKING:
@@ -33,28 +32,7 @@ log = logging.getLogger(__name__)
 _TENSORS = (INPUT_NAME, *OUTPUT_NAMES)
 
 
-@dataclass
-class _CapturedGraph:
-    """A CUDA graph of the context's present input shape.
-
-    TensorRT allows no change of a context whose work was captured (Developer Guide, "CUDA Graphs"), so
-    the graph is dropped when another shape comes.
-    """
-
-    graph: Any
-    executable: Any
-
-
-@dataclass
-class _Resources:
-    """What must be released, in the order it was taken."""
-
-    stream: Any = None
-    buffers: dict[str, PinnedPair] = field(default_factory=dict)
-    graph: _CapturedGraph | None = None
-
-
-class TensorRtEngine:
+class TensorRtEngine(ClosesItself):
     """An opened engine on the first GPU.
 
     Args:
@@ -83,7 +61,10 @@ class TensorRtEngine:
         self._cuda = Cuda(runtime or load_cuda())
         self._card = file.card
         self._messages: list[str] = []
-        self._resources = _Resources()
+        self._tensors: DeviceTensors | None = None
+        # TensorRT allows no change of a context whose work was captured (Developer Guide, "CUDA Graphs"), so
+        # the graph is of the present input shape, and dropped when another one comes.
+        self._graph: CapturedGraph | None = None
         self._engine: trt.ICudaEngine | None = None
         self._context: trt.IExecutionContext | None = None
         self._runtime: trt.Runtime | None = None
@@ -92,20 +73,19 @@ class TensorRtEngine:
         self._cuda.call("cudaSetDevice", 0)
         gpu = self._cuda.gpu()
         check_runs_here(file, self._library, gpu)
-        fixed, largest = sizes_of_key(file.key)
-        self._largest = largest
+        fixed, self._largest = file.key.input_sizes.fixed, file.key.input_sizes.largest
         self._info = EngineInfo(
             runtime=self._library.name,
             version=self._library.version_text,
             device=gpu.name,
-            precision=file.key.precision,
+            precision=str(file.key.precision),
             max_batch=file.key.batch,
             fixed_size=fixed,
         )
         try:
             self._deserialize(file)
             self._check_contract(fixed, file.key.batch)
-            self._allocate(largest, file.key.batch)
+            self._allocate(file.key.batch)
             usual, batch = fixed or file.card.input_size, file.key.batch
             for count in (*range(1, batch), *([batch] * warm_up)) if warm_up else ():
                 self._run(np.zeros((count, usual.height, usual.width, 3), np.uint8))
@@ -144,31 +124,18 @@ class TensorRtEngine:
         Raises:
             EngineError: CUDA could not release something (after an earlier asynchronous failure).
         """
-        held, self._resources = self._resources, _Resources()
+        graph, self._graph = self._graph, None
+        tensors, self._tensors = self._tensors, None
         self._shape = ()
         self._context = None  # before the engine that it belongs to
         self._engine = None
         self._runtime = None
         failures: list[EngineError] = []
-
-        def release(function: str, *arguments: Any) -> None:
-            try:
-                self._cuda.call(function, *arguments)
-            except EngineError as error:
-                failures.append(error)
-
-        if held.stream is not None:
-            release("cudaStreamSynchronize", held.stream)
-        if held.graph is not None:
-            release("cudaGraphExecDestroy", held.graph.executable)
-            release("cudaGraphDestroy", held.graph.graph)
-        for pair in held.buffers.values():
-            try:
-                pair.free()
-            except EngineError as error:  # noqa: PERF203
-                failures.append(error)
-        if held.stream is not None:
-            release("cudaStreamDestroy", held.stream)
+        if tensors is not None and graph is not None:
+            with contextlib.suppress(EngineError):  # releasing the tensors waits again, and tells
+                tensors.synchronize()
+        failures += graph.release() if graph is not None else []
+        failures += tensors.release() if tensors is not None else []
         if failures:
             raise failures[0]
 
@@ -212,84 +179,60 @@ class TensorRtEngine:
             if shape[0] not in (-1, batch):
                 raise EngineError(f"the engine takes a batch of {shape[0]}, its key says up to {batch}")
 
-    def _allocate(self, size: Size, batch: int) -> None:
+    def _allocate(self, batch: int) -> None:
         context = self._open_context()
-        self._resources.stream = self._cuda.call("cudaStreamCreate")
-        pixels = batch * size.width * size.height
+        self._tensors = DeviceTensors(self._cuda, self._largest, batch)
         for name in _TENSORS:
-            pair = PinnedPair(self._cuda, pixels * (3 if name == INPUT_NAME else 1))
-            self._resources.buffers[name] = pair
-            if not context.set_tensor_address(name, pair.device):
+            if not context.set_tensor_address(name, self._tensors.address(name)):
                 raise EngineError(f"{self._library} refuses the buffer of {name!r}: {self._reasons()}")
 
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        held = self._resources
+        tensors = self._open_tensors()
         repeated = images.shape == self._shape
         if not repeated:
             self._change_shape(images.shape)
-        np.copyto(held.buffers[INPUT_NAME].view(images.shape), images)
-        if held.graph is not None:
-            self._cuda.call("cudaGraphLaunch", held.graph.executable, held.stream)
+        tensors.fill(images)
+        if self._graph is not None:
+            self._graph.launch(tensors.stream)
         else:
             self._enqueue(images.shape)
-        self._cuda.call("cudaStreamSynchronize", held.stream)
-        labels, confidence = (held.buffers[name].view(images.shape[:3]).copy() for name in OUTPUT_NAMES)
+        tensors.synchronize()
+        answers = tensors.answers(images.shape)
         # The first run of a shape may allocate, which a capture forbids; and a lone batch is not worth one.
-        if self._use_graph and repeated and held.graph is None:
+        if self._use_graph and repeated and self._graph is None:
             self._capture(images.shape)
-        return labels, confidence
+        return answers
 
     def _change_shape(self, shape: tuple[int, ...]) -> None:
-        captured, self._resources.graph = self._resources.graph, None
+        captured, self._graph = self._graph, None
         self._shape = ()
-        if captured is not None:
-            try:
-                self._cuda.call("cudaGraphExecDestroy", captured.executable)
-            finally:
-                self._cuda.call("cudaGraphDestroy", captured.graph)
+        if captured is not None and (failures := captured.release()):
+            raise failures[0]
         if not self._open_context().set_input_shape(INPUT_NAME, shape):
             raise EngineError(f"{self._library} refuses the input shape {list(shape)}: {self._reasons()}")
         self._shape = shape
 
     def _enqueue(self, shape: tuple[int, ...]) -> None:
         """Copy in, run, copy out, all on the one stream; returns before it is done."""
-        held = self._resources
-        pixels = int(np.prod(shape[:3]))
-        image = held.buffers[INPUT_NAME]
-        self._cuda.copy_to_device(image.device, image.host, pixels * 3, held.stream)
-        if not self._open_context().execute_async_v3(int(held.stream)):
+        tensors = self._open_tensors()
+        tensors.enqueue_input(shape)
+        if not self._open_context().execute_async_v3(int(tensors.stream)):
             raise EngineError(f"{self._library} could not run: {self._reasons()}")
-        for name in OUTPUT_NAMES:
-            pair = held.buffers[name]
-            self._cuda.copy_to_host(pair.host, pair.device, pixels, held.stream)
+        tensors.enqueue_outputs(shape)
 
     def _capture(self, shape: tuple[int, ...]) -> None:
+        stream = self._open_tensors().stream
         try:
-            self._resources.graph = self._record(shape)
+            self._graph = CapturedGraph(self._cuda, stream, lambda: self._enqueue(shape))
         except EngineError as error:
             self._use_graph = False
             self._cuda.forget_error()  # else TensorRT's next launch would find it and take it for its own
             log.warning("no CUDA graph for this engine, running without: %s", error)
 
-    def _record(self, shape: tuple[int, ...]) -> _CapturedGraph:
-        """One run as a graph; whatever fails, no graph stays behind and the stream no longer captures."""
-        stream = self._resources.stream
-        self._cuda.begin_capture(stream)
-        try:
-            self._enqueue(shape)
-        except EngineError:
-            with contextlib.suppress(EngineError):  # the first error is the one to tell
-                unfinished = self._cuda.call("cudaStreamEndCapture", stream)
-                if unfinished is not None and int(unfinished) != 0:
-                    self._cuda.call("cudaGraphDestroy", unfinished)
-            raise
-        graph = self._cuda.call("cudaStreamEndCapture", stream)
-        try:
-            executable = self._cuda.call("cudaGraphInstantiate", graph, 0)
-        except EngineError:
-            self._cuda.call("cudaGraphDestroy", graph)
-            raise
-        return _CapturedGraph(graph, executable)
+    def _open_tensors(self) -> DeviceTensors:
+        if self._tensors is None:
+            raise EngineError("this engine is closed")
+        return self._tensors
 
     def _open_engine(self) -> trt.ICudaEngine:
         if self._engine is None:
@@ -309,5 +252,4 @@ class TensorRtEngine:
 
     def device_memory(self) -> int:
         """Bytes of device memory that this engine's activations and buffers take."""
-        buffers = sum(pair.size for pair in self._resources.buffers.values())
-        return versions.engine_device_memory(self._open_engine()) + buffers
+        return versions.engine_device_memory(self._open_engine()) + self._open_tensors().size_bytes

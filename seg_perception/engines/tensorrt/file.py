@@ -2,43 +2,42 @@
 
 `NAME.engine` is what TensorRT wrote, `NAME.engine.json` the key and the SHA-256 of the binary.
 TensorRT plans are executable artifacts, so a plan is deserialized only after its key, its length and
-its hash were checked, and only from a folder that nobody else can write to.
+its hash were checked, and only from files and folders that nobody else can write to.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import platform
-import stat
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import EngineError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.settings import from_mapping, to_mapping
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
+from seg_perception.engines.graph.edits import EDITS_VERSION
+from seg_perception.engines.tensorrt.cache import read_private, remove_leftovers
+from seg_perception.engines.tensorrt.settings import BuildSettings, InputSizes
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from seg_perception.engines.tensorrt.build import BuiltEngine
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".engine"
-_OPEN_SIZE = "up to "
-_ABANDONED_S = 600.0  # writing takes seconds
-_LOCK_POLL_S = 0.2
 ANY_GPU = "any"
 """In a key: TensorRT-RTX engines are not tied to one GPU model."""
+
+_REBUILD = "seg-perception compile MODEL.onnx"
+_MAX_SIDECAR_BYTES = 1 << 20
+_MAX_ENGINE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,7 @@ class EngineKey:
 
     Attributes:
         onnx_sha256: hex digest of the ONNX file.
+        graph_edits: version of our own edits of the graph (`graph.edits.EDITS_VERSION`).
         library: "tensorrt" or "tensorrt_rtx".
         library_version: all of it: plans are bound to it.
         gpu: the GPU's name; "any" for TensorRT-RTX.
@@ -54,28 +54,31 @@ class EngineKey:
         platform: operating system and processor.
         precision: of the engine.
         batch: the largest.
-        input_size: of the images the engine takes: "480x352", or "up to 832x608".
-        network_size: of the images inside, as asked for; "" where it follows from the input size.
-        options: workspace, optimization level, DLA core, hardware compatibility; sorted text.
+        input_sizes: of the images the engine takes.
+        network_size: of the images inside, where asked for; None where it follows from the input sizes.
+        workspace_mib, optimization_level, dla_core, hardware_compatible: see `BuildSettings`.
     """
 
     onnx_sha256: str
+    graph_edits: int
     library: str
     library_version: str
     gpu: str
     capability: str
     platform: str
-    precision: str
+    precision: Precision
     batch: int
-    input_size: str
-    network_size: str
-    options: str
+    input_sizes: InputSizes
+    network_size: Size | None
+    workspace_mib: int | None
+    optimization_level: int | None
+    dla_core: int | None
+    hardware_compatible: bool
 
     @property
     def digest(self) -> str:
         """Twelve hex digits that differ where the keys do."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(to_mapping(self), sort_keys=True).encode()).hexdigest()[:12]
 
     def differences(self, expected: EngineKey) -> tuple[str, ...]:
         """One line for each field that differs: its name, what is there, what is needed."""
@@ -87,7 +90,7 @@ class EngineKey:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "none" if value is None else str(value)
     return f"{text[:12]}…" if len(text) == 64 else text or "none"
 
 
@@ -95,7 +98,7 @@ def engine_key(
     content: bytes,
     sizes: InputSizes,
     settings: BuildSettings,
-    precision: str,
+    precision: Precision,
     library: TensorRtLibrary,
     gpu: Gpu | None,
 ) -> EngineKey:
@@ -119,14 +122,9 @@ def engine_key(
         raise EngineError(f"{library} builds for the GPU in the machine, and there is none")
     else:
         gpu_name, capability = gpu.name, gpu.capability
-    options = {
-        "dla_core": settings.dla_core,
-        "hardware_compatible": settings.hardware_compatible,
-        "optimization_level": settings.optimization_level,
-        "workspace_mib": settings.workspace_mib,
-    }
     return EngineKey(
         onnx_sha256=hashlib.sha256(content).hexdigest(),
+        graph_edits=EDITS_VERSION,
         library=library.name,
         library_version=library.version_text,
         gpu=gpu_name,
@@ -134,9 +132,12 @@ def engine_key(
         platform=this_platform(),
         precision=precision,
         batch=settings.batch,
-        input_size=str(sizes),
-        network_size=str(settings.size) if settings.camera_size and settings.size else "",
-        options=json.dumps(options, sort_keys=True),
+        input_sizes=sizes,
+        network_size=settings.size if settings.camera_size else None,
+        workspace_mib=settings.workspace_mib,
+        optimization_level=settings.optimization_level,
+        dla_core=settings.dla_core,
+        hardware_compatible=settings.hardware_compatible,
     )
 
 
@@ -158,88 +159,10 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def default_cache_folder() -> Path:
-    """$XDG_CACHE_HOME/seg_perception/engines, or ~/.cache/…"""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "seg_perception" / "engines"
-
-
-def cached_path(folder: Path, card: ModelCard, key: EngineKey) -> Path:
-    """Where the engine of this key lies: readable name first, then the key's digest."""
-    name = f"{card.name}-{card.version}-{key.precision}-{key.input_size}-b{key.batch}-{key.digest}"
-    return folder / f"{''.join(c if c.isalnum() or c in '-._' else '_' for c in name)}{SUFFIX}"
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make a cache folder that only its owner can enter.
-
-    Raises:
-        EngineError: it exists and belongs to, or can be written by, somebody else.
-        OSError: it cannot be made.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    check_private(folder)
-
-
-def check_private(folder: Path) -> None:
-    """Refuse a folder from which somebody else could feed us an engine.
-
-    Raises:
-        EngineError: owner or permissions are wrong; says how to mend them.
-    """
-    status = folder.stat()
-    if status.st_uid not in (os.getuid(), 0):
-        raise EngineError(f"{folder} belongs to user {status.st_uid}; engines are loaded only from your own or root's")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise EngineError(
-            f"{folder} can be written by other users ({stat.filemode(status.st_mode)}), and engines are executable "
-            f"code; run: chmod go-w {folder}"
-        )
-
-
-@contextlib.contextmanager
-def sole_builder(path: Path, stop_requested: Callable[[], bool] | None = None) -> Iterator[None]:
-    """Hold the right to build this engine; wait while another process has it.
-
-    Two nodes that start together would otherwise both build for minutes, and the one's engine could come to lie
-    beside the other's JSON. The lock is the operating system's, so it ends with the process.
-
-    Raises:
-        BuildStoppedError: stopped while waiting.
-        OSError: the folder cannot be written; names `path`.
-    """
-    lock = path.with_name(f".{path.stem}.building")
-    handle = _take_lock(lock)
-    if handle is None:
-        log.warning("another process is building %s; waiting for it", path)
-    while handle is None:
-        if stop_requested is not None and stop_requested():
-            raise BuildStoppedError(f"stopped while waiting for another process to build {path}")
-        time.sleep(_LOCK_POLL_S)
-        handle = _take_lock(lock)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _take_lock(lock: Path) -> int | None:
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(lock)) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if lock.stat().st_ino == os.fstat(handle).st_ino:  # else its holder has just deleted it
-            return handle
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(handle)
-        raise
-    os.close(handle)
-    return None
+def cached_name(card: ModelCard, key: EngineKey) -> str:
+    """The file name of this key's engine: readable first, then the key's digest."""
+    name = f"{card.name}-{card.version}-{key.precision}-{key.input_sizes}-b{key.batch}-{key.digest}"
+    return f"{''.join(c if c.isalnum() or c in '-._' else '_' for c in name)}{SUFFIX}"
 
 
 def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine) -> None:
@@ -250,7 +173,7 @@ def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine
     """
     document = {
         "format": FORMAT,
-        "key": dataclasses.asdict(key),
+        "key": to_mapping(key),
         "engine_bytes": len(built.content),
         "engine_sha256": hashlib.sha256(built.content).hexdigest(),
         "card": json.loads(card.to_json()),
@@ -261,7 +184,7 @@ def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine
             "gpu_fallback_layers": built.gpu_fallback_layers,
         },
     }
-    _remove_leftovers(path)
+    remove_leftovers(path)
     sidecar(path).unlink(missing_ok=True)  # from here to the end there is no engine of this name
     write_atomically(path, built.content, mode=0o600)
     try:
@@ -269,14 +192,6 @@ def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Delete parts of this file that a killed process left, but none that another may be writing now."""
-    for part in path.parent.glob(f".{path.name}*.part"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > _ABANDONED_S:
-                part.unlink()
 
 
 def read_engine(path: Path, expected: EngineKey | None = None) -> EngineFile:
@@ -290,8 +205,7 @@ def read_engine(path: Path, expected: EngineKey | None = None) -> EngineFile:
         FileNotFoundError: no such engine.
         EngineError: truncated, changed, foreign or stale; says which, and what to do.
     """
-    check_private(path.parent)
-    content = path.read_bytes()
+    content = read_private(path, _MAX_ENGINE_BYTES)
     document = _read_sidecar(path)
     key, card = _parse_sidecar(path, document)
     if len(content) != document.get("engine_bytes"):
@@ -306,18 +220,15 @@ def read_engine(path: Path, expected: EngineKey | None = None) -> EngineFile:
     return EngineFile(path, key, card, content)
 
 
-_REBUILD = "seg-perception compile MODEL.onnx"
-
-
 def _read_sidecar(path: Path) -> Mapping[str, Any]:
     try:
-        document = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        document = json.loads(read_private(sidecar(path), _MAX_SIDECAR_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise EngineError(
             f"{path} has no {sidecar(path).name} beside it, so nothing says what it was built for; "
             f"build it with: {_REBUILD}"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{sidecar(path)} is not JSON ({error}); build the engine anew: {_REBUILD}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise EngineError(
@@ -328,21 +239,10 @@ def _read_sidecar(path: Path) -> Mapping[str, Any]:
 
 def _parse_sidecar(path: Path, document: Mapping[str, Any]) -> tuple[EngineKey, ModelCard]:
     try:
-        key = EngineKey(**document["key"])
-        _check_values(key)
+        key = from_mapping(EngineKey, document["key"], "the key")
         return key, ModelCard.from_json(json.dumps(document["card"]))
     except (KeyError, TypeError, ValueError, SegPerceptionError) as error:
         raise EngineError(f"{sidecar(path)} cannot be used: {error}; build it anew: {_REBUILD}") from error
-
-
-def _check_values(key: EngineKey) -> None:
-    for field in dataclasses.fields(EngineKey):
-        value, kind = getattr(key, field.name), int if field.name == "batch" else str
-        if type(value) is not kind:
-            raise TypeError(f"{field.name} is {value!r}, not {kind.__name__}")
-    sizes_of_key(key)
-    if not isinstance(json.loads(key.options), dict):
-        raise TypeError(f"options are {key.options}, not a mapping")
 
 
 def check_runs_here(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> None:
@@ -357,16 +257,9 @@ def check_runs_here(file: EngineFile, library: TensorRtLibrary, gpu: Gpu) -> Non
         faults.append(f"library: built with {key.library} {key.library_version}, here is {library}")
     if key.platform != this_platform():
         faults.append(f"platform: built on {key.platform}, here is {this_platform()}")
-    compatible = json.loads(key.options).get("hardware_compatible", False)
-    if key.capability not in (ANY_GPU, gpu.capability) and not compatible:
+    if key.capability not in (ANY_GPU, gpu.capability) and not key.hardware_compatible:
         faults.append(f"GPU: built for compute capability {key.capability}, here is {gpu.name} ({gpu.capability})")
-    elif key.gpu not in (ANY_GPU, gpu.name) and not compatible:
+    elif key.gpu not in (ANY_GPU, gpu.name) and not key.hardware_compatible:
         faults.append(f"GPU: built for {key.gpu}, here is {gpu.name}")
     if faults:
         raise EngineError(f"{file.path} does not run here; build it anew: {_REBUILD}\n  " + "\n  ".join(faults))
-
-
-def sizes_of_key(key: EngineKey) -> tuple[Size | None, Size]:
-    """The only size an engine takes, or None; and the largest."""
-    largest = Size.parse(key.input_size.removeprefix(_OPEN_SIZE))
-    return (None if key.input_size.startswith(_OPEN_SIZE) else largest), largest

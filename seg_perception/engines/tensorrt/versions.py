@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.types import Precision
+from seg_perception.engines.cuda import Gpu
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -132,6 +134,46 @@ def _preload_rtx_libraries() -> bool:
     return True
 
 
+def rtx_capabilities(library: TensorRtLibrary) -> tuple[tuple[int, int], ...]:
+    """Compute capabilities that TensorRT-RTX names as targets, rising, for example ((7, 5), (8, 0), ...)."""
+    names = (name for name in library.module.ComputeCapability.__members__ if name.startswith("SM"))
+    return tuple(sorted((int(name[2:-1]), int(name[-1])) for name in names))
+
+
+def why_unsupported(library: TensorRtLibrary, gpu: Gpu, logger: trt.ILogger, errors: list[str]) -> str | None:
+    """Ask the library whether its engines run on this GPU; None where they do.
+
+    TensorRT-RTX builds on any machine and refuses only when the engine is opened, so its list of targets
+    is asked; it also takes whatever is newer than its newest. Plain TensorRT makes no builder for a GPU
+    that it does not support, so it is asked for one.
+
+    Args:
+        library: an imported flavour.
+        gpu: of this machine.
+        logger: from `progress.make_logger`, which puts the library's own words into `errors`.
+    """
+    if library.is_rtx:
+        known, mine = rtx_capabilities(library), tuple(map(int, gpu.capability.split(".")))
+        if not known or mine in known or mine > known[-1]:
+            return None
+        listed = ", ".join(f"{major}.{minor}" for major, minor in known)
+        return (
+            f"{library} does not support {gpu.name} (compute capability {gpu.capability}); "
+            f"it supports {listed} and newer ones"
+        )
+    errors.clear()
+    try:
+        builder = library.module.Builder(logger)
+    except (TypeError, RuntimeError) as error:  # what the bindings make of a factory that returned nothing
+        builder, reason = None, str(error)
+    else:
+        reason = "it makes no builder here"
+    if builder is not None:
+        return None
+    said = "; ".join(dict.fromkeys(errors)) or reason
+    return f"{library} does not support {gpu.name} (compute capability {gpu.capability}): {said}"
+
+
 def network_flags(library: TensorRtLibrary, weakly_typed: bool) -> int:
     """Creation flags of a network.
 
@@ -146,12 +188,12 @@ def network_flags(library: TensorRtLibrary, weakly_typed: bool) -> int:
     return 0
 
 
-def set_weak_precision(library: TensorRtLibrary, config: trt.IBuilderConfig, precision: str) -> None:
+def set_weak_precision(library: TensorRtLibrary, config: trt.IBuilderConfig, precision: Precision) -> None:
     """Allow half and int8 kernels in a weakly typed network (8.x, and DLA before 11)."""
     flags = library.module.BuilderFlag
-    if precision in ("fp16", "int8"):
+    if precision is not Precision.FP32:
         config.set_flag(flags.FP16)
-    if precision == "int8":
+    if precision is Precision.INT8:
         config.set_flag(flags.INT8)
 
 

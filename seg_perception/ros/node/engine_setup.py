@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import DEFAULT_MODEL
-from seg_perception.engines.base import Engine
-from seg_perception.engines.opening import TensorRtOptions, open_engine
+from seg_perception.engines.base import Engine, EngineOptions
+from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
 
 
@@ -35,26 +35,21 @@ def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
     Raises:
         FileNotFoundError, ModelError, EngineError: see `open_engine`.
     """
-    engine = open_engine(
-        settings.model or DEFAULT_MODEL, settings.engine, settings.threads, _tensorrt_options(settings, opening)
+    options = EngineOptions(
+        threads=settings.threads,
+        precision=settings.precision,
+        batch=len(settings.cameras),
+        size=settings.network_size,
+        build_engine=settings.build_engine,
+        progress=opening.report,
+        stop_requested=opening.stop.is_set,
     )
+    engine = open_engine(settings.model or DEFAULT_MODEL, settings.engine, options=options)
     size, wanted = engine.info.fixed_size, settings.network_size
     if size is not None and wanted is not None and size != wanted:
         engine.close()
         raise EngineError(f"network_size {wanted} does not fit: {engine.info} takes {size} only; leave it empty")
     return engine
-
-
-def _tensorrt_options(settings: NodeSettings, opening: Opening) -> TensorRtOptions:
-    # imported here: it needs the onnx package, without which configuring fails with a reason, but the node starts
-    from seg_perception.engines.tensorrt.build import BuildSettings
-
-    return TensorRtOptions(
-        build=BuildSettings(precision=settings.precision, batch=len(settings.cameras), size=settings.network_size),
-        build_engine=settings.build_engine,
-        progress=opening.report,
-        stop_requested=opening.stop.is_set,
-    )
 
 
 def device_memory_of(engine: Engine) -> int | None:

@@ -17,30 +17,28 @@ from small_networks import small_networks
 
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.geometry import network_size
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
+from seg_perception.engines.cuda import Gpu
 from seg_perception.engines.graph.edits import card_of, load_graph, write_card
-from seg_perception.engines.graph.model_file import read_model
+from seg_perception.engines.graph.model_file import parse_model, read_model
 from seg_perception.engines.tensorrt import versions
-from seg_perception.engines.tensorrt.build import (
+from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine, keep_timings, prepare_graph
+from seg_perception.engines.tensorrt.plan import CompilePlan, input_sizes, make_plan, resolve_precision
+from seg_perception.engines.tensorrt.progress import (
     BuildProgress,
-    BuildSettings,
     BuildStoppedError,
-    BuiltEngine,
     NestedFractions,
-    build_engine,
-    input_sizes,
-    keep_timings,
     make_logger,
     make_progress_monitor,
-    prepare_graph,
-    resolve_precision,
 )
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 from seg_perception.scenes import random_scene
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for a network exports it
 
 NETWORKS = tuple(small_networks())
+FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
 Exported = Callable[[str, str], bytes]
 
 
@@ -48,15 +46,22 @@ def test_the_networks_that_ship_are_all_here() -> None:
     assert {"efficientnet_ladder", "reference"} <= set(NETWORKS)
 
 
+ORIN = Gpu("Orin", "8.7")
+
+
+def plan(content: bytes, settings: BuildSettings, library: TensorRtLibrary) -> CompilePlan:
+    return make_plan(parse_model(content, "model.onnx"), settings, library, ORIN)
+
+
 def build_and_note(
     content: bytes, settings: BuildSettings, library: TensorRtLibrary, builds: list[Build], name: str
 ) -> BuiltEngine:
     """Build, check what the parser made of inputs and outputs, and add a line to the table of all builds."""
     batch = "1" if settings.batch == 1 else f"1-{settings.batch}"
-    row = Build(name, str(settings.precision), batch)
+    row = Build(name, str(settings.precision or "default"), batch)
     try:
-        check_contract(prepare_graph(content, settings, library), library, settings)
-        built = build_engine(content, settings, library)
+        check_contract(prepare_graph(plan(content, settings, library)), library, settings)
+        built = build_engine(plan(content, settings, library))
         row = dataclasses.replace(row, built=True, engine_bytes=len(built.content), seconds=built.seconds)
     finally:
         builds.append(row)
@@ -80,12 +85,12 @@ def check_contract(model: onnx.ModelProto, library: TensorRtLibrary, settings: B
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", list(Precision), ids=str)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
-    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], network: str, precision: str, batch: int
+    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], network: str, precision: Precision, batch: int
 ) -> None:
-    content = exported(network, "int8" if precision == "int8" else "fp32")
+    content = exported(network, "int8" if precision is INT8 else "fp32")
     built = build_and_note(content, BuildSettings(precision, batch), nvidia, builds, network)
     weights = sum(int(np.prod(t.dims)) for t in load_graph(content).graph.initializer)
     assert len(built.content) > weights  # at least a byte for each weight is in it
@@ -94,25 +99,25 @@ def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
 
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(128, 96)], ids=str)
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [FP16, INT8], ids=str)
 def test_graphs_for_cameras_build_and_keep_the_contract(
-    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], precision: str, camera: Size, batch: int
+    nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], precision: Precision, camera: Size, batch: int
 ) -> None:
-    content = exported("efficientnet_ladder", "int8" if precision == "int8" else "fp32")
+    content = exported("efficientnet_ladder", "int8" if precision is INT8 else "fp32")
     settings = BuildSettings(precision, batch, camera_size=camera)
-    assert input_sizes(load_graph(content), settings).fixed == camera
+    assert input_sizes(parse_model(content, ""), settings).fixed == camera
     assert build_and_note(content, settings, nvidia, builds, f"efficientnet_ladder, camera {camera}").content
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", list(Precision), ids=str)
 def test_the_shipped_model_builds(
-    nvidia: TensorRtLibrary, driving_model: Path, builds: list[Build], precision: str
+    nvidia: TensorRtLibrary, driving_model: Path, builds: list[Build], precision: Precision
 ) -> None:
     """Trained weights have what random ones lack: dead maps, outliers, scales near zero."""
     from seg_perception.export.quantize import QuantizationSettings, quantize
 
     content = read_model(driving_model)
-    if precision == "int8":
+    if precision is INT8:
         scenes = [random_scene(seed, Size(192, 128)).image for seed in (1, 2, 3)]
         quantized = quantize(load_graph(content), scenes[:2], scenes[2:], QuantizationSettings(target_agreement=0.01))
         content = quantized.model.SerializeToString()
@@ -120,7 +125,7 @@ def test_the_shipped_model_builds(
 
 
 def test_the_half_precision_network_is_half_inside(nvidia: TensorRtLibrary, exported: Exported) -> None:
-    model = prepare_graph(exported("efficientnet_ladder", "fp32"), BuildSettings("fp16"), nvidia)
+    model = prepare_graph(plan(exported("efficientnet_ladder", "fp32"), BuildSettings(FP16), nvidia))
     trt = nvidia.module
     logger = make_logger(nvidia, [])
     network = trt.Builder(logger).create_network(versions.network_flags(nvidia, weakly_typed=False))
@@ -151,7 +156,7 @@ def test_an_unsupported_operator_is_named_with_its_node(nvidia: TensorRtLibrary,
     with pytest.raises(
         EngineError, match=r"not accept this graph:\n  node 'decoder.relu' \(Det\): TensorRT does not support"
     ):
-        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+        build_engine(plan(broken(exported, edit), BuildSettings(FP32), nvidia))
 
 
 def test_transposing_bytes_is_refused_with_the_reason(nvidia: TensorRtLibrary, exported: Exported) -> None:
@@ -166,7 +171,7 @@ def test_transposing_bytes_is_refused_with_the_reason(nvidia: TensorRtLibrary, e
         cast.input[0] = "turned"
 
     with pytest.raises(EngineError, match=r"early.transpose|Transpose|UINT8|UInt8|uint8"):
-        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+        build_engine(plan(broken(exported, edit), BuildSettings(FP32), nvidia))
 
 
 def test_weights_of_the_wrong_shape_are_refused_with_the_node(nvidia: TensorRtLibrary, exported: Exported) -> None:
@@ -176,7 +181,7 @@ def test_weights_of_the_wrong_shape_are_refused_with_the_node(nvidia: TensorRtLi
         weights.CopyFrom(numpy_helper.from_array(np.zeros((10, 7, 1, 1), np.float32), weights.name))  # 64 channels come
 
     with pytest.raises(EngineError, match=r"Conv:network.head"):
-        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+        build_engine(plan(broken(exported, edit), BuildSettings(FP32), nvidia))
 
 
 def test_mixed_types_are_refused_in_a_strongly_typed_network(nvidia: TensorRtLibrary, exported: Exported) -> None:
@@ -187,12 +192,12 @@ def test_mixed_types_are_refused_in_a_strongly_typed_network(nvidia: TensorRtLib
         weights.CopyFrom(numpy_helper.from_array(half, weights.name))
 
     with pytest.raises(EngineError, match=r"Conv:network.head|type"):
-        build_engine(broken(exported, edit), BuildSettings("fp32"), nvidia)
+        build_engine(plan(broken(exported, edit), BuildSettings(FP32), nvidia))
 
 
 def test_progress_rises_to_the_end_and_a_stop_is_obeyed(nvidia: TensorRtLibrary, exported: Exported) -> None:
     seen: list[BuildProgress] = []
-    build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, progress=seen.append)
+    build_engine(plan(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia), progress=seen.append)
     fractions = [p.fraction for p in seen]
     assert len(fractions) > 10
     assert fractions == sorted(fractions)
@@ -205,7 +210,7 @@ def test_progress_rises_to_the_end_and_a_stop_is_obeyed(nvidia: TensorRtLibrary,
         return len(asked) >= 5
 
     with pytest.raises(BuildStoppedError, match="the build was stopped; no engine was written"):
-        build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, stop_requested=stop)
+        build_engine(plan(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia), stop_requested=stop)
 
 
 def test_an_exception_of_the_progress_callback_ends_the_build_and_is_raised(
@@ -215,16 +220,16 @@ def test_an_exception_of_the_progress_callback_ends_the_build_and_is_raised(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia, progress=show)
+        build_engine(plan(exported("efficientnet_ladder", "fp32"), BuildSettings(), nvidia), progress=show)
 
 
 def test_builds_for_a_gpu_that_is_not_here(nvidia: TensorRtLibrary, exported: Exported) -> None:
     if not nvidia.is_rtx:
         pytest.skip("only TensorRT-RTX builds for other GPUs")
     content = exported("efficientnet_ladder", "fp32")
-    assert build_engine(content, BuildSettings(target="sm89"), nvidia).content
+    assert build_engine(plan(content, BuildSettings(target="sm89"), nvidia)).content
     with pytest.raises(EngineError, match=r"--target sm12 is not known .* accepted: sm75, sm80"):
-        build_engine(content, BuildSettings(target="sm12"), nvidia)
+        build_engine(plan(content, BuildSettings(target="sm12"), nvidia))
 
 
 @pytest.mark.parametrize(
@@ -233,22 +238,22 @@ def test_builds_for_a_gpu_that_is_not_here(nvidia: TensorRtLibrary, exported: Ex
         (BuildSettings(dla_core=0), "DLA core 0 is not there: .* sees 0 on this machine"),
         (BuildSettings(optimization_level=9), "optimization level 9 is not accepted"),
         (BuildSettings(size=Size(130, 96)), "size 130x96 does not fit test-1-fp32-00000000"),
-        (BuildSettings("int8"), "precision int8 cannot be made from an fp32 graph; export one with"),
+        (BuildSettings(INT8), "precision int8 cannot be made from an fp32 graph; export one with"),
     ],
 )
 def test_settings_that_cannot_be_met(
     nvidia: TensorRtLibrary, exported: Exported, settings: BuildSettings, message: str
 ) -> None:
     with pytest.raises((EngineError, ModelError), match=message):
-        build_engine(exported("efficientnet_ladder", "fp32"), settings, nvidia)
+        build_engine(plan(exported("efficientnet_ladder", "fp32"), settings, nvidia))
 
 
 def test_an_int8_graph_is_not_for_the_dla_before_11(exported: Exported) -> None:
     content, settings = exported("reference", "int8"), BuildSettings(dla_core=0)
     for version in ("8.6.2", "10.3.0"):
         with pytest.raises(ModelError, match=rf"the DLA of TensorRT {version} takes no graph with quantize nodes"):
-            prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, version))
-    assert prepare_graph(content, settings, TensorRtLibrary("tensorrt", sys, "11.4.1")).graph.node
+            prepare_graph(plan(content, settings, TensorRtLibrary("tensorrt", sys, version)))
+    assert prepare_graph(plan(content, settings, TensorRtLibrary("tensorrt", sys, "11.4.1"))).graph.node
 
 
 def test_wrong_settings_are_reported_together() -> None:
@@ -258,14 +263,14 @@ def test_wrong_settings_are_reported_together() -> None:
 
 @pytest.mark.parametrize(
     "graph, wanted, expected",
-    [("fp32", None, "fp16"), ("fp32", "fp32", "fp32"), ("fp16", None, "fp16"), ("int8", None, "int8")],
+    [(FP32, None, FP16), (FP32, FP32, FP32), (FP16, None, FP16), (INT8, None, INT8)],
 )
-def test_precision_of_the_engine(graph: str, wanted: str | None, expected: str) -> None:
-    assert resolve_precision(graph, wanted) == expected
+def test_precision_of_the_engine(graph: Precision, wanted: Precision | None, expected: Precision) -> None:
+    assert resolve_precision(graph, wanted) is expected
 
 
-@pytest.mark.parametrize("graph, wanted", [("fp16", "fp32"), ("int8", "fp16"), ("fp16", "int8"), ("fp32", "int8")])
-def test_precisions_that_a_graph_cannot_have(graph: str, wanted: str) -> None:
+@pytest.mark.parametrize("graph, wanted", [(FP16, FP32), (INT8, FP16), (FP16, INT8), (FP32, INT8)])
+def test_precisions_that_a_graph_cannot_have(graph: Precision, wanted: Precision) -> None:
     with pytest.raises(ModelError, match=f"precision {wanted} cannot be made from an {graph} graph"):
         resolve_precision(graph, wanted)
 
@@ -282,7 +287,7 @@ def test_tiny_scales_survive_half_precision(nvidia: TensorRtLibrary, exported: E
     activation = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
     dead = constants[activation.input[1]]
     dead.CopyFrom(numpy_helper.from_array(np.array(1e-12, np.float32).reshape(dead.dims), dead.name))
-    assert build_engine(model.SerializeToString(), BuildSettings("int8"), nvidia).content
+    assert build_engine(plan(model.SerializeToString(), BuildSettings(INT8), nvidia)).content
 
 
 def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, exported: Exported) -> None:
@@ -291,15 +296,15 @@ def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, ex
     model = load_graph(exported("efficientnet_ladder", "fp32"))
     pin_shapes(model, 2, Size(128, 96))
     content = model.SerializeToString()
-    assert build_engine(content, BuildSettings(batch=2), nvidia).content
+    assert build_engine(plan(content, BuildSettings(batch=2), nvidia)).content
     with pytest.raises(ModelError, match="is fixed to a batch of 2; an engine for 1 needs an open batch"):
-        build_engine(content, BuildSettings(), nvidia)
+        build_engine(plan(content, BuildSettings(), nvidia))
     with pytest.raises(ModelError, match="is fixed to 128x96; an engine for 64x64 needs open height and width"):
-        build_engine(content, BuildSettings(batch=2, size=Size(64, 64)), nvidia)
+        build_engine(plan(content, BuildSettings(batch=2, size=Size(64, 64)), nvidia))
 
 
 def test_sizes_that_an_engine_takes(exported: Exported) -> None:
-    model = load_graph(exported("efficientnet_ladder", "fp32"))  # the card says 128x96: 12288 pixels, multiples of 32
+    model = parse_model(exported("efficientnet_ladder", "fp32"), "")  # 128x96: 12288 pixels, multiples of 32
     sizes = input_sizes(model, BuildSettings())
     # widest: sqrt(12288 x 4) = 221.7 -> 224; tallest: sqrt(12288 / 0.5) = 156.8 -> 160
     assert (sizes.smallest, sizes.tuned, sizes.largest) == (Size(32, 32), Size(128, 96), Size(224, 160))
@@ -310,7 +315,7 @@ def test_sizes_that_an_engine_takes(exported: Exported) -> None:
 
 @pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(1080, 1920), Size(640, 480)], ids=str)
 def test_every_usual_camera_fits_an_engine_of_open_size(exported: Exported, camera: Size) -> None:
-    sizes = input_sizes(load_graph(exported("efficientnet_ladder", "fp32")), BuildSettings())
+    sizes = input_sizes(parse_model(exported("efficientnet_ladder", "fp32"), ""), BuildSettings())
     size = network_size(camera, Size(128, 96), 32)
     assert sizes.smallest.width <= size.width <= sizes.largest.width
     assert sizes.smallest.height <= size.height <= sizes.largest.height
@@ -339,7 +344,7 @@ def test_asking_for_a_library_that_is_not_here_says_what_to_install() -> None:
 
 
 def test_int8_card_stays_when_the_rest_becomes_half(nvidia: TensorRtLibrary, exported: Exported) -> None:
-    model = prepare_graph(exported("efficientnet_ladder", "int8"), BuildSettings(), nvidia)
+    model = prepare_graph(plan(exported("efficientnet_ladder", "int8"), BuildSettings(), nvidia))
     assert card_of(model).precision == "int8"
     floats = [t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16]
     assert len(floats) > 50

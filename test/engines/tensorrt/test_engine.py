@@ -13,24 +13,30 @@ from fake_cuda import CudaError, FakeCudaRuntime, FakeTensorRt
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
+from seg_perception.engines.tensorrt.settings import InputSizes
 
 HEIGHT, WIDTH = 4, 8
-CARD = ModelCard("fake", "1", "none", load_label_set("driving"), Size(WIDTH, HEIGHT), 4, "fp16", "0" * 64)
+ONE_SIZE = InputSizes(Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT))
+CARD = ModelCard("fake", "1", "none", load_label_set("driving"), Size(WIDTH, HEIGHT), 4, Precision.FP16, "0" * 64)
 KEY = EngineKey(
     onnx_sha256="0" * 64,
+    graph_edits=1,
     library="tensorrt",
     library_version="10.3.0",
     gpu="Fake GPU",
     capability="8.7",
     platform=this_platform(),
-    precision="fp16",
+    precision=Precision.FP16,
     batch=3,
-    input_size=f"{WIDTH}x{HEIGHT}",
-    network_size="",
-    options='{"hardware_compatible": false}',
+    input_sizes=ONE_SIZE,
+    network_size=None,
+    workspace_mib=None,
+    optimization_level=None,
+    dla_core=None,
+    hardware_compatible=False,
 )
 
 
@@ -133,7 +139,9 @@ def test_an_engine_of_open_size_takes_every_shape_up_to_the_largest() -> None:
     cuda = FakeCudaRuntime()
     open_size = {"image": (-1, -1, -1, 3), "labels": (-1, -1, -1), "confidence": (-1, -1, -1)}
     tensorrt = FakeTensorRt(cuda, -1, HEIGHT, WIDTH, tensors=open_size)
-    engine = TensorRtEngine(engine_file(input_size="up to 16x8"), tensorrt.library(), cuda)
+    engine = TensorRtEngine(
+        engine_file(input_sizes=InputSizes(Size(4, 4), Size(WIDTH, HEIGHT), Size(16, 8))), tensorrt.library(), cuda
+    )
     assert engine.info.fixed_size is None
     shapes = ((4, 8), (8, 16), (8, 16), (8, 16), (8, 4), (8, 4), (8, 4), (4, 8))  # in threes: captured, replayed
     for seed, (height, width) in enumerate(shapes):
@@ -292,7 +300,7 @@ def test_an_engine_from_elsewhere_is_refused(changes: dict[str, object], message
 
 def test_a_hardware_compatible_engine_runs_on_another_gpu() -> None:
     cuda = FakeCudaRuntime()
-    file = engine_file(gpu="Other GPU", capability="8.6", options='{"hardware_compatible": true}')
+    file = engine_file(gpu="Other GPU", capability="8.6", hardware_compatible=True)
     engine = TensorRtEngine(file, FakeTensorRt(cuda, -1, HEIGHT, WIDTH).library(), cuda)
     engine.close()
 

@@ -19,23 +19,24 @@ import pytest
 from seg_perception.core.errors import EngineError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.tensorrt.build import BuildSettings, BuildStoppedError, BuiltEngine, InputSizes
+from seg_perception.engines.tensorrt.build import BuiltEngine
+from seg_perception.engines.tensorrt.cache import default_cache_folder, make_private_folder, sole_builder
 from seg_perception.engines.tensorrt.file import (
     EngineKey,
-    cached_path,
-    default_cache_folder,
+    cached_name,
     engine_key,
-    make_private_folder,
     read_engine,
     sidecar,
-    sole_builder,
     write_engine,
 )
+from seg_perception.engines.tensorrt.progress import BuildStoppedError
+from seg_perception.engines.tensorrt.settings import BuildSettings, InputSizes
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
-CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, "fp16", "0" * 64)
+FP16 = Precision.FP16
+CARD = ModelCard("test", "1", "none", load_label_set("driving"), Size(64, 32), 32, FP16, "0" * 64)
 BUILT = BuiltEngine(content=bytes(range(256)) * 16, seconds=1.0, layers=7, dla_layers=(), gpu_fallback_layers=())
 ORIN = Gpu("Orin", "8.7")
 PLAIN = TensorRtLibrary("tensorrt", sys, "10.3.0.30")
@@ -51,7 +52,7 @@ SIZES = sizes_for(BuildSettings())
 
 
 def key(**changes: object) -> EngineKey:
-    made = engine_key(b"onnx", SIZES, BuildSettings(), "fp16", PLAIN, ORIN)
+    made = engine_key(b"onnx", SIZES, BuildSettings(), FP16, PLAIN, ORIN)
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -74,41 +75,40 @@ def test_written_and_read_back(written: Path) -> None:
 @pytest.mark.parametrize(
     "settings, precision, library, gpu, content",
     [
-        (BuildSettings(batch=2), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(size=Size(96, 64)), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(camera_size=Size(96, 64)), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(workspace_mib=64), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(optimization_level=5), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(dla_core=0), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(hardware_compatible=True), "fp16", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(), "fp32", PLAIN, ORIN, b"onnx"),
-        (BuildSettings(), "fp16", TensorRtLibrary("tensorrt", sys, "10.3.0.31"), ORIN, b"onnx"),
-        (BuildSettings(), "fp16", RTX, None, b"onnx"),
-        (BuildSettings(), "fp16", PLAIN, Gpu("Orin", "8.6"), b"onnx"),
-        (BuildSettings(), "fp16", PLAIN, Gpu("Thor", "8.7"), b"onnx"),
-        (BuildSettings(), "fp16", PLAIN, ORIN, b"other onnx"),
+        (BuildSettings(batch=2), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(size=Size(96, 64)), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(camera_size=Size(96, 64)), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(workspace_mib=64), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(optimization_level=5), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(dla_core=0), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(hardware_compatible=True), FP16, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(), Precision.FP32, PLAIN, ORIN, b"onnx"),
+        (BuildSettings(), FP16, TensorRtLibrary("tensorrt", sys, "10.3.0.31"), ORIN, b"onnx"),
+        (BuildSettings(), FP16, RTX, None, b"onnx"),
+        (BuildSettings(), FP16, PLAIN, Gpu("Orin", "8.6"), b"onnx"),
+        (BuildSettings(), FP16, PLAIN, Gpu("Thor", "8.7"), b"onnx"),
+        (BuildSettings(), FP16, PLAIN, ORIN, b"other onnx"),
     ],
 )
 def test_whatever_changes_the_engine_changes_its_key_and_its_file(
-    settings: BuildSettings, precision: str, library: TensorRtLibrary, gpu: Gpu | None, content: bytes
+    settings: BuildSettings, precision: Precision, library: TensorRtLibrary, gpu: Gpu | None, content: bytes
 ) -> None:
     other = engine_key(content, sizes_for(settings), settings, precision, library, gpu)
     assert other.digest != key().digest
-    assert cached_path(Path(), CARD, other) != cached_path(Path(), CARD, key())
+    assert cached_name(CARD, other) != cached_name(CARD, key())
     assert len(other.differences(key())) >= 1
 
 
 def test_targets_are_part_of_an_rtx_key() -> None:
     for_any, for_ada, for_blackwell = (
-        engine_key(b"onnx", SIZES, BuildSettings(target=target), "fp16", RTX, None)
-        for target in (None, "sm89", "sm120")
+        engine_key(b"onnx", SIZES, BuildSettings(target=target), FP16, RTX, None) for target in (None, "sm89", "sm120")
     )
     assert (for_any.capability, for_ada.capability, for_blackwell.capability) == ("any", "8.9", "12.0")
 
 
 def test_plain_tensorrt_needs_the_gpu() -> None:
     with pytest.raises(EngineError, match=r"TensorRT 10.3.0.30 builds for the GPU in the machine, and there is none"):
-        engine_key(b"onnx", SIZES, BuildSettings(), "fp16", PLAIN, None)
+        engine_key(b"onnx", SIZES, BuildSettings(), FP16, PLAIN, None)
 
 
 def test_a_truncated_engine_is_recognized(written: Path) -> None:
@@ -147,10 +147,13 @@ def test_an_engine_of_another_tool_is_refused(tmp_path: Path) -> None:
     "text, message",
     [
         ("{", "is not JSON"),
-        ("[]", "is not of format 1"),
-        ('{"format": 2}', "is not of format 1"),
-        ('{"format": 1}', "cannot be used: 'key'"),
-        ('{"format": 1, "key": {"gpu": "x"}}', "cannot be used"),
+        ("[]", "is not of format 2"),
+        ('{"format": 1}', "is not of format 2"),
+        ('{"format": 2}', "cannot be used: 'key'"),
+        ('{"format": 2, "key": {"gpu": "x"}}', "cannot be used"),
+        ('{"format": 2, "key": {"gpu": NaN}}', "cannot be used"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"format": 1e999}', "is not of format 2"),
     ],
 )
 def test_a_damaged_description_is_refused(written: Path, text: str, message: str) -> None:
@@ -170,6 +173,50 @@ def test_a_folder_that_others_can_write_is_refused(written: Path) -> None:
         read_engine(written)
 
 
+@pytest.mark.parametrize("which", ["engine", "description"])
+@pytest.mark.parametrize("mode", [0o620, 0o602], ids=["by its group", "by anybody"])
+def test_a_file_that_others_can_write_is_refused(written: Path, which: str, mode: int) -> None:
+    path = written if which == "engine" else sidecar(written)
+    path.chmod(mode)
+    with pytest.raises(EngineError, match=rf"{path.name} can be written by other users .* run: chmod go-w"):
+        read_engine(written, key())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("which", ["engine", "description", "folder"])
+def test_what_belongs_to_somebody_else_is_refused(written: Path, which: str) -> None:
+    path = {"engine": written, "description": sidecar(written), "folder": written.parent}[which]
+    os.chown(path, 12345, -1)
+    with pytest.raises(EngineError, match=r"belongs to user 12345; engines are loaded only from your own or root's"):
+        read_engine(written, key())
+
+
+def test_a_link_into_an_open_folder_is_refused_and_one_into_a_private_folder_is_followed(
+    written: Path, tmp_path: Path
+) -> None:
+    mine, shared = tmp_path / "mine", tmp_path / "shared"
+    mine.mkdir(mode=0o700)
+    shared.mkdir(mode=0o700)
+    for file in (written, sidecar(written)):
+        file.rename(shared / file.name)
+        (mine / file.name).symlink_to(shared / file.name)
+    assert read_engine(mine / written.name, key()).content == BUILT.content
+    shared.chmod(0o777)
+    with pytest.raises(EngineError, match=rf"{shared} can be written by other users"):
+        read_engine(mine / written.name, key())
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.engine", 0o600)
+    (tmp_path / "folder.engine").mkdir()
+    for name in ("pipe.engine", "folder.engine"):
+        with pytest.raises((EngineError, OSError), match=r"is not a regular file|Is a directory"):
+            read_engine(tmp_path / name)
+    (tmp_path / "circle.engine").symlink_to(tmp_path / "circle.engine")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_engine(tmp_path / "circle.engine")
+
+
 def test_the_cache_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = default_cache_folder()
@@ -180,7 +227,7 @@ def test_the_cache_folder_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_names_of_files_hold_no_surprises() -> None:
     card = dataclasses.replace(CARD, name="../../etc/passwd")
-    assert cached_path(Path("/cache"), card, key()).parent == Path("/cache")
+    assert (Path("/cache") / cached_name(card, key())).parent == Path("/cache")
 
 
 @contextmanager
@@ -261,19 +308,20 @@ def test_the_description_is_for_people_too(written: Path) -> None:
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("batch", "3", r"batch is '3', not int"),
-        ("gpu", None, "gpu is None, not str"),
-        ("input_size", "up to big", "'big' is not accepted"),
-        ("options", "[1]", r"options are \[1\], not a mapping"),
-        ("options", "{", "Expecting property name"),
-        ("color", "red", "unexpected keyword argument 'color'"),
+        ("batch", "3", r"batch: '3' is not accepted"),
+        ("gpu", None, "gpu: None is not accepted"),
+        ("input_sizes", "480x352", "input_sizes: a table is expected"),
+        ("input_sizes", {"smallest": "1x1", "tuned": "big", "largest": "9x9"}, "'big' is not accepted"),
+        ("precision", "bf8", "precision: 'bf8' is not accepted"),
+        ("hardware_compatible", 1, "hardware_compatible: 1 is not accepted"),
+        ("color", "red", "color: unknown"),
     ],
 )
 def test_a_description_with_odd_values_is_refused(written: Path, name: str, value: object, message: str) -> None:
     document = json.loads(sidecar(written).read_text())
     document["key"][name] = value
     sidecar(written).write_text(json.dumps(document))
-    with pytest.raises(EngineError, match=rf"model\.engine\.json cannot be used: .*{message}.*build it anew"):
+    with pytest.raises(EngineError, match=rf"model\.engine\.json cannot be used: (?s:.*){message}(?s:.*)build it anew"):
         read_engine(written)
 
 
@@ -292,8 +340,11 @@ def test_one_builder_at_a_time(tmp_path: Path) -> None:
 
 def test_a_builder_that_was_killed_does_not_keep_the_next_one_waiting(tmp_path: Path) -> None:
     path = tmp_path / "model.engine"
-    code = "import sys, time\nfrom pathlib import Path\nfrom seg_perception.engines.tensorrt.file import sole_builder\n"
-    code += "with sole_builder(Path(sys.argv[1])):\n print('building', flush=True)\n time.sleep(60)\n"
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from seg_perception.engines.tensorrt.cache import sole_builder\n"
+        "with sole_builder(Path(sys.argv[1])):\n print('building', flush=True)\n time.sleep(60)\n"
+    )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "building\n"

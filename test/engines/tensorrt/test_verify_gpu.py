@@ -73,7 +73,7 @@ def verify(
                 return labels, confidence
 
         monkeypatch.setattr(script, "load_cuda", lambda: cuda)
-        monkeypatch.setattr(script, "why_no_tensorrt", lambda: None)
+        monkeypatch.setattr(script, "why_nothing_runs", lambda: None)
         monkeypatch.setattr(script, "LARGEST_BATCH", 3)
         monkeypatch.setattr(script, "TensorRtEngine", Engine)
         monkeypatch.setattr(script.Verification, "models", lambda self, folder: {"fp16": model})
@@ -118,7 +118,7 @@ def test_what_is_wrong_fails_it(verify: Callable[..., Any], wrong: str, message:
 def test_without_a_gpu_nothing_is_claimed(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(script, "why_no_tensorrt", lambda: "there is no NVIDIA GPU")
+    monkeypatch.setattr(script, "why_nothing_runs", lambda: "there is no NVIDIA GPU")
     for options, status in (([], 0), (["--require-gpu"], 3)):
         monkeypatch.setattr(sys, "argv", ["verify_gpu.py", *options])
         assert script.main() == status
