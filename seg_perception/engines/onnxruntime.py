@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -38,16 +36,6 @@ Answerer: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDA
 """Takes uint8 [N, H, W, 3] RGB, returns (labels, confidence), each uint8 [N, H, W]: `Engine.infer` is one."""
 
 
-def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime without its telemetry: its wheels connect to a collector unless told not to beforehand.
-
-    Raises:
-        ImportError: it is not installed, or does not load.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    return importlib.import_module("onnxruntime")
-
-
 def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSession:
     """A session on the CPU.
 
@@ -60,7 +48,7 @@ def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSessio
         EngineError: onnxruntime is not installed, or it refuses the graph.
     """
     try:
-        ort = import_onnxruntime()
+        import onnxruntime as ort
     except ImportError as error:
         raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: pip install onnxruntime ({error})") from error
     options = ort.SessionOptions()
@@ -108,7 +96,7 @@ class OnnxRuntimeEngine(ClosesItself):
         self._card = model.card
         self._info = EngineInfo(
             runtime=NAME,
-            version=import_onnxruntime().__version__,
+            version=importlib.import_module("onnxruntime").__version__,
             device="CPU",
             precision=str(self._card.precision),
             max_batch=fixed_batch(model.graph),

@@ -25,7 +25,7 @@ from seg_perception.core.types import LabelImage, Precision, RgbImage
 from seg_perception.engines.base import INPUT_NAME
 from seg_perception.engines.graph.edits import card_of, write_card
 from seg_perception.engines.graph.model_file import check_model
-from seg_perception.engines.onnxruntime import import_onnxruntime, in_memory
+from seg_perception.engines.onnxruntime import in_memory
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,6 @@ class _Quantizer:
 
     def quantize(self, excluded: Sequence[str]) -> onnx.ModelProto:
         """Every convolution but the excluded ones."""
-        import_onnxruntime()
         from onnxruntime.quantization import QuantType
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
@@ -146,7 +145,6 @@ class _Quantizer:
 
 
 def _tensor_ranges(model: onnx.ModelProto, images: Sequence[RgbImage], progress: Progress | None) -> Any:
-    import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
