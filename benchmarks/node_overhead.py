@@ -51,7 +51,7 @@ def run_node() -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from seg_perception.ros.node.segmentation_node import SegmentationNode
+    from seg_perception.ros.node.lifecycle import SegmentationNode
     from seg_perception.ros.node.spinning import spin_until
 
     stop = threading.Event()

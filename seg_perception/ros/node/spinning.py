@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from rclpy.executors import SingleThreadedExecutor
@@ -13,27 +11,11 @@ from rclpy.task import Future
 from seg_perception.ros.log import describe_error
 
 if TYPE_CHECKING:
-    from seg_perception.ros.node.segmentation_node import SegmentationNode
+    from seg_perception.ros.node.lifecycle import SegmentationNode
 
 
 SIGNALS_LOOKED_AT_S = 0.1
 """A signal may reach any thread, DDS's too; Python runs the handler when its main thread next wakes."""
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set.
-
-    rclpy's own handlers would destroy the context under the spinning executor, which aborts the process:
-    initialize rclpy with SignalHandlerOptions.NO.
-    """
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    return stop
 
 
 def spin_until(node: SegmentationNode, stop: threading.Event) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,31 +23,125 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_starts_with_no_arguments_and_ends_cleanly(
-    environment: dict[str, str], tmp_path: Path, number: signal.Signals
-) -> None:
-    log = tmp_path / "log.txt"
+NODE = [sys.executable, "-m", "seg_perception.ros.node.segmentation_node"]
+_TGKILL = {"x86_64": 234, "aarch64": 131}  # the system call's number
+
+
+@contextmanager
+def started(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "seg_perception.ros.node.segmentation_node"], stderr=output, env=environment
-        )
+        process = subprocess.Popen(NODE, stderr=output, env=environment)
     try:
-        wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
-        process.send_signal(number)
-        assert process.wait(30) == 0, log.read_text()
-        text = log.read_text()
-        assert "shut down: now finalized" in text
-        assert "Traceback" not in text
-        assert "terminate called" not in text
+        yield process
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
 
 
+def assert_clean_end(process: subprocess.Popen[bytes], log: Path) -> str:
+    assert process.wait(30) == 0, log.read_text()
+    text = log.read_text()
+    assert "Traceback" not in text
+    assert "terminate called" not in text
+    return text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_starts_with_no_arguments_and_ends_cleanly(
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    log = tmp_path / "log.txt"
+    with started(environment, log) as process:
+        wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
+        process.send_signal(number)
+        assert "shut down: now finalized" in assert_clean_end(process, log)
+
+
+def catches_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1]
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_may_be_stopped_while_it_imports(
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    log = tmp_path / "log.txt"
+    with started(environment, log) as process:
+        wait_until(lambda: catches_sigterm(process), "its own code")
+        process.send_signal(number)
+        assert assert_clean_end(process, log) == ""
+
+
+def test_it_may_be_stopped_while_the_engine_opens(environment: dict[str, str], tmp_path: Path) -> None:
+    """The engine's thread cannot be interrupted; Python's own end would abort the process."""
+    log = tmp_path / "log.txt"
+    with started(environment, log) as process:
+        wait_until(lambda: "engine auto" in log.read_text(), "the engine's opening", timeout=90)
+        process.send_signal(signal.SIGTERM)
+        assert "shut down: now finalized" in assert_clean_end(process, log)
+
+
+def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str, str], tmp_path: Path) -> None:
+    call = _TGKILL.get(os.uname().machine)
+    if call is None:
+        pytest.skip(f"the number of tgkill on {os.uname().machine} is not known here")
+    log = tmp_path / "log.txt"
+    with started(environment, log) as process:
+        wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
+        others = {int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()} - {process.pid}
+        assert ctypes.CDLL(None).syscall(call, process.pid, max(others), int(signal.SIGTERM)) == 0
+        assert "shut down: now finalized" in assert_clean_end(process, log)
+
+
+def run_node(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*NODE, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_is_printed(environment: dict[str, str]) -> None:
+    result = run_node(environment, "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: segmentation_node [--ros-args ")
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["-p", "model:=my.onnx"], "'-p' 'model:=my.onnx' is not accepted: ROS arguments follow --ros-args"),
+        (["model.onnx"], "'model.onnx' is not accepted"),
+        (["--ros-args", "-p", "threads:=1", "--", "--threads", "2"], "'--threads' '2' is not accepted"),
+    ],
+)
+def test_arguments_that_are_not_for_ros_are_refused(
+    environment: dict[str, str], arguments: list[str], named: str
+) -> None:
+    result = run_node(environment, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"segmentation_node: {named}")
+    assert "usage: segmentation_node" in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["rclpy", "sensor_msgs"])
+def test_without_ros_it_says_what_is_missing(environment: dict[str, str], missing: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None\nfrom seg_perception.ros.node.segmentation_node import main"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}\nsys.exit(main([]))"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert f"segmentation_node: the Python package '{missing}" in result.stderr
+    assert "source ROS 2" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_it_runs_where_torch_cannot_be_imported(environment: dict[str, str]) -> None:
-    code = "import sys; sys.modules['torch'] = None\nimport seg_perception.ros.node.segmentation_node\nprint('ok')"
+    code = "import sys; sys.modules['torch'] = None\nimport seg_perception.ros.node.lifecycle\nprint('ok')"
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -64,8 +161,7 @@ def test_arguments_that_ros_refuses_are_one_line(
 ) -> None:
     (tmp_path / "tab.yaml").write_text("/**:\n\tros__parameters: {}\n")
     given = [argument.format(tmp=tmp_path) for argument in arguments]
-    command = [sys.executable, "-m", "seg_perception.ros.node.segmentation_node", "--ros-args", *given]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = run_node(environment, "--ros-args", *given)
     assert result.returncode == 2
     assert "segmentation_node: ROS refuses the arguments: " in result.stderr
     assert message.format(tmp=tmp_path) in result.stderr

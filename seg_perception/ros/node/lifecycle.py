@@ -1,0 +1,318 @@
+"""The lifecycle node: camera images in, labels, confidence and drivable mask out.
+
+The node ties the parts together: parameters to settings, lifecycle transitions to cameras and the
+inference thread, and a tick a second to diagnostics. Topics and parameters: docs/node.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy import clock as rclpy_clock
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.model_card import ModelCard
+from seg_perception.node_outputs import DIAGNOSTICS, Facts
+from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.log import RosLogHandler, describe_error
+from seg_perception.ros.node.camera import Camera, CameraFrame
+from seg_perception.ros.node.diagnostics import diagnostic_array
+from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
+from seg_perception.ros.node.inference import EngineState, InferenceThread
+from seg_perception.ros.node.mailbox import Mailboxes
+from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
+from seg_perception.ros.node.parameters import NodeParameters
+from seg_perception.ros.node.reports import NodeWatch
+
+DIAGNOSTICS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 10.0  # for an inference under way
+ABANDON_TIMEOUT_S = 0.3  # for an engine that is still opening (that may take minutes), or when the process ends
+
+
+class SegmentationNode(LifecycleNode):
+    """The lifecycle node. Every method but `request_stop` runs on the executor's thread.
+
+    Args:
+        open_configured: opens the engine that the settings ask for.
+        options: passed to rclpy's node (context, namespace, parameter_overrides, ...).
+    """
+
+    def __init__(self, open_configured: OpenEngine = open_configured_engine, **options: Any) -> None:
+        super().__init__("segmentation_node", **options)
+        self._open_configured = open_configured
+        self._stop_requested = threading.Event()
+        self._watch = NodeWatch(self)
+        self._inference: InferenceThread | None = None
+        self._latched: LatchedOutputs | None = None
+        self._card: ModelCard | None = None
+        self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
+        self._deactivated_because = ""
+        self.left_behind = False  # whether a thread could not be ended
+        self.cameras: dict[str, Camera] = {}
+        self.settings: NodeSettings | None = None
+        self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
+        self._log_handler = RosLogHandler(self.get_logger())
+        logging.getLogger("seg_perception").addHandler(self._log_handler)
+        self._watch.missing_outputs = missing_outputs()
+        for name, reason in self._watch.missing_outputs.items():
+            self.get_logger().warning(f"~/{name} is not published: {reason} (docs/node.md says how)")
+        # diagnostics must go out in every state, and also while simulated time stands still
+        self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
+        self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
+        self._refuse_impossible_transitions()
+        self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_clock_jump,
+        )
+        if self.get_parameter("autostart").value:
+            self._autostart_timer = self.create_timer(0.0, self._configure_and_activate, clock=_steady_clock())
+
+    @property
+    def state(self) -> str:
+        """The lifecycle state: unconfigured, inactive, active or finalized."""
+        return self._watch.state
+
+    # --- lifecycle -----------------------------------------------------------------------------
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("configure", self._configure, undo=self._clean_up)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("activate", lambda: self._activate(state), undo=lambda: self._deactivate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("deactivate", lambda: self._deactivate(state))
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("clean up", self._clean_up)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._transition("shut down", lambda: self._undo_all(state))
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Reached only when undoing a failed transition failed as well."""
+        return self._transition("error processing", lambda: self._undo_all(state))
+
+    def _undo_all(self, state: LifecycleState) -> None:
+        self._deactivate(state)
+        self._clean_up()
+
+    def _transition(
+        self, name: str, act: Callable[[], None], undo: Callable[[], None] | None = None
+    ) -> TransitionCallbackReturn:
+        """Catch, log, undo and return: rclpy swallows exceptions from transitions."""
+        before = self.state
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001  whatever failed, the node must stay usable
+            expected = isinstance(error, (SegPerceptionError, OSError))
+            reason = str(error) if expected else describe_error(error)
+            self.get_logger().error(f"{name} failed, the node stays {before}: {reason}")
+            if undo is not None:
+                undo()
+            self._watch.failed(f"{name} failed: {reason}")
+            self.publish_diagnostics()
+            return TransitionCallbackReturn.FAILURE
+        self._watch.succeeded(name, failure=self._deactivated_because)
+        self.get_logger().info(f"{name}: now {self.state}")
+        self.publish_diagnostics()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self._settings_source.read()
+        for unknown in self._settings_source.unknown():
+            self.get_logger().warning(f"parameter {unknown}")
+        mailboxes: Mailboxes[CameraFrame] = Mailboxes(settings.cameras)
+        self._inference = InferenceThread(
+            settings, mailboxes, self.get_logger(), self._on_engine_failure, self._open_configured
+        )
+        card = self._wait_for_engine(self._inference.open())
+        self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
+        for name in settings.cameras:
+            self.cameras[name] = Camera(self, name, settings, card, partial(mailboxes.put, name))
+        self._latched = LatchedOutputs(self, settings.cameras)
+        self.settings, self._card = settings, card
+
+    def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
+        """Building an engine can take minutes: say so once a second, and let a stop through."""
+        began = last = time.monotonic()
+        while True:
+            try:
+                return opened.result(timeout=0.05)
+            except FutureTimeoutError:
+                if opened.done():
+                    return opened.result()
+            now = time.monotonic()
+            if self._stop_requested.is_set():
+                raise SegPerceptionError("stopped while the engine was opening")
+            if now - last >= DIAGNOSTICS_PERIOD_S:
+                last = now
+                self._watch.opening_s = now - began
+                self.publish_diagnostics()
+                if int(now - began) % 5 == 0 and self._inference is not None:
+                    progress = self._inference.status().opening or "no progress is reported"
+                    self.get_logger().info(f"still opening the engine, for {now - began:.0f} s: {progress}")
+
+    def _publish_latched(self) -> None:
+        assert self.settings is not None
+        assert self._card is not None
+        assert self._latched is not None
+        stamp = self.get_clock().now().to_msg()
+        self._latched.publish(
+            {name: Facts(self._card, camera, stamp) for name, camera in self.settings.camera_settings.items()}
+        )
+
+    def _activate(self, state: LifecycleState) -> None:
+        assert self._inference is not None
+        if not self._inference.ready:  # it failed in an earlier drive
+            self._wait_for_engine(self._inference.open())
+        super().on_activate(state)
+        self._publish_latched()
+        while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
+            self._wait_for_engine(self._inference.open())
+        for camera in self.cameras.values():
+            camera.subscribe()
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        for camera in self.cameras.values():
+            camera.unsubscribe()
+        if self._inference is not None:
+            self._inference.pause()
+        super().on_deactivate(state)
+
+    def _clean_up(self) -> None:
+        if self._inference is not None:
+            hurry = self._stop_requested.is_set() or self._inference.status().state is EngineState.OPENING
+            if not self._inference.stop(ABANDON_TIMEOUT_S if hurry else STOP_TIMEOUT_S):
+                self.left_behind = True
+                self.get_logger().warning("the engine is busy; its thread is left behind")
+        for camera in self.cameras.values():
+            camera.destroy()
+        if self._latched is not None:
+            self._latched.destroy()
+        self._inference, self.cameras, self._latched = None, {}, None
+        self.settings, self._card = None, None
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer a request for a transition that the state does not have; rclpy would end the process."""
+        service = self._service_change_state
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RCLError as error:
+                wanted = request.transition.label or request.transition.id
+                self.get_logger().error(f"transition {wanted} is not possible while {self.state}: {error}")
+                response.success = False
+                return response
+
+        service.callback = answer
+
+    def _configure_and_activate(self) -> None:
+        self._autostart_timer.cancel()  # once, as soon as the node spins
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # --- parameters ----------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """As rclpy's, also for the parameter services; but an unknown name is answered with the nearest that is
+        known, an integer is taken for a number, and an unchanged value is no change.
+        """
+        changes, refusal = self._settings_source.prepared(parameter_list)
+        if refusal or not changes:
+            return SetParametersResult(successful=not refusal, reason=refusal)
+        result = super().set_parameters_atomically(changes)
+        self._settings_source.changed(changes)
+        return result
+
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """One after the other, each as `set_parameters_atomically`."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    # --- failures, time, changes ---------------------------------------------------------------
+
+    def _on_engine_failure(self, activation: int, reason: str) -> None:
+        """On the inference thread: hand over to the executor's."""
+        self._engine_failure = (activation, reason)
+        self._engine_failed.trigger()
+
+    def _deactivate_after_failure(self) -> None:
+        """Unless somebody has deactivated the node since, or has activated it anew with a new engine."""
+        failure, self._engine_failure = self._engine_failure, None
+        if failure is None or self._inference is None or self.state != "active":
+            return
+        activation, reason = failure
+        if activation != self._inference.activation:
+            return
+        self._deactivated_because = f"deactivated after an engine failure: {reason}"
+        self.get_logger().error(f"{self._deactivated_because}; activate the node to try again")
+        try:
+            self.trigger_deactivate()
+        finally:
+            self._deactivated_because = ""
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        self._watch.clock_jumps += 1
+        self.get_logger().warning(
+            f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
+        )
+        for camera in self.cameras.values():
+            camera.forget_the_past()
+
+    def _apply(self, settings: NodeSettings) -> None:
+        """All cameras or none: `prepare_update` may refuse."""
+        commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
+        for commit in commits:
+            commit()
+        self.settings = settings
+        if self.state == "active":
+            self._publish_latched()  # label_info names the confidence threshold
+
+    # --- diagnostics ---------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        for camera in self.cameras.values():
+            camera.follow_publishers()
+        self.publish_diagnostics()
+
+    def publish_diagnostics(self) -> None:
+        """One message; called each second, and at once when something important happened."""
+        status = None if self._inference is None else self._inference.status()
+        report = self._watch.report(self.cameras.values(), status)
+        thresholds = self._watch.thresholds(self.settings)
+        self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), report, thresholds))
+
+    # --- end -----------------------------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """From any thread: do not wait for an engine that is still opening."""
+        self._stop_requested.set()
+
+    def close(self) -> None:
+        """Shut the lifecycle down; call it when no executor spins this node any more."""
+        if self.state != "finalized":
+            self.trigger_shutdown()
+        self._jump_handle.unregister()
+        logging.getLogger("seg_perception").removeHandler(self._log_handler)
+
+
+def _steady_clock() -> rclpy_clock.Clock:
+    return rclpy_clock.Clock(clock_type=rclpy_clock.ClockType.STEADY_TIME)  # type: ignore[attr-defined]
