@@ -19,7 +19,7 @@ _RAGGED = 1.0  # metres within which the border of what cameras see counts as on
 
 
 class FreeSpace:
-    """Tables of a grid whose cameras see the same cells in every frame.
+    """Tables of a grid whose cameras see the same cells in every frame; `see` tells when that changes a little.
 
     Args:
         visible: which cells the cameras can see at all [y cells, x cells].
@@ -28,11 +28,6 @@ class FreeSpace:
 
     def __init__(self, spec: GridSpec, visible: NDArray[np.bool_], corridor_width: float) -> None:
         self._spec = spec
-        self._set_up_outline(visible)
-        self._set_up_corridor(visible, corridor_width)
-
-    def _set_up_outline(self, visible: NDArray[np.bool_]) -> None:
-        spec = self._spec
         xs, ys = spec.centers()
         half = spec.resolution / 2
         x, y = (a.reshape(-1) for a in np.meshgrid(xs, ys))
@@ -43,50 +38,55 @@ class FreeSpace:
         low, high, near, far = angle.min(0), angle.max(0), radius.min(0), radius.max(0)
         near = np.where((y[ahead] - half < 0.0) & (y[ahead] + half > 0.0), x[ahead] - half, near)
         sees = visible.reshape(-1)[ahead]
-        self.sectors = 0
-        if not sees.any():
-            return
-        first, last = float(low[sees].min()), float(high[sees].max())
+        first, last = (float(low[sees].min()), float(high[sees].max())) if sees.any() else (-0.1, 0.1)
         self._borders = np.linspace(first, last, _SECTORS + 1)
         width = (last - first) / _SECTORS
-        begin = np.clip(np.floor((low - first) / width + 1e-6), 0, None).astype(np.intp)
-        end = np.clip(np.ceil((high - first) / width - 1e-6), None, _SECTORS).astype(np.intp)  # one past
-        counts = np.maximum(end - begin, 0)
-        pair = np.repeat(np.arange(len(ahead)), counts)  # the cell of each (cell, sector) pair
-        sector = begin[pair] + np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self._near, reach = np.full(_SECTORS, np.inf), np.zeros(_SECTORS)
-        for k in range(_SECTORS):
-            cells = pair[sector == k]
-            shown, hidden = cells[sees[cells]], cells[~sees[cells]]
-            if not len(shown):
-                continue
-            start = float(near[shown].min())
-            blind = hidden[near[hidden] < start + _RAGGED]
-            self._near[k] = max(start, float(far[blind].max())) if len(blind) else start
-            beyond = hidden[near[hidden] >= start + _RAGGED]
-            reach[k] = min(float(far[shown].max()), float(near[beyond].min()) if len(beyond) else np.inf)
-        keep = sees[pair] & (far[pair] > self._near[sector])
-        pair, sector = pair[keep], sector[keep]
+        begin = np.clip(np.floor((low - first) / width + 1e-6), 0, _SECTORS).astype(np.intp)
+        end = np.clip(np.ceil((high - first) / width - 1e-6), begin, _SECTORS).astype(np.intp)  # one past
+        counts = end - begin
+        cell = np.repeat(np.arange(len(ahead)), counts)  # of each pair of a cell and a sector that it touches
+        sector = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts - begin, counts)
         order = np.argsort(sector, kind="stable")
-        self._cells, self._ranges = ahead[pair[order]], near[pair[order]].astype(np.float32)
-        self._present, self._starts = np.unique(sector[order], return_index=True)
-        self._reach = reach
-        self.sectors = len(self._present)
+        self._sector, pairs = sector[order], cell[order]
+        self._cells = ahead[pairs]
+        self._range_near, self._range_far = near[pairs].astype(np.float32), far[pairs].astype(np.float32)
+        self._present, self._starts = np.unique(self._sector, return_index=True)
+        self._corridor = self._corridor_cells(corridor_width)
+        self.see(visible)
 
-    def _set_up_corridor(self, visible: NDArray[np.bool_], width: float) -> None:
+    def _corridor_cells(self, width: float) -> tuple[slice, slice] | None:
         spec = self._spec
         xs, ys = spec.centers()
         touched = np.flatnonzero(np.abs(ys) < (width + spec.resolution) / 2 - 1e-6)
         columns = np.flatnonzero(xs - spec.resolution / 2 >= -1e-6)
-        self._corridor = (
-            (slice(touched[0], touched[-1] + 1), slice(columns[0], None)) if touched.size and columns.size else None
-        )
-        if self._corridor is None:
-            return
-        sees = visible[self._corridor]
-        whole = np.flatnonzero(sees.all(axis=0))
+        if not (touched.size and columns.size):
+            return None
+        return slice(int(touched[0]), int(touched[-1]) + 1), slice(int(columns[0]), None)
+
+    def see(self, visible: NDArray[np.bool_]) -> None:
+        """The cameras see other cells now, as when the car pitches."""
+        sees = visible.reshape(-1).take(self._cells)
+        start = self._nearest(np.where(sees, self._range_near, np.inf))  # [sectors]
+        ragged = start.take(self._sector) + _RAGGED
+        blind = ~sees & (self._range_near < ragged)
+        beyond = ~sees & (self._range_near >= ragged)
+        self._near = np.maximum(start, -self._nearest(np.where(blind, -self._range_far, np.inf)))
+        last = -self._nearest(np.where(sees, -self._range_far, np.inf))
+        self._reach = np.minimum(last, self._nearest(np.where(beyond, self._range_near, np.inf)))
+        counted = np.flatnonzero(sees & (self._range_far > self._near.take(self._sector)))
+        self._counted, self._counted_near = self._cells[counted], self._range_near[counted]
+        self._counted_sectors, self._counted_starts = np.unique(self._sector[counted], return_index=True)
         # up to the first column that is seen from side to side, only what is occupied ends the corridor
-        self._whole_from = int(whole[0]) if whole.size else sees.shape[1]
+        if self._corridor is not None:
+            whole = np.flatnonzero(visible[self._corridor].all(axis=0))
+            self._whole_from = int(whole[0]) if whole.size else visible[self._corridor].shape[1]
+
+    def _nearest(self, ranges: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The least of each sector's ranges; infinite where it has none."""
+        least = np.full(_SECTORS, np.inf)
+        if len(ranges):
+            least[self._present] = np.minimum.reduceat(ranges, self._starts)
+        return least
 
     def distance(self, cells: Cells) -> float:
         """Metres from the ground frame's origin to the first cell of the corridor that is not free; NaN: unknown.
@@ -119,22 +119,23 @@ class FreeSpace:
         Empty where nothing is known to be free.
         """
         nothing = np.zeros((0, 2))
-        if not self.sectors:
-            return nothing
-        blocked = cells.reshape(-1).take(self._cells) != FREE_CELL
-        ranges = np.where(blocked, self._ranges, np.float32(np.inf))
+        blocked = np.where(cells.reshape(-1).take(self._counted) != FREE_CELL, self._counted_near, np.float32(np.inf))
         far = self._reach.copy()
-        far[self._present] = np.minimum(far[self._present], np.minimum.reduceat(ranges, self._starts))
+        if len(blocked):
+            least = np.minimum.reduceat(blocked, self._counted_starts)
+            far[self._counted_sectors] = np.minimum(far[self._counted_sectors], least)
+        far = np.where(np.isfinite(self._near), far, -np.inf)
+        near = np.where(np.isfinite(self._near), self._near, np.inf)
         # corners lie on the borders between sectors, with the stricter of both sides
-        near_at = np.concatenate([self._near[:1], np.maximum(self._near[:-1], self._near[1:]), self._near[-1:]])
+        near_at = np.concatenate([near[:1], np.maximum(near[:-1], near[1:]), near[-1:]])
         far_at = np.concatenate([far[:1], np.minimum(far[:-1], far[1:]), far[-1:]])
         enough = self._spec.resolution
-        run = self._connected(far - self._near > enough, far_at - near_at > enough)
+        run = self._connected(far - near > enough, far_at - near_at > enough)
         if run is None:
             return nothing
         first, last = run
         own_near, own_far = near_at.copy(), far_at.copy()
-        own_near[first], own_near[last + 1] = self._near[first], self._near[last]
+        own_near[first], own_near[last + 1] = near[first], near[last]
         own_far[first], own_far[last + 1] = far[first], far[last]
         angles = self._borders[first : last + 2]
         directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)

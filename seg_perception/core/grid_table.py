@@ -108,22 +108,36 @@ class GridTable:
         rows = rows[(rows >= 0) & (rows < camera.size.height)]
         return maps, int(rows.min()) if rows.size else camera.size.height
 
-    def fill(self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None) -> Cells:
-        """The grid of one frame.
+    def look(
+        self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None
+    ) -> NDArray[np.float32]:
+        """Take in a frame: `cells` and `shown` are about the last one.
 
         Args:
             answer: at the camera's size.
             mask: the drivable mask of the same size: where the answer is drivable and sure.
             ignored: 255 where the image shows the car itself.
+
+        Returns:
+            the row of the level view where each column's ray ends, `NO_END` where nothing ends it [columns].
         """
+        if self._top >= self.camera.size.height:  # it shows no ground
+            return np.full(self.level.size.width, NO_END)
+        self._seen_level(rules.flags(answer, mask, ignored, self._top))
+        return self._ends()
+
+    def fill(self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None) -> Cells:
+        """The grid of one frame, see `look`."""
+        return self.cells(answer, rules, self.look(answer, mask, rules, ignored))
+
+    def cells(self, answer: Segmentation, rules: GridRules, ends: NDArray[np.float32]) -> Cells:
+        """The grid of the frame that `look` took in, with the ends that it returned."""
         spec, view = self.level.spec, self.level
         cells = np.full(spec.height * spec.width, UNKNOWN_CELL, np.int8)
         if self._top >= self.camera.size.height:
             return cells.reshape(spec.height, spec.width)
-        self._seen_level(rules.flags(answer, mask, ignored, self._top))
-        ends = self._ends()
-        costs = None if rules.costs is None else cv2.LUT(answer.labels, rules.costs)
         sums = [self._sum(group) for group in view.groups]
+        costs = None if rules.costs is None else cv2.LUT(answer.labels, rules.costs)
         highest = [None] * len(sums) if costs is None else self._highest(costs)
         octaves = nearest_ends(ends)
         judged = _judgements(rules.min_share)
@@ -139,6 +153,13 @@ class GridTable:
         contact = view.cell_at(columns.astype(np.float32), ends[columns] - np.float32(0.02))
         cells[contact[view.supported[contact]]] = OCCUPIED_CELL
         return cells.reshape(spec.height, spec.width)
+
+    def places(self, ground: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The level view's column and row of each ground point [..., 3]; of points outside of it row NaN."""
+        column, row = self.level.place(ground[..., 0], ground[..., 1])
+        outside = ~((column > -0.5) & (column < self.level.size.width - 0.5) & np.isfinite(row))
+        row[outside] = np.nan
+        return np.where(outside, 0.0, np.rint(column)).astype(np.intp), row
 
     def _seen_level(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """An image's values in the level view, uint8 [rows, columns]; 0 where the image shows nothing."""

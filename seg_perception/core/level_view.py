@@ -129,7 +129,7 @@ class LevelView:
         y = np.array([spec.y_min, spec.y_max, spec.y_min, spec.y_max], np.float32)
         return float(self._ahead_left(x, y)[0].max())
 
-    def _place(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def place(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Column and row of the level view for ground points; points not ahead have row NaN."""
         ahead, left = self._ahead_left(x, y)
         ahead = np.where(ahead >= np.float32(_NEAREST), ahead, np.float32(np.nan))
@@ -141,7 +141,7 @@ class LevelView:
         xs, ys = spec.centers()
         x, y = (a.reshape(-1) for a in np.meshgrid(xs, ys))
         half = np.float32(spec.resolution / 2)
-        corners = [self._place(x + i * half, y + j * half) for i in (-1, 1) for j in (-1, 1)]
+        corners = [self.place(x + i * half, y + j * half) for i in (-1, 1) for j in (-1, 1)]
         column, row = np.stack([c for c, _ in corners]), np.stack([r for _, r in corners])  # [4, N]
         row_far, row_near = row.min(axis=0), row.max(axis=0)  # NaN stays NaN
         left, right = column.min(axis=0), column.max(axis=0)
@@ -159,7 +159,7 @@ class LevelView:
 
     def _sample(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.intp]:
         """Flat index of the view's pixel that shows a ground point; one past the end where it has none."""
-        column, row = self._place(x, y)
+        column, row = self.place(x, y)
         column, row = np.rint(column), np.rint(row)
         inside = (column >= 0) & (column < self.size.width) & (row >= 0) & (row < self.size.height)
         flat = row * self.size.width + column

@@ -1,0 +1,190 @@
+"""Metres from a camera's answers: grid cells, ground points, outline and distance, with the tables they need.
+
+The node, `bag process` and `predict` use it alike; it knows no ROS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.free_space import FreeSpace
+from seg_perception.core.grid import Cells, GridRules, GridSettings, merge
+from seg_perception.core.grid_table import GridTable
+from seg_perception.core.ground import CameraPose, PixelRays
+from seg_perception.core.optics import CameraModel
+from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
+
+STILL_DEGREES, STILL_METRES = 0.01, 0.002
+"""A pose that differs by less is the same: 5 cm at 20 m for a camera 1.5 m above the ground."""
+
+COSTMAP_WIDTH = 400
+"""Columns of the costmap's images where their size is not set: what its layer is made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """Where a camera is over the ground.
+
+    Attributes:
+        source: "off": no metres; "tf": the transforms tell; "fixed": the other values tell.
+        height: metres. pitch, roll, yaw: degrees; pitch positive looks down, roll positive lowers the right side, yaw
+            positive looks to the left. x, y: metres ahead of and left of the ground frame's origin.
+        rectified: the image is rectified, so P of its camera_info holds and no distortion.
+    """
+
+    source: Literal["off", "tf", "fixed"] = "off"
+    height: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    yaw: float = 0.0
+    rectified: bool = False
+
+    def __post_init__(self) -> None:
+        if self.source == "fixed" and not self.height > 0.0:
+            raise SettingsError(
+                f"height {self.height:g} is not accepted with source 'fixed': "
+                "set it to the metres of the lens above the ground"
+            )
+
+    def pose(self) -> CameraPose:
+        """The pose of source "fixed"."""
+        return CameraPose.mounted(self.height, self.pitch, self.roll, self.x, self.y, self.yaw)
+
+
+@dataclass(frozen=True, slots=True)
+class GroundPoints:
+    """An organized cloud beside a small label image.
+
+    Attributes:
+        points: float32 [h, w, 3], metres in the ground frame; NaN where the pixel shows no ground, or what hides it.
+        labels, confidence: uint8 [h, w].
+    """
+
+    points: NDArray[np.float32]
+    labels: LabelImage
+    confidence: ConfidenceImage
+
+
+def costmap_size(image: Size, wanted: Size | None) -> Size:
+    """The wanted size; by default the image's shape, `COSTMAP_WIDTH` wide, and never larger than the image."""
+    if wanted is None:
+        wanted = Size(COSTMAP_WIDTH, max(1, round(image.height * COSTMAP_WIDTH / image.width)))
+    return Size(min(wanted.width, image.width), min(wanted.height, image.height))
+
+
+class CameraMetres:
+    """What one camera's frames say in metres.
+
+    Args:
+        points_size: of `ground_points`; None: see `costmap_size`.
+    """
+
+    def __init__(self, settings: GridSettings, points_size: Size | None) -> None:
+        self._spec = settings.spec
+        self._points_size = points_size
+        self.table: GridTable | None = None
+        self._rays: PixelRays | None = None
+        self._points: tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]] | None = None
+        self._ends: NDArray[np.float32] | None = None
+
+    def place(self, camera: CameraModel, pose: CameraPose) -> bool:
+        """The camera and its pose from now on; answers whether the tables were made anew."""
+        table = self.table
+        if table is not None and table.camera == camera and table.pose.near(pose, STILL_DEGREES, STILL_METRES):
+            return False
+        if table is None or table.camera != camera:
+            self._rays = None
+        level = table.level if table is not None and table.camera == camera else None
+        self.table = GridTable(camera, pose, self._spec, level)
+        self._points = None
+        return True
+
+    def look(self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None) -> None:
+        """Take in a frame, as `GridTable.look` does; `place` must have been called."""
+        assert self.table is not None
+        self._ends = self.table.look(answer, mask, rules, ignored)
+
+    def cells(self, answer: Segmentation, rules: GridRules) -> Cells:
+        """The grid of the frame that `look` took in."""
+        assert self.table is not None
+        assert self._ends is not None
+        return self.table.cells(answer, rules, self._ends)
+
+    def small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Labels or confidence at the points' size, nearest neighbor."""
+        return self._rays_of_points().sampled.take(image)
+
+    def ground_points(self, answer: Segmentation) -> GroundPoints:
+        """The points of the frame that `look` took in.
+
+        What is behind the end of a ray has no point: only the nearest row of an obstacle, where it stands, has.
+        """
+        assert self.table is not None
+        assert self._ends is not None
+        rays = self._rays_of_points()
+        if self._points is None:
+            ground = rays.ground_points(self.table.pose)
+            self._points = (ground, *self.table.places(ground))
+        ground, column, row = self._points
+        coarser = self.table.camera.size.height / rays.size.height  # rows of the image for one of the points
+        hidden = row < self._ends.take(column) - np.float32(coarser)
+        points = ground.copy()
+        points[hidden] = np.nan
+        return GroundPoints(points, rays.sampled.take(answer.labels), rays.sampled.take(answer.confidence))
+
+    def _rays_of_points(self) -> PixelRays:
+        assert self.table is not None
+        if self._rays is None:
+            camera = self.table.camera
+            self._rays = PixelRays(camera, costmap_size(camera.size, self._points_size))
+        return self._rays
+
+
+class SharedGrid:
+    """One grid of several cameras, and what is read from it."""
+
+    def __init__(self, settings: GridSettings) -> None:
+        self._settings = settings
+        self._free_space: FreeSpace | None = None
+        self._seen: tuple[object, ...] = ()
+        self._views: tuple[object, ...] = ()
+
+    def merged(self, parts: Mapping[str, tuple[Cells, GridTable]]) -> Cells:
+        """All parts in one; without any part, all is unknown."""
+        self._follow([table for _, table in parts.values()])
+        return merge(cells for cells, _ in parts.values()) if parts else self._settings.spec.unknown()
+
+    def _follow(self, tables: list[GridTable]) -> None:
+        views, seen = tuple(id(table.level) for table in tables), tuple(id(table) for table in tables)
+        if seen == self._seen and tables:
+            return
+        self._seen = seen
+        self._kept = tables  # while they are kept no other object has their ids
+        if not tables:
+            self._free_space, self._views = None, ()
+            return
+        visible = np.logical_or.reduce([table.visible for table in tables])
+        if self._free_space is not None and views == self._views:
+            self._free_space.see(visible)
+        else:
+            self._free_space, self._views = (
+                FreeSpace(self._settings.spec, visible, self._settings.corridor_width),
+                views,
+            )
+
+    def outline(self, cells: Cells) -> NDArray[np.float64]:
+        """Corners x, y [N, 2] of the free area ahead in the merged grid; none where nothing is known."""
+        return np.zeros((0, 2)) if self._free_space is None else self._free_space.outline(cells)
+
+    def distance(self, cells: Cells) -> float:
+        """Metres to the end of the free corridor ahead in the merged grid; NaN where that is unknown."""
+        return math.nan if self._free_space is None else self._free_space.distance(cells)

@@ -1,0 +1,120 @@
+"""Ground points and the shared grid."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.grid import GridRules, GridSettings
+from seg_perception.core.ground import CameraPose
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.metres import CameraMetres, MountSettings, SharedGrid, costmap_size
+from seg_perception.core.optics import CameraModel
+from seg_perception.core.types import Segmentation, Size
+
+LABELS = load_label_set("driving")
+CAMERA = CameraModel(Size(640, 480), 500.0, 500.0, 320.0, 240.0)
+POSE = CameraPose.mounted(1.5)
+SETTINGS = GridSettings()
+RULES = GridRules(SETTINGS, LABELS)
+
+
+def scene() -> tuple[Segmentation, np.ndarray]:
+    """Road below row 300 with a post from row 350 to 399, columns 300 to 339."""
+    labels = np.full((480, 640), LABELS.id_of("background"), np.uint8)
+    labels[300:] = LABELS.id_of("road")
+    labels[350:400, 300:340] = LABELS.id_of("pole")
+    confidence = np.full_like(labels, 200)
+    answer = Segmentation(labels, confidence)
+    return answer, DrivableMasker(DrivableSettings(), LABELS).mask(answer)
+
+
+def looked(size: Size | None = None) -> tuple[CameraMetres, Segmentation]:
+    metres = CameraMetres(SETTINGS, size)
+    assert metres.place(CAMERA, POSE)
+    answer, mask = scene()
+    metres.look(answer, mask, RULES)
+    return metres, answer
+
+
+def test_points_lie_where_their_pixels_show_the_ground() -> None:
+    metres, answer = looked(Size(64, 48))
+    cloud = metres.ground_points(answer)
+    assert cloud.points.shape == (48, 64, 3)
+    # small pixel (row 45, column 10) stands for (455, 105)
+    x = 750 / (455 - 240)
+    np.testing.assert_allclose(cloud.points[45, 10], [x, (320 - 105) / 500 * x, 0.0], atol=1e-4)
+    assert cloud.labels[45, 10] == LABELS.id_of("road")
+    assert cloud.confidence[45, 10] == 200
+
+
+def test_there_are_no_points_above_the_horizon_and_behind_obstacles() -> None:
+    metres, answer = looked(Size(64, 48))
+    cloud = metres.ground_points(answer)
+    known = np.isfinite(cloud.points).all(axis=2)
+    assert (known == np.isfinite(cloud.points).any(axis=2)).all()
+    assert not known[:25].any()  # rows 5 to 245
+    post = cloud.labels == LABELS.id_of("pole")
+    # of the post one row is left, where it stands; row 39 stands for 395, 4.84 m ahead
+    assert known[39, 31:34].all()
+    assert not known[30:39, 31:34].any()
+    assert (known & post).sum() == 4
+    assert known[33:, 10].all()  # beside it, road up to row 305
+    assert not known[:28, 10].any()
+
+
+def test_the_size_of_the_costmaps_images() -> None:
+    assert costmap_size(Size(1280, 720), None) == Size(400, 225)
+    assert costmap_size(Size(640, 480), Size(320, 240)) == Size(320, 240)
+    assert costmap_size(Size(64, 48), None) == Size(64, 48)  # never larger than the image
+    metres, answer = looked()
+    assert metres.small(answer.labels).shape == (300, 400)
+
+
+def test_tables_are_made_anew_only_when_the_pose_changes() -> None:
+    metres, _ = looked()
+    table = metres.table
+    assert not metres.place(CAMERA, CameraPose.mounted(1.5, pitch=0.005))
+    assert metres.table is table
+    assert metres.place(CAMERA, CameraPose.mounted(1.5, pitch=0.5))
+    assert metres.table is not table
+    assert metres.table is not None
+    assert table is not None
+    assert metres.table.level is table.level
+
+
+def test_a_moving_pitch_moves_the_grid() -> None:
+    metres, answer = looked()
+    _, mask = scene()
+    ends = []
+    for degrees in (0.0, 0.5, 1.0, -0.5):
+        metres.place(CAMERA, CameraPose.mounted(1.5, pitch=degrees))
+        metres.look(answer, mask, RULES)
+        cells = metres.cells(answer, RULES)
+        ends.append(float(np.flatnonzero(cells[130] == 0)[-1] + 1) * 0.1)  # 3 m to the left
+    expected = [1.5 / math.tan(math.atan(60 / 500) + math.radians(d)) for d in (0.0, 0.5, 1.0, -0.5)]
+    np.testing.assert_allclose(ends, expected, atol=0.22)  # a pixel covers 0.21 m there
+
+
+def test_the_shared_grid() -> None:
+    metres, answer = looked()
+    shared = SharedGrid(SETTINGS)
+    assert metres.table is not None
+    cells = shared.merged({"front": (metres.cells(answer, RULES), metres.table)})
+    assert shared.distance(cells) == 4.6  # the post: 750 / 160 = 4.69 m
+    outline = shared.outline(cells)
+    assert 4 < len(outline) <= 180
+    nothing = shared.merged({})
+    assert (nothing == -1).all()
+    assert math.isnan(shared.distance(nothing))
+    assert shared.outline(nothing).shape == (0, 2)
+
+
+def test_a_fixed_camera_has_a_height() -> None:
+    assert MountSettings("fixed", height=1.5, pitch=2.0).pose().pitch == pytest.approx(2.0)
+    with pytest.raises(SettingsError, match="height 0 is not accepted with source 'fixed'"):
+        MountSettings("fixed")
