@@ -84,6 +84,7 @@ def _play(arguments: argparse.Namespace) -> int:
         clock_hz=arguments.clock,
     )
     with BagReader(arguments.bag) as bag, stop_on_signals() as stop:
+        _say_notes(bag.notes)
         names = settings.topics or tuple(topic.name for topic in bag.topics)
         total = None if settings.loop or settings.start_s else sum(bag.topic(name).count for name in names)
         with tqdm(total=total, unit="msg", desc="play") as bar:
@@ -152,6 +153,7 @@ def _record(arguments: argparse.Namespace) -> int:
         print(f"{name}: {count} recorded, {report.lost[name]} lost")
     for name, reason in report.skipped.items():
         print(f"not recorded: {name}: {reason}", file=sys.stderr)
+    _say_notes(report.notes)
     if report.missing:
         print(f"nobody published {', '.join(report.missing)}", file=sys.stderr)
     print(f"wrote {arguments.out}")

@@ -14,12 +14,17 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.types import BagMessage, Topic
+from seg_perception.bags.types import CDR, BagMessage, Topic
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.interfaces import check_topic_name, message_class
+from seg_perception.ros.qos import full_name
 
 _POLL_S = 0.02
+_LOOK_S = 0.5  # between two looks at who else publishes
+_CLOCK = "/clock"
+_SHARED = frozenset(("/tf", "/tf_static", "/rosout", "/parameter_events"))
+"""Topics that many nodes publish together, so that another publisher is no reason to leave them out."""
 _ACKNOWLEDGE_S = 5.0
 _NANOSECONDS = 1_000_000_000
 
@@ -32,14 +37,19 @@ class PlaySettings:
         rate: 2.0 plays twice as fast as recorded.
         loop: start again at the end, until stopped; a bag with nothing to play ends at once. Time then
             jumps back, as with `ros2 bag play`.
-        topics: only these; empty means all that can be published here (message type installed).
+        topics: only these, whoever else publishes them; empty means all that can be published here
+            (message type installed) and that no other node publishes: a topic with two publishers would
+            mix the recorded with the new.
         start_s: skip this much of the bag.
         delay_s: wait this long before the first message.
         wait_for: topics that must have a subscriber before the first message; empty: any one topic.
         wait_timeout_s: how long to wait for subscribers. When it is over, playing begins all the
             same, unless `wait_for` names a topic that nobody subscribed to: that is an error.
             0 does not wait.
-        clock_hz: publish the bag's time on /clock this often (for use_sim_time); 0 does not.
+        settle_s: after that, wait until no subscription came or went for so long: a recorder
+            subscribes when it sees the player's topics, one by one.
+        clock_hz: publish the bag's time on /clock this often (for use_sim_time), and not the bag's own
+            /clock; 0 does not.
     """
 
     rate: float = 1.0
@@ -49,6 +59,7 @@ class PlaySettings:
     delay_s: float = 0.0
     wait_for: tuple[str, ...] = ()
     wait_timeout_s: float = 10.0
+    settle_s: float = 1.0
     clock_hz: float = 0.0
 
     def __post_init__(self) -> None:
@@ -59,6 +70,7 @@ class PlaySettings:
                 ("start_s", self.start_s, "0 or more", 0 <= self.start_s < float("inf")),
                 ("delay_s", self.delay_s, "0 or more", 0 <= self.delay_s < float("inf")),
                 ("wait_timeout_s", self.wait_timeout_s, "0 or more", self.wait_timeout_s >= 0),
+                ("settle_s", self.settle_s, "0 or more", 0 <= self.settle_s < float("inf")),
                 ("clock_hz", self.clock_hz, "0 to 1000", 0 <= self.clock_hz <= 1000),
             )
             if not good
@@ -73,7 +85,7 @@ class PlayReport:
 
     Attributes:
         published: messages by topic.
-        skipped: topics that were left out, with the reason.
+        skipped: topics that were left out, from the start or from some moment on, with the reason.
         unheard: topics that never had a subscriber.
         unacknowledged: topics whose subscribers had not confirmed the last messages in time.
         latest_s: how late the latest message was, in seconds: the disk or the machine was too slow.
@@ -118,6 +130,8 @@ def play(
     length_s = (bag.end_ns - bag.start_ns) / _NANOSECONDS
     if settings.start_s > length_s:
         raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
+    if settings.clock_hz and not 0 <= bag.start_ns <= bag.end_ns < 2**31 * _NANOSECONDS:
+        raise InputError(f"{bag.path}: its times, from {bag.start_ns} to {bag.end_ns} ns, do not fit /clock")
     report = PlayReport()
     topics = _playable(bag, settings, report)
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
@@ -130,10 +144,11 @@ def play(
             topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
         }
         clock = _Clock(node, settings.clock_hz)
-        _wait_for_subscribers(publishers, settings, stop, on_waiting)
+        _wait_for_subscribers(node, publishers, settings, stop, on_waiting)
         stop.wait(settings.delay_s)
-        while not stop.is_set():
-            _play_once(bag, start_ns, settings.rate, publishers, clock, stop, on_message, report)
+        others = _Others(node, publishers, bool(settings.topics), report)
+        while not stop.is_set() and publishers:
+            _play_once(bag, start_ns, settings.rate, publishers, clock, others, stop, on_message, report)
             if not settings.loop or empty:
                 break
         report.interrupted = stop.is_set()
@@ -151,7 +166,7 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     wanted = [bag.topic(name) for name in settings.topics] if settings.topics else list(bag.topics)
     playable = []
     for topic in wanted:
-        if (reason := _why_not_playable(topic)) is None:
+        if (reason := _why_not_playable(topic, settings)) is None:
             playable.append(topic)
         elif settings.topics:
             raise InputError(f"{bag.path}: topic {topic.name} cannot be played: {reason}")
@@ -164,7 +179,11 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     return playable
 
 
-def _why_not_playable(topic: Topic) -> str | None:
+def _why_not_playable(topic: Topic, settings: PlaySettings) -> str | None:
+    if topic.name == _CLOCK and settings.clock_hz:
+        return "the player makes the time itself (clock_hz), and two clocks would contradict each other"
+    if topic.serialization != CDR:
+        return f"its messages are serialized as {topic.serialization!r}; ROS 2's are in cdr"
     try:
         check_topic_name(topic.name)
         message_class(topic.type)
@@ -183,26 +202,62 @@ def _qos(topic: Topic) -> QoSProfile:
 
 
 def _wait_for_subscribers(
-    publishers: Mapping[str, Any], settings: PlaySettings, stop: threading.Event, on_waiting: Callable[[str], object]
+    node: Node,
+    publishers: Mapping[str, Any],
+    settings: PlaySettings,
+    stop: threading.Event,
+    on_waiting: Callable[[str], object],
 ) -> None:
+    """Wait for somebody, and then until everybody is there: connections that still come and go are waited for."""
     deadline = time.monotonic() + settings.wait_timeout_s
     told = False
+    seen, changed = None, time.monotonic()
     while not stop.is_set():
-        heard = {name for name, publisher in publishers.items() if publisher.get_subscription_count() > 0}
+        matched = {name: publisher.get_subscription_count() for name, publisher in publishers.items()}
+        known = {name: node.count_subscribers(name) for name in publishers}
+        heard = {name for name, count in matched.items() if count}
         missing = [name for name in settings.wait_for if name not in heard]
-        if (settings.wait_for and not missing) or (not settings.wait_for and heard):
+        now = time.monotonic()
+        if (matched, known) != seen:
+            seen, changed = (matched, known), now
+        if not missing and heard and now - changed >= (settings.settle_s if settings.wait_timeout_s else 0):
             return
-        if time.monotonic() >= deadline:
+        if now >= deadline and not missing and heard and now >= deadline + settings.settle_s:
+            return  # somebody comes and goes all the time
+        if now >= deadline and (missing or not heard):
             if missing:
                 raise InputError(
                     f"nobody subscribed to {', '.join(missing)} within {settings.wait_timeout_s:g} s: is the node "
                     "running, with the same topic name, ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE?"
                 )
             return
-        if not told:
+        if not told and (missing or not heard):
             on_waiting(", ".join(missing) or f"any of {', '.join(publishers)}")
             told = True
         stop.wait(_POLL_S)
+
+
+class _Others:
+    """Looks now and then whether another node publishes what is played, and stops playing that."""
+
+    def __init__(self, node: Node, publishers: dict[str, Any], keep: bool, report: PlayReport) -> None:
+        self._node = node
+        self._publishers = publishers
+        self._keep = keep
+        self._report = report
+        self._looked = -_LOOK_S
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if self._keep or now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        for name in [name for name in self._publishers if name not in _SHARED]:
+            if self._node.count_publishers(name) > 1:
+                found = {full_name(e) for e in self._node.get_publishers_info_by_topic(name)}
+                who = ", ".join(sorted(found - {self._node.get_fully_qualified_name()})) or "another player"
+                self._report.skipped[name] = f"{who} publishes it, and old messages would mix with new ones"
+                self._node.destroy_publisher(self._publishers.pop(name))
 
 
 class _Clock:
@@ -212,7 +267,7 @@ class _Clock:
         self._period_s = 1 / hz if hz else None
         if hz:
             self._message = message_class("rosgraph_msgs/msg/Clock")
-            self._publisher = node.create_publisher(self._message, "/clock", 10)
+            self._publisher = node.create_publisher(self._message, _CLOCK, 10)
 
     def sleep_until(self, due: float, bag_ns_at: Callable[[float], int], stop: threading.Event) -> None:
         """Wait until monotonic time `due`, ticking; returns at once when it is past or `stop` is set."""
@@ -233,6 +288,7 @@ def _play_once(
     rate: float,
     publishers: Mapping[str, Any],
     clock: _Clock,
+    others: _Others,
     stop: threading.Event,
     on_message: Callable[[BagMessage], object],
     report: PlayReport,
@@ -242,11 +298,15 @@ def _play_once(
     def bag_ns_at(now: float) -> int:
         return start_ns + round((now - began) * rate * _NANOSECONDS)
 
-    for message in bag.messages(publishers, start_ns=start_ns):
+    others.look()
+    for message in bag.messages(list(publishers), start_ns=start_ns):
         due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / rate
         clock.sleep_until(due, bag_ns_at, stop)
         if stop.is_set():
             return
+        others.look()
+        if message.topic.name not in publishers:
+            continue
         report.latest_s = max(report.latest_s, time.monotonic() - due)
         publishers[message.topic.name].publish(message.data)
         report.published[message.topic.name] = report.published.get(message.topic.name, 0) + 1

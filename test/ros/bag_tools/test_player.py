@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
@@ -24,6 +26,9 @@ from seg_perception.ros.bag_tools.player import PlaySettings, play
 from seg_perception.ros.bag_tools.recorder import RecordReport, record
 from seg_perception.ros.context import ros_node
 
+CLOCK_TEXT = (
+    "builtin_interfaces/Time clock\n" + "=" * 80 + "\nMSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+)
 START = 1_700_000_000_123_456_789
 STEP = 20_000_000
 TIMEOUT = 20.0
@@ -128,6 +133,77 @@ def test_the_clock_follows_the_bag(drive: Path) -> None:
         wait_until(lambda: clocks and clocks[-1] >= START + 19 * STEP, "the clock of the last message")
     assert clocks == sorted(clocks)
     assert START <= clocks[0] < START + 19 * STEP
+
+
+def test_the_clock_of_the_bag_is_not_played_beside_the_players(tmp_path: Path) -> None:
+    stamps = [START + i * STEP for i in range(5)]
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        bag.add_topic("/player_test/image", messages.IMAGE)
+        bag.add_topic("/clock", TypeDefinition("rosgraph_msgs/msg/Clock", CLOCK_TEXT))
+        for stamp in stamps:
+            bag.write("/player_test/image", stamp, messages.image(picture(0), messages.header(stamp, "")))
+            time_of_old = SimpleNamespace(sec=(stamp - 10**9) // 10**9, nanosec=0)
+            bag.write("/clock", stamp, SimpleNamespace(clock=time_of_old))
+    clocks: list[int] = []
+    with listening() as node:
+        node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * 10**9 + m.clock.nanosec), 100)
+        report = play(tmp_path / "a.mcap", PlaySettings(clock_hz=100.0, settle_s=0.2))
+        wait_until(lambda: clocks and clocks[-1] >= stamps[-1], "the clock of the last message")
+    assert clocks == sorted(clocks)
+    assert clocks[0] >= START
+    assert "the player makes the time itself" in report.skipped["/clock"]
+    assert report.published == {"/player_test/image": 5}
+    # without a clock of its own, the player plays the bag's
+    assert play(tmp_path / "a.mcap", PlaySettings(wait_timeout_s=0)).published["/clock"] == 5
+
+
+def test_what_a_live_node_publishes_is_not_played_beside_it(drive: Path) -> None:
+    received: list[str] = []
+    with listening() as node:
+        live = node.create_publisher(CameraInfo, "/player_test/info", 10)
+        node.create_subscription(CameraInfo, "/player_test/info", lambda m: received.append(m.header.frame_id), 10)
+        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
+        live.publish(CameraInfo(header=Header(frame_id="live")))
+        report = play(drive, PlaySettings())
+        wait_until(lambda: received, "the live message")
+        named = play(drive, PlaySettings(topics=("/player_test/info",), rate=20.0))
+    assert report.published == {"/player_test/image": 20}
+    assert report.skipped["/player_test/info"].startswith("/listener publishes it, and old messages would mix")
+    assert received[0] == "live"
+    assert named.published == {"/player_test/info": 20}  # asked for by name
+
+
+def test_a_node_that_comes_later_ends_the_playing_of_its_topics(drive: Path) -> None:
+    with listening() as node:
+        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
+        played: list[Any] = []
+
+        def come(message: Any) -> None:
+            played.append(message)
+            if len(played) == 4:
+                node.create_publisher(CameraInfo, "/player_test/info", 10)
+
+        report = play(drive, PlaySettings(rate=0.1, settle_s=0.2), on_message=come)
+    assert report.published["/player_test/image"] == 20
+    assert 2 <= report.published["/player_test/info"] < 20
+    assert "/player_test/info" in report.skipped
+
+
+def test_a_recorder_that_waits_for_the_topics_gets_every_message(drive: Path, tmp_path: Path) -> None:
+    """It subscribes when it sees the player, and to one topic after the other; a node is there already."""
+    stop, reports = threading.Event(), list[RecordReport]()
+    out = tmp_path / "recorded.mcap"
+    with listening() as node:
+        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
+        thread = threading.Thread(target=lambda: reports.append(record(None, out, stop)))
+        thread.start()
+        try:
+            report = play(drive, PlaySettings())
+        finally:
+            stop.set()
+            thread.join(TIMEOUT)
+    assert report.published == {"/player_test/image": 20, "/player_test/info": 20}
+    assert reports[0].received["/player_test/image"] == reports[0].received["/player_test/info"] == 20
 
 
 def test_late_subscribers_get_what_was_latched(drive: Path) -> None:

@@ -120,6 +120,51 @@ def test_it_takes_the_publishers_quality_of_service(node: Node, tmp_path: Path) 
         assert [bag.decode(m).data for m in bag.messages(["/recorder_test/latched"])] == ["from before"]
 
 
+def test_a_publisher_that_comes_back_with_another_offer_is_recorded(node: Node, tmp_path: Path) -> None:
+    """Reliable and latched, then best effort, while another stays reliable: every message once."""
+    name = "/recorder_test/back"
+    latched = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    first = node.create_publisher(String, name, latched)
+    stays = node.create_publisher(String, name, latched)
+    stop, reports = threading.Event(), []
+    received: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: reports.append(record((name,), tmp_path / "a.mcap", stop, on_message=received.append))
+    )
+    thread.start()
+    wait_for_subscribers(first)
+    wait_for_subscribers(stays)
+    for i in range(5):
+        first.publish(String(data=f"first {i}"))
+        stays.publish(String(data="same words"))
+    node.destroy_publisher(first)
+    second = node.create_publisher(String, name, QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT))
+    wait_for_subscribers(second)
+    sent = 0
+    deadline = time.monotonic() + TIMEOUT
+    while sum(m.data.count(b"second") for m in received) < 5 and time.monotonic() < deadline:
+        second.publish(String(data=f"second {sent}"))
+        stays.publish(String(data="same words"))
+        sent += 1
+        time.sleep(0.1)
+    time.sleep(1.5)  # the old subscription goes
+    stays.publish(String(data="last"))
+    while b"last" not in received[-1].data and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(TIMEOUT)
+    with BagReader(tmp_path / "a.mcap") as bag:
+        words = [bag.decode(m).data for m in bag.messages()]
+    assert [w for w in words if w.startswith("first")] == [f"first {i}" for i in range(5)]
+    seconds = [w for w in words if w.startswith("second")]
+    assert len(seconds) >= 5
+    assert len(set(seconds)) == len(seconds)
+    # latched messages of the one that stayed come once, be there one subscription or two
+    assert words.count("same words") == 5 + sent
+    assert words.count("last") == 1
+    assert "came with another quality of service; now taken best effort, volatile" in reports[0].notes[0]
+
+
 def test_recording_everything_finds_topics_by_itself(node: Node, tmp_path: Path) -> None:
     publisher = node.create_publisher(String, "/recorder_test/found", 10)
     with recording("--all", "--out", str(tmp_path / "all"), "--compress") as process:
