@@ -96,8 +96,8 @@ def _upper_bytes(bytes_per_pixel: int, to_rgb: Callable[[_Rows, RawImage], RgbIm
     """16 bits a channel: the upper 8 of each, 0 to 65535 becoming 0 to 255 rounded down, then as 8 bits."""
 
     def of_upper(rows: _Rows, image: RawImage) -> RgbImage:
-        width = image.size.width * bytes_per_pixel
-        upper = np.ascontiguousarray(rows[:, (0 if image.is_bigendian else 1) : width : 2])
+        numbers = rows[:, : image.size.width * bytes_per_pixel].reshape(image.size.height, -1, 2)
+        upper = np.asarray(cv2.extractChannel(numbers, 0 if image.is_bigendian else 1), np.uint8)
         if not upper.any() or int(upper.max()) >= _LEAST_UPPER_BYTE:
             return to_rgb(upper, image)
         _say_once(

@@ -46,6 +46,7 @@ _FILL: Final = re.compile(rb"\xff+")
 _DECODED_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive (Huffman)
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all frame headers; those three are tables
 _PROGRESSIVE, _SCAN, _EOI, _APP1 = 0xC2, 0xDA, 0xD9, 0xE1
+_ALL_COEFFICIENTS: Final = (1 << 64) - 1
 _NO_SEGMENT: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
 _DAMAGE: Final = re.compile(r"(?i)premature end|bad huffman|bad arithmetic|found marker|extraneous bytes")
@@ -112,6 +113,29 @@ def _simplejpeg() -> ModuleType | None:
     return library
 
 
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """Which of the 64 coefficients of each component no scan has brought to its last bit, as bits of a number."""
+
+    coefficients: dict[int, int]
+
+    def take(self, scan: memoryview, *, progressive: bool) -> None:
+        """Note what a scan's header (B.2.3) announces."""
+        count = scan[0] if len(scan) else 0
+        if len(scan) < 4 + 2 * count:
+            return
+        first, last, bits_left = scan[1 + 2 * count], scan[2 + 2 * count], scan[3 + 2 * count] & 15
+        if not progressive:
+            first, last, bits_left = 0, 63, 0
+        if bits_left == 0:
+            seen = (1 << last + 1) - (1 << first) if first <= last <= 63 else 0
+            for component in scan[1 : 1 + 2 * count : 2]:
+                rest = self.coefficients.get(component, 0) & ~seen
+                self.coefficients[component] = rest
+                if not rest:
+                    del self.coefficients[component]
+
+
 def parse(data: memoryview, source: str) -> JpegFile:
     """Walk the markers (annex B) from the first to the end-of-image marker.
 
@@ -119,12 +143,15 @@ def parse(data: memoryview, source: str) -> JpegFile:
         InputError: damaged, truncated, too large, or more work than any camera's picture.
     """
     frame: EncodedImage | None = None
+    unseen = _Unseen({})
     position, scans, progressive, orientation = len(START), 0, False, None
     for _ in range(_MAX_SEGMENTS):
         marker, segment, position = _segment(data, position, source)
         if marker == _EOI:
             if frame is None or not scans:
                 raise damaged(Codec.JPEG, "it ends before any pixels", source)
+            if unseen.coefficients:
+                raise damaged(Codec.JPEG, "it ends before the last of its scans", source)
             described = EncodedImage(
                 Codec.JPEG, frame.size, frame.channels, frame.bit_depth, orientation=orientation or 1, lossy=True
             )
@@ -133,10 +160,12 @@ def parse(data: memoryview, source: str) -> JpegFile:
             if frame is not None:
                 raise damaged(Codec.JPEG, "it has two frame headers", source)
             frame, progressive = _frame(marker, segment, source), marker == _PROGRESSIVE
+            unseen = _Unseen(dict.fromkeys(segment[6 : 6 + 3 * frame.channels : 3], _ALL_COEFFICIENTS))
         elif marker == _APP1 and orientation is None and bytes(segment[:6]) == b"Exif\0\0":
             orientation = exif_orientation(segment)
         elif marker == _SCAN:
             scans += 1
+            unseen.take(segment, progressive=progressive)
             position = _scan(data, position, frame, scans, source, progressive=progressive)
     raise refused(Codec.JPEG, f"of more than {_MAX_SEGMENTS} segments", "fewer are", source)
 

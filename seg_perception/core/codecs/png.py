@@ -31,6 +31,7 @@ _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # color type -> channels
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE: Final = 3
 _MAX_CHUNKS: Final = 100_000  # 64 megapixels in chunks of 8 KB have a quarter of that
+_PIECE: Final = 1 << 18  # bytes unpacked at a time; they are counted, not kept
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The seven passes of an interlaced picture: first column and row, step of columns and rows."""
 
@@ -175,7 +176,7 @@ def _check_data(chunks: Sequence[memoryview], expected: int, source: str) -> Non
         for chunk in chunks:
             rest: memoryview | bytes = chunk
             while rest and not unpacker.eof:
-                got += len(unpacker.decompress(rest, expected - got + 1))
+                got += len(unpacker.decompress(rest, min(_PIECE, expected - got + 1)))
                 if got > expected:
                     raise damaged(Codec.PNG, f"its data goes on after the {expected} bytes of its pixels", source)
                 rest = unpacker.unconsumed_tail
