@@ -45,6 +45,7 @@ TRAIN = [
     "matplotlib>=3.5",  # figures of evaluation reports
 ]
 TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
+    "onnx>=1.21",  # the graph is checked and edited before TensorRT's parser sees it
     "tensorrt-rtx-cu13-bindings>=1.7; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "cuda-python>=12.6",  # memory, streams and graphs on the GPU; take the release of the installed CUDA
     "onnxruntime-ep-nv-tensorrt-rtx-cu13>=0.5; platform_system == 'Linux' and platform_machine == 'x86_64'",

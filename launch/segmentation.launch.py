@@ -21,8 +21,8 @@ CONFIG = PathJoinSubstitution([FindPackageShare("seg_perception"), "config"])
 
 PARAMETERS = {
     "model": "ONNX file with a model card",
-    "engine": "what runs the model: auto, onnxruntime, openvino, openvino_bf16, tensorrt or tensorrt_rtx",
-    "precision": "of a TensorRT engine: fp32, fp16 or int8",
+    "engine": "what runs the model: auto, or an engine's name (docs/deploy.md, Engines)",
+    "precision": "of an engine on the GPU: fp32, fp16 or int8",
     "build_engine": "whether a missing TensorRT engine may be built at start (minutes): if_missing or never",
     "threads": "CPU threads of one inference",
     "network_size": "WIDTHxHEIGHT the network runs at",

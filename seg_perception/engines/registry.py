@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
@@ -58,9 +59,25 @@ def engine_table() -> str:
     order = [spec.name for spec in preferred()]
     for spec in engines().values():
         place = f"{order.index(spec.name) + 1}." if spec.name in order else "by name only"
-        install = f"`pip install 'seg_perception[{spec.extra}]'`" if spec.extra else "see its summary"
+        install = f"`pip install 'seg_perception[{spec.extra}]'`" if spec.extra else "nothing"
         lines.append(f"| `{spec.name}` | {spec.device.value} | {install} | {place} | {spec.summary} |")
     return "\n".join(lines)
+
+
+def write_table(page: str) -> str:
+    """The page with its table of engines as it is now, in place of the one it has.
+
+    Raises:
+        ValueError: the page has no such table.
+    """
+    head = engine_table().splitlines()[0]
+    before, found, after = page.partition(head)
+    if not found:
+        raise ValueError(f"the page has no table that begins with {head!r}")
+    rest = after.splitlines(keepends=True)[1:]
+    while rest and rest[0].startswith("|"):
+        rest.pop(0)
+    return before + engine_table() + "\n" + "".join(rest)
 
 
 class EngineChoices(Sequence[str]):
@@ -78,3 +95,10 @@ class EngineChoices(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(engine_choices())
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    target = Path(sys.argv[1])
+    target.write_text(write_table(target.read_text(encoding="utf-8")), encoding="utf-8")

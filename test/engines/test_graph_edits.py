@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from seg_perception.core.errors import ModelError
-from seg_perception.core.types import Size
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.model_card import ModelCard
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.base import EngineInfo
 from seg_perception.engines.graph.camera import block_length, exact_scale, for_camera
-from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes
+from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes, write_card
 from seg_perception.engines.graph.half import to_half
 from seg_perception.export.quantize import QuantizationSettings, quantize
 from seg_perception.scenes import random_scene
@@ -178,3 +180,86 @@ def test_camera_sizes_that_cannot_be(exported: Exported) -> None:
     pin_shapes(model, None, Size(128, 96))
     with pytest.raises(ModelError, match="takes only 128x96 images; a camera size needs a graph with open height"):
         for_camera(model, Size(640, 480))
+
+
+def foreign(kind: str) -> onnx.ModelProto:
+    """A graph of the contract as other exporters write it: sizes, indices and constants as nodes, bytes transposed.
+
+    Labels are where a 1x1 convolution of the channels is above another; confidence is 255.
+    """
+    make, tensor = onnx.helper.make_node, onnx.numpy_helper.from_array
+    weights = np.array([[1, -1, 0], [0, 1, -1], [-1, 0, 1]], np.float32).reshape(3, 3, 1, 1)
+    nodes, constants = [], [tensor(weights, "w"), tensor(np.array([255], np.int64), "all")]
+    if kind == "bytes transposed":
+        nodes += [
+            make("Transpose", ["image"], ["planes8"], perm=[0, 3, 1, 2]),
+            make("Cast", ["planes8"], ["planes"], to=onnx.TensorProto.FLOAT),
+        ]
+    else:
+        nodes += [
+            make("Cast", ["image"], ["pixels"], to=onnx.TensorProto.FLOAT),
+            make("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        ]
+    constants += [tensor(np.array([0, 1], np.int64), "which"), tensor(np.array([2, 3], np.int64), "last")]
+    nodes += [
+        make("Conv", ["planes", "w"], ["scores"]),
+        make("Shape", ["scores"], ["shape"]),  # int64 between convolutions, as torch's exporters leave it
+        make("Gather", ["shape", "which"], ["first"]),
+        make("Gather", ["shape", "last"], ["rest"]),
+        make("Constant", [], ["factor"], value=tensor(np.array([1.0], np.float32))),
+        make("Mul", ["scores", "factor"], ["scaled"]),
+        make("Concat", ["first", "rest"], ["same"], axis=0),
+        make("Reshape", ["scaled", "same"], ["reshaped"]),
+        make("Cast", ["reshaped"], ["again"], to=onnx.TensorProto.FLOAT),
+        make("Conv", ["again", "w"], ["final"]),
+        make("ArgMax", ["final"], ["winner"], axis=1, keepdims=0),
+        make("Cast", ["winner"], ["labels"], to=onnx.TensorProto.UINT8),
+    ]
+    ones = [make("Equal", ["winner", "winner"], ["true"]), make("Cast", ["true"], ["one"], to=onnx.TensorProto.INT64)]
+    nodes += [*ones, make("Mul", ["one", "all"], ["full"]), make("Cast", ["full"], ["confidence"], to=2)]
+    info = onnx.helper.make_tensor_value_info
+    axes = ["N", "H", "W"]
+    outputs = [info(name, onnx.TensorProto.UINT8, axes) for name in ("labels", "confidence")]
+    graph = onnx.helper.make_graph(nodes, "g", [info("image", onnx.TensorProto.UINT8, [*axes, 3])], outputs, constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    card = ModelCard("foreign", "1", "x", load_label_set("driving"), Size(64, 32), 1, Precision.FP32, "0" * 64)
+    write_card(model, card)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["float", "bytes transposed"])
+def test_sizes_and_indices_of_foreign_graphs_stay_whole_numbers_in_half(kind: str) -> None:
+    model = foreign(kind)
+    image = random_scene(3, Size(128, 96)).image[np.newaxis]
+    labels, _ = run(model, image)
+    assert len(np.unique(labels)) == 3
+    half, _ = run(to_half(model), image)
+    assert np.mean(labels == half) > 0.999  # sums up to 1020 are exact in half; so are all but a few differences
+
+
+@pytest.mark.parametrize("kind", ["float", "bytes transposed"])
+def test_foreign_graphs_take_camera_images(kind: str) -> None:
+    """At twice the size, with every pixel doubled, nothing but the size may change."""
+    model = foreign(kind)
+    small = random_scene(3, Size(128, 96)).image
+    doubled = small.repeat(2, axis=0).repeat(2, axis=1)
+    labels, _ = run(model, small[np.newaxis])
+    big, confidence = run(for_camera(model, Size(256, 192), Size(128, 96)), doubled[np.newaxis])
+    np.testing.assert_array_equal(big[0], labels[0].repeat(2, axis=0).repeat(2, axis=1))
+    assert (confidence == 255).all()
+
+
+def test_what_cannot_be_half_is_refused_with_the_reason() -> None:
+    model = foreign("float")
+    mul = next(n for n in model.graph.node if n.op_type == "Mul")
+    mul.op_type = "BitShift"  # of whole numbers only
+    with pytest.raises(ModelError, match=r"half precision cannot be made of this graph, take fp32 .*BitShift"):
+        to_half(model)
+
+
+def test_a_camera_size_before_bytes_that_stay_bytes_is_refused_with_the_reason() -> None:
+    model = foreign("bytes transposed")
+    cast = next(n for n in model.graph.node if n.op_type == "Cast")
+    cast.op_type = "BitShift"
+    with pytest.raises(ModelError, match=r"images cannot be resized inside this graph, leave the camera size out"):
+        for_camera(model, Size(256, 192), Size(128, 96))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg_perception.core.errors import EngineError, InputError, ModelError
+from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.graph.edits import load_graph, pin_shapes
@@ -88,49 +88,6 @@ def test_bf16_on_a_processor_without_it_is_an_error(driving_model: Path, monkeyp
     with pytest.raises(EngineError, match=r"Xeon of 2015 does not compute in bfloat16 \(OpenVINO lists FP32, INT8\)"):
         OpenVinoEngine(driving_model, precision=FloatPrecision.BF16)
     OpenVinoEngine(driving_model).close()
-
-
-def test_sizes_and_batches_may_change(fp32: Engine, onnx_runtime: Engine) -> None:
-    answers = []
-    for count, size in ((1, Size(96, 64)), (3, Size(160, 96)), (1, Size(96, 64)), (2, Size(64, 128))):
-        images = np.ascontiguousarray(np.resize(scenes(count, Size(160, 128)), (count, size.height, size.width, 3)))
-        labels, confidence = fp32.infer(images)
-        assert labels.shape == confidence.shape == (count, size.height, size.width)
-        assert labels.dtype == confidence.dtype == np.uint8
-        assert (labels == onnx_runtime.infer(images)[0]).mean() >= 0.999
-        answers.append((labels, labels.copy()))
-    for labels, copy in answers:  # later answers do not write into earlier ones
-        np.testing.assert_array_equal(labels, copy)
-        assert labels.flags.owndata
-        assert labels.flags.writeable
-
-
-def test_the_same_image_gives_the_same_answer(fp32: Engine) -> None:
-    image, other = scenes(2, Size(160, 96))[:, None]
-    first = fp32.infer(image)
-    fp32.infer(other)
-    for once, again in zip(first, fp32.infer(image), strict=True):
-        np.testing.assert_array_equal(once, again)
-
-
-def test_what_does_not_fit_is_refused(fp32: Engine) -> None:
-    with pytest.raises(InputError, match="multiples of 32"):
-        fp32.infer(np.zeros((1, 100, 64, 3), np.uint8))
-    with pytest.raises(InputError, match=r"uint8 \[N, H, W, 3\] RGB images, got float32"):
-        fp32.infer(np.zeros((1, 64, 64, 3), np.float32))  # type: ignore[arg-type]
-
-
-def test_pinned_shapes_are_known(driving_model: Path, tmp_path: Path) -> None:
-    model = load_graph(driving_model.read_bytes())
-    pin_shapes(model, 1, Size(96, 64))
-    path = tmp_path / "pinned.onnx"
-    path.write_bytes(model.SerializeToString())
-    engine = OpenVinoEngine(path)
-    assert (engine.info.max_batch, engine.info.fixed_size) == (1, Size(96, 64))
-    assert engine.infer(np.zeros((1, 64, 96, 3), np.uint8))[0].shape == (1, 64, 96)
-    with pytest.raises(InputError, match="built for 96x64"):
-        engine.infer(np.zeros((1, 64, 64, 3), np.uint8))
-    engine.close()
 
 
 def labels_of(path: Path, runtime: str, size: Size) -> np.ndarray:
@@ -215,21 +172,6 @@ def test_a_failing_run_is_an_error_with_its_words(driving_model: Path, tmp_path:
         engine.infer(np.zeros((1, 64, 64, 3), np.uint8))  # the graph wants exactly two
     assert engine.infer(np.zeros((2, 64, 64, 3), np.uint8))[0].shape == (2, 64, 64)
     engine.close()
-
-
-def test_close_and_reopen(driving_model: Path) -> None:
-    images = scenes(1, Size(160, 96))
-    answers = []
-    for _ in range(3):
-        engine = OpenVinoEngine(driving_model)
-        answers.append(engine.infer(images)[0])
-        engine.close()
-        engine.close()
-        with pytest.raises(EngineError, match="this engine is closed"):
-            engine.infer(images)
-    assert engine.card.name == "driving"
-    for labels in answers[1:]:
-        np.testing.assert_array_equal(labels, answers[0])
 
 
 def test_not_installed(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

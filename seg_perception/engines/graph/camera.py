@@ -15,7 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Size
-from seg_perception.engines.graph.edits import card_of, first_transpose, fixed_batch, fixed_size, pin_shapes, write_card
+from seg_perception.engines.graph.edits import (
+    FIRST_PERMUTATION,
+    card_of,
+    fixed_batch,
+    fixed_size,
+    pin_shapes,
+    write_card,
+)
 
 
 def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None) -> onnx.ModelProto:
@@ -48,7 +55,13 @@ def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None
         _shrink_input(result, camera, inner)
         _enlarge_outputs(result, inner, camera)
     write_card(result, dataclasses.replace(card, input_size=camera, size_multiple=1))
-    onnx.checker.check_model(result, full_check=True)
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(
+            f"{card.id}: images cannot be resized inside this graph, leave the camera size out: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
     return result
 
 
@@ -58,27 +71,63 @@ def block_length(length: int, target: int) -> int:
 
 
 def _shrink_input(model: onnx.ModelProto, camera: Size, inner: Size) -> None:
+    """Resize after the images have become float NCHW; where a graph never does that by itself, before everything."""
     graph = model.graph
-    transpose = first_transpose(model)
-    index = list(graph.node).index(transpose)
-    result_name = transpose.output[0]
-    current = f"{result_name}.camera"
-    graph.node[index].output[0] = current
+    transpose = _own_transpose(model)
+    if transpose is not None:
+        index = list(graph.node).index(transpose)
+        result_name = transpose.output[0]
+        current = f"{result_name}.camera"
+        graph.node[index].output[0] = current
+        added = _resizing(graph, current, result_name, camera, inner)
+        before = index + 1
+    else:
+        image = graph.input[0].name
+        result_name = f"{image}.resized"
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                if name == image:
+                    node.input[position] = result_name
+        added = [
+            helper.make_node("Cast", [image], [f"{image}.float"], name="CameraCast", to=TensorProto.FLOAT),
+            helper.make_node(
+                "Transpose", [f"{image}.float"], [f"{image}.planes"], name="CameraPlanes", perm=FIRST_PERMUTATION
+            ),
+            *_resizing(graph, f"{image}.planes", f"{image}.small", camera, inner),
+            helper.make_node("Transpose", [f"{image}.small"], [result_name], name="CameraPixels", perm=[0, 2, 3, 1]),
+        ]
+        before = 0
+    for offset, node in enumerate(added):
+        graph.node.insert(before + offset, node)
+
+
+def _own_transpose(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    """The node after which all images are float NCHW: only a cast lies between it and the input; None elsewhere."""
+    graph = model.graph
+    users = [node for node in graph.node if graph.input[0].name in node.input]
+    if len(users) != 1 or users[0].op_type != "Cast" or users[0].attribute[0].i != TensorProto.FLOAT:
+        return None
+    after = [node for node in graph.node if users[0].output[0] in node.input]
+    permuted = len(after) == 1 and after[0].op_type == "Transpose"
+    return after[0] if permuted and list(after[0].attribute[0].ints) == FIRST_PERMUTATION else None
+
+
+def _resizing(graph: onnx.GraphProto, source: str, target: str, camera: Size, inner: Size) -> list[onnx.NodeProto]:
+    """Nodes that shrink float NCHW: whole blocks are averaged, the rest is bilinear."""
     added: list[onnx.NodeProto] = []
     blocks = (block_length(camera.height, inner.height), block_length(camera.width, inner.width))
     pooled = Size(camera.width // blocks[1], camera.height // blocks[0])
+    current = source
     if blocks != (1, 1):
-        target = result_name if pooled == inner else f"{result_name}.blocks"
+        current = target if pooled == inner else f"{target}.blocks"
         added.append(
             helper.make_node(
-                "AveragePool", [current], [target], name="CameraBlocks", kernel_shape=blocks, strides=blocks
+                "AveragePool", [source], [current], name="CameraBlocks", kernel_shape=blocks, strides=blocks
             )
         )
-        current = target
     if pooled != inner:
-        added.append(_resize(graph, current, result_name, pooled, inner, "linear", "CameraResize"))
-    for offset, node in enumerate(added):
-        graph.node.insert(index + 1 + offset, node)
+        added.append(_resize(graph, current, target, pooled, inner, "linear", "CameraResize"))
+    return added
 
 
 def _enlarge_outputs(model: onnx.ModelProto, inner: Size, camera: Size) -> None:
@@ -88,9 +137,9 @@ def _enlarge_outputs(model: onnx.ModelProto, inner: Size, camera: Size) -> None:
     """
     graph = model.graph
     for output in graph.output:
-        cast = next(node for node in graph.node if node.output[0] == output.name)
+        cast = next(node for node in graph.node if output.name in node.output)
         if cast.op_type != "Cast":
-            raise ModelError(f"output {output.name!r} does not end with a cast to uint8")
+            cast = _end_with_cast(graph, cast, output.name)
         index = list(graph.node).index(cast)
         name = output.name
         axis = _constant(graph, f"{name}.axis", np.array([1], np.int64))
@@ -105,6 +154,18 @@ def _enlarge_outputs(model: onnx.ModelProto, inner: Size, camera: Size) -> None:
         cast.input[0] = f"{name}.full"
         for offset, node in enumerate(steps):
             graph.node.insert(index + offset, node)
+
+
+def _end_with_cast(graph: onnx.GraphProto, last: onnx.NodeProto, output: str) -> onnx.NodeProto:
+    """Give an output that another operator makes a cast of its own."""
+    small = f"{output}.small"
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == output:
+                node.input[position] = small
+    last.output[list(last.output).index(output)] = small
+    graph.node.append(helper.make_node("Cast", [small], [output], name=f"Cast:{output}", to=TensorProto.UINT8))
+    return graph.node[-1]
 
 
 def _resize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx
 
-from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 
@@ -56,16 +55,3 @@ def fixed_size(model: onnx.ModelProto) -> Size | None:
     dims = model.graph.input[0].type.tensor_type.shape.dim
     height, width = int(dims[1].dim_value), int(dims[2].dim_value)
     return Size(width, height) if height and width else None
-
-
-def first_transpose(model: onnx.ModelProto) -> onnx.NodeProto:
-    """The node after which images are float NCHW.
-
-    Raises:
-        ModelError: the graph has none, so it was not made by `export_onnx`.
-    """
-    node: onnx.NodeProto
-    for node in model.graph.node:
-        if node.op_type == "Transpose" and list(node.attribute[0].ints) == FIRST_PERMUTATION:
-            return node
-    raise ModelError("the graph has no NHWC to NCHW transposition; make it with 'seg-perception export'")

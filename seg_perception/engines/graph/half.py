@@ -31,39 +31,66 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     An fp32 graph becomes an fp16 one. In an int8 graph the layers that were left unquantized
     become half, and the card keeps saying int8; an fp16 graph comes back as it is.
 
+    Only float tensors change: sizes, indices and masks, as other exporters leave them, keep their types.
+
     Raises:
-        ModelError: no convolution, or a weight that half cannot hold.
+        ModelError: no convolution, a weight that half cannot hold, or an operator that cannot be half.
     """
     card = card_of(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     if card.precision is Precision.FP16:
         return result
+    others = _other_types(result)
     del result.graph.value_info[:]  # the types of inner tensors change
     region = _region(result.graph)
     _round_scales(result.graph)
     _convert_constants(result.graph, region)
-    _insert_casts(result.graph, region)
+    _insert_casts(result.graph, region, others)
     if any(node.op_type in _QUANTIZERS for node in result.graph.node):
         _raise_opset(result)
     else:
         write_card(result, dataclasses.replace(card, precision=Precision.FP16))
-    onnx.checker.check_model(result, full_check=True)
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{card.id}: half precision cannot be made of this graph, take fp32 (--precision fp32): {reason}"
+        ) from error
     return result
 
 
+def _other_types(model: onnx.ModelProto) -> frozenset[str]:
+    """Names of the inner tensors that are not float, such as sizes and indices."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+    kinds |= {t.name: t.data_type for t in inferred.initializer}
+    return frozenset(name for name, kind in kinds.items() if kind not in (TensorProto.FLOAT, TensorProto.UNDEFINED))
+
+
 def _raise_opset(model: onnx.ModelProto) -> None:
-    """Opset 17 to 19: half scales for quantizers; reductions take their axes as an input since 18."""
+    """To opset 19, for half scales of quantizers; reductions take their axes as an input since 18."""
+    version = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if version >= _HALF_QUANTIZER_OPSET:
+        return
     for node in model.graph.node:
-        if node.op_type == "ReduceMax":
-            axes = next(a for a in node.attribute if a.name == "axes")
+        axes = next((a for a in node.attribute if a.name == "axes"), None)
+        if node.op_type.startswith("Reduce") and axes is not None:
             name = f"{node.output[0]}.axes"
             model.graph.initializer.append(numpy_helper.from_array(np.array(axes.ints, np.int64), name))
             node.input.append(name)
             node.attribute.remove(axes)
+        elif (
+            node.op_type == "Split"
+            and len(node.input) == 1
+            and not any(a.name == "num_outputs" for a in node.attribute)
+        ):
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
+    others = [o for o in model.opset_import if o.domain not in ("", "ai.onnx")]
     del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", _HALF_QUANTIZER_OPSET))
-    model.ir_version = 9  # what came with opset 19
+    model.opset_import.extend([helper.make_opsetid("", _HALF_QUANTIZER_OPSET), *others])
+    model.ir_version = max(model.ir_version, 9)  # what came with opset 19
 
 
 def _region(graph: onnx.GraphProto) -> set[int]:
@@ -109,6 +136,8 @@ def _round_scales(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         if node.op_type not in _QUANTIZERS:
             continue
+        if node.input[1] not in constants:
+            raise ModelError(f"{node.op_type} {node.name!r} has no constant scale, so it cannot be rounded to half")
         if node.input[0] not in constants:  # an activation: a dead map's scale must not become zero, either
             scale_tensor = constants[node.input[1]]
             scale = np.asarray(np.maximum(numpy_helper.to_array(scale_tensor), _SMALLEST_SCALE), np.float32)
@@ -134,9 +163,7 @@ def _convert_constants(graph: onnx.GraphProto, region: set[int]) -> None:
     for tensor in list(graph.initializer):
         if tensor.data_type != TensorProto.FLOAT:
             continue
-        inside = [
-            (i, p) for i, p in users[tensor.name] if i in region and not (graph.node[i].op_type == "Resize" and p > 0)
-        ]
+        inside = [(i, p) for i, p in users[tensor.name] if i in region and not _stays_float(graph.node[i], p)]
         if not inside:
             continue
         name = f"{tensor.name}.half"
@@ -147,6 +174,11 @@ def _convert_constants(graph: onnx.GraphProto, region: set[int]) -> None:
             graph.initializer.remove(tensor)
 
 
+def _stays_float(node: onnx.NodeProto, position: int) -> bool:
+    """Regions and factors of a resize are float, whatever the image is."""
+    return node.op_type in ("Resize", "Upsample") and position > 0
+
+
 def _half(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
     values = numpy_helper.to_array(tensor)
     largest = float(np.abs(values).max()) if values.size else 0.0
@@ -155,28 +187,28 @@ def _half(tensor: TensorProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float1
     return values.astype(np.float16)
 
 
-def _insert_casts(graph: onnx.GraphProto, region: set[int]) -> None:
-    """Cast what enters the region to half and what leaves it to float."""
-    produced = {name for i in region for name in graph.node[i].output}
-    constants = {tensor.name for tensor in graph.initializer}
+def _insert_casts(graph: onnx.GraphProto, region: set[int], others: frozenset[str]) -> None:
+    """Cast what enters the region to half and what leaves it to float; `others` are not float and stay."""
+    produced = {name for i in region for name in graph.node[i].output} - others
+    untouched = others | {tensor.name for tensor in graph.initializer} | {""}
     nodes: list[onnx.NodeProto] = []
     halved: dict[str, str] = {}
     floated: dict[str, str] = {}
     for index, node in enumerate(graph.node):
-        if index in region:
-            for position, name in enumerate(node.input):
-                if name and name not in produced and name not in constants:
+        for position, name in enumerate(node.input):
+            if index in region and not _stays_float(node, position):
+                if name not in produced and name not in untouched:
                     if name not in halved:
                         halved[name] = f"{name}.half"
                         nodes.append(_cast(name, halved[name], TensorProto.FLOAT16))
                     node.input[position] = halved[name]
-        else:
-            for position, name in enumerate(node.input):
-                if name in produced:
-                    if name not in floated:
-                        floated[name] = f"{name}.float"
-                        nodes.append(_cast(name, floated[name], TensorProto.FLOAT))
-                    node.input[position] = floated[name]
+            elif name in produced:
+                if name not in floated:
+                    floated[name] = f"{name}.float"
+                    nodes.append(_cast(name, floated[name], TensorProto.FLOAT))
+                node.input[position] = floated[name]
+        if index in region and node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT:
+            node.attribute[0].i = TensorProto.FLOAT16
         nodes.append(node)
     copied = [onnx.NodeProto() for _ in nodes]
     for target, source in zip(copied, nodes, strict=True):

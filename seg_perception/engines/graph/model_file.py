@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from seg_perception.core.errors import ModelError
+from seg_perception.core.errors import InputError, ModelError
+from seg_perception.core.files import read_regular_file
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.graph.edits import fixed_size, pin_shapes
+from seg_perception.engines.graph.foreign_files import HEAD_BYTES, describe_folder, describe_foreign
 
 MAX_MODEL_BYTES = 1 << 30
 
@@ -32,12 +37,18 @@ def load_model(path: Path) -> CheckedModel:
 
     Raises:
         FileNotFoundError: no such file.
-        ModelError: the file breaks the contract; says where.
+        ModelError: the file breaks the contract; says where. A file of another kind is named, with what to do.
     """
-    size = path.stat().st_size
-    if size > MAX_MODEL_BYTES:
-        raise ModelError(f"{path}: {size} bytes; models over {MAX_MODEL_BYTES} bytes are refused")
-    return parse_model(path.read_bytes(), str(path))
+    if path.is_dir():
+        raise ModelError(f"{path} is no ONNX model but {describe_folder(path)}")
+    try:
+        content = read_regular_file(path, MAX_MODEL_BYTES)
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    foreign = describe_foreign(path, content[:HEAD_BYTES])
+    if foreign is not None:
+        raise ModelError(f"{path} is no ONNX model but {foreign}")
+    return parse_model(content, str(path))
 
 
 def parse_model(content: bytes, source: str) -> CheckedModel:
@@ -72,19 +83,23 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     graph = model.graph
     if _has_external_data(model):
         faults.append("it keeps weights in external files; export it as one file")
+    _check_work(model, faults)
     _check_tensors("input", graph.input, {INPUT_NAME: 4}, faults)
     _check_tensors("output", graph.output, dict.fromkeys(OUTPUT_NAMES, 3), faults)
     cards = [p.value for p in model.metadata_props if p.key == METADATA_KEY]
     if not cards:
         faults.append(
-            f"it has no model card (metadata property {METADATA_KEY!r}); make it with 'seg-perception export'"
+            f"it has no model card (metadata property {METADATA_KEY!r}); make it with 'seg-perception export', "
+            "or bring another project's model with 'seg-perception import'"
         )
     if faults:
         raise ModelError(f"{source} breaks the contract of a deployed graph:\n  " + "\n  ".join(faults))
     try:
-        return ModelCard.from_json(cards[0])
-    except ModelError as error:
+        card = ModelCard.from_json(cards[0])
+    except (ModelError, OverflowError) as error:  # a whole number that no float can hold
         raise ModelError(f"{source}: {error}") from error
+    _check_memory(model, card, source)
+    return card
 
 
 def _has_external_data(message: Message) -> bool:
@@ -97,8 +112,57 @@ def _has_external_data(message: Message) -> bool:
     )
 
 
-def _check_tensors(kind: str, tensors: object, accepted: dict[str, int], faults: list[str]) -> None:
-    found = {tensor.name: tensor.type.tensor_type for tensor in tensors}  # type: ignore[attr-defined]
+def _check_work(model: onnx.ModelProto, faults: list[str]) -> None:
+    """A graph of the contract runs each node once; what could run without an end, or grow, is refused.
+
+    A Loop may ask for 2^62 turns, and functions that call each other double the work with each one.
+    """
+    nodes = model.graph.node
+    branching = sorted({n.op_type for n in nodes if any(a.HasField("g") or a.graphs for a in n.attribute)})
+    if branching:
+        faults.append(
+            f"it holds control flow ({', '.join(branching)}), whose work nobody can bound; export it without "
+            "(fixed sizes, or a tool that folds constants such as onnxsim)"
+        )
+    if model.functions:
+        names = ", ".join(f.name for f in model.functions[:4])
+        faults.append(f"it defines {len(model.functions)} functions of its own ({names}); export it with them inlined")
+    if not nodes:
+        faults.append("it holds no nodes")
+
+
+def _check_memory(model: onnx.ModelProto, card: ModelCard, source: str) -> None:
+    """Refuse a graph that would blow a tensor up far beyond its image, as a few repeats or factors can.
+
+    Raises:
+        ModelError: names the tensor and its shape at the card's input size.
+    """
+    size = fixed_size(model) or card.input_size
+    pinned = onnx.ModelProto()
+    pinned.CopyFrom(model)
+    pin_shapes(pinned, 1, size)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(pinned, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return  # the runtime says it better
+    limit = _NUMBERS_A_PIXEL * size.width * size.height
+    for tensor in (*inferred.graph.value_info, *inferred.graph.output):
+        shape = [int(d.dim_value) or 1 for d in tensor.type.tensor_type.shape.dim]
+        if math.prod(shape) > limit:
+            raise ModelError(
+                f"{source}: its tensor {tensor.name!r} would be {shape} for one image of {size}; "
+                f"up to {_NUMBERS_A_PIXEL} numbers a pixel are accepted"
+            )
+
+
+_NUMBERS_A_PIXEL = 1024
+_LIMITS = (1024, 1 << 15, 1 << 15)  # images in a batch, rows, columns
+
+
+def _check_tensors(
+    kind: str, tensors: Sequence[onnx.ValueInfoProto], accepted: dict[str, int], faults: list[str]
+) -> None:
+    found = {tensor.name: tensor.type.tensor_type for tensor in tensors}
     if sorted(found) != sorted(accepted):
         faults.append(f"{kind}s are {sorted(found) or 'none'}; accepted: {sorted(accepted)}")
         return
@@ -107,6 +171,16 @@ def _check_tensors(kind: str, tensors: object, accepted: dict[str, int], faults:
         shape = [d.dim_value or d.dim_param or "?" for d in tensor.shape.dim]
         layout = ["N", "H", "W", "3"][:rank]
         if tensor.elem_type != onnx.TensorProto.UINT8:
-            faults.append(f"{kind} {name!r} is {onnx.TensorProto.DataType.Name(tensor.elem_type)}; accepted: UINT8")
+            faults.append(f"{kind} {name!r} is {_element_type(tensor.elem_type)}; accepted: UINT8")
         if len(shape) != rank or (rank == 4 and shape[3] != 3):
             faults.append(f"{kind} {name!r} has shape {shape}; accepted: [{', '.join(layout)}]")
+        elif any(isinstance(n, int) and not 0 < n <= limit for n, limit in zip(shape, _LIMITS, strict=False)):
+            count, rows, columns = _LIMITS
+            faults.append(f"{kind} {name!r} has shape {shape}; up to {count} images of {columns}x{rows} are accepted")
+
+
+def _element_type(number: int) -> str:
+    try:
+        return str(onnx.TensorProto.DataType.Name(number))
+    except ValueError:
+        return f"of element type {number}, which ONNX does not know"
