@@ -88,7 +88,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "seg-perception = seg_perception.cli.main:main",
+            "seg-perception = seg_perception.__main__:command",
             "segmentation_node = seg_perception.ros.node.segmentation_node:main",
         ],
     },

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import TracebackType
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
-from seg_perception.engines.base import Engine, check_answer
+from seg_perception.engines.base import Engine, EngineInfo, check_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class RawSegmentation:
 
 
 class Segmenter:
-    """Segments images of any size with one engine.
+    """Segments images of any size with one engine. `seg_perception.load` makes one with files, masks and pictures.
 
     Args:
-        engine: an opened engine; the caller closes it.
+        engine: an opened engine; `close`, or leaving a `with` block, closes it.
         size: the network's input size; None keeps each camera's shape and spends the model
             card's pixel count (see `core.geometry.network_size`), or takes the engine's one size.
 
@@ -63,6 +64,11 @@ class Segmenter:
     @property
     def card(self) -> ModelCard:
         return self._engine.card
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs the model."""
+        return self._engine.info
 
     def _compute_network_size(self, camera: Size) -> Size:
         card = self._engine.card
@@ -124,3 +130,15 @@ class Segmenter:
             EngineError: the runtime failed.
         """
         return self.finish(self.infer([self.prepare(image)])[0])
+
+    def close(self) -> None:
+        """Close the engine; calling it twice is harmless."""
+        self._engine.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

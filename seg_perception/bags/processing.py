@@ -109,7 +109,7 @@ def process_bag(
     *,
     model: str | Path | None = None,
     engine: str = "auto",
-    input_size: Size | str | None = None,
+    size: Size | str | None = None,
     threads: int = 0,
     overwrite: bool = False,
     on_open: Callable[[str, int], object] = lambda _text, _total: None,
@@ -123,7 +123,7 @@ def process_bag(
         settings: what to segment and write; the defaults of `ProcessSettings` unless given.
         model: ONNX file; the shipped model unless given.
         engine: what runs it, as `engines.opening.open_engine` takes it.
-        input_size: what the network sees, such as "640x352"; by default the camera's shape at the
+        size: what the network sees, such as "640x352"; by default the camera's shape at the
             model's pixel count.
         threads: CPU threads of the engine; 0 means all cores.
         overwrite: replace `out`.
@@ -135,7 +135,7 @@ def process_bag(
         and as `segment_bag`.
     """
     source, out, model = Path(source), Path(out), Path(model or DEFAULT_MODEL)
-    size = Size.parse(input_size) if isinstance(input_size, str) else input_size
+    wanted = Size.parse(size) if isinstance(size, str) else size
     with BagReader(source) as bag:  # a wrong bag is known before an engine is built
         total = bag.message_count
     opened = open_engine(model, engine, threads)
@@ -146,9 +146,9 @@ def process_bag(
         return segment_bag(
             source,
             out,
-            Segmenter(opened, size),
+            Segmenter(opened, wanted),
             settings or ProcessSettings(),
-            f"{description}; model {digest}; input size {size or 'automatic'}",
+            f"{description}; model {digest}; input size {wanted or 'automatic'}",
             overwrite,
             on_message,
         )

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 HELP = "average the weights of several runs"
+EXAMPLES = ("a/best.safetensors b/best.safetensors --shares 0.4 0.6 --out both.safetensors",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

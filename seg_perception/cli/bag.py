@@ -11,10 +11,16 @@ from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
 
-from seg_perception.cli._opening import add_model_arguments, add_params_file_argument
+from seg_perception.cli._options import add_model_arguments, add_params_file_argument
 from seg_perception.node_outputs import image_outputs
 
 HELP = "play, record, inspect, segment, score and make bags"
+EXAMPLES = (
+    "info drive.mcap",
+    "process drive.mcap segmented.mcap",
+    "play drive.mcap --rate 2",
+    "record /image /segmentation_node/labels --out drive.mcap",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,8 +73,7 @@ def _play(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
-    from seg_perception.cli._ros_environment import use_profile_for_large_images
-    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.cli._process import stop_on_signals, use_profile_for_large_images
     from seg_perception.ros.bag_tools.player import PlaySettings, play
 
     use_profile_for_large_images()
@@ -124,8 +129,7 @@ def _record(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from seg_perception.cli._ros_environment import use_profile_for_large_images
-    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.cli._process import stop_on_signals, use_profile_for_large_images
     from seg_perception.core.errors import InputError, SettingsError
     from seg_perception.ros.bag_tools.recorder import record
 
@@ -234,7 +238,7 @@ def _process(arguments: argparse.Namespace) -> int:
             settings,
             model=arguments.model,
             engine=arguments.engine,
-            input_size=arguments.input_size,
+            size=arguments.input_size,
             threads=arguments.threads,
             overwrite=arguments.overwrite,
             on_open=on_open,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seg_perception.cli._datasets import add_dataset_arguments, wanted_datasets
+from seg_perception.cli._options import add_dataset_arguments, wanted_datasets
 
 HELP = "fit the temperature of a checkpoint's confidence"
+EXAMPLES = ("--checkpoint runs/my_run/best.safetensors --config config/train/folder.yaml",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.training.calibration import calibrate
-    from seg_perception.training.checkpoint import load_network, weights_sha256
+    from seg_perception.commands import calibrate
 
     datasets = wanted_datasets(arguments)
-    network, info = load_network(arguments.checkpoint)
-    card = info.model_card(network, "calibration", weights_sha256(arguments.checkpoint))
-    fit = calibrate(network, card, datasets, arguments.pixels, progress=True)
+    fit = calibrate(arguments.checkpoint, datasets, pixels=arguments.pixels, progress=True)
     print(f"{fit.pixels} pixels of {sum(map(len, datasets))} images")
     print(f"{'':<16}{'temperature':>12}{'loss':>9}{'ECE':>9}{'mean confidence':>17}{'accuracy':>10}")
     rows = (("before", 1.0, fit.loss_before, fit.before), ("after", fit.temperature, fit.loss_after, fit.after))

@@ -7,12 +7,16 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 HELP = "compile an ONNX graph to a TensorRT engine"
+EXAMPLES = (
+    "",
+    "my.onnx --precision fp16 --camera-size 1920x1080 --batch 4",
+    "my.onnx --library tensorrt_rtx --out my.engine",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,17 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.core.errors import EngineError
-    from seg_perception.core.resources import DEFAULT_MODEL
+    from seg_perception.commands import compile_model
     from seg_perception.core.types import Precision, Size
-    from seg_perception.engines.cuda import find_gpu
-    from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
-    from seg_perception.engines.tensorrt.compilation import compile_engine
-    from seg_perception.engines.tensorrt.file import read_engine
-    from seg_perception.engines.tensorrt.plan import plan_compilation
     from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
     from seg_perception.engines.tensorrt.settings import BuildSettings
-    from seg_perception.engines.tensorrt.versions import load_library
 
     settings = BuildSettings(
         precision=Precision.parse(arguments.precision) if arguments.precision else None,
@@ -58,28 +55,6 @@ def run(arguments: argparse.Namespace) -> int:
         hardware_compatible=arguments.hardware_compatible,
         target=arguments.target,
     )
-    library = load_library(arguments.library)
-    found = find_gpu()
-    gpu = None if isinstance(found, str) else found
-    plan = plan_compilation(arguments.model or DEFAULT_MODEL, settings, library, gpu)
-    if arguments.out is None:
-        path = plan.cached_path()
-        make_private_folder(path.parent)
-    else:
-        path = arguments.out
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
-        check_private(path.parent)  # else nothing would open the engine afterwards
-    if not arguments.force:
-        try:
-            read_engine(path, plan.key)
-            print(f"{path} is there and up to date; --force builds it anew")
-            return 0
-        except FileNotFoundError:
-            pass
-        except EngineError as error:
-            print(f"building anew: {error}", file=sys.stderr)
-    print(f"compiling {plan.card.id} with {library} for {gpu.name if gpu else arguments.target or 'any supported GPU'}")
     with stop_on_interrupt() as stopped, tqdm(total=100, unit="%", disable=None, leave=False) as bar:
 
         def show(progress: BuildProgress) -> None:
@@ -87,14 +62,27 @@ def run(arguments: argparse.Namespace) -> int:
             bar.update(int(progress.fraction * 100) - bar.n)
 
         try:
-            # In a thread of its own: Python handles signals in the main one, and not while that is inside TensorRT.
-            with ThreadPoolExecutor(1, "compile") as worker:
-                built = worker.submit(compile_engine, plan, path, arguments.timing_cache, show, stopped.is_set).result()
+            report = compile_model(
+                arguments.model,
+                arguments.out,
+                library=arguments.library,
+                settings=settings,
+                force=arguments.force,
+                timing_cache=arguments.timing_cache,
+                on_start=bar.write,
+                on_stale=lambda text: bar.write(text, file=sys.stderr),
+                on_progress=show,
+                stop_requested=stopped.is_set,
+            )
         except BuildStoppedError as error:
             print(f"seg-perception compile: {error}", file=sys.stderr)
             return 130
+    built, plan = report.built, report.plan
+    if built is None:
+        print(f"{report.path} is there and up to date; --force builds it anew")
+        return 0
     print(
-        f"wrote {path}: {len(built.content) / 1e6:.1f} MB, {plan.precision}, {plan.sizes}, "
+        f"wrote {report.path}: {len(built.content) / 1e6:.1f} MB, {plan.precision}, {plan.sizes}, "
         f"batch up to {plan.key.batch}, {built.layers} layers, {built.seconds:.1f} s"
     )
     if built.gpu_fallback_layers:

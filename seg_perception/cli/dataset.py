@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seg_perception.cli._datasets import add_dataset_arguments, dataset_settings
+from seg_perception.cli._options import add_dataset_arguments, dataset_settings
 
 HELP = "check a dataset: unreadable files, unknown labels, sizes, class balance"
+EXAMPLES = (
+    "check --dataset folder --root my_data --mapping driving",
+    "check --dataset cityscapes --root cityscapes --split val --picture balance.png",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.cli._process import stop_on_signals
     from seg_perception.core.errors import SettingsError
     from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.datasets.check import check_dataset

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_perception.cli._opening import add_engine_argument
-from seg_perception.cli._ros_environment import stay_by_ourselves, use_profile_for_large_images
+from seg_perception.cli._options import add_engine_argument
+from seg_perception.cli._process import stay_by_ourselves, use_profile_for_large_images
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.resources import DEFAULT_MODEL
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RECORDED = "demo.mcap"
 
 HELP = "drive through the real node over DDS; writes bag, video, contact sheet and scores"
+EXAMPLES = ("", "--bag drive.mcap --out out", "--images photos --labels truth --mapping driving")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +72,7 @@ class _Drive:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.cli._signals import stop_on_signals
+    from seg_perception.cli._process import stop_on_signals
 
     _check(arguments)
     stay_by_ourselves()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seg_perception.cli._datasets import add_dataset_arguments, wanted_datasets
-from seg_perception.cli._opening import add_model_arguments, open_segmenter
+from seg_perception.cli._options import add_dataset_arguments, add_model_arguments, load_options, wanted_datasets
 
 HELP = "score a model on a labeled dataset, with any engine"
-
-REPORT_NAME = "report.html"
+EXAMPLES = (
+    "--dataset folder --root my_data --mapping driving --report scores",
+    "--config config/evaluation/held_out.yaml --data-root ../data --engine openvino --json scores.json",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,34 +34,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.core.files import make_room_for
-    from seg_perception.evaluation import EvaluationOptions, evaluate
-    from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
-    from seg_perception.evaluation.pictures import write_examples
+    from seg_perception.commands import EVALUATION_REPORT, evaluate
+    from seg_perception.evaluation import EvaluationOptions
 
-    options = EvaluationOptions(arguments.min_confidence, arguments.band)
-    if arguments.json:
-        make_room_for(arguments.json)
+    evaluate(
+        wanted_datasets(arguments),
+        **load_options(arguments),
+        options=EvaluationOptions(arguments.min_confidence, arguments.band),
+        json=arguments.json,
+        report=arguments.report,
+        progress=True,
+        on_start=lambda model: print(model.description),
+        on_evaluation=lambda evaluation: print(evaluation.table(), flush=True),
+    )
     if arguments.report:
-        make_room_for(arguments.report / REPORT_NAME)
-    datasets = wanted_datasets(arguments)
-    evaluations, examples = [], []
-    with open_segmenter(arguments) as opened:
-        print(opened.description)
-        for dataset in datasets:
-            evaluation = evaluate(dataset, opened.segmenter, progress=True, options=options)
-            print(evaluation.table(), flush=True)
-            evaluations.append(evaluation)
-            if arguments.report:
-                examples += write_examples(arguments.report, dataset, opened.segmenter, evaluation)
-        model = opened.segmenter.card.id
-        content = EvaluationFile(model, opened.identity, tuple(evaluations), tuple(examples))
-    if arguments.json:
-        write_evaluations(arguments.json, content)
-    if arguments.report:
-        from seg_perception.evaluation.report import read_source, write_report
-
-        write_evaluations(arguments.report / FILE_NAME, content)
-        write_report(arguments.report / REPORT_NAME, [read_source(arguments.report)])
-        print(f"report: {arguments.report / REPORT_NAME}")
+        print(f"report: {arguments.report / EVALUATION_REPORT}")
     return 0

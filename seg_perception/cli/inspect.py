@@ -1,4 +1,4 @@
-"""Show what a network, a checkpoint or an exported model is."""
+"""Show what a network, a checkpoint or an exported model is; without a file, the shipped model."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ if TYPE_CHECKING:
     from seg_perception.core.types import Size
 
 HELP = "show a network's table, or what a checkpoint or ONNX file says of itself"
+EXAMPLES = ("", "my.onnx", "--network resnet_ladder --size 480x352")
 
 _CHECKPOINT, _MODEL = ".safetensors", ".onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("file", type=Path, nargs="?", help="an exported MODEL.onnx or a CHECKPOINT.safetensors")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="an exported MODEL.onnx or a CHECKPOINT.safetensors (default: the shipped model)",
+    )
     what.add_argument("--network", metavar="NAME", help="a network by name: its stages, parameters and GFLOP")
     parser.add_argument("--size", metavar="WxH", help="image size for the network's table (default: 480x352)")
     parser.add_argument("--classes", type=int, default=10, help="classes of the network (default: %(default)s)")
@@ -33,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import InputError
+    from seg_perception.core.resources import DEFAULT_MODEL
     from seg_perception.core.types import UNKNOWN, Size
 
     if arguments.network is not None:
@@ -41,14 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"--classes {arguments.classes} is not accepted: 1 to {UNKNOWN} are")
         print(_network(arguments.network, size, arguments.classes, arguments.options))
         return 0
-    if not arguments.file.is_file():
-        raise FileNotFoundError(2, "no such file", str(arguments.file))
-    if arguments.file.suffix == _CHECKPOINT:
-        print(_checkpoint(arguments.file))
-    elif arguments.file.suffix == _MODEL:
-        print(_model(arguments.file))
+    file = arguments.file or DEFAULT_MODEL
+    if not file.exists():
+        raise FileNotFoundError(2, "no such file", str(file))
+    if not file.is_file():
+        raise InputError(f"{file}: not a regular file")
+    if file.suffix == _CHECKPOINT:
+        print(_checkpoint(file))
+    elif file.suffix == _MODEL:
+        print(_model(file))
     else:
-        raise InputError(f"{arguments.file}: what ends in {_MODEL} or {_CHECKPOINT} can be inspected")
+        raise InputError(f"{file}: what ends in {_MODEL} or {_CHECKPOINT} can be inspected")
     return 0
 
 

@@ -1,55 +1,136 @@
 """The command `seg-perception`: one module of this folder for each subcommand.
 
-A subcommand module has HELP (one line), add_arguments(parser) and run(arguments) -> exit status.
-It imports heavy packages inside run, so that `seg-perception --help` is instant.
+A subcommand module has HELP (one line), EXAMPLES (command lines), add_arguments(parser) and run(arguments) ->
+exit status. It imports heavy packages inside run, so that `seg-perception --help` is instant.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import pkgutil
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import seg_perception.cli
-from seg_perception.cli._missing import what_to_install
+from seg_perception import __version__
+from seg_perception.cli._process import what_to_install
 from seg_perception.core.errors import SegPerceptionError
+
+PROGRAM = "seg-perception"
+
+_EPILOG = """first steps:
+  seg-perception predict photo.jpg --out out      one picture
+  seg-perception demo                             the node, driven over DDS
+  seg-perception COMMAND --help                   what a command takes, with examples"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that knows --version everywhere, lists its commands when none is given, and guesses what was meant."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
+        self.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; remembers the words, to guess what a wrong one should have been."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; an option that nobody knows is reported by the command it was given to."""
+        parsed, left = self.parse_known_args(args, namespace)
+        if left:
+            getattr(parsed, "parser", self).error(f"unrecognized arguments: {' '.join(left)}")
+        return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr with the nearest names that exist, and exit status 2."""
+        super().error("; ".join([message, *self._guesses(message)]))
+
+    def _guesses(self, message: str) -> Iterator[str]:
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = _near(found[1], re.findall(r"[^\s',]+", found[2]))
+            yield from [f"did you mean {near}?"] if near else []
+            return
+        known = self._option_string_actions
+        for word in (word.partition("=")[0] for word in self._words):
+            if not word.startswith("-") or word == "--" or any(option.startswith(word) for option in known):
+                continue
+            if near := _near(word, known):
+                yield f"{word}: did you mean {near}?"
+            elif Path(word).exists():
+                yield f"{word}: for the file of this name write ./{word}"
+
+
+def _near(word: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand found in this folder."""
-    parser = argparse.ArgumentParser(prog="seg-perception", description="Semantic segmentation for driving.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = Parser(prog=PROGRAM, description="Semantic segmentation for driving.", epilog=_EPILOG)
+    parser.set_defaults(run=_list_commands(parser))
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for found in pkgutil.iter_modules(seg_perception.cli.__path__):
         if found.name == "main" or found.name.startswith("_"):
             continue
         module = importlib.import_module(f"{seg_perception.cli.__name__}.{found.name}")
-        subparser = subparsers.add_parser(found.name.replace("_", "-"), help=module.HELP, description=module.__doc__)
+        name = found.name.replace("_", "-")
+        examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() for line in module.EXAMPLES)
+        subparser = subparsers.add_parser(
+            name, help=module.HELP, description=module.__doc__, epilog=f"examples:\n{examples}"
+        )
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        _finish(subparser, module.run)
     return parser
+
+
+def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    """A group of actions lists them when none is given; every other parser runs, and reports unknown options itself."""
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    parser.set_defaults(parser=parser, run=_list_commands(parser) if groups else run)
+    for group in groups:
+        group.required = False
+        for below in group.choices.values():
+            _finish(below, run)
+
+
+def _list_commands(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    def show(_arguments: argparse.Namespace) -> int:
+        parser.print_help()
+        return 0
+
+    return show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; our own errors and missing packages become one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that are no text
+            stream.reconfigure(errors="backslashreplace")
     arguments = build_parser().parse_args(argv)
     if not sys.stderr.isatty():  # in a log, a progress bar adds a line now and then (tqdm reads this when imported)
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         return int(arguments.run(arguments) or 0)
     except (SegPerceptionError, OSError) as error:
-        print(f"seg-perception {arguments.command}: {error}", file=sys.stderr)
+        print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         advice = what_to_install(error)
         if advice is None:
             raise
-        print(f"seg-perception {arguments.command}: {advice}", file=sys.stderr)
+        print(f"{PROGRAM} {arguments.command}: {advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"seg-perception {arguments.command}: interrupted", file=sys.stderr)
+        print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)
         return 130
 
 

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 HELP = "write an HTML report of runs and evaluations, or compare several"
+EXAMPLES = ("scores --out report.html", "runs/first runs/second")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 HELP = "draw procedural driving scenes with exact labels into a folder"
+EXAMPLES = ("--out scenes --frames 200 --random",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,10 @@ import os
 from pathlib import Path
 
 HELP = "train a network from a settings file; run again to resume"
+EXAMPLES = (
+    "--config config/train/folder.yaml --data-root my_data",
+    "--config config/train/folder.yaml --data-root my_data --steps 4000 --output runs",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import dataclasses
+    from seg_perception.commands import train
 
-    from seg_perception.core.settings import load_settings
-    from seg_perception.training.settings import TrainSettings
-    from seg_perception.training.train import run_training
-
-    settings = load_settings(TrainSettings, arguments.config)
     overrides = {name: getattr(arguments, name) for name in ("data_root", "output", "steps")}
-    settings = dataclasses.replace(settings, **{k: v for k, v in overrides.items() if v is not None})
-    weights = run_training(settings)
+    weights = train(arguments.config, **{name: value for name, value in overrides.items() if value is not None})
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         onnx = weights.with_suffix(".onnx")
         print(f"weights: {weights}\nnext: seg-perception export --checkpoint {weights} --out {onnx}")

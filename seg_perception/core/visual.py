@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import cv2
@@ -79,6 +79,37 @@ def legend(label_set: LabelSet, height: int = 24, drivable_mark: str = "*") -> R
         picture[top + 3 : top + height - 3, height // 4 : height // 4 + round(1.25 * height)] = c.color
         _write(picture, text, (2 * height - height // 4, top), height)
     return picture
+
+
+def with_legend(picture: RgbImage, label_set: LabelSet, shares: Mapping[str, float] | None = None) -> RgbImage:
+    """The picture, uint8 [H, W, 3] RGB, with a strip of class colors and names below it.
+
+    Args:
+        picture: as wide as the strip; a very narrow one is widened with a margin to hold the longest name.
+        label_set: the classes; names of drivable ones carry a star.
+        shares: class name -> share of the image, 0 to 1: names only the classes that are there, with percents.
+    """
+    named = [c for c in label_set.classes if shares is None or shares.get(c.name, 0) > 0]
+    texts = [
+        c.name + (" *" if c.drivable else "") + ("" if shares is None else f" {100 * shares[c.name]:.1f} %")
+        for c in named
+    ]
+    height = min(28, max(16, round(check_rgb(picture).shape[1] / 40)))
+    widths = [round(1.5 * height) + _text_width(text, height) + height // 2 for text in texts]
+    width = max([picture.shape[1], *widths])
+    places: list[tuple[int, int]] = []
+    left = top = 0
+    for room in widths:
+        if left and left + room > width:
+            left, top = 0, top + height
+        places.append((left, top))
+        left += room
+    strip = _blank(Size(width, top + height))
+    for c, text, (left, top) in zip(named, texts, places, strict=True):
+        strip[top + 3 : top + height - 3, left + 3 : left + round(1.25 * height)] = c.color
+        _write(strip, text, (left + round(1.5 * height), top), height)
+    margin = np.full((picture.shape[0], width - picture.shape[1], 3), _PAPER, np.uint8)
+    return np.ascontiguousarray(np.vstack([np.hstack([picture, margin]), strip]), np.uint8)
 
 
 def contact_sheet(

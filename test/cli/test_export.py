@@ -133,7 +133,7 @@ def test_scores_that_cannot_be_read(
 def test_an_impossible_batch_is_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.onnx"
     assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--batch", "0"]) == 2
-    assert "--batch 0 is not accepted: it must be at least 1" in capsys.readouterr().err
+    assert "batch 0 is not accepted: it must be at least 1" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,15 +7,17 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import seg_perception
 import seg_perception.cli
 from seg_perception.cli import main as cli
-from seg_perception.cli._missing import EXTRA_OF
+from seg_perception.cli._process import EXTRA_OF
 from seg_perception.core.errors import SettingsError
 from seg_perception.engines.registry import engine_choices
 from seg_perception.evaluation.evaluator import EvaluationOptions
@@ -146,8 +148,114 @@ def test_a_fault_of_the_program_is_not_dressed_up(monkeypatch: pytest.MonkeyPatc
         cli.main([])
 
 
-def test_no_command_is_an_error_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "group, listed", [([], subcommands()), (["bag"], ["play", "process"]), (["dataset"], ["check"])]
+)
+def test_without_a_command_they_are_listed(
+    group: list[str], listed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(group) == 0
+    shown = capsys.readouterr().out
+    assert all(name.replace("_", "-") in shown for name in listed)
+
+
+@pytest.mark.parametrize("command", [[], ["predict"], ["bag"], ["bag", "play"], ["dataset", "check"]], ids=" ".join)
+def test_every_command_says_its_version(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        cli.main([])
+        cli.main([*command, "--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"seg-perception {seg_perception.__version__}\n"
+
+
+def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.build_parser()
+    tried = 0
+    for name in subcommands():
+        with pytest.raises(SystemExit):
+            cli.main([name.replace("_", "-"), "--help"])
+        shown = capsys.readouterr().out
+        examples = shown.partition("\nexamples:\n")[2].splitlines()
+        assert examples, name
+        for line in examples:
+            words = shlex.split(line.partition("     (")[0])
+            assert words[:2] == ["seg-perception", name.replace("_", "-")]
+            parser.parse_args(words[1:])
+            tried += 1
+    assert tried > 20
+
+
+@pytest.mark.parametrize(
+    "command, hint",
+    [
+        (["predct", "a.png"], "did you mean predict?"),
+        (["bag", "plya", "a.mcap"], "did you mean play?"),
+        (["predict", "a.png", "--out", "x", "--opcity", "1"], "--opcity: did you mean --opacity?"),
+        (["predict", "a.png", "--uot", "x"], "--uot: did you mean --out?"),
+        (["bag", "play", "a.mcap", "--lop"], "--lop: did you mean --loop?"),
+        (["bag", "play", "a.mcap", "--rete=2"], "--rete: did you mean --rate?"),
+        (["predict", "a.png", "--out", "x", "--engine", "openvno"], "did you mean openvino?"),
+        (["predict", "-odd.png", "--out", "x"], "-odd.png: for the file of this name write ./-odd.png"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest(
+    command: list[str],
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-odd.png").touch()
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(command)
     assert exit_.value.code == 2
-    assert "usage: seg-perception" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1].endswith(hint)
+
+
+def test_a_word_like_no_other_gets_no_guess(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["predict", "a.png", "--out", "x", "--zzz"])
+    assert "did you mean" not in capsys.readouterr().err
+
+
+START = """
+import importlib.abc, signal, sys
+
+moment, sys.argv = sys.argv[1], ["seg-perception", *sys.argv[2:]]
+
+class Interrupted(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == moment:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupted())
+import seg_perception.__main__ as start
+sys.exit(start.command())
+"""
+
+
+@pytest.mark.parametrize(
+    "at, arguments",
+    [
+        ("argparse", []),
+        ("seg_perception.cli.main", []),
+        ("cv2", ["predict", "a.png", "--out", "x"]),
+    ],
+)
+def test_ctrl_c_while_libraries_are_loaded_is_no_traceback(at: str, arguments: list[str], repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START, at, *arguments],
+        cwd=repository, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_program_starts_where_ctrl_c_is_answered(repository: Path) -> None:
+    assert '"seg-perception = seg_perception.__main__:command"' in (repository / "setup.py").read_text(encoding="utf-8")
+
+
+def test_the_version_is_one(repository: Path) -> None:
+    for file in ("setup.py", "package.xml"):
+        assert seg_perception.__version__ in (repository / file).read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
-from seg_perception.core.visual import overlay
+from seg_perception.core.visual import colorize, outline, overlay
 from seg_perception.video import VideoReader, VideoWriter
 
 DRIVING = load_label_set("driving")
@@ -51,9 +51,13 @@ def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFi
         labels = truth_of(picture(index))
         np.testing.assert_array_equal(read(out / "labels" / f"{name}.png"), labels)
         np.testing.assert_array_equal(read(out / "drivable" / f"{name}.png"), drivable_of(picture(index)))
-        drawn = overlay(picture(index), labels, DRIVING)
-        np.testing.assert_array_equal(read(out / "overlay" / f"{name}.png")[:, :, ::-1], drawn)
-    assert len(list(out.rglob("*.png"))) == 9
+        np.testing.assert_array_equal(read(out / "confidence" / f"{name}.png"), picture(index)[..., 1])
+        np.testing.assert_array_equal(read(out / "colors" / f"{name}.png")[:, :, ::-1], colorize(labels, DRIVING))
+        drawn = outline(overlay(picture(index), labels, DRIVING), drivable_of(picture(index)).astype(np.uint8), width=1)
+        shown = read(out / "overlay" / f"{name}.png")[:, :, ::-1]
+        np.testing.assert_array_equal(shown[:48, :64], drawn)
+        assert shown.shape[0] > 48 + 100  # below it the legend: ten classes at 64 pixels, one a row
+    assert len(list(out.rglob("*.png"))) == 15
 
 
 def test_unusable_inputs_are_listed_and_the_rest_is_done(
@@ -72,14 +76,14 @@ def test_unusable_inputs_are_listed_and_the_rest_is_done(
     assert "5 inputs could not be used" in captured.err
     for name in names:
         assert (name in captured.err.split("could not be used")[1]) == (name != "good.png")
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["good.png"] * 3
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["good.png"] * 5
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--opacity", "3"], "--opacity 3.0 is not accepted: 0 (image only) to 1 (colors only) is"),
-        (["--opacity", "nan"], "--opacity nan is not accepted"),
+        (["--opacity", "3"], "opacity 3.0 is not accepted: 0 (image only) to 1 (colors only) is"),
+        (["--opacity", "nan"], "opacity nan is not accepted"),
         (["--threads", "-1"], "threads -1 is not accepted: 0 (all cores this process may use) or more is"),
         (["--input-size", "0x0"], "image size 0x0 is not accepted"),
         (["--out", "{tmp}/one.png"], "File exists"),
@@ -111,14 +115,15 @@ def test_a_video_gives_a_video_that_browsers_play(tmp_path: Path, model: str) ->
             video.add(picture(i))
     arguments = ["predict", str(tmp_path / "drive.mp4"), "--out", str(tmp_path / "out"), "--model", model]
     assert main([*arguments, "--frames"]) == 0
-    written = tmp_path / "out" / "drive_overlay.mp4"
-    content = written.read_bytes()
-    assert content[4:8] == b"ftyp"
-    assert content.index(b"moov") < content.index(b"mdat")  # the index comes first: plays while it loads
-    assert b"avc1" in content  # H.264
-    with VideoReader(written) as reader:
-        assert reader.fps == 10.0
-        assert sum(1 for _ in reader) == reader.announced_frames == 6
+    for name in ("drive_overlay.mp4", "drive_mask.mp4"):
+        written = tmp_path / "out" / name
+        content = written.read_bytes()
+        assert content[4:8] == b"ftyp"
+        assert content.index(b"moov") < content.index(b"mdat")  # the index comes first: plays while it loads
+        assert b"avc1" in content  # H.264
+        with VideoReader(written) as reader:
+            assert reader.fps == 10.0
+            assert sum(1 for _ in reader) == reader.announced_frames == 6
     assert len(list((tmp_path / "out" / "drive" / "labels").glob("*.png"))) == 6
 
     assert main([*arguments, "--gif"]) == 0
@@ -141,11 +146,43 @@ def test_odd_sizes_grow_by_one_and_colors_survive(tmp_path: Path) -> None:
     np.testing.assert_allclose(frames[0][10, 55].astype(int), (40, 40, 200), atol=12)
 
 
+def test_frames_of_another_size_are_fitted_into_the_first_s_and_counted(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "sizes.mp4", fps=5.0) as video:
+        video.add(np.full((48, 64, 3), 200, np.uint8))
+        video.add(np.full((48, 32, 3), 200, np.uint8))  # half as wide: 16 black columns on each side
+    assert video.fitted == 1
+    with VideoReader(tmp_path / "sizes.mp4") as reader:
+        first, second = reader
+    assert first.min() > 180
+    assert second[:, 20:44].min() > 180
+    assert second[:, :12].max() < 20
+    assert second[:, 52:].max() < 20
+
+
+def test_a_video_keeps_real_time_whatever_the_rate_of_its_frames(tmp_path: Path) -> None:
+    shades = {0.0: 40, 0.1: 80, 0.5: 120, 0.52: 160, 0.6: 200}  # seconds -> gray
+    with VideoWriter(tmp_path / "times.mp4", fps=10.0) as video:
+        for seconds, gray in shades.items():
+            video.add(np.full((48, 64, 3), gray, np.uint8), 1_700_000_000 + seconds)
+    with VideoReader(tmp_path / "times.mp4") as reader:
+        shown = [round(float(frame.mean()) / 40) for frame in reader]
+    # 0.0 one frame, 0.1 four, 0.5 none (superseded after 20 ms), 0.52 one, and the last one
+    assert shown == [1, 2, 2, 2, 2, 4, 5]
+
+
+def test_a_long_silence_is_shortened_and_said(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "silence.mp4", fps=2.0) as video:
+        video.add(picture(0), 0.0)
+        video.add(picture(1), 3600.0)
+    assert video.frames == 21  # ten seconds, and the last
+    assert video.shortened_s == 3590.0
+
+
 def test_a_broken_video_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a frame of 64x48 does not fit a video of 63x47"):  # noqa: SIM117
+    with pytest.raises(InputError, match="an RGB image must be uint8"):  # noqa: SIM117
         with VideoWriter(tmp_path / "a.mp4", fps=5.0) as video:
             video.add(np.zeros((47, 63, 3), np.uint8))
-            video.add(picture(0))
+            video.add(np.zeros((47, 63), np.uint8))
     with pytest.raises(InputError, match="no frames for the video"), VideoWriter(tmp_path / "b.mp4", fps=5.0):
         pass
     assert list(tmp_path.iterdir()) == []

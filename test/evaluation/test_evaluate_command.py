@@ -71,7 +71,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
     def no_work(*_: object, **__: object) -> None:
         pytest.fail("the model was opened")
 
-    monkeypatch.setattr("seg_perception.cli.evaluate.open_segmenter", no_work)
+    monkeypatch.setattr("seg_perception.model.load", no_work)
     command = ["evaluate", "--dataset", "scenes", "--count", "1"]
     (tmp_path / "file").write_text("")
     for option, path, message in (

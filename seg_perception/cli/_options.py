@@ -1,11 +1,14 @@
-"""The dataset options that commands share."""
+"""The options that several commands share, and what they mean."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.engines.registry import AUTO, EngineChoices
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
@@ -22,6 +25,47 @@ class _Kinds:
 
     def __contains__(self, name: object) -> bool:
         return True  # DatasetSettings judges it, with the other faults
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """--model, --engine, --input-size and --threads, for `load_options`."""
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
+    add_engine_argument(parser)
+    parser.add_argument(
+        "--input-size",
+        metavar="WxH",
+        help="what the network sees (default: the camera's shape, the model's pixel count)",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: all cores)")
+
+
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=EngineChoices(),
+        metavar="NAME",
+        default=AUTO,
+        help="what runs the model (default: auto): %(choices)s; what auto takes: docs/deploy.md",
+    )
+
+
+def load_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_model_arguments` say to `seg_perception.load`."""
+    return {
+        "model": arguments.model,
+        "engine": arguments.engine,
+        "size": arguments.input_size,
+        "threads": arguments.threads,
+    }
+
+
+def add_params_file_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--params-file",
+        type=Path,
+        metavar="FILE",
+        help="take drivable.* and overlay.* of the node's parameter file, such as config/segmentation.yaml",
+    )
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -78,13 +122,11 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
         SettingsError, InputError: a wrong value.
         DatasetError: folders or files are missing.
     """
+    from seg_perception.commands import open_datasets
     from seg_perception.core.errors import SettingsError
-    from seg_perception.datasets.registry import open_dataset, open_datasets
-    from seg_perception.evaluation.settings import load_evaluation_settings
 
     if (arguments.config is None) == (arguments.dataset is None):
         raise SettingsError("name one dataset with --dataset (and --root), or several with --config; not both")
     if arguments.config is None:
-        return [open_dataset(dataset_settings(arguments))]
-    settings = load_evaluation_settings(arguments.config)
-    return open_datasets(settings.datasets, arguments.data_root or settings.data_root)
+        return open_datasets(dataset_settings(arguments))
+    return open_datasets(arguments.config, arguments.data_root)

@@ -1,0 +1,97 @@
+"""What a command's process needs around its work: signals, the middleware's environment, missing packages."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from seg_perception.core.resources import share_path
+
+_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
+
+EXTRA_OF = {
+    "mcap": "bags",
+    "zstandard": "bags",
+    "lz4": "bags",
+    "imageio_ffmpeg": "bags",
+    "rosbags": "bags",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "matplotlib": "train",
+    "onnxscript": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "torch": "train",
+    "cuda": "tensorrt",
+    "tensorrt_rtx_bindings": "tensorrt",
+    "ament_index_python": "ros",
+    "builtin_interfaces": "ros",
+    "cv_bridge": "ros",
+    "diagnostic_msgs": "ros",
+    "lifecycle_msgs": "ros",
+    "rcl_interfaces": "ros",
+    "rclpy": "ros",
+    "rosgraph_msgs": "ros",
+    "sensor_msgs": "ros",
+    "std_msgs": "ros",
+    "vision_msgs": "ros",
+}
+"""Import name -> the extra of setup.py that brings it."""
+
+
+def what_to_install(error: ModuleNotFoundError) -> str | None:
+    """One line that names the missing package and the extra to install.
+
+    None for a module that no extra brings: then our own installation is broken or incomplete, and
+    the traceback says more than a sentence could.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF.get(package)
+    if extra is None:
+        return None
+    line = f"this needs the package {package!r}, which is not installed: pip install 'seg_perception[{extra}]'"
+    return f"{line}, or source a ROS 2" if extra == "ros" else line
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second SIGINT interrupts as usual."""
+    stop = threading.Event()
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def use_profile_for_large_images() -> None:
+    """Give Fast DDS room for large images, unless the user has chosen a profile.
+
+    With the default shared-memory segment, best-effort subscribers (such as the node) lose most
+    images of 1280x720 and more.
+    """
+    if any(os.environ.get(name) for name in _PROFILE_VARIABLES):
+        return
+    try:
+        profile = share_path("config/fastdds_large_images.xml")
+    except FileNotFoundError:
+        return  # an installation without it works, with Fast DDS's own defaults
+    for name in _PROFILE_VARIABLES:
+        os.environ[name] = str(profile)
+
+
+def stay_by_ourselves() -> None:
+    """Keep the traffic on this machine and in a domain of its own, unless the user has chosen one."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -1,0 +1,291 @@
+"""What the commands do, as Python functions of the same names: `seg_perception.evaluate(...)` and so on.
+
+`predict` has a module of its own (`prediction.py`), and so have `export` (`export/exporting.py`) and
+`process_bag` (`bags/processing.py`). The rooms
+are imported when a function is called: most need torch, ONNX or bag libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seg_perception.core.errors import EngineError, SettingsError
+from seg_perception.core.files import make_room_for
+from seg_perception.core.resources import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from seg_perception.core.types import Size
+    from seg_perception.datasets.base import Dataset
+    from seg_perception.datasets.registry import DatasetSettings
+    from seg_perception.engines.tensorrt.build import BuiltEngine
+    from seg_perception.engines.tensorrt.plan import CompilePlan
+    from seg_perception.engines.tensorrt.progress import BuildProgress
+    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.evaluation import Evaluation, EvaluationOptions
+    from seg_perception.evaluation.files import EvaluationFile
+    from seg_perception.model import Model
+    from seg_perception.training.calibration import TemperatureFit
+    from seg_perception.training.settings import TrainSettings
+
+    AnyDatasets = str | Path | Dataset | DatasetSettings | Iterable[Dataset | DatasetSettings]
+
+EVALUATION_REPORT = "report.html"
+"""The page in the folder that `evaluate` writes."""
+
+
+@contextmanager
+def _opened(
+    model: str | Path | Model | None, engine: str, size: str | Size | tuple[int, int] | None, threads: int
+) -> Iterator[Model]:
+    """The model as it was given, or opened and closed again."""
+    from seg_perception.model import Model, load
+
+    if isinstance(model, Model):
+        yield model
+        return
+    with load(model, engine, size, threads) as opened:
+        yield opened
+
+
+def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) -> list[Dataset]:
+    """Datasets, from whatever names them.
+
+    Args:
+        datasets: opened datasets or their settings, one or several; or a YAML file with `data_root` and
+            `datasets`, or of a training, whose validation sets are taken.
+        data_root: folder that the datasets' roots are relative to; None takes the file's, or the working folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SettingsError: a wrong value.
+        DatasetError: folders or files are missing.
+    """
+    from seg_perception.datasets import registry
+    from seg_perception.evaluation.settings import load_evaluation_settings
+
+    if isinstance(datasets, (str, Path)):
+        settings = load_evaluation_settings(Path(datasets))
+        root = Path(data_root) if data_root is not None else settings.data_root
+        return registry.open_datasets(settings.datasets, root)
+    single = isinstance(datasets, registry.DatasetSettings) or hasattr(datasets, "load")
+    several: list[Any] = [datasets] if single else list(datasets)  # type: ignore[arg-type]
+    if not several:
+        raise SettingsError("no dataset: at least one is needed")
+    named = [one for one in several if isinstance(one, registry.DatasetSettings)]
+    opened = iter(registry.open_datasets(named, Path(data_root or "")))
+    return [next(opened) if isinstance(one, registry.DatasetSettings) else one for one in several]
+
+
+def evaluate(
+    datasets: AnyDatasets,
+    model: str | Path | Model | None = None,
+    engine: str = "auto",
+    size: str | Size | tuple[int, int] | None = None,
+    threads: int = 0,
+    data_root: str | Path | None = None,
+    options: EvaluationOptions | None = None,
+    json: str | Path | None = None,
+    report: str | Path | None = None,
+    progress: bool = False,
+    on_start: Callable[[Model], object] = lambda _: None,
+    on_evaluation: Callable[[Evaluation], object] = lambda _: None,
+) -> EvaluationFile:
+    """Score a model on labeled images, run by the very engine that will run it on the car.
+
+    Args:
+        datasets, data_root: see `open_datasets`.
+        model: a model file, or a loaded `Model` (then its engine and size count); None: the shipped one.
+        engine, size, threads: as `load`.
+        options: what is measured beside the labels.
+        json: write scores and counts to this file.
+        report: write evaluation.json, pictures and report.html to this folder.
+        progress: show a bar.
+        on_start: is called with the opened model.
+        on_evaluation: is called after each dataset.
+
+    Returns:
+        Scores and counts of each dataset.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError, InputError: see `load`.
+        SettingsError, DatasetError: a dataset cannot be opened or read, or has other classes than the model.
+        OSError: a result cannot be written.
+    """
+    from seg_perception.evaluation import evaluate as evaluate_one
+    from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
+    from seg_perception.evaluation.pictures import write_examples
+
+    folder = Path(report) if report is not None else None
+    if json is not None:
+        make_room_for(Path(json))
+    if folder is not None:
+        importlib.import_module("matplotlib")  # what is missing is better known before the work
+        make_room_for(folder / EVALUATION_REPORT)
+    opened_datasets = open_datasets(datasets, data_root)
+    evaluations, examples = [], []
+    with _opened(model, engine, size, threads) as opened:
+        on_start(opened)
+        for dataset in opened_datasets:
+            evaluation = evaluate_one(dataset, opened.segmenter, progress, options)
+            on_evaluation(evaluation)
+            evaluations.append(evaluation)
+            if folder is not None:
+                examples += write_examples(folder, dataset, opened.segmenter, evaluation)
+        content = EvaluationFile(opened.card.id, opened.identity, tuple(evaluations), tuple(examples))
+    if json is not None:
+        write_evaluations(Path(json), content)
+    if folder is not None:
+        from seg_perception.evaluation.report import read_source, write_report
+
+        write_evaluations(folder / FILE_NAME, content)
+        write_report(folder / EVALUATION_REPORT, [read_source(folder)])
+    return content
+
+
+def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides: Any) -> Path:
+    """Train a network; where the run's folder holds an unfinished run of the same settings, go on with it.
+
+    Args:
+        settings: `training.settings.TrainSettings`, the same as a table, or a YAML file such as
+            config/train/folder.yaml.
+        **overrides: fields of it to replace: steps=2000, output="runs", ...
+
+    Returns:
+        The weights file, for `export`: the best on validation data, or the last where there is none.
+
+    Raises:
+        FileNotFoundError: no such settings file.
+        SettingsError, DatasetError: before anything is written.
+        TrainingDivergedError: the loss became infinite or NaN.
+    """
+    from seg_perception.core.settings import from_mapping, load_settings, to_mapping
+    from seg_perception.training.settings import TrainSettings
+    from seg_perception.training.train import run_training
+
+    if isinstance(settings, (str, Path)):
+        settings = load_settings(TrainSettings, Path(settings))
+    elif not isinstance(settings, TrainSettings):
+        settings = from_mapping(TrainSettings, settings, "the training's settings")
+    if overrides:
+        settings = from_mapping(TrainSettings, {**to_mapping(settings), **overrides}, "the training's settings")
+    return run_training(settings)
+
+
+def calibrate(
+    checkpoint: str | Path,
+    datasets: AnyDatasets,
+    data_root: str | Path | None = None,
+    pixels: int = 2000,
+    progress: bool = False,
+) -> TemperatureFit:
+    """Find the softmax temperature at which a checkpoint's confidence means what it says, for `export`.
+
+    Args:
+        checkpoint: weights that `train` wrote.
+        datasets, data_root: labeled data that it was not trained on, see `open_datasets`.
+        pixels: drawn from each image.
+        progress: show a bar.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        SettingsError, DatasetError: the data cannot be opened, or no temperature fits it.
+    """
+    from seg_perception.training.calibration import calibrate as fit
+    from seg_perception.training.checkpoint import load_network, weights_sha256
+
+    opened = open_datasets(datasets, data_root)
+    network, info = load_network(Path(checkpoint))
+    card = info.model_card(network, "calibration", weights_sha256(Path(checkpoint)))
+    return fit(network, card, opened, pixels, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """A compiled engine.
+
+    Attributes:
+        path: of the engine file.
+        plan: what it is made from and for.
+        built: how the build went; None where a sound engine was there already.
+    """
+
+    path: Path
+    plan: CompilePlan
+    built: BuiltEngine | None
+
+
+def compile_model(
+    model: str | Path | None = None,
+    out: str | Path | None = None,
+    library: str | None = None,
+    settings: BuildSettings | None = None,
+    force: bool = False,
+    timing_cache: str | Path | None = None,
+    on_start: Callable[[str], object] = lambda _: None,
+    on_stale: Callable[[str], object] = lambda _: None,
+    on_progress: Callable[[BuildProgress], None] = lambda _: None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> CompileReport:
+    """Compile an ONNX graph to a TensorRT engine, with a JSON file beside it that says what it is for.
+
+    Args:
+        model: an ONNX file; None: the shipped model.
+        out: the engine file; None: in the engine cache, where the node looks.
+        library: "tensorrt" or "tensorrt_rtx"; None: the first that is installed.
+        settings: precision, batch, sizes; None: fp16 (int8 of an int8 graph), batch 1, any camera shape.
+        force: build even if a sound engine is there.
+        timing_cache: keep kernel timings here for later builds.
+        on_start: is told what is compiled, with what, for which GPU, where a build is needed.
+        on_stale: is told why an engine that is there is built anew.
+        on_progress: is called with each phase while building, in another thread than the caller's.
+        stop_requested: asked while building; True ends the build with a `BuildStoppedError`.
+
+    Raises:
+        FileNotFoundError: no such model, or no folder to write to.
+        ModelError: the model breaks the contract, or cannot have this precision.
+        EngineError: no TensorRT or GPU here, or the build failed.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from seg_perception.engines.cuda import find_gpu
+    from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
+    from seg_perception.engines.tensorrt.compilation import compile_engine
+    from seg_perception.engines.tensorrt.file import read_engine
+    from seg_perception.engines.tensorrt.plan import plan_compilation
+    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.versions import load_library
+
+    settings = settings or BuildSettings()
+    loaded = load_library(library)
+    found = find_gpu()
+    gpu = None if isinstance(found, str) else found
+    plan = plan_compilation(DEFAULT_MODEL if model is None else Path(model), settings, loaded, gpu)
+    if out is None:
+        path = plan.cached_path()
+        make_private_folder(path.parent)
+    else:
+        path = Path(out)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
+        check_private(path.parent)  # else nothing would open the engine afterwards
+    if not force:
+        try:
+            read_engine(path, plan.key)
+            return CompileReport(path, plan, None)
+        except FileNotFoundError:
+            pass
+        except EngineError as error:
+            on_stale(f"building anew: {error}")
+    on_start(
+        f"compiling {plan.card.id} with {loaded} for {gpu.name if gpu else settings.target or 'any supported GPU'}"
+    )
+    # In a thread of its own: Python handles signals in the main one, and not while that is inside TensorRT.
+    with ThreadPoolExecutor(1, "compile") as worker:
+        cache = Path(timing_cache) if timing_cache is not None else None
+        built = worker.submit(compile_engine, plan, path, cache, on_progress, stop_requested).result()
+    return CompileReport(path, plan, built)

@@ -1,0 +1,198 @@
+"""From a checkpoint to one ONNX file with its model card inside, checked to answer as torch does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_perception.core.errors import InputError, ModelError, SettingsError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.image_file import IMAGE_SUFFIXES
+from seg_perception.core.types import Precision, RgbImage, Size
+from seg_perception.datasets.base import files_in, read_rgb
+from seg_perception.engines.graph.camera import for_camera
+from seg_perception.engines.graph.edits import card_of, pin_shapes
+from seg_perception.engines.graph.half import to_half
+from seg_perception.engines.onnxruntime import in_memory
+from seg_perception.evaluation.files import read_evaluations
+from seg_perception.export.parity import ParityReport, at_size, compare, torch_answerer
+from seg_perception.export.quantize import QuantizationSettings, QuantizedGraph, quantize
+from seg_perception.export.to_onnx import build_onnx
+from seg_perception.networks.base import check_size
+from seg_perception.scenes import random_scene
+from seg_perception.training.checkpoint import load_network, weights_sha256
+
+if TYPE_CHECKING:
+    import onnx
+
+    from seg_perception.core.model_card import ModelCard
+
+
+_JUDGED = 4  # one calibration image in so many is kept back to judge by
+_LEAST_PARITY = 0.999  # of torch and the fp32 graph; float sums in another order change few ties
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written, and how it was judged.
+
+    Attributes:
+        path: of the ONNX file.
+        model: the model card's id.
+        size_bytes: of the file.
+        parity: the fp32 graph in ONNX Runtime against torch.
+        lowered: the fp16 or int8 graph against the fp32 one; None for fp32.
+        quantized: convolutions left in float, and agreement on the images kept back; None but for int8.
+    """
+
+    path: Path
+    model: str
+    size_bytes: int
+    parity: ParityReport
+    lowered: ParityReport | None = None
+    quantized: QuantizedGraph | None = None
+
+    def text(self) -> str:
+        """For people."""
+        lines = [self.parity.table()]
+        if self.quantized is not None:
+            q = self.quantized
+            lines.append(
+                f"int8: {q.convolutions - len(q.float_convolutions)} of {q.convolutions} convolutions, "
+                f"{q.agreement:.3%} of labels as fp32 on the images kept back ({q.agreement_all_int8:.3%} with all "
+                "of them)"
+            )
+            lines += [f"  left in float: {name}" for name in q.float_convolutions]
+        if self.lowered is not None:
+            lines.append(self.lowered.table())
+        lines.append(f"wrote {self.path}: {self.model}, {self.size_bytes / 1e6:.1f} MB")
+        return "\n".join(lines)
+
+
+def export_model(
+    checkpoint: str | Path,
+    out: str | Path,
+    precision: Precision | str = Precision.FP32,
+    calibration: str | Path | None = None,
+    agreement: float = 0.99,
+    batch: int | None = None,
+    size: Size | str | None = None,
+    deployed_size: Size | str | None = None,
+    camera_size: Size | str | None = None,
+    temperature: float = 1.0,
+    name: str | None = None,
+    version: str = "0",
+    scores: str | Path | None = None,
+    images: str | Path | None = None,
+    on_progress: Callable[[str, int, int], None] = lambda _phase, _done, _total: None,
+) -> ExportReport:
+    """Export a checkpoint to ONNX with its model card inside; nothing is written if torch answers otherwise.
+
+    Args:
+        checkpoint: weights that `train` wrote.
+        out: the ONNX file.
+        precision: "fp32", "fp16" or "int8".
+        calibration: folder of some tens of typical images, which int8 needs.
+        agreement: share of labels that int8 must have as fp32 has them, 0 to 1.
+        batch: fixes the batch size; None: any.
+        size: fixes the input size, such as "480x352"; None: any.
+        deployed_size: pixel budget on the model card; None: the training's.
+        camera_size: take camera images of this size, and resize inside the graph.
+        temperature: of the softmax, see `calibrate`.
+        name, version: for the model card; name None: the run's.
+        scores: what `evaluate` wrote as JSON about these weights, for the model card; None: the training's.
+        images: folder of images to compare torch and graph on; None: two rendered scenes.
+        on_progress: is called with a phase, steps done and steps in all while quantizing.
+
+    Raises:
+        FileNotFoundError: no such checkpoint, folder or file.
+        SettingsError, InputError: a wrong option.
+        ModelError: the graph answers differently from torch, or int8 does not reach `agreement`.
+    """
+    checkpoint, out, precision = Path(checkpoint), Path(out), Precision.parse(precision)
+    _check_options(out, precision, calibration, batch)
+    fixed, camera, deployed = _parsed(size), _parsed(camera_size), _parsed(deployed_size)
+    network, info = load_network(checkpoint)
+    card = info.model_card(network, version, weights_sha256(checkpoint))
+    card = dataclasses.replace(card, name=name or card.name)
+    for wanted in (deployed, fixed):
+        if wanted is not None:
+            check_size(wanted.width, wanted.height, network.size_multiple)
+    card = dataclasses.replace(card, input_size=deployed or card.input_size)
+    if scores is not None:
+        card = dataclasses.replace(card, scores=_scores_of(Path(scores), card, precision))
+    fp32 = build_onnx(network, card, temperature=temperature)
+    judged_size = fixed or card.input_size
+    judged = [(name, at_size(image, judged_size)) for name, image in _parity_images(images, judged_size)]
+    answer_fp32 = in_memory(fp32)
+    torch_answer = torch_answerer(network, temperature)
+    parity = compare(torch_answer, answer_fp32, judged, ("torch", "the fp32 graph in ONNX Runtime"))
+    if parity.agreement < _LEAST_PARITY:
+        raise ModelError(f"{parity.table()}\nthe graph answers differently from torch (above); {out} was not written")
+    model, quantized, lowered = fp32, None, None
+    if precision is Precision.FP16:
+        model = to_half(fp32)
+    elif precision is Precision.INT8:
+        assert calibration is not None
+        quantized = _quantized(fp32, Path(calibration), judged_size, agreement, on_progress)
+        model = quantized.model
+    if precision is not Precision.FP32:
+        lowered = compare(answer_fp32, in_memory(model), judged, ("the fp32 graph", card_of(model).id))
+    if camera is not None:
+        model = for_camera(model, camera, fixed)
+    pin_shapes(model, batch, camera or fixed)
+    content = model.SerializeToString()
+    write_atomically(out, content)
+    return ExportReport(out, card_of(model).id, len(content), parity, lowered, quantized)
+
+
+def _check_options(out: Path, precision: Precision, calibration: str | Path | None, batch: int | None) -> None:
+    if precision is Precision.INT8 and calibration is None:
+        raise SettingsError("precision int8 needs calibration, a folder of images: some tens of typical scenes")
+    if batch is not None and batch < 1:
+        raise SettingsError(f"batch {batch} is not accepted: it must be at least 1")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(2, "there is no such folder to write to", str(out.parent))
+
+
+def _parsed(size: Size | str | None) -> Size | None:
+    return Size.parse(size) if isinstance(size, str) else size
+
+
+def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, dict[str, float]]:
+    """The percentages of an evaluation of these very weights in this precision."""
+    content = read_evaluations(path)
+    wanted = dataclasses.replace(card, precision=precision).id
+    if content.model != wanted:
+        raise InputError(
+            f"{path} holds the scores of {content.model}, not of {wanted}; export without --scores, "
+            "evaluate that file with 'seg-perception evaluate --json', and export again with its scores"
+        )
+    return {evaluation.dataset: evaluation.percentages() for evaluation in content.evaluations}
+
+
+def _parity_images(folder: str | Path | None, size: Size) -> list[tuple[str, RgbImage]]:
+    if folder is not None:
+        return _read_folder(Path(folder))
+    rendered = Size(max(size.width, 192), max(size.height, 128))  # scenes cannot be smaller than 96x64
+    return [(f"scene {seed}", random_scene(seed, rendered).image) for seed in (1, 2)]
+
+
+def _read_folder(folder: Path) -> list[tuple[str, RgbImage]]:
+    return [(path.name, read_rgb(path)) for path in files_in(folder, IMAGE_SUFFIXES)]
+
+
+def _quantized(
+    model: onnx.ModelProto, folder: Path, size: Size, agreement: float, progress: Callable[[str, int, int], None]
+) -> QuantizedGraph:
+    images = [at_size(image, size) for _, image in _read_folder(folder)]
+    if len(images) < 2:
+        raise InputError(
+            f"{folder} holds {len(images)} image; int8 needs two or more, some to calibrate, some to judge"
+        )
+    judging = images[::_JUDGED]
+    calibration = [image for index, image in enumerate(images) if index % _JUDGED]
+    return quantize(model, calibration, judging, QuantizationSettings(agreement), progress)

@@ -1,0 +1,262 @@
+"""Segments images, folders, videos, bags, cameras and URLs into files.
+
+An image NAME gives labels/NAME.png (class ids), colors/NAME.png, confidence/NAME.png, drivable/NAME.png
+(0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept. A video, bag,
+camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, which keep real time, and, where every frame
+is asked for, those pictures of each under NAME/.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import Size
+from seg_perception.core.visual import with_legend
+from seg_perception.model import Model, Result, load
+from seg_perception.sources import Source, SourceKind, find_source, list_folder
+from seg_perception.video import VideoReader, VideoWriter
+
+_LIVE_FPS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class PredictStep:
+    """One result on the way.
+
+    Attributes:
+        file, files: which input it belongs to, from 1, and how many there are.
+        frame, frames: its place in a film, from 1, and how many the film announces (0: unknown).
+        result: what the model says.
+    """
+
+    file: int
+    files: int
+    frame: int
+    frames: int
+    result: Result
+
+
+@dataclass(slots=True)
+class PredictReport:
+    """What was done.
+
+    Attributes:
+        images: segmented images.
+        films: segmented videos, bags, cameras and URLs.
+        film_frames: their frames.
+        faults: inputs that could not be used, or only in part, and why.
+        left_out: files in folders that are neither images nor videos.
+        notes: what was changed on the way, such as frames fitted into a video of another size.
+        interrupted: `stop` was set before the end.
+        live: that was while a camera or live stream ran, which has no other end.
+    """
+
+    images: int = 0
+    films: int = 0
+    film_frames: int = 0
+    faults: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One source to segment, and its name in the output folder (without an ending)."""
+
+    source: Source
+    name: Path
+
+    @property
+    def is_film(self) -> bool:
+        return self.source.kind.is_film
+
+
+def predict(
+    inputs: str | Path | int | Iterable[str | Path | int],
+    out: str | Path,
+    model: str | Path | Model | None = None,
+    engine: str = "auto",
+    size: str | Size | tuple[int, int] | None = None,
+    threads: int = 0,
+    drivable: DrivableSettings | None = None,
+    opacity: float = 0.5,
+    gif: bool = False,
+    every_frame: bool = False,
+    topic: str | None = None,
+    limit: int | None = None,
+    stop: threading.Event | None = None,
+    on_step: Callable[[PredictStep], object] = lambda _: None,
+    on_start: Callable[[Model, int], object] = lambda _model, _files: None,
+) -> PredictReport:
+    """Segment images, folders, videos, bags, cameras or URLs and write pictures and videos.
+
+    Inputs that cannot be used are listed in the report, and the rest is done.
+
+    Args:
+        inputs: one or several: paths, camera indices, URLs.
+        out: folder of the results, see the module's text.
+        model: a model file, or a loaded `Model` (then its engine, size and drivable settings count); None: the
+            shipped one.
+        engine, size, threads, drivable: as `load`.
+        opacity: of the overlay, 0 (image only) to 1 (colors only).
+        gif: write a video's overlay and mask as GIF instead of MP4.
+        every_frame: write the pictures of every frame of a video, too.
+        topic: the image topic of a bag; None takes /image or the only one.
+        limit: at most so many frames of each video, bag, camera or URL; None: all.
+        stop: set it to end early; what was done so far is kept.
+        on_step: is called after each image and frame.
+        on_start: is called with the opened model and the number of files (or cameras, URLs) to segment.
+
+    Raises:
+        InputError: a wrong option, or two inputs that would be written under one name.
+        FileNotFoundError, ModelError, EngineError, SettingsError: the model cannot be opened, see `load`.
+        OSError: the output folder cannot be written.
+    """
+    if not 0.0 <= opacity <= 1.0:
+        raise InputError(f"opacity {opacity} is not accepted: 0 (image only) to 1 (colors only) is")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} is not accepted: at least 1 frame is")
+    report = PredictReport()
+    places = [inputs] if isinstance(inputs, (str, Path, int)) else list(inputs)
+    jobs = list(_jobs(places, report))
+    _check_names(jobs)
+    folder = Path(out).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)  # what cannot be made is better known before the work
+    with ExitStack() as stack:
+        opened = (
+            model if isinstance(model, Model) else stack.enter_context(load(model, engine, size, threads, drivable))
+        )
+        on_start(opened, len(jobs))
+        work = _Work(
+            opened, folder, opacity, gif, every_frame, topic, limit, stop or threading.Event(), on_step, report
+        )
+        for number, job in enumerate(jobs, 1):
+            if work.stop.is_set():
+                report.interrupted = True
+                break
+            try:
+                work.film(job, number, len(jobs)) if job.is_film else work.image(job, number, len(jobs))
+            except (InputError, OSError) as error:
+                report.faults.append(str(error))
+    return report
+
+
+def _jobs(places: Iterable[str | Path | int], report: PredictReport) -> Iterator[_Job]:
+    """The sources to segment; what cannot be one is noted as a fault."""
+    for place in places:
+        try:
+            source = find_source(place)
+            if source.kind is not SourceKind.FOLDER:
+                yield _Job(source, Path(source.name))
+                continue
+            assert isinstance(source.place, Path)
+            listing = list_folder(source.place)
+        except (InputError, OSError) as error:
+            report.faults.append(str(error))
+            continue
+        if listing.left_out:
+            report.left_out.append(f"{source}: {listing.left_out_text()}")
+        for path in sorted((*listing.images, *listing.videos)):
+            kind = SourceKind.VIDEO if path in listing.videos else SourceKind.IMAGE
+            yield _Job(Source(kind, path), path.relative_to(source.place).with_suffix(""))
+
+
+def _check_names(jobs: list[_Job]) -> None:
+    taken: dict[tuple[Path, bool], Source] = {}
+    for job in jobs:
+        if (first := taken.setdefault((job.name, job.is_film), job.source)) is not job.source:
+            raise InputError(f"{first} and {job.source} would both be written as {job.name}: predict them apart")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    model: Model
+    out: Path
+    opacity: float
+    gif: bool
+    every_frame: bool
+    topic: str | None
+    limit: int | None
+    stop: threading.Event
+    on_step: Callable[[PredictStep], object]
+    report: PredictReport
+
+    def image(self, job: _Job, number: int, total: int) -> None:
+        assert isinstance(job.source.place, Path)
+        result = self.model(job.source.place).named(str(job.name))
+        result.save(self.out, self.opacity)
+        self.report.images += 1
+        self.on_step(PredictStep(number, total, 1, 1, result))
+
+    def film(self, job: _Job, number: int, total: int) -> None:
+        fps, announced = _rate(job.source, self.topic)
+        base = self.out / job.name
+        base.parent.mkdir(parents=True, exist_ok=True)
+        ending = ".gif" if self.gif else ".mp4"
+        count = 0
+        with (
+            VideoWriter(base.with_name(f"{base.name}_overlay{ending}"), fps) as overlays,
+            VideoWriter(base.with_name(f"{base.name}_mask{ending}"), fps) as masks,
+        ):
+            for count, result in enumerate(self._results(job.source), 1):
+                seconds = (result.stamp_ns or 0) / 1e9
+                # the legend of all classes: it has one size for all frames
+                overlays.add(with_legend(result.overlay(self.opacity), result.label_set), seconds)
+                masks.add(cv2.cvtColor(result.drivable, cv2.COLOR_GRAY2RGB), seconds)
+                if self.every_frame:
+                    result.save(base, self.opacity)
+                self.on_step(PredictStep(number, total, count, announced, result))
+                if self.stop.is_set() or count == self.limit:
+                    break
+        self.report.films += 1
+        self.report.film_frames += count
+        self._check_film(job.source, count, announced, overlays)
+
+    def _results(self, source: Source) -> Iterator[Result]:
+        return self.model.stream(source.place, self.topic if source.kind is SourceKind.BAG else None, self._fault)
+
+    def _fault(self, text: str) -> None:
+        self.report.faults.append(text)
+
+    def _check_film(self, source: Source, count: int, announced: int, video: VideoWriter) -> None:
+        self.report.interrupted |= self.stop.is_set()
+        self.report.live |= self.stop.is_set() and source.kind in (SourceKind.CAMERA, SourceKind.URL)
+        whole = count == self.limit or self.stop.is_set()
+        if source.kind is SourceKind.VIDEO and not whole and count < 0.98 * announced - 1:
+            # containers may announce a frame or two too many
+            self.report.faults.append(f"{source}: only {count} of {announced} frames could be decoded")
+        if video.fitted:
+            self.report.notes.append(f"{source}: {video.fitted} frames of another size were fitted into the first's")
+        if video.shortened_s:
+            self.report.notes.append(f"{source}: {video.shortened_s:.1f} s without frames were left out of the video")
+
+
+def _rate(source: Source, topic: str | None) -> tuple[float, int]:
+    """Frames a second of the videos to write, and how many frames the source announces (0: unknown)."""
+    if source.kind is not SourceKind.BAG:
+        if source.kind is SourceKind.CAMERA:
+            return _LIVE_FPS, 0
+        with VideoReader(source.place) as reader:
+            return (_LIVE_FPS, 0) if reader.is_live else (min(reader.fps, 120.0), reader.announced_frames)
+    from seg_perception.bags.images import IMAGE_TYPES
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.topics import IMAGE_TOPIC
+
+    assert isinstance(source.place, Path)
+    with BagReader(source.place) as bag:
+        found = bag.topic(topic) if topic else bag.topic_of_type(IMAGE_TYPES, "image topic", IMAGE_TOPIC)
+        stamps = np.sort([message.stamp_ns for message in bag.messages((found.name,))])
+    gaps = np.diff(stamps)
+    gaps = gaps[gaps > 0]
+    return (min(120.0, 1e9 / float(np.median(gaps))) if gaps.size else _LIVE_FPS), found.count
