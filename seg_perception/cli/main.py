@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         if found.name == "main" or found.name.startswith("_"):
             continue
         module = importlib.import_module(f"{seg_perception.cli.__name__}.{found.name}")
-        name = found.name.replace("_", "-")
+        name = found.name.rstrip("_").replace("_", "-")  # import_.py: `import` is a keyword
         examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() for line in module.EXAMPLES)
         subparser = subparsers.add_parser(
             name, help=module.HELP, description=module.__doc__, epilog=f"examples:\n{examples}"

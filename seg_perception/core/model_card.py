@@ -35,6 +35,8 @@ class ModelCard:
         run: how it was trained: settings, steps, seed.
         scores: evaluation name -> metric -> value in percent.
         limits: where it should not be trusted.
+        confidence: "probability"; or "none" of an imported model that answers ids only: then the confidence is
+            255 everywhere, and no threshold on it means anything.
     """
 
     name: str
@@ -50,16 +52,24 @@ class ModelCard:
     run: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
+    confidence: str = "probability"
 
     def __post_init__(self) -> None:
         if not 1 <= self.size_multiple <= MAX_MULTIPLE:
             raise ModelError(f"model card: size_multiple {self.size_multiple} is not in 1 to {MAX_MULTIPLE}")
         if self.input_size.width * self.input_size.height > MAX_PIXELS:
             raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
+<<<<<<< HEAD
         try:
             object.__setattr__(self, "precision", Precision.parse(self.precision))
         except InputError as error:
             raise ModelError(f"model card: {error}") from error
+=======
+        if self.confidence not in ("probability", "none"):
+            raise ModelError(f"model card: confidence {self.confidence!r} is not one of probability, none")
+        if self.precision not in ("fp32", "fp16", "int8"):
+            raise ModelError(f"model card: precision {self.precision!r} is not one of fp32, fp16, int8")
+>>>>>>> 1b9735d (import: any semantic-segmentation ONNX becomes a deployed model)
 
     @property
     def id(self) -> str:

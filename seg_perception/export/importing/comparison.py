@@ -1,0 +1,115 @@
+"""Does the imported graph say the same as the original?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.types import Size
+from seg_perception.export.importing.importer import Imported
+from seg_perception.export.importing.model import ForeignModel, Kind
+from seg_perception.export.importing.original import AnswerLayout, OriginalModel, prepare_pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The imported graph against the original, over all images.
+
+    Attributes:
+        pixels: compared.
+        equal: with the same label.
+        ties: that differ where the original's two best classes are within a thousandth in probability;
+            None of a model that answers ids only.
+    """
+
+    images: int
+    pixels: int
+    equal: int
+    ties: int | None
+
+    @property
+    def agreement(self) -> float:
+        """0 to 1."""
+        return self.equal / self.pixels
+
+    def __str__(self) -> str:
+        differ = self.pixels - self.equal
+        text = f"labels equal to the original's: {self.agreement:.4%} of {self.pixels} pixels in {self.images} images"
+        if differ:
+            text += f"; {differ} differ, " + (
+                "and no scores tell how close they were"
+                if self.ties is None
+                else f"{self.ties} of them where its two best classes are within 0.001"
+            )
+        return text
+
+
+def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size) -> NDArray[np.float64]:
+    """float64 [C, H, W]: what the original says of each class of the new label set, by an obvious way."""
+    kind, source = imported.decision.kind, imported.classes.source
+    values = np.asarray(answer[0], np.float64)
+    if kind is Kind.LABELS:
+        grid = values.reshape(values.shape[-2:] if values.shape[-1] != 1 else values.shape[:2])
+        rows = (np.arange(size.height) * grid.shape[0]) // size.height
+        columns = (np.arange(size.width) * grid.shape[1]) // size.width
+        ids = grid[rows][:, columns].astype(int)
+        spread = np.eye(len(source))[ids].transpose(2, 0, 1)
+    else:
+        layout = AnswerLayout.of(answer, size)
+        assert layout is not None
+        if layout.rank == 3:
+            values = values[np.newaxis]
+        elif layout.channels_last:
+            values = values.transpose(2, 0, 1)
+        if kind is Kind.SIGMOID and (values.min() < 0 or values.max() > 1):
+            values = 1 / (1 + np.exp(-values))
+        values = np.stack(
+            [cv2.resize(channel.astype(np.float32), (size.width, size.height)) for channel in values]
+        ).astype(np.float64)
+        if kind is Kind.SIGMOID:
+            values = np.concatenate([1 - values, values])
+        if kind is Kind.SCORES:
+            values = np.exp(values - values.max(axis=0))
+            values /= values.sum(axis=0)
+        spread = values
+    summed = np.zeros((len(imported.card.label_set), size.height, size.width))
+    for index, target in enumerate(imported.classes.targets):
+        summed[target] += spread[index]
+    return summed
+
+
+def compare_with_original(
+    foreign: ForeignModel,
+    imported: Imported,
+    answer_of: Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    images: Mapping[str, NDArray[np.uint8]],
+) -> Comparison:
+    """Labels of the imported graph and of the original on the same pixels.
+
+    Args:
+        answer_of: runs the imported graph; `Engine.infer` is one.
+        images: uint8 [H, W, 3] RGB at a size that the model takes, by name.
+
+    Raises:
+        InputError: no images.
+    """
+    if not images:
+        raise InputError("a comparison needs at least one image")
+    original = OriginalModel(foreign)
+    pixels = equal = ties = 0
+    for image in images.values():
+        batch = np.repeat(image[np.newaxis], imported.decision.batch or 1, axis=0)
+        answer = original.run(imported.decision.input.name, prepare_pixels(batch, imported.decision))
+        expected = reference_probabilities(answer[imported.decision.output.name], imported, Size.of(image))
+        labels = answer_of(batch)[0][0]
+        same = labels == expected.argmax(axis=0)
+        best = np.sort(expected, axis=0)[-2:] if len(expected) > 1 else np.stack([0 * expected[0], expected[0]])
+        pixels, equal = pixels + same.size, equal + int(same.sum())
+        ties += int((~same & (best[1] - best[0] < 1e-3)).sum())
+    return Comparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties)

@@ -1,0 +1,214 @@
+"""How a foreign model is probably meant: its input, scaling, output and classes, each with the reason."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError, ModelError
+from seg_perception.core.types import MAX_PIXELS, Size
+from seg_perception.export.importing.model import ForeignModel, ImportRequest, Kind, Layout, TensorInfo
+from seg_perception.export.importing.original import AnswerLayout
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_IMAGE_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8}
+_LABEL_TYPES = {
+    *(onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.INT16, onnx.TensorProto.INT8),
+    *(onnx.TensorProto.UINT8, onnx.TensorProto.UINT16, onnx.TensorProto.UINT32, onnx.TensorProto.UINT64),
+}
+_SCORE_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+
+
+def choose_input(model: ForeignModel, request: ImportRequest) -> tuple[TensorInfo, Layout, str | None]:
+    """The image input and its layout, and why where it was guessed.
+
+    Raises:
+        ModelError: no input fits, or several do; lists them.
+    """
+    fitting = [
+        (tensor, layout)
+        for tensor in model.inputs
+        if tensor.type in _IMAGE_TYPES and len(tensor.shape) == 4 and (request.input in (None, tensor.name))
+        for layout in Layout
+        if tensor.shape[1 if layout is Layout.NCHW else 3] in (3, None) and request.layout in (None, layout)
+    ]
+    certain = [(t, layout) for t, layout in fitting if t.shape[1 if layout is Layout.NCHW else 3] == 3]
+    fitting = certain or [(t, layout) for t, layout in fitting if layout is Layout.NCHW] or fitting
+    if len({tensor.name for tensor, _ in fitting}) != 1 or len(model.inputs) != 1:
+        listed = "; ".join(map(str, model.inputs)) or "none"
+        raise ModelError(
+            f"{model.path}: one input is needed that takes images, float, half or uint8 [N, 3, H, W] or [N, H, W, 3]; "
+            f"inputs: {listed}" + ("" if len(model.inputs) == 1 else "; a model with several inputs cannot be imported")
+        )
+    tensor, layout = fitting[0]
+    why = None if request.input and request.layout else f"input {tensor}: {layout.value}"
+    return tensor, layout, why
+
+
+def class_names(model: ForeignModel) -> tuple[str, ...]:
+    """Class names that the file's metadata holds (ultralytics: `names`; Hugging Face: `id2label`), or ()."""
+    for key in ("names", "id2label", "classes", "CLASSES"):
+        text = model.metadata.get(key, "")
+        if not text or len(text) > 100_000:
+            continue
+        table: Any = None
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                table = parse(text)
+                break
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+        if isinstance(table, dict):
+            try:
+                table = [table[key] for key in sorted(table, key=int)]
+            except (TypeError, ValueError):
+                continue
+        if isinstance(table, (list, tuple)) and table and all(isinstance(name, str) for name in table):
+            return tuple(table)
+    return ()
+
+
+PRESET_OF_CHANNELS = {19: "cityscapes19", 34: "cityscapes-ids", 11: "camvid11", 21: "voc21", 150: "ade150"}
+
+
+def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tuple[str, str]:
+    """A preset, or "names" for those in the file's metadata; and why.
+
+    Raises:
+        ModelError: nothing tells what the classes are.
+    """
+    names = class_names(model)
+    if names and (channels is None or len(names) == channels):
+        return "names", f"{len(names)} class names in the file's metadata"
+    if kind is Kind.SIGMOID or channels == 2:
+        return "binary-road", "one channel" if kind is Kind.SIGMOID else "2 classes: background, then road"
+    if channels in PRESET_OF_CHANNELS:
+        return PRESET_OF_CHANNELS[channels], f"{channels} classes"
+    found = "an unknown number of" if channels is None else f"{channels}"
+    raise ModelError(
+        f"{model.path}: {found} classes, and nothing in the file names them: give --classes PRESET or FILE; "
+        f"presets: {', '.join(sorted({*PRESET_OF_CHANNELS.values(), 'binary-road'}))}"
+    )
+
+
+def guess_scaling(
+    model: ForeignModel, tensor: TensorInfo, request: ImportRequest
+) -> tuple[float, tuple[float, ...], tuple[float, ...], str | None]:
+    """scale, mean and std, and why where they were guessed.
+
+    Ultralytics divides by 255 only; TAO's names mean x / 127.5 - 1; mmdeploy's and other float inputs
+    are ImageNet's statistics; a graph that begins with arithmetic on its input normalizes by itself.
+    """
+    given = (request.scale, request.mean, request.std)
+    if any(value is not None for value in given):
+        return request.scale or 1.0, request.mean or (0.0,), request.std or (1.0,), None
+    if tensor.type == onnx.TensorProto.UINT8:
+        return 1.0, (0.0,), (1.0,), "uint8 input: the model normalizes by itself"
+    if "ultralytics" in model.metadata.get("author", "").lower():
+        return 255.0, (0.0,), (1.0,), "ultralytics in the metadata: pixels divided by 255"
+    if tensor.name.startswith("input_1"):
+        return 127.5, (1.0,), (1.0,), "an input name of TAO's: pixels / 127.5 - 1"
+    if normalizes_itself(model, tensor.name):
+        return 1.0, (0.0,), (1.0,), "the graph begins with arithmetic on its input: it takes pixels of 0 to 255"
+    return 255.0, IMAGENET_MEAN, IMAGENET_STD, "float input: ImageNet's mean and std, of pixels of 0 to 1"
+
+
+def normalizes_itself(model: ForeignModel, name: str) -> bool:
+    """Whether the first thing that happens to the input is a subtraction, division or multiplication by constants."""
+    constants = {t.name for t in model.model.graph.initializer}
+    current = name
+    for _ in range(4):
+        users = [node for node in model.model.graph.node if current in node.input]
+        if len(users) != 1:
+            return False
+        node = users[0]
+        if node.op_type == "Constant":
+            return False
+        if node.op_type in ("Sub", "Div", "Mul", "Add", "BatchNormalization"):
+            produced = {output for n in model.model.graph.node if n.op_type == "Constant" for output in n.output}
+            return all(other in constants | produced for other in node.input if other != current)
+        if node.op_type not in ("Cast", "Transpose", "Identity"):
+            return False
+        current = node.output[0]
+    return False
+
+
+def choose_output(
+    model: ForeignModel, request: ImportRequest, answers: Mapping[str, NDArray[Any]], size: Size
+) -> tuple[TensorInfo, Kind, int | None, str | None]:
+    """The output, what it holds, how many channels it has (None: ids), and why where it was guessed.
+
+    Args:
+        answers: what a run at `size` gave, by output name.
+
+    Raises:
+        ModelError: no output fits; lists them.
+    """
+    found = [
+        (tensor, *read)
+        for tensor in model.outputs
+        if request.output in (None, tensor.name) and (read := _read_output(answers[tensor.name], request.kind, size))
+    ]
+    listed = "; ".join(f"{t.name}: {t.type_name} {list(answers[t.name].shape)}" for t in model.outputs)
+    if not found:
+        asked = f" {request.output!r}" if request.output else ""
+        asked += f" as {request.kind.value}" if request.kind else ""
+        raise ModelError(
+            f"{model.path}: no output{asked} can be the segmentation of a {size} image: scores [N, C, h, w] or "
+            f"[N, h, w, C], ids [N, h, w] or [N, 1, h, w], or one channel are accepted; outputs: {listed}"
+        )
+    # several scores: auxiliary heads beside the main one, which has the finest grid, and comes first among equals
+    order = {Kind.SCORES: 0, Kind.PROBABILITIES: 0, Kind.LABELS: 1, Kind.SIGMOID: 2}
+    best = min(found, key=lambda row: (order[row[1]], -int(np.prod(answers[row[0].name].shape[1:]))))
+    why = None
+    if request.output is None or request.kind is None:
+        why = f"output {best[0].name}: {best[1].value} {list(answers[best[0].name].shape)} for a {size} image"
+        if len(found) > 1:
+            why += f"; others that would fit: {', '.join(row[0].name for row in found if row is not best)}"
+    return (*best, why)
+
+
+def _read_output(values: NDArray[Any], kind: Kind | None, size: Size) -> tuple[Kind, int | None] | None:
+    """(kind, channels) of one output, or None where it cannot be one."""
+    layout = AnswerLayout.of(values, size)
+    if layout is None:
+        return None
+    whole = np.issubdtype(values.dtype, np.integer)
+    if whole:
+        return (Kind.LABELS, None) if layout.channels == 1 and kind in (Kind.LABELS, None) else None
+    if layout.channels == 1:
+        if kind is Kind.LABELS and np.array_equal(values, np.round(values)):
+            return Kind.LABELS, None  # ids as floats
+        return (Kind.SIGMOID, 1) if kind in (Kind.SIGMOID, None) else None
+    if layout.channels > 254 or kind in (Kind.LABELS, Kind.SIGMOID):
+        return None
+    sums = values.astype(np.float64).sum(axis=3 if layout.channels_last else 1)
+    normalized = values.min() >= -1e-3 and np.abs(sums - 1.0).max() < 0.02
+    return kind or (Kind.PROBABILITIES if normalized else Kind.SCORES), layout.channels
+
+
+def probe_size(tensor: TensorInfo, layout: Layout, request: ImportRequest, default: Size) -> tuple[Size, Size | None]:
+    """The size to try the model at, and its one size where it has one.
+
+    Raises:
+        InputError: --size differs from the model's one size, or is too large.
+        ModelError: only one of height and width is fixed, or the fixed size is absurd.
+    """
+    height, width = tensor.shape[2:] if layout is Layout.NCHW else tensor.shape[1:3]
+    if (height is None) != (width is None):
+        raise ModelError(f"input {tensor} has one open and one fixed side; export it with both open or both fixed")
+    if height is not None and width is not None:
+        if height * width > MAX_PIXELS or height * width < 1024:
+            raise ModelError(f"input {tensor}: {width}x{height} is not accepted; 1024 to {MAX_PIXELS} pixels are")
+        fixed = Size(width, height)
+        if request.size not in (None, fixed):
+            raise InputError(f"--size {request.size} does not fit: the model takes {fixed} only")
+        return fixed, fixed
+    return request.size or default, request.size
