@@ -71,7 +71,7 @@ format: $(STAMPS)/test ## Rewrite the code in the one format
 verify: verify-slow verify-colcon ## Everything that takes minutes
 
 .PHONY: verify-slow
-verify-slow: $(STAMPS)/test ## The tests marked slow
+verify-slow: $(STAMPS)/verify ## The tests marked slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: verify-launch
@@ -140,6 +140,11 @@ $(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt req
 	@echo "Installing what training, tests and checks need"
 	@$(PIP) $(TEST_REQUIREMENTS:%=-r %)
 	@$(PIP) --no-deps -r requirements/tensorrt.txt -r requirements/openvino.txt
+	@touch $@
+
+$(STAMPS)/verify: $(STAMPS)/test requirements/verify.txt
+	@echo "Installing what slow proofs need"
+	@$(PIP) -r requirements/verify.txt
 	@touch $@
 
 $(STAMPS)/colcon: $(STAMPS)/test requirements/colcon.txt

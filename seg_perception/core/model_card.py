@@ -59,17 +59,12 @@ class ModelCard:
             raise ModelError(f"model card: size_multiple {self.size_multiple} is not in 1 to {MAX_MULTIPLE}")
         if self.input_size.width * self.input_size.height > MAX_PIXELS:
             raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
-<<<<<<< HEAD
         try:
             object.__setattr__(self, "precision", Precision.parse(self.precision))
         except InputError as error:
             raise ModelError(f"model card: {error}") from error
-=======
         if self.confidence not in ("probability", "none"):
             raise ModelError(f"model card: confidence {self.confidence!r} is not one of probability, none")
-        if self.precision not in ("fp32", "fp16", "int8"):
-            raise ModelError(f"model card: precision {self.precision!r} is not one of fp32, fp16, int8")
->>>>>>> 1b9735d (import: any semantic-segmentation ONNX becomes a deployed model)
 
     @property
     def id(self) -> str:

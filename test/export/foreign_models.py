@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -91,6 +92,37 @@ def peer(name: str) -> nn.Module:
     return importlib.import_module(f"peers.{name}").PEER.build(19)
 
 
+class Logits(nn.Module):
+    """What exporters of Hugging Face models give."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model(pixel_values).logits
+
+
+HUGGING_FACE: dict[str, dict[str, dict[int, str]] | None] = {
+    "SegFormer": {"pixel_values": {0: "batch_size", 1: "num_channels", 2: "height", 3: "width"}},
+    "MobileViT": None,
+}
+
+
+def hugging_face(name: str) -> nn.Module:
+    """A model of the transformers package, built from its configuration; skips where that is not installed."""
+    transformers = pytest.importorskip("transformers", reason="pip install transformers")
+    if name == "SegFormer":
+        config = transformers.SegformerConfig(num_labels=19, depths=[1, 1, 1, 1])
+        model = transformers.SegformerForSemanticSegmentation(config)
+    else:
+        model = transformers.MobileViTForSemanticSegmentation(transformers.MobileViTConfig(num_labels=21))
+    for module in model.modules():  # as freshly initialized, the scores are so small that they are all equal
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return Logits(model)
+
+
 def build(name: str, path: Path) -> Path:
     """Write the model of this name."""
     torch.manual_seed(len(name))
@@ -131,11 +163,13 @@ def build(name: str, path: Path) -> Path:
         return save(path, Then(peer("pidnet_s"), same, lambda y: enlarge(y).argmax(1)), axes=OPEN)
     if name == "DDRNet ids":
         return save(path, Then(peer("ddrnet_slim"), same, lambda y: enlarge(y).argmax(1, keepdim=True)))
+    if name in ("SegFormer", "MobileViT"):
+        return save(path, hugging_face(name), inputs=("pixel_values",), outputs=("logits",), axes=HUGGING_FACE[name])
     raise KeyError(name)
 
 
 MODELS = (
     "scores, stride 4, open", "scores, one size", "ids int64 [N, h, w]", "ids int64 [N, 1, h, w], stride 4",
     "ids int32 [N, h, w, 1]", "NHWC uint8, probabilities last", "half", "sigmoid", "one logit", "several heads",
-    "ultralytics", "PIDNet-S scores", "PIDNet-S ids", "DDRNet ids",
+    "ultralytics", "PIDNet-S scores", "PIDNet-S ids", "DDRNet ids", "SegFormer", "MobileViT",
 )  # fmt: skip

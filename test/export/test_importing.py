@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 from foreign_models import MODELS, build
 
 from seg_perception.cli.main import main
-from seg_perception.core.errors import InputError, ModelError
+from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
-from seg_perception.engines.tensorrt.build import BuildSettings, build_engine
+from seg_perception.engines.tensorrt.build import build_engine
+from seg_perception.engines.tensorrt.plan import plan_compilation
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import load_library
 from seg_perception.export.importing.classes import imported_classes
 from seg_perception.export.importing.import_file import ImportReport, import_file
@@ -54,13 +56,15 @@ def imported(
     return import_file(foreign(name), out, request, images=pictures)
 
 
+LARGE = ("PIDNet-S scores", "PIDNet-S ids", "DDRNet ids", "SegFormer", "MobileViT")
+EACH = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in MODELS]
+
+
 @pytest.mark.parametrize("to", [None, "driving"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_labels_are_the_originals_and_engines_run_it(
     foreign: Callable[[str], Path], pictures: Path, tmp_path: Path, name: str, to: str | None
 ) -> None:
-    if to is not None and ("PIDNet" in name or "DDRNet" in name):
-        pytest.skip("mapping is tested on the small models")
     out = tmp_path / "ours.onnx"
     report = imported(foreign, pictures, out, name, ImportRequest(to=to))
     compared = report.comparison
@@ -82,16 +86,15 @@ def test_labels_are_the_originals_and_engines_run_it(
     assert np.mean(labels == other) > 0.99
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_nvidia_builds_it(foreign: Callable[[str], Path], pictures: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "ours.onnx"
-    report = imported(foreign, pictures, out, name)
+    imported(foreign, pictures, out, name)
     try:
         library = load_library()
-    except Exception as error:
+    except EngineError as error:
         pytest.skip(f"NVIDIA's compiler is not here: {error}")
-    precision = report.imported.card.precision
-    assert build_engine(out.read_bytes(), BuildSettings(precision), library).content
+    assert build_engine(plan_compilation(out, BuildSettings(), library, None)).content
 
 
 def test_what_is_guessed_is_the_command_that_states_it(

@@ -81,7 +81,7 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     """
     faults: list[str] = []
     graph = model.graph
-    if _has_external_data(model):
+    if has_external_data(model):
         faults.append("it keeps weights in external files; export it as one file")
     _check_work(model, faults)
     _check_tensors("input", graph.input, {INPUT_NAME: 4}, faults)
@@ -102,13 +102,13 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     return card
 
 
-def _has_external_data(message: Message) -> bool:
+def has_external_data(message: Message) -> bool:
     """In initializers, and wherever else a tensor can be: attributes, subgraphs, functions, sparse tensors."""
     if isinstance(message, onnx.TensorProto):
         return message.data_location == onnx.TensorProto.EXTERNAL or bool(message.external_data)
     fields = (value for field, value in message.ListFields() if field.message_type is not None)
     return any(
-        _has_external_data(child) for value in fields for child in ((value,) if isinstance(value, Message) else value)
+        has_external_data(child) for value in fields for child in ((value,) if isinstance(value, Message) else value)
     )
 
 

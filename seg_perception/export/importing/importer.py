@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 
 from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.types import Precision, Size
 from seg_perception.engines.graph.model_file import check_model
 from seg_perception.export.importing.classes import ImportedClasses, imported_classes
 from seg_perception.export.importing.guesses import (
@@ -87,7 +87,7 @@ def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None
         label_set=classes.label_set,
         input_size=size,
         size_multiple=multiple,
-        precision="fp16" if decision.input.type == TensorProto.FLOAT16 else "fp32",
+        precision=_precision(foreign, decision),
         weights_sha256=hashlib.sha256(foreign.content).hexdigest(),
         data_licence="not known: that of the imported model",
         run={"import": decision.command(foreign.path, foreign.path.with_suffix(".imported.onnx"))},
@@ -101,6 +101,12 @@ def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None
         raise ModelError(f"{foreign.path}: what it becomes is no valid ONNX graph: {error}") from error
     check_model(model, card.id)
     return Imported(model, card, decision, classes, layout.stride)
+
+
+def _precision(foreign: ForeignModel, decision: Decision) -> Precision:
+    if foreign.operators["QuantizeLinear"]:
+        return Precision.INT8
+    return Precision.FP16 if decision.input.type == TensorProto.FLOAT16 else Precision.FP32
 
 
 def _demand_matching_classes(

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.files import read_regular_file
 from seg_perception.core.types import Size
+from seg_perception.engines.graph.model_file import has_external_data
 
 MAX_BYTES = 1 << 30
 REFUSED_OPERATORS = frozenset({"Loop", "Scan", "SequenceMap"})
@@ -214,7 +215,7 @@ def read_foreign(path: Path) -> ForeignModel:
     model = parse_foreign(content, path)
     names = {tensor.name for tensor in model.graph.initializer}
     faults = []
-    if any(t.external_data or t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+    if has_external_data(model):
         faults.append(
             "it keeps weights in other files; save it as one file: "
             "onnx.save(onnx.load(PATH), NEW, save_as_external_data=False)"

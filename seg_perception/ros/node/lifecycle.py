@@ -144,6 +144,11 @@ class SegmentationNode(LifecycleNode):
         )
         card = self._wait_for_engine(self._inference.open())
         self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
+        if card.confidence == "none":
+            self.get_logger().warning(
+                f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
+                "drivable.min_confidence has no effect"
+            )
         for name in settings.cameras:
             self.cameras[name] = Camera(self, name, settings, card, partial(mailboxes.put, name))
         self._latched = LatchedOutputs(self, settings.cameras)
