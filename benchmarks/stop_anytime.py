@@ -30,19 +30,23 @@ WRONG_WORDS = ("Traceback", "terminate called", "Aborted", "Segmentation fault")
 _TGKILL = 234 if os.uname().machine == "x86_64" else 131  # system call numbers: x86-64, aarch64
 
 
+def in_mask(status: Path, mask: str, number: signal.Signals) -> bool:
+    """Whether a process or thread has a signal in its SigCgt (handled) or SigBlk (blocked)."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith(mask))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
 def catches_sigterm(pid: int) -> bool:
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
+    return in_mask(Path(f"/proc/{pid}/status"), "SigCgt", signal.SIGTERM)
 
 
 def send(pid: int, number: signal.Signals, to_thread: bool) -> str:
-    """To the process, or to a thread that is drawn; answers whose."""
+    """To the process, or to a thread that is drawn from those that the kernel may choose; answers whose."""
     if not to_thread:
         os.kill(pid, number)
         return "process"
-    threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
-    thread = random.choice(threads)
+    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if not in_mask(task / "status", "SigBlk", number)]
+    thread = int(random.choice(tasks).name)
     ctypes.CDLL(None).syscall(_TGKILL, pid, thread, int(number))
     return "main thread" if thread == pid else "another thread"
 

@@ -6,10 +6,21 @@ import logging
 import time
 from typing import Any
 
+LONGEST_TEXT = 2000
+"""Characters of any text that goes to the log or to diagnostics; a message may carry megabytes of it."""
+
+
+def shortened(text: str) -> str:
+    """A text of at most about LONGEST_TEXT characters, which says how many are left out."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    half = LONGEST_TEXT // 2
+    return f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
+
 
 def describe_error(error: BaseException) -> str:
     """Class and text, on one line as far as the text allows."""
-    return f"{type(error).__name__}: {error}"
+    return shortened(f"{type(error).__name__}: {error}")
 
 
 class Throttle:
@@ -40,7 +51,7 @@ class RosLogHandler(logging.Handler):
         self._ros_logger = ros_logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = shortened(record.getMessage())
         # one call site for each severity: rclpy refuses one site with changing severities
         if record.levelno >= logging.ERROR:
             self._ros_logger.error(text)

@@ -18,7 +18,7 @@ from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
-from seg_perception.ros.log import Throttle
+from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
@@ -84,7 +84,7 @@ class Camera:
         self._last_stamp_ns: int | None = None
         self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
         self._jump_log = Throttle(5.0)
-        self._loss_hint_given = False
+        self._loss_hint_given = self._unstamped_said = False
         self._silent_since = time.monotonic()
         self._input = ImageInput(
             node,
@@ -218,7 +218,7 @@ class Camera:
         why = explain_silence(
             listening,
             self._input.publishers(),
-            self._node.get_topic_names_and_types(),
+            self._published_topics(),
             "fastrtps" in get_rmw_implementation_identifier(),
             os.environ,
         )
@@ -226,6 +226,15 @@ class Camera:
             kind = "no frame yet" if self.last_received_at is None else "no frame any more"
             self._node.get_logger().warning(f"{self.label}: {kind}, for {silent:.1f} s: {why}")
         return why
+
+    def _published_topics(self) -> list[tuple[str, list[str]]]:
+        """Topics that somebody else publishes on; the graph also lists those that are only subscribed to."""
+        own = f"{self._node.get_fully_qualified_name()}/"
+        return [
+            (name, types)
+            for name, types in self._node.get_topic_names_and_types()
+            if not name.startswith(own) and self._node.count_publishers(name)
+        ]
 
     # --- working, inference thread -------------------------------------------------------------
 
@@ -241,6 +250,7 @@ class Camera:
 
     def reject(self, frame: CameraFrame, reason: str) -> None:
         """Book a message that cannot be used, and say so without flooding the log."""
+        reason = shortened(reason)
         frame.ticket.book(Fate.REJECTED)
         self.last_rejection = Rejection(reason, time.monotonic())
         if self._rejections_log.due():
@@ -278,10 +288,24 @@ class Camera:
         """Note a published frame's times."""
         if frame.transport_s is not None:
             times[Stage.RECEIVE] = frame.transport_s
-        times[Stage.STAMP_TO_OUTPUT] = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9
+        if frame.stamp_ns:
+            times[Stage.STAMP_TO_OUTPUT] = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9
         self.latency.add(times)
 
+    @property
+    def mask_stalled(self) -> str | None:
+        """Why the mask's temporal filter lets nothing appear, whatever the camera sees; None: it works."""
+        return self._masker.stalled
+
     def _follow_time(self, frame: CameraFrame) -> None:
+        if not frame.stamp_ns:  # nobody set it: no time to compare
+            if not self._unstamped_said:
+                self._unstamped_said = True
+                self._node.get_logger().warning(
+                    f"{self.label}: the images have no stamp (zero), so outputs have none, frames cannot be matched "
+                    "with camera_info or other sensors, and latency from the stamp is not known"
+                )
+            return
         backwards = self._last_stamp_ns is not None and frame.stamp_ns < self._last_stamp_ns
         if backwards and not self._reset_requested:
             self.time_jumps += 1

@@ -16,6 +16,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from seg_perception.node_settings import DiagnosticsSettings
+from seg_perception.ros.log import shortened
 from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.inference import EngineState, EngineStatus
 from seg_perception.ros.node.latency import Percentiles, Stage
@@ -59,6 +60,7 @@ class CameraReport:
     time_jumps_since_last: int
     lost_before_node: int
     topic: str
+    mask_stalled: str | None = None  # why nothing can appear in the drivable mask, whatever the camera sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ def judge_camera(report: CameraReport, thresholds: DiagnosticsSettings) -> Verdi
         return Verdict(Level.ERROR, f"{rate:.2f} frames/s published, below {thresholds.error_rate_hz:g}{reason}")
     if report.rejected_since_last:
         return Verdict(Level.WARN, f"{report.rejected_since_last} messages rejected: {report.last_rejection}")
+    if report.mask_stalled:
+        return Verdict(Level.WARN, report.mask_stalled)
     if report.time_jumps_since_last:
         return Verdict(Level.WARN, "stamps went back in time; the mask's memory was reset")
     if rate is not None and rate < thresholds.warn_rate_hz:
@@ -195,7 +199,7 @@ def _status(name: str, verdict: Verdict, hardware: str, values: Mapping[str, obj
     return DiagnosticStatus(
         level=bytes([verdict.level.value]),
         name=name,
-        message=verdict.message,
+        message=shortened(verdict.message),
         hardware_id=hardware,
         # what is not known has no key: a zero would look like a measurement
         values=[KeyValue(key=key, value=_text(value)) for key, value in values.items() if value is not None],
@@ -203,4 +207,4 @@ def _status(name: str, verdict: Verdict, hardware: str, values: Mapping[str, obj
 
 
 def _text(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else shortened(str(value))

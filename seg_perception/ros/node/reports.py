@@ -89,6 +89,7 @@ class NodeWatch:
             time_jumps_since_last=max(0, jumped),
             lost_before_node=camera.losses.lost,
             topic=camera.input_topic,
+            mask_stalled=camera.mask_stalled,
         )
 
 

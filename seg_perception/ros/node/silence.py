@@ -47,7 +47,7 @@ def explain_silence(
 
     Args:
         publishers: on the topic that is listened to.
-        topics: every topic of the graph with its types.
+        topics: every topic that others publish on, with its types.
         fast_dds: whether that is the middleware.
         environment: of this process; tells whether a Fast DDS profile is in use.
     """

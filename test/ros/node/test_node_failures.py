@@ -370,9 +370,18 @@ def test_silence_is_stale_and_says_that_nobody_publishes(tiny_model: Path) -> No
         run.wait_state("active")
         status = wait_until(lambda: [s for s in run.peer.statuses(": camera") if level(s) == 3], "STALE")[0]
         assert "never received a frame" in status.message
-        assert "nobody publishes on /image" in status.message
+        assert status.message.endswith("s: nobody publishes on /image")
         assert "last_frame_age_s" not in values(status)
         wait_until(lambda: run.peer.lines("no frame yet"), "the log line")
+
+
+def test_images_on_another_topic_are_named(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "input": "compressed"}) as run:
+        run.peer.publisher(Image, "/image", wait=False)
+        expected = (
+            "nobody publishes on /image/compressed, but sensor_msgs/msg/Image is published on /image: set input to"
+        )
+        wait_until(lambda: [s for s in run.peer.statuses(": camera") if s.message.endswith(f"{expected} raw")], "it")
 
 
 def test_the_wrong_type_on_the_topic_is_named(tiny_model: Path) -> None:

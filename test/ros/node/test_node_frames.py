@@ -192,6 +192,45 @@ def test_a_message_that_cannot_be_used_is_rejected_counted_and_explained_once(
         assert run.counts().unaccounted == 0
 
 
+def test_megabytes_of_text_in_a_message_stay_out_of_log_and_diagnostics(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
+        run.wait_state("active")
+        images = run.peer.publisher(Image, "/image")
+        bad = image_message(picture(0), START)
+        bad.encoding = "x" * 1_000_000
+        images.publish(bad)
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": camera") if values(s)["rejected"] == "1"], "diagnostics"
+        )[0]
+        assert len(status.message) < 3000
+        assert 0 < len(values(status)["last_rejection"]) < 3000
+        (line,) = wait_until(lambda: run.peer.lines("message rejected"), "the log line")
+        assert len(line) < 3000
+
+
+def test_stamps_that_say_nothing_are_said_and_the_mask_still_appears(tiny_model: Path) -> None:
+    road = picture(0)
+    road[..., 0], road[..., 1] = 0, 255  # class 0, road, and sure of it
+    parameters = {"model": str(tiny_model), "drivable.appear_frames": 2, **RELIABLE_INPUT}
+    with running(parameters) as run:
+        run.wait_state("active")
+        masks = run.peer.subscribe(Image, "/segmentation_node/drivable")
+        images = run.peer.publisher(Image, "/image")
+        for index in range(3):
+            images.publish(image_message(road, 0))
+            wait_until(lambda n=index: len(masks) > n, "mask")
+        assert [as_array(mask).any() for mask in masks] == [False, True, True]
+        assert len(run.peer.lines("the images have no stamp (zero)")) == 1
+        for index in range(6):  # one and the same moment is no further evidence, and that is said
+            images.publish(image_message(road, START))
+            wait_until(lambda n=index: len(masks) > 3 + n, "mask")
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": camera") if "all have the same stamp" in s.message], "WARN"
+        )[0]
+        assert status.level == b"\x01"
+        assert len(run.peer.lines("all have the same stamp")) == 1
+
+
 def test_the_shipped_model_runs_in_the_node_as_in_the_segmenter() -> None:
     from seg_perception.core.resources import DEFAULT_MODEL
 
