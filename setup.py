@@ -50,6 +50,11 @@ TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "cuda-python>=12.6",  # memory, streams and graphs on the GPU; take the release of the installed CUDA
     "onnxruntime-ep-nv-tensorrt-rtx-cu13>=0.5; platform_system == 'Linux' and platform_machine == 'x86_64'",
 ]
+CUDA = [  # ONNX Runtime on an NVIDIA GPU; onnxruntime-gpu takes the place of onnxruntime: not both
+    "onnx>=1.21",
+    "onnxruntime-gpu[cuda,cudnn]>=1.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
+    "cuda-python>=12.6",
+]
 OPENVINO = ["openvino>=2024.6"]  # CPU, optional; takes bfloat16 and int8 where the processor has them
 TEST = ["pytest>=7.4,<8", "pytest-timeout>=2.1"]  # pytest 9 breaks ROS's launch_testing plug-in
 DEV = [*TEST, "ruff", "mypy", "import-linter", "types-PyYAML", "types-tqdm"]
@@ -83,6 +88,7 @@ setup(
         "train": TRAIN,
         "tensorrt": TENSORRT,
         "openvino": [*ONNX, *OPENVINO],
+        "cuda": CUDA,
         "test": TEST,  # colcon test looks here to choose pytest
         "dev": DEV,
     },

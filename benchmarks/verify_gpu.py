@@ -1,9 +1,11 @@
 """Proof on a machine with an NVIDIA GPU: `make verify-gpu`.
 
-Builds fp32, fp16 and int8 engines of the shipped model for batches of 1 to 8, runs them, compares
-labels and confidence with ONNX Runtime on real images, with the CUDA graph on and off, runs one of
-them 1,000 times and watches the free device memory, and prints latency percentiles beside PyTorch
-eager, torch.compile and ONNX Runtime CUDA of the same run. Exit status 1 if anything is wrong.
+For every engine of the GPU that can run here (TensorRT, TensorRT-RTX, ONNX Runtime on CUDA): opens or builds
+the shipped model in fp32, fp16 and, with TensorRT, int8 for batches of 1 to 8, compares labels and
+confidence with ONNX Runtime on the CPU on real images, with the CUDA graph on and off, runs one of
+them 1,000 times and watches the free device memory, and prints latency percentiles, beside PyTorch
+eager and torch.compile of the same run and beside the least time that the chip's FLOPs and memory allow.
+Exit status 1 if anything is wrong.
 
     python benchmarks/verify_gpu.py --images folder     # default: CamVid val, else rendered scenes
 """
@@ -27,17 +29,13 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Precision, RgbImage, Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, Engine
+from seg_perception.engines.base import Device, Engine, EngineOptions
 from seg_perception.engines.cuda import Cuda, load_cuda
 from seg_perception.engines.graph.edits import pin_shapes
-from seg_perception.engines.graph.model_file import load_model, read_model
+from seg_perception.engines.graph.model_file import load_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
+from seg_perception.engines.opening import open_engine
 from seg_perception.engines.registry import engines
-from seg_perception.engines.tensorrt.compilation import find_or_build
-from seg_perception.engines.tensorrt.engine import TensorRtEngine
-from seg_perception.engines.tensorrt.plan import plan_compilation
-from seg_perception.engines.tensorrt.settings import BuildSettings
-from seg_perception.engines.tensorrt.versions import load_library
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.985}
@@ -54,7 +52,8 @@ class Latency:
     p50_ms: float
     p90_ms: float
     p99_ms: float
-    ratio_to_tensorrt_fp16: float = 1.0
+    ratio_to_fp16: float = 1.0
+    of_chip_limit: float = float("nan")
 
 
 def main() -> int:
@@ -64,30 +63,35 @@ def main() -> int:
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("SEG_PERCEPTION_DATA", ROOT / "../shared/data"))
     )
-    parser.add_argument("--library", choices=("tensorrt", "tensorrt_rtx"))
+    parser.add_argument("--engine", metavar="NAME", help="only this one (default: every one that runs here)")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--require-gpu", action="store_true", help="no GPU is a failure, not a skip")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "benchmarks")
     arguments = parser.parse_args()
-    missing = why_nothing_runs()
-    if missing is not None:
-        print(f"skipped, nothing was verified: {missing}")
+    names, refused = gpu_engines()
+    if arguments.engine:
+        names = [name for name in names if name == arguments.engine]
+    if not names:
+        print(f"skipped, nothing was verified: {refused or f'{arguments.engine} was asked for'}")
         return 3 if arguments.require_gpu else 0
-    return Verification(arguments).run()
+    if refused:
+        print(f"not verified: {refused}")
+    return Verification(arguments, names).run()
 
 
-def why_nothing_runs() -> str | None:
-    """Why neither TensorRT runs on this machine; None where one does."""
-    reasons = [engines()[name].why_not() for name in ("tensorrt", "tensorrt_rtx")]
-    return None if None in reasons else "; ".join(dict.fromkeys(map(str, reasons)))
+def gpu_engines() -> tuple[list[str], str]:
+    """Names of the GPU's engines that run here, and why the others do not."""
+    reasons = {spec.name: spec.why_not() for spec in engines().values() if spec.device is Device.GPU}
+    refused = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason is not None)
+    return [name for name, reason in reasons.items() if reason is None], refused
 
 
 class Verification:
     """Collects faults and figures; the checks print as they go."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, names: list[str]) -> None:
         self.arguments = arguments
-        self.library = load_library(arguments.library)
+        self.names = names
         self.cuda = Cuda(load_cuda())
         self.gpu = self.cuda.gpu()
         self.faults: list[str] = []
@@ -98,14 +102,17 @@ class Verification:
         self.images = real_images(arguments, self.size)
 
     def run(self) -> int:
-        print(f"{self.library} on {self.gpu.name} (compute capability {self.gpu.capability}), {self.card.id}")
-        reference = OnnxRuntimeEngine(self.arguments.model)
-        with TemporaryDirectory() as folder:
-            for precision, model in self.models(Path(folder)).items():
-                try:
-                    self.verify(precision, model, Path(folder) / "cache", reference)
-                except (EngineError, ModelError) as error:  # noqa: PERF203
-                    self.fault(f"{precision}: {error}")
+        print(f"{self.gpu.name} (compute capability {self.gpu.capability}), {self.card.id}: {', '.join(self.names)}")
+        with OnnxRuntimeEngine(self.arguments.model) as reference, TemporaryDirectory() as folder:
+            models = self.models(Path(folder))
+            for name in self.names:
+                for precision, model in models.items():
+                    if precision == "int8" and not name.startswith("tensorrt"):
+                        continue  # it would be computed in fp32
+                    try:
+                        self.verify(name, Precision(precision), model, Path(folder) / "cache", reference)
+                    except (EngineError, ModelError) as error:
+                        self.fault(f"{name} {precision}: {error}")
         self.other_runners()
         self.report()
         return 1 if self.faults else 0
@@ -129,25 +136,22 @@ class Verification:
         models["int8"].write_bytes(quantized.model.SerializeToString())
         return models
 
-    def verify(self, precision: str, model: Path, cache: Path, reference: Engine) -> None:
-        settings = BuildSettings(Precision(precision), LARGEST_BATCH, self.size)
-        started = time.monotonic()
-        file = find_or_build(plan_compilation(model, settings, self.library, self.gpu), True, cache)
-        print(f"\n{precision}: built in {time.monotonic() - started:.1f} s, {len(file.content) / 1e6:.1f} MB")
+    def verify(self, name: str, precision: Precision, model: Path, cache: Path, reference: Engine) -> None:
         for graph in (True, False):
-            engine = TensorRtEngine(file, self.library, cuda_graph=graph)
-            try:
+            started = time.monotonic()
+            options = EngineOptions(
+                precision=precision, batch=LARGEST_BATCH, size=self.size, cache=cache, cuda_graph=graph
+            )
+            with open_engine(model, name, options=options) as engine:
+                print(f"\n{engine.info}{', CUDA graph' if graph else ''}: open in {time.monotonic() - started:.1f} s")
                 self.compare(precision, engine, reference)
                 self.compare_batches(precision, engine)
-                if graph and not engine.uses_cuda_graph:
-                    self.fault(f"{precision}: the CUDA graph could not be captured")
-                if graph and precision == "fp16":
+                if graph and not engine.uses_cuda_graph:  # type: ignore[attr-defined]
+                    self.fault(f"{name} {precision}: the CUDA graph could not be captured")
+                if graph and precision is Precision.FP16:
                     self.watch_memory(engine)
                 for batch in (1, LARGEST_BATCH):
-                    name = f"TensorRT {precision}{', CUDA graph' if graph else ''}"
-                    self.time(name, engine.infer, batch)
-            finally:
-                engine.close()
+                    self.time(f"{name} {precision}{', CUDA graph' if graph else ''}", engine.infer, batch)
 
     def compare(self, precision: str, engine: Engine, reference: Engine) -> None:
         agreements, worst = [], 0
@@ -199,24 +203,11 @@ class Verification:
         self.latencies.append(Latency(name, batch, float(p50), float(p90), float(p99)))
 
     def other_runners(self) -> None:
-        for add in (self.time_onnx_runtime_cuda, self.time_torch):
+        for add in (self.time_torch,):
             try:
                 add()
             except Exception as error:  # noqa: BLE001, PERF203  whatever is missing here, say so and go on
                 print(f"\n{add.__name__} is left out: {type(error).__name__}: {error}")
-
-    def time_onnx_runtime_cuda(self) -> None:
-        import onnxruntime as ort
-
-        if "CUDAExecutionProvider" not in ort.get_available_providers():
-            raise ImportError("this onnxruntime has no CUDA provider (onnxruntime-gpu has)")
-        session = ort.InferenceSession(read_model(self.arguments.model), providers=["CUDAExecutionProvider"])
-        if session.get_providers()[0] != "CUDAExecutionProvider":  # it falls back to the CPU without an error
-            raise RuntimeError("ONNX Runtime could not load its CUDA provider and would have run on the CPU")
-        for batch in (1, LARGEST_BATCH):
-            self.time(
-                "ONNX Runtime CUDA fp32", lambda x: session.run(list(OUTPUT_NAMES), {INPUT_NAME: x}), batch, runs=100
-            )
 
     def time_torch(self) -> None:
         """The same network with fresh weights: latency does not depend on them."""
@@ -239,23 +230,34 @@ class Verification:
                     self.time(f"{name} {precision}", infer, batch, runs=100)
 
     def report(self) -> None:
-        base = {row.batch: row.p50_ms for row in self.latencies if row.runner == "TensorRT fp16, CUDA graph"}
-        gflop = convolution_gflop(self.graph, self.size)
-        print(f"\nlatency, host to host, {self.size}, {gflop:.2f} GFLOP an image in convolutions")
-        print(f"{'runner':32}{'batch':>6}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'ratio':>8}{'TFLOP/s':>9}")
+        base = {row.batch: row.p50_ms for row in self.latencies if row.runner == f"{self.names[0]} fp16, CUDA graph"}
+        work = work_of(self.graph, self.size)
+        limits = chip_limits(self.gpu.capability)
+        print(f"\nlatency, host to host, {self.size}, {work.gflop:.2f} GFLOP an image in convolutions")
+        if limits is not None:
+            print(
+                f"the chip: {limits.half_tflops:.0f} TFLOP/s in fp16, {limits.float_tflops:.0f} in fp32, "
+                f"{limits.gigabytes:.0f} GB/s; 'of limit': the convolutions' least time by FLOPs or bytes over p50"
+            )
+        print(
+            f"{'runner':36}{'batch':>6}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'ratio':>8}"
+            f"{'TFLOP/s':>9}{'of limit':>10}"
+        )
         rows = []
         for row in self.latencies:
             ratio = row.p50_ms / base[row.batch] if row.batch in base else float("nan")
-            rows.append(asdict(row) | {"ratio_to_tensorrt_fp16": ratio})
+            least = float("nan") if limits is None else limits.least_ms(work, row.batch, "fp32" in row.runner)
+            of_limit = least / row.p50_ms
+            rows.append(asdict(row) | {"ratio_to_fp16": ratio, "of_chip_limit": of_limit})
             print(
-                f"{row.runner:32}{row.batch:>6}{row.p50_ms:>9.2f}{row.p90_ms:>9.2f}{row.p99_ms:>9.2f}{ratio:>7.2f}x"
-                f"{gflop * row.batch / row.p50_ms:>9.2f}"
+                f"{row.runner:36}{row.batch:>6}{row.p50_ms:>9.2f}{row.p90_ms:>9.2f}{row.p99_ms:>9.2f}{ratio:>7.2f}x"
+                f"{work.gflop * row.batch / row.p50_ms:>9.2f}{of_limit:>10.1%}"
             )
         self.arguments.out.mkdir(parents=True, exist_ok=True)
         path = self.arguments.out / "verify_gpu.json"
         document = {
             "gpu": asdict(self.gpu),
-            "library": str(self.library),
+            "engines": self.names,
             "model": self.card.id,
             "faults": self.faults,
             "latency": rows,
@@ -269,20 +271,73 @@ class Verification:
         self.faults.append(text)
 
 
-def convolution_gflop(model: onnx.ModelProto, size: Size) -> float:
-    """Two operations for each multiply-add of the convolutions, for one image."""
+@dataclass(frozen=True)
+class Work:
+    """Of the convolutions, for one image."""
+
+    gflop: float
+    weights: int  # numbers
+    activations: int  # numbers read and written
+
+
+@dataclass(frozen=True)
+class ChipLimits:
+    """What a chip can do at its highest clock, dense."""
+
+    half_tflops: float  # tensor cores
+    float_tflops: float
+    gigabytes: float  # a second, of its memory
+
+    def least_ms(self, work: Work, batch: int, is_float: bool) -> float:
+        """Whichever takes longer: the arithmetic, or moving each tensor of the convolutions once."""
+        size = 4 if is_float else 2
+        arithmetic = work.gflop * batch / (self.float_tflops if is_float else self.half_tflops)
+        moving = (work.weights + work.activations * batch) * size / self.gigabytes / 1e6
+        return max(arithmetic, moving)
+
+
+# FLOP a clock and SM: fp16 on tensor cores with fp16 sums, and fp32; from NVIDIA's architecture papers.
+_FLOP_A_CLOCK = {
+    "7.5": (1024, 128), "8.0": (2048, 128), "8.6": (1024, 256), "8.7": (1024, 256), "8.9": (1024, 256),
+    "9.0": (4096, 256), "10.0": (8192, 256), "12.0": (1024, 256), "12.1": (1024, 256),
+}  # fmt: skip
+
+
+def chip_limits(capability: str) -> ChipLimits | None:
+    """Of the first GPU; None where the driver or the table does not say."""
+    runtime = load_cuda()
+    try:
+        names = runtime.cudaDeviceAttr  # type: ignore[attr-defined]
+        cuda = Cuda(runtime)
+        clock_khz, processors, memory_khz, bus_bits = (
+            int(cuda.call("cudaDeviceGetAttribute", getattr(names, f"cudaDevAttr{name}"), 0))
+            for name in ("ClockRate", "MultiProcessorCount", "MemoryClockRate", "GlobalMemoryBusWidth")
+        )
+        half, single = _FLOP_A_CLOCK[capability]
+    except (AttributeError, EngineError, KeyError) as error:
+        print(f"the chip's limits are not known: {error}")
+        return None
+    cycles = clock_khz * 1e3 * processors / 1e12
+    return ChipLimits(half * cycles, single * cycles, 2 * memory_khz * 1e3 * bus_bits / 8 / 1e9)
+
+
+def work_of(model: onnx.ModelProto, size: Size) -> Work:
+    """Two operations for each multiply-add of the convolutions; their inputs, outputs and weights."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     pin_shapes(fixed, 1, size)
     inferred = onnx.shape_inference.infer_shapes(fixed)
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in inferred.graph.value_info}
-    weights = {t.name: t.dims for t in model.graph.initializer}
-    total = 0
+    constants = {t.name: t.dims for t in model.graph.initializer}
+    flop = weights = activations = 0
     for node in inferred.graph.node:
         if node.op_type == "Conv":
-            _, per_group, *kernel = weights[node.input[1]]
-            total += 2 * int(np.prod(shapes[node.output[0]])) * per_group * int(np.prod(kernel))
-    return total / 1e9
+            _, per_group, *kernel = constants[node.input[1]]
+            out = int(np.prod(shapes[node.output[0]]))
+            flop += 2 * out * per_group * int(np.prod(kernel))
+            weights += int(np.prod(constants[node.input[1]]))
+            activations += out + int(np.prod(shapes[node.input[0]]))
+    return Work(flop / 1e9, weights, activations)
 
 
 def real_images(arguments: argparse.Namespace, size: Size) -> list[RgbImage]:

@@ -155,6 +155,16 @@ class FakeCudaRuntime:
         properties = SimpleNamespace(name=name.encode(), major=major, minor=minor)
         return self._fails("cudaGetDeviceProperties") or CudaError.cudaSuccess, properties
 
+    cudaDeviceAttr = SimpleNamespace(
+        cudaDevAttrClockRate=1_000_000,  # kHz: the fake's attributes are their own values
+        cudaDevAttrMultiProcessorCount=16,
+        cudaDevAttrMemoryClockRate=1_000_000,
+        cudaDevAttrGlobalMemoryBusWidth=256,
+    )
+
+    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[Any, int]:
+        return CudaError.cudaSuccess, attribute
+
     def cudaMemGetInfo(self) -> tuple[Any, int, int]:
         return CudaError.cudaSuccess, 1 << 30, 2 << 30
 

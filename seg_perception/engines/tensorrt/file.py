@@ -22,9 +22,10 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import from_mapping, to_mapping
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
+from seg_perception.engines.graph.choices import InputSizes
 from seg_perception.engines.graph.edits import EDITS_VERSION
 from seg_perception.engines.tensorrt.cache import read_private, remove_leftovers
-from seg_perception.engines.tensorrt.settings import BuildSettings, InputSizes
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 if TYPE_CHECKING:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Precision, Size
+from seg_perception.core.types import Precision
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.graph.edits import fixed_batch, fixed_size
+from seg_perception.engines.graph.choices import InputSizes, input_sizes, resolve_precision
+from seg_perception.engines.graph.edits import fixed_batch
 from seg_perception.engines.graph.model_file import CheckedModel, load_model
 from seg_perception.engines.tensorrt.cache import default_cache_folder
 from seg_perception.engines.tensorrt.file import EngineKey, cached_name, engine_key
-from seg_perception.engines.tensorrt.settings import BuildSettings, InputSizes
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
-
-_ASPECTS = (0.5, 4.0)
-"""Width to height of the cameras that an engine of open size must take: portrait phone to KITTI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def make_plan(
     """The plan for a model that was read already; the errors of `plan_compilation`."""
     card = model.card
     precision = resolve_precision(card.precision, settings.precision)
-    sizes = input_sizes(model, settings)
+    sizes = input_sizes(model, settings.size, settings.camera_size, one_shape=settings.dla_core is not None)
     batch = fixed_batch(model.graph)
     if batch is not None and batch != settings.batch:
         raise ModelError(
@@ -101,46 +98,3 @@ def _for_turing(settings: BuildSettings, library: TensorRtLibrary, gpu: Gpu | No
     if library.is_rtx and settings.target is None and gpu is not None and gpu.capability == "7.5":
         return dataclasses.replace(settings, target="sm75")
     return settings
-
-
-def resolve_precision(of_graph: Precision, wanted: Precision | None) -> Precision:
-    """The engine's precision from the graph's and the wish.
-
-    An fp32 graph makes fp32 and fp16 engines, fp16 and int8 graphs only their own.
-
-    Raises:
-        ModelError: the wish cannot be met; says which graph to export.
-    """
-    default = Precision.FP16 if of_graph is Precision.FP32 else of_graph
-    chosen = wanted or default
-    if chosen not in {of_graph, default}:
-        needed = Precision.FP32 if chosen is Precision.FP16 else chosen
-        raise ModelError(
-            f"precision {chosen} cannot be made from an {of_graph} graph; "
-            f"export one with 'seg-perception export --precision {needed}'"
-        )
-    return chosen
-
-
-def input_sizes(model: CheckedModel, settings: BuildSettings) -> InputSizes:
-    """The sizes of the engine that these settings make of this graph.
-
-    Raises:
-        ModelError: the graph is fixed to another size, or the size does not fit it.
-    """
-    card, of_graph = model.card, fixed_size(model.graph)
-    if settings.camera_size is not None:
-        return InputSizes(settings.camera_size, settings.camera_size, settings.camera_size)
-    if of_graph is not None and settings.size not in (None, of_graph):
-        raise ModelError(f"{card.id} is fixed to {of_graph}; an engine for {settings.size} needs open height and width")
-    fixed = of_graph or settings.size or (card.input_size if settings.dla_core is not None else None)
-    multiple = card.size_multiple
-    if fixed is not None:
-        if fixed.width % multiple or fixed.height % multiple:
-            raise ModelError(f"size {fixed} does not fit {card.id}: width and height must be multiples of {multiple}")
-        return InputSizes(fixed, fixed, fixed)
-    pixels = card.input_size.width * card.input_size.height
-    tallest, widest = (
-        math.ceil(math.sqrt(length) / multiple) * multiple for length in (pixels / _ASPECTS[0], pixels * _ASPECTS[1])
-    )
-    return InputSizes(Size(multiple, multiple), card.input_size, Size(widest, tallest))

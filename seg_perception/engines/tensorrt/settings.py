@@ -50,22 +50,3 @@ class BuildSettings:
             faults.append(f"DLA core {self.dla_core} must be 0 or more")
         if faults:
             raise EngineError("engine settings: " + "; ".join(faults))
-
-
-@dataclass(frozen=True, slots=True)
-class InputSizes:
-    """The image sizes an engine takes; one alone where all three are equal.
-
-    Prints as "480x352" or "up to 832x608".
-    """
-
-    smallest: Size
-    tuned: Size
-    largest: Size
-
-    @property
-    def fixed(self) -> Size | None:
-        return self.tuned if self.smallest == self.largest else None
-
-    def __str__(self) -> str:
-        return str(self.fixed or f"up to {self.largest}")

@@ -19,11 +19,12 @@ from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.geometry import network_size
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
+from seg_perception.engines.graph.choices import input_sizes, resolve_precision
 from seg_perception.engines.graph.edits import card_of, load_graph, write_card
 from seg_perception.engines.graph.model_file import parse_model, read_model
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine, keep_timings, prepare_graph
-from seg_perception.engines.tensorrt.plan import CompilePlan, input_sizes, make_plan, resolve_precision
+from seg_perception.engines.tensorrt.plan import CompilePlan, make_plan
 from seg_perception.engines.tensorrt.progress import (
     BuildProgress,
     BuildStoppedError,
@@ -105,7 +106,7 @@ def test_graphs_for_cameras_build_and_keep_the_contract(
 ) -> None:
     content = exported("efficientnet_ladder", "int8" if precision is INT8 else "fp32")
     settings = BuildSettings(precision, batch, camera_size=camera)
-    assert input_sizes(parse_model(content, ""), settings).fixed == camera
+    assert input_sizes(parse_model(content, ""), settings.size, settings.camera_size).fixed == camera
     assert build_and_note(content, settings, nvidia, builds, f"efficientnet_ladder, camera {camera}").content
 
 
@@ -305,17 +306,17 @@ def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, ex
 
 def test_sizes_that_an_engine_takes(exported: Exported) -> None:
     model = parse_model(exported("efficientnet_ladder", "fp32"), "")  # 128x96: 12288 pixels, multiples of 32
-    sizes = input_sizes(model, BuildSettings())
+    sizes = input_sizes(model, None)
     # widest: sqrt(12288 x 4) = 221.7 -> 224; tallest: sqrt(12288 / 0.5) = 156.8 -> 160
     assert (sizes.smallest, sizes.tuned, sizes.largest) == (Size(32, 32), Size(128, 96), Size(224, 160))
     assert (sizes.fixed, str(sizes)) == (None, "up to 224x160")
-    assert str(input_sizes(model, BuildSettings(size=Size(64, 64)))) == "64x64"
-    assert input_sizes(model, BuildSettings(dla_core=0)).fixed == Size(128, 96)  # a DLA takes one shape
+    assert str(input_sizes(model, Size(64, 64))) == "64x64"
+    assert input_sizes(model, None, one_shape=True).fixed == Size(128, 96)  # a DLA takes one shape
 
 
 @pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(1080, 1920), Size(640, 480)], ids=str)
 def test_every_usual_camera_fits_an_engine_of_open_size(exported: Exported, camera: Size) -> None:
-    sizes = input_sizes(parse_model(exported("efficientnet_ladder", "fp32"), ""), BuildSettings())
+    sizes = input_sizes(parse_model(exported("efficientnet_ladder", "fp32"), ""), None)
     size = network_size(camera, Size(128, 96), 32)
     assert sizes.smallest.width <= size.width <= sizes.largest.width
     assert sizes.smallest.height <= size.height <= sizes.largest.height

@@ -21,6 +21,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
+from seg_perception.engines.graph.choices import InputSizes
 from seg_perception.engines.tensorrt.build import BuiltEngine
 from seg_perception.engines.tensorrt.cache import default_cache_folder, make_private_folder, sole_builder
 from seg_perception.engines.tensorrt.file import (
@@ -32,7 +33,7 @@ from seg_perception.engines.tensorrt.file import (
     write_engine,
 )
 from seg_perception.engines.tensorrt.progress import BuildStoppedError
-from seg_perception.engines.tensorrt.settings import BuildSettings, InputSizes
+from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 FP16 = Precision.FP16

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,8 @@ import pytest
 from fake_cuda import FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError
+from seg_perception.engines.base import EngineOptions
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
-from seg_perception.engines.tensorrt.file import EngineFile
-from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -43,7 +42,6 @@ def script(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def verify(
     script: ModuleType,
-    nvidia: TensorRtLibrary,
     exported: Callable[[str, str], bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -58,9 +56,9 @@ def verify(
         cuda.cudaMemGetInfo = lambda: (0, free[0], 2 << 30)  # type: ignore[method-assign,assignment,return-value]
 
         class Engine(OnnxRuntimeEngine):
-            def __init__(self, file: EngineFile, library: TensorRtLibrary, cuda_graph: bool) -> None:
-                super().__init__(model, threads=1)
-                self.uses_cuda_graph = cuda_graph and wrong != "no graph"
+            def __init__(self, path: Path, options: EngineOptions) -> None:
+                super().__init__(path, threads=1)
+                self.uses_cuda_graph = options.cuda_graph and wrong != "no graph"
 
             def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 if wrong == "fails":
@@ -72,10 +70,14 @@ def verify(
                     labels[1:] ^= 1
                 return labels, confidence
 
+        def open_one(path: Path, name: str, options: EngineOptions) -> Engine:
+            assert name == "onnxruntime_cuda"
+            return Engine(path, options)
+
         monkeypatch.setattr(script, "load_cuda", lambda: cuda)
-        monkeypatch.setattr(script, "why_nothing_runs", lambda: None)
+        monkeypatch.setattr(script, "gpu_engines", lambda: (["onnxruntime_cuda"], "tensorrt: not installed"))
+        monkeypatch.setattr(script, "open_engine", open_one)
         monkeypatch.setattr(script, "LARGEST_BATCH", 3)
-        monkeypatch.setattr(script, "TensorRtEngine", Engine)
         monkeypatch.setattr(script.Verification, "models", lambda self, folder: {"fp16": model})
         monkeypatch.setattr(script.Verification, "other_runners", lambda self: None)
         timed = script.Verification.time
@@ -93,11 +95,15 @@ def test_it_runs_to_its_end(verify: Callable[..., Any], capsys: pytest.CaptureFi
     status, document = verify()
     printed = capsys.readouterr().out
     assert (status, document["faults"]) == (0, [])
+    assert "not verified: tensorrt: not installed" in printed
+    # the fake GPU: 16 SMs at 1 GHz, capability 8.7: 16 x 1024 FLOP a nanosecond; 256 bits at 2 x 1 GHz
+    assert "the chip: 16 TFLOP/s in fp16, 4 in fp32, 64 GB/s" in printed
+    assert all(0.0 < row["of_chip_limit"] < 1.0 for row in document["latency"])
     assert "10 runs: device memory grew by 0 bytes" in printed
     assert "labels as ONNX Runtime fp32 100.0000%" in printed
     assert "all checks passed" in printed
     rows = [(row["runner"], row["batch"]) for row in document["latency"]]
-    assert rows == [(f"TensorRT fp16{graph}", n) for graph in (", CUDA graph", "") for n in (1, 3)]
+    assert rows == [(f"onnxruntime_cuda fp16{graph}", n) for graph in (", CUDA graph", "") for n in (1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def test_it_runs_to_its_end(verify: Callable[..., Any], capsys: pytest.CaptureFi
         ("leaks", "device memory grew by 10485760 bytes over 10 runs"),  # 10 x 1 MiB, 2 MiB are allowed
         ("no graph", "the CUDA graph could not be captured"),
         ("second image", "a batch of 2 agrees with single images in"),
-        ("fails", "fp16: cudaStreamSynchronize failed"),
+        ("fails", "onnxruntime_cuda fp16: cudaStreamSynchronize failed"),
     ],
 )
 def test_what_is_wrong_fails_it(verify: Callable[..., Any], wrong: str, message: str) -> None:
@@ -118,23 +124,22 @@ def test_what_is_wrong_fails_it(verify: Callable[..., Any], wrong: str, message:
 def test_without_a_gpu_nothing_is_claimed(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(script, "why_nothing_runs", lambda: "there is no NVIDIA GPU")
+    monkeypatch.setattr(script, "gpu_engines", lambda: ([], "tensorrt: there is no NVIDIA GPU"))
     for options, status in (([], 0), (["--require-gpu"], 3)):
         monkeypatch.setattr(sys, "argv", ["verify_gpu.py", *options])
         assert script.main() == status
-        assert "skipped, nothing was verified: there is no NVIDIA GPU" in capsys.readouterr().out
+        assert "skipped, nothing was verified: tensorrt: there is no NVIDIA GPU" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_cuda_provider_that_fell_back_to_the_cpu_is_not_timed(
-    script: ModuleType, driving_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import onnxruntime as ort
-
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    verification = SimpleNamespace(arguments=SimpleNamespace(model=driving_model))
-    with pytest.raises(RuntimeError, match="would have run on the CPU"):
-        script.Verification.time_onnx_runtime_cuda(verification)
+def test_the_least_time_of_a_chip(script: ModuleType) -> None:
+    limits = script.ChipLimits(half_tflops=2.0, float_tflops=1.0, gigabytes=100.0)
+    work = script.Work(gflop=4.0, weights=10_000_000, activations=5_000_000)
+    # fp16: 4 GFLOP / 2 TFLOP/s = 2 ms; (10 + 5) x 2 MB / 100 GB/s = 0.3 ms
+    assert limits.least_ms(work, 1, False) == pytest.approx(2.0)
+    # fp32, batch 2: 8 GFLOP / 1 TFLOP/s = 8 ms
+    assert limits.least_ms(work, 2, True) == pytest.approx(8.0)
+    # no arithmetic to speak of: (10 + 5 x 3) x 2 MB / 100 GB/s = 0.5 ms
+    assert limits.least_ms(script.Work(0.1, 10_000_000, 5_000_000), 3, False) == pytest.approx(0.5)
 
 
 def test_the_engine_benchmark_says_which_target_was_missed(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
