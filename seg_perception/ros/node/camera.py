@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
@@ -50,8 +51,8 @@ class Rejection:
 class Camera:
     """Subscribes to one camera and publishes its outputs.
 
-    The subscription's callbacks run on the executor's thread and only fill the mailbox; `decode`
-    and `publish` run on the inference thread.
+    The subscription's callbacks run on the executor's thread and only fill the lane; `decode` and
+    `publish` run on the camera's thread.
 
     Args:
         name: '' for the one camera without a name.
@@ -72,6 +73,7 @@ class Camera:
         self.rate_in, self.rate_out = RateMeter(), RateMeter()
         self.losses = LossMeter()
         self.drivable_share: float | None = None
+        self.busy_with: tuple[str, float] | None = None
         self.last_rejection: Rejection | None = None
         self.time_jumps = 0
         self.last_received_at: float | None = None
@@ -236,7 +238,7 @@ class Camera:
             if not name.startswith(own) and self._node.count_publishers(name)
         ]
 
-    # --- working, inference thread -------------------------------------------------------------
+    # --- working, the camera's thread -------------------------------------------------------------
 
     def decode(self, frame: CameraFrame) -> RgbImage:
         """A frame's pixels, uint8 [H, W, 3] RGB.
@@ -261,16 +263,24 @@ class Camera:
         """Before the next frame, forget what earlier frames said (time jumped, or the node was off)."""
         self._reset_requested = True
 
-    def publish(self, frame: CameraFrame, image: RgbImage, segmentation: Segmentation) -> dict[Stage, float]:
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Remembers, for diagnostics, what the thread is at, and since when."""
+        self.busy_with = (what, time.monotonic())
+        try:
+            yield
+        finally:
+            self.busy_with = None
+
+    def publish(self, frame: CameraFrame, image: RgbImage, segmentation: Segmentation) -> float:
         """Mask and publish.
 
         The mask is computed for every frame, watched or not: its share is in the diagnostics and its
         filter has a memory.
 
         Returns:
-            the seconds that masking (part of FINISH) and publishing took.
+            when the mask was made and publishing began, monotonic seconds.
         """
-        began = time.monotonic()
         self._follow_time(frame)
         mask = self._masker.mask(segmentation, frame.stamp_ns)
         self.drivable_share = drivable_share(mask)
@@ -280,9 +290,8 @@ class Camera:
                 frame.message.header, image, segmentation, mask, self._card, self._settings.overlay, frame.received_at
             )
         )
-        done = time.monotonic()
-        self.rate_out.tick(done)
-        return {Stage.FINISH: masked - began, Stage.PUBLISH: done - masked}
+        self.rate_out.tick(time.monotonic())
+        return masked
 
     def note_latency(self, frame: CameraFrame, times: dict[Stage, float]) -> None:
         """Note a published frame's times."""

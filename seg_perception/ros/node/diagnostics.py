@@ -60,6 +60,8 @@ class CameraReport:
     time_jumps_since_last: int
     lost_before_node: int
     topic: str
+    busy_with: str | None = None  # what the camera's thread is at
+    busy_s: float = 0.0  # and for how long
     mask_stalled: str | None = None  # why nothing can appear in the drivable mask, whatever the camera sees
 
 
@@ -83,6 +85,8 @@ def judge_camera(report: CameraReport, thresholds: DiagnosticsSettings) -> Verdi
         return Verdict(Level.OK, "inactive")
     if report.counts.unaccounted:
         return Verdict(Level.ERROR, f"{report.counts.unaccounted} frames are unaccounted for: a defect of this node")
+    if report.busy_with and report.busy_s >= thresholds.frame_timeout_s:
+        return Verdict(Level.ERROR, f"{report.busy_with}, for {report.busy_s:.1f} s")
     if report.silent_s >= thresholds.frame_timeout_s:
         kind = "overdue: no frame any more" if report.ever_received else "never received a frame"
         why = f": {report.silence_reason}" if report.silence_reason else ""

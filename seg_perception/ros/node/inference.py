@@ -1,10 +1,11 @@
-"""The inference thread: takes the fresh frames of all cameras, runs them as a batch, publishes.
+"""The inference thread: takes the prepared frames of all cameras and runs them as a batch.
 
-It alone opens, uses and closes the engine.
+It alone opens, uses and closes the engine. Around it, each camera's thread prepares and finishes: see `lanes`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,18 +16,20 @@ from typing import Protocol
 
 import numpy as np
 
-from seg_perception.core.errors import InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import RgbImage, Segmentation, Size
+from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.accounting import Fate
-from seg_perception.ros.node.camera import Camera, CameraFrame
+from seg_perception.ros.node.camera import Camera
+from seg_perception.ros.node.camera_thread import CameraThread
 from seg_perception.ros.node.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
 from seg_perception.ros.node.latency import Stage
-from seg_perception.ros.node.mailbox import Mailboxes
-from seg_perception.segmenter import PreparedImage, Segmenter
+from seg_perception.ros.node.work import Answered, FrameLanes, Work
+from seg_perception.segmenter import Segmenter
+
+PUBLISHING_TIMEOUT_S = 1.0  # how long deactivating waits for a frame that is being published
 
 
 class Log(Protocol):
@@ -60,22 +63,12 @@ class EngineStatus:
     device_memory: int | None = None  # bytes; None: no GPU, or it cannot be told
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """A frame that was decoded and resized."""
-
-    camera: Camera
-    frame: CameraFrame
-    image: RgbImage
-    prepared: PreparedImage
-
-
 class InferenceThread:
     """Owns the engine and the thread that uses it.
 
     Args:
         settings: which engine, at which size.
-        mailboxes: where the frames come from.
+        lanes: where the frames come from and the answers go.
         open_configured: opens the engine; called on the inference thread.
         on_failure: called on the inference thread when the engine failed and rebuilding it did not help,
             with the number of the activation that this ends (see `activation`) and the reason.
@@ -84,17 +77,17 @@ class InferenceThread:
     def __init__(
         self,
         settings: NodeSettings,
-        mailboxes: Mailboxes[CameraFrame],
+        lanes: FrameLanes,
         log: Log,
         on_failure: Callable[[int, str], None],
         open_configured: OpenEngine = open_configured_engine,
     ) -> None:
         self._settings = settings
-        self._mailboxes = mailboxes
+        self._lanes = lanes
         self._log = log
         self._on_failure = on_failure
         self._open_configured = open_configured
-        self._cameras: Mapping[str, Camera] = {}
+        self._cameras: dict[str, CameraThread] = {}
         self._engine: Engine | None = None
         self._segmenter: Segmenter | None = None
         self._state = EngineState.CLOSED
@@ -104,10 +97,11 @@ class InferenceThread:
         self._rebuilds = 0
         self._rebuild_allowed = True
         self._busy_since: float | None = None
-        self._gate = threading.Lock()  # held while one frame is published, and where activation and failure meet
-        self._publishing_allowed = False
-        self._activation = 0  # which activation may publish; a batch taken in an earlier one may not
-        self._activation_of_batch = 0
+        self._gate = threading.Lock()  # where activation and failure meet
+        self._active = False
+        self._activation = 0
+        self._usual_s: dict[int, float] = {}  # of an inference, by the frames in it
+        self._error_after: tuple[int, Exception] | None = None  # finishing or publishing raised, and in which epoch
         self._stop = threading.Event()
         self._opened: Future[ModelCard] | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
@@ -123,7 +117,7 @@ class InferenceThread:
         self._state = EngineState.OPENING
         self._opened = opened
         if self._thread.is_alive():
-            self._mailboxes.nudge()
+            self._lanes.nudge()
         else:
             self._thread.start()
         return opened
@@ -138,28 +132,43 @@ class InferenceThread:
         with self._gate:
             if not self.ready:
                 return False
-            self._cameras = cameras
             self._rebuild_allowed = True
             self._activation += 1
-            self._publishing_allowed = True
-        self._mailboxes.open()
+            self._active = True
+        for name, camera in cameras.items():
+            if name not in self._cameras:
+                self._cameras[name] = CameraThread(camera, self._lanes, lambda: self._segmenter, self._on_camera_error)
+                self._cameras[name].start()
+        self._lanes.open()
         return True
 
     def pause(self) -> None:
         """No output goes out after this returns; frames in flight are counted as failed."""
         with self._gate:
-            self._publishing_allowed = False
-        self._mailboxes.close()
+            self._active = False
+        self._lanes.close()
+        for name, camera in self._cameras.items():
+            if not camera.wait_published(PUBLISHING_TIMEOUT_S):
+                self._log.error(
+                    f"camera {name}: the middleware has blocked the publishing of a frame for more than "
+                    f"{PUBLISHING_TIMEOUT_S:g} s; is a subscriber stopped?"
+                )
 
     def stop(self, timeout: float) -> bool:
-        """Close the engine and end the thread; False when an inference did not come back in time."""
+        """Close the engine and end all threads; False when one did not come back in time."""
         self.pause()
         self._stop.set()
         self._opening.stop.set()
-        self._mailboxes.nudge()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        for camera in self._cameras.values():
+            camera.stop()
+        self._lanes.stop()
+        deadline = time.monotonic() + timeout
+        threads = [
+            thread for thread in (self._thread, *(c.thread for c in self._cameras.values())) if thread.is_alive()
+        ]
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     @property
     def activation(self) -> int:
@@ -191,9 +200,12 @@ class InferenceThread:
             if (opened := self._opened) is not None:
                 self._opened = None
                 self._open_for(opened)
-            frames = self._mailboxes.take_all(timeout=0.5)
-            if frames:
-                self._work_off(frames)
+            failed, self._error_after = self._error_after, None
+            if failed is not None and failed[0] == self._lanes.epoch:
+                self._recover(failed[1])
+            work = self._lanes.take_prepared(timeout=0.5)
+            if work:
+                self._infer(work)
         self._close_engine()
         self._state = EngineState.CLOSED
 
@@ -218,7 +230,9 @@ class InferenceThread:
             raise
         self._device_memory = device_memory_of(engine)
         self._segmenter = segmenter
+        self._usual_s = {}
         self._state = EngineState.READY
+        self._lanes.expect_engine(0.0)
         return engine.card
 
     def _close_engine(self) -> None:
@@ -230,73 +244,44 @@ class InferenceThread:
         except Exception as error:  # noqa: BLE001  a broken engine may not even close; it must not stop the rest
             self._log.error(f"closing the engine failed: {describe_error(error)}")
 
-    def _work_off(self, frames: Mapping[str, CameraFrame]) -> None:
-        self._busy_since = time.monotonic()
-        self._activation_of_batch = self._activation
-        failure: Exception | None = None
-        try:
-            self._process({self._cameras[name]: frame for name, frame in frames.items()})
-        except Exception as error:  # noqa: BLE001  one way for every failure: stop, say so, rebuild once
-            failure = error
-        finally:
-            self._busy_since = None
-        for frame in frames.values():
-            frame.ticket.book(Fate.FAILED)  # whatever was not booked before
-        if failure is not None:
-            self._recover(failure)
-
-    def _process(self, frames: Mapping[Camera, CameraFrame]) -> None:
-        """Answer the frames that can be; those whose ticket is open when this ends have failed."""
-        if self._segmenter is None:
-            return
-        work: list[_Work] = []
-        times: list[dict[Stage, float]] = []
-        for camera, frame in frames.items():
-            began = time.monotonic()
-            if (item := self._prepare(camera, frame)) is not None:
-                work.append(item)
-                times.append({Stage.WAIT: began - frame.received_at, Stage.PREPARE: time.monotonic() - began})
-        if not work:
+    def _infer(self, batch: Mapping[str, Work]) -> None:
+        segmenter = self._segmenter
+        if segmenter is None:  # it was closed while the node was being deactivated
+            _fail(batch)
             return
         began = time.monotonic()
-        answers = self._segmenter.infer([item.prepared for item in work])
-        inferred = time.monotonic() - began
-        for item, raw, spent in zip(work, answers, times, strict=True):
-            began = time.monotonic()
-            segmentation = self._segmenter.finish(raw)
-            spent |= {Stage.INFER: inferred, Stage.FINISH: time.monotonic() - began}
-            self._publish(item, segmentation, spent)
-
-    def _prepare(self, camera: Camera, frame: CameraFrame) -> _Work | None:
-        assert self._segmenter is not None
+        self._busy_since = began
+        self._lanes.expect_engine(self._usual_s.get(len(batch), 0.0))
         try:
-            image = camera.decode(frame)
-            return _Work(camera, frame, image, self._segmenter.prepare(image))
-        except InputError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001  a message must never stop the node, whatever is wrong with it
-            reason = f"unexpected {describe_error(error)}"
-        camera.reject(frame, reason)
-        return None
+            answers = segmenter.infer([work.prepared for work in batch.values()])
+        except Exception as error:  # noqa: BLE001  one way for every failure: stop, say so, rebuild once
+            self._busy_since = None
+            _fail(batch)
+            self._recover(error)
+            return
+        done = time.monotonic()
+        self._busy_since = None
+        took, usual = done - began, self._usual_s.get(len(batch), done - began)
+        self._usual_s[len(batch)] = 0.8 * usual + 0.2 * took
+        for (name, work), raw in zip(batch.items(), answers, strict=True):
+            work.times[Stage.WAIT] += began - work.at
+            work.times[Stage.INFER] = took
+            self._lanes.answer(name, work.epoch, Answered(work, raw, segmenter, done))
+        self._lanes.expect_engine(0.0)
 
-    def _publish(self, item: _Work, segmentation: Segmentation, times: dict[Stage, float]) -> None:
-        camera, frame = item.camera, item.frame
-        with self._gate:
-            if not self._publishing_allowed or self._activation != self._activation_of_batch:
-                return
-            spent = camera.publish(frame, item.image, segmentation)
-            frame.ticket.book(Fate.PUBLISHED)
-        times[Stage.FINISH] += spent[Stage.FINISH]
-        times[Stage.PUBLISH] = spent[Stage.PUBLISH]
-        times[Stage.NODE] = time.monotonic() - frame.received_at
-        camera.note_latency(frame, times)
+    def _on_camera_error(self, epoch: int, error: Exception) -> None:
+        """On a camera's thread."""
+        self._error_after = (epoch, error)
+        self._lanes.nudge()
 
     def _recover(self, error: Exception) -> None:
         """One attempt to rebuild for each activation; after that the node has to go inactive."""
         self._failure = describe_error(error)
         self._log.error(f"the engine failed, outputs stop: {self._failure}")
+        self._lanes.expect_engine(math.inf)
+        self._lanes.fail_prepared()
         with self._gate:
-            activation, active = self._activation, self._publishing_allowed
+            activation, active = self._activation, self._active
             rebuild, self._rebuild_allowed = active and self._rebuild_allowed, False
             self._state = EngineState.REBUILDING if rebuild else EngineState.FAILED
         if not active:
@@ -314,6 +299,11 @@ class InferenceThread:
         self._close_engine()
         self._state = EngineState.FAILED
         self._on_failure(activation, self._failure)
+
+
+def _fail(batch: Mapping[str, Work]) -> None:
+    for work in batch.values():
+        work.ticket.book(Fate.FAILED)
 
 
 def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:

@@ -15,7 +15,7 @@ class Stage(Enum):
     """The way of a frame through the node, in order; the last three span several stages."""
 
     RECEIVE = "receive"  # from the publisher's middleware to the subscription's callback
-    WAIT = "wait"  # in the mailbox
+    WAIT = "wait"  # until it is prepared, and then for the engine
     PREPARE = "prepare"  # decoding the message and resizing
     INFER = "infer"  # the engine's call (the whole batch's: every frame of it waits that long)
     FINISH = "finish"  # labels and confidence to camera size, drivable mask

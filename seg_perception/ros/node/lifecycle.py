@@ -30,14 +30,15 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import RosLogHandler, describe_error
-from seg_perception.ros.node.camera import Camera, CameraFrame
+from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
 from seg_perception.ros.node.inference import EngineState, InferenceThread
-from seg_perception.ros.node.mailbox import Mailboxes
+from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
+from seg_perception.ros.node.work import FrameLanes
 
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0  # for an inference under way
@@ -138,9 +139,9 @@ class SegmentationNode(LifecycleNode):
         settings = self._settings_source.read()
         for unknown in self._settings_source.unknown():
             self.get_logger().warning(f"parameter {unknown}")
-        mailboxes: Mailboxes[CameraFrame] = Mailboxes(settings.cameras)
+        lanes: FrameLanes = Lanes(settings.cameras)
         self._inference = InferenceThread(
-            settings, mailboxes, self.get_logger(), self._on_engine_failure, self._open_configured
+            settings, lanes, self.get_logger(), self._on_engine_failure, self._open_configured
         )
         card = self._wait_for_engine(self._inference.open())
         self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
@@ -150,7 +151,7 @@ class SegmentationNode(LifecycleNode):
                 "drivable.min_confidence has no effect"
             )
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card, partial(mailboxes.put, name))
+            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name))
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card = settings, card
 

@@ -67,7 +67,7 @@ class NodeWatch:
         now = time.monotonic()
         active = self.state == "active"
         counts, jumps = camera.account.counts(), camera.time_jumps
-        rejection = camera.last_rejection
+        rejection, busy = camera.last_rejection, camera.busy_with
         rejected = counts.rejected - self._rejected_before.get(camera.name, 0)
         jumped = jumps - self._jumps_before.get(camera.name, 0)
         self._rejected_before[camera.name], self._jumps_before[camera.name] = counts.rejected, jumps
@@ -89,6 +89,8 @@ class NodeWatch:
             time_jumps_since_last=max(0, jumped),
             lost_before_node=camera.losses.lost,
             topic=camera.input_topic,
+            busy_with=None if busy is None else busy[0],
+            busy_s=0.0 if busy is None else now - busy[1],
             mask_stalled=camera.mask_stalled,
         )
 

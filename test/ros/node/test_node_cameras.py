@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from node_harness import (
     RELIABLE_INPUT,
     Running,
@@ -26,6 +27,7 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import resident_mb
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
 from seg_perception.segmenter import Segmenter
@@ -66,6 +68,44 @@ def test_a_silent_camera_delays_nobody(tiny_model: Path) -> None:
         assert run.counts("dead").received == 0
         wait_until(lambda: [s for s in run.peer.statuses(": camera dead") if s.level == b"\x03"], "STALE for the dead")
         assert run.peer.statuses(": camera front")
+
+
+@pytest.mark.parametrize("step", ["decode", "publish"])
+def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A stand-in for a message that is dear to decode, and for a subscriber that blocks the middleware."""
+    begun, release = threading.Event(), threading.Event()
+    original = getattr(Camera, step)
+
+    def held(camera: Camera, *arguments: Any) -> Any:
+        if camera.name == "front":
+            begun.set()
+            release.wait(60.0)
+        return original(camera, *arguments)
+
+    monkeypatch.setattr(Camera, step, held)
+    with running({"model": str(tiny_model), "cameras": ["front", "rear"], **RELIABLE_INPUT}) as run:
+        run.wait_state("active")
+        images = {name: run.peer.publisher(Image, f"/{name}/image") for name in ("front", "rear")}
+        labels = run.peer.subscribe(Image, "/segmentation_node/rear/labels")
+        try:
+            images["front"].publish(image_message(picture(0), START))
+            assert begun.wait(20.0)
+            for index in range(10):
+                images["front"].publish(image_message(picture(index), START + index))
+                images["rear"].publish(image_message(picture(index), START + index))
+                wait_until(lambda n=index: len(labels) > n, "the other camera's labels")
+            what = {"decode": "decoding a message, for ", "publish": "finishing and publishing a frame, for "}[step]
+            status = wait_until(
+                lambda: [s for s in run.peer.statuses(": camera front") if s.message.startswith(what)], "who it is"
+            )[0]
+            assert status.level == b"\x02"
+        finally:
+            release.set()
+        counts = run.settled("front")
+        assert counts.received == 11
+        assert counts.unaccounted == 0
 
 
 class OverloadedEngine:

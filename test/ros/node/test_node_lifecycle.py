@@ -119,7 +119,9 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_mod
         wait_until(lambda: level(run.peer.statuses(": engine")[-1]) == 0, "diagnostics OK again")
 
 
-@pytest.mark.parametrize("content, expected", [(b"", "the file is empty"), (b"not onnx at all", "not an ONNX file")])
+@pytest.mark.parametrize(
+    "content, expected", [(b"", "the file is empty"), (b"not onnx at all", "is no ONNX model but a text")]
+)
 def test_a_broken_model_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,19 +21,10 @@ from seg_perception.node_parameters import parse_settings
 from seg_perception.ros import qos
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
-from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
+from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint
-from seg_perception.ros.node.mailbox import Mailboxes
 from seg_perception.ros.node.outputs import CameraInfoMatcher
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """A frame as the mailbox sees it."""
-
-    ticket: Ticket
-    number: int
 
 
 def test_every_way_of_a_frame_is_booked_and_only_once() -> None:
@@ -60,78 +49,6 @@ def test_a_frame_that_was_dropped_without_a_word_shows() -> None:
     assert account.counts() == FrameCounts(received=2, in_flight=1)
     assert account.counts().unaccounted == 1
     assert kept.book(Fate.PUBLISHED)
-
-
-def test_the_newest_frame_replaces_an_unread_one_and_others_are_not_delayed() -> None:
-    front, rear = FrameAccount(), FrameAccount()
-    boxes: Mailboxes[Numbered] = Mailboxes(("front", "rear"))
-    for number in (1, 2, 3):
-        boxes.put("front", Numbered(front.receive(), number))
-    taken = boxes.take_all(timeout=0.0)
-    assert {name: frame.number for name, frame in taken.items()} == {"front": 3}
-    assert boxes.take_all(timeout=0.0) == {}
-    assert front.counts() == FrameCounts(received=3, superseded=2, in_flight=1)
-    assert rear.counts() == FrameCounts()
-    with pytest.raises(KeyError):
-        boxes.put("left", Numbered(rear.receive(), 1))
-
-
-def test_a_closed_mailbox_drops_and_counts() -> None:
-    account = FrameAccount()
-    boxes: Mailboxes[Numbered] = Mailboxes([""])
-    boxes.put("", Numbered(account.receive(), 1))
-    boxes.close()
-    boxes.put("", Numbered(account.receive(), 2))
-    assert account.counts() == FrameCounts(received=2, failed=2)
-    boxes.open()
-    boxes.put("", Numbered(account.receive(), 3))
-    assert boxes.take_all(0.0)[""].number == 3
-
-
-def test_the_account_balances_with_threads_on_both_sides() -> None:
-    accounts = {name: FrameAccount() for name in ("a", "b")}
-    boxes: Mailboxes[Numbered] = Mailboxes(accounts)
-    unbalanced: list[FrameCounts] = []
-    done = threading.Event()
-
-    def produce(name: str) -> None:
-        for number in range(5000):
-            boxes.put(name, Numbered(accounts[name].receive(), number))
-
-    def consume() -> None:
-        while not done.is_set():
-            for frame in boxes.take_all(0.05).values():
-                frame.ticket.book(Fate.PUBLISHED)
-
-    def watch() -> None:
-        while not done.is_set():
-            unbalanced.extend(c for account in accounts.values() if (c := account.counts()).unaccounted)
-
-    consumers = [threading.Thread(target=consume), threading.Thread(target=watch)]
-    producers = [threading.Thread(target=produce, args=(name,)) for name in accounts]
-    for thread in consumers + producers:
-        thread.start()
-    for thread in producers:
-        thread.join()
-    boxes.close()
-    done.set()
-    for thread in consumers:
-        thread.join()
-    assert not unbalanced
-    for account in accounts.values():
-        counts = account.counts()
-        assert counts.received == 5000
-        assert counts.in_flight == counts.unaccounted == 0
-
-
-def test_nudge_wakes_a_waiting_taker() -> None:
-    boxes: Mailboxes[Numbered] = Mailboxes([""])
-    taken: list[dict[str, Numbered]] = []
-    thread = threading.Thread(target=lambda: taken.append(boxes.take_all(timeout=60.0)))
-    thread.start()
-    boxes.nudge()
-    thread.join(10.0)
-    assert taken == [{}]
 
 
 def test_percentiles_by_hand() -> None:

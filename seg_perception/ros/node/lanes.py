@@ -1,0 +1,242 @@
+"""What lies between the node's threads: each camera has a lane with one slot before every step.
+
+    receive -> [waiting] -> prepare -> [prepared] -> infer -> [answered] -> finish, publish
+
+The executor's thread fills the first slot, each camera has a thread that prepares and finishes, and one thread
+infers. Nothing here can grow: a newer frame replaces an older one in its slot, which is booked as superseded.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from seg_perception.ros.node.accounting import Fate, Ticket
+
+PATIENCE_S = 0.05
+"""A batch waits at most this long for a camera whose frame is about to be prepared."""
+
+_LEAD_MARGIN_S = 0.002  # begin to prepare so much earlier than it usually takes
+
+
+class Ticketed(Protocol):
+    """A frame that is accounted for, at whatever step."""
+
+    @property
+    def ticket(self) -> Ticket: ...
+
+
+FrameT = TypeVar("FrameT", bound=Ticketed)
+WorkT = TypeVar("WorkT", bound=Ticketed)
+AnswerT = TypeVar("AnswerT", bound=Ticketed)
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[FrameT, AnswerT]):
+    """What a camera's thread shall do next: finish an answer, or else prepare a frame.
+
+    Attributes:
+        epoch: see `Lanes.epoch`; what is made of this job belongs to it.
+    """
+
+    epoch: int
+    answer: AnswerT | None = None
+    frame: FrameT | None = None
+
+
+@dataclass(slots=True)
+class _Lane(Generic[FrameT, WorkT, AnswerT]):
+    waiting: FrameT | None = None
+    prepared: WorkT | None = None
+    answered: AnswerT | None = None
+    due_since: float | None = None  # a frame waits or is being prepared: batches are patient for a while from here
+    lead_s: float = 0.0  # how long preparing takes
+
+
+class Lanes(Generic[FrameT, WorkT, AnswerT]):
+    """The slots of all cameras; thread-safe.
+
+    Args:
+        cameras: which there are, by name.
+    """
+
+    def __init__(self, cameras: Iterable[str]) -> None:
+        self._lanes: dict[str, _Lane[FrameT, WorkT, AnswerT]] = {name: _Lane() for name in cameras}
+        self._changed = threading.Condition()
+        self._open = True
+        self._nudged = False
+        self._stopped = False
+        self._epoch = 0
+        self._engine_free_at = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """Rises whenever all that is under way becomes void."""
+        return self._epoch
+
+    # --- executor's thread ---------------------------------------------------------------------
+
+    def put(self, camera: str, frame: FrameT) -> None:
+        """A camera's newest frame; never blocks on preparing or inference.
+
+        Raises:
+            KeyError: no such camera.
+        """
+        lane = self._lanes[camera]
+        with self._changed:
+            if not self._open:
+                frame.ticket.book(Fate.FAILED)
+                return
+            if lane.waiting is not None:
+                lane.waiting.ticket.book(Fate.SUPERSEDED)
+            lane.waiting = frame
+            if lane.due_since is None and lane.prepared is None:
+                lane.due_since = self._due(lane)
+            self._changed.notify_all()
+
+    # --- the camera's thread -------------------------------------------------------------------
+
+    def next_job(self, camera: str, timeout: float) -> Job[FrameT, AnswerT] | None:
+        """What to do next; None after `timeout` seconds without anything, or at once after `stop`.
+
+        An answer goes first. A frame is taken when the engine will soon be free for it, so that it is the newest
+        there is.
+        """
+        lane = self._lanes[camera]
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                if lane.answered is not None:
+                    answer, lane.answered = lane.answered, None
+                    return Job(self._epoch, answer=answer)
+                begin_at = self._engine_free_at - lane.lead_s
+                if lane.waiting is not None and lane.prepared is None:
+                    if now >= begin_at:
+                        frame, lane.waiting = lane.waiting, None
+                        return Job(self._epoch, frame=frame)
+                    self._changed.wait(max(0.0, min(begin_at, deadline) - now))
+                else:
+                    self._changed.wait(max(0.0, deadline - now))
+                if time.monotonic() >= deadline:
+                    break
+            return None
+
+    def prepared(self, camera: str, epoch: int, work: WorkT | None, took_s: float) -> None:
+        """A job's frame is ready for the engine; None: it could not be used, and is booked."""
+        lane = self._lanes[camera]
+        with self._changed:
+            if work is not None:
+                usual = lane.lead_s - _LEAD_MARGIN_S
+                lane.lead_s = max(took_s, 0.9 * usual + 0.1 * took_s) + _LEAD_MARGIN_S
+                if epoch != self._epoch or not self._open:
+                    work.ticket.book(Fate.FAILED)
+                else:
+                    lane.prepared = work
+            lane.due_since = self._due(lane)
+            self._changed.notify_all()
+
+    # --- inference thread ----------------------------------------------------------------------
+
+    def take_prepared(self, timeout: float) -> dict[str, WorkT]:
+        """Every camera's prepared frame at once, as soon as there is one.
+
+        A camera whose frame is about to be prepared is waited for, but not longer than PATIENCE_S; one without a
+        frame is absent and delays nobody. Empty after `timeout` seconds, or at once after `nudge`.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not self._nudged:
+                now = time.monotonic()
+                ready = any(lane.prepared is not None for lane in self._lanes.values())
+                patient = max(
+                    (lane.due_since + PATIENCE_S - now for lane in self._lanes.values() if lane.due_since is not None),
+                    default=0.0,
+                )
+                if ready and patient <= 0.0:
+                    break
+                if now >= deadline:
+                    return {}
+                self._changed.wait(min(patient, deadline - now) if ready else deadline - now)
+            if self._nudged:
+                self._nudged = False
+                return {}
+            taken = {}
+            for name, lane in self._lanes.items():
+                if lane.prepared is not None:
+                    taken[name], lane.prepared = lane.prepared, None
+                    lane.due_since = self._due(lane)
+            return taken
+
+    def expect_engine(self, free_in_s: float) -> None:
+        """When the engine will be free: at once (0.0), in so many seconds, or nobody knows (infinity)."""
+        with self._changed:
+            self._engine_free_at = time.monotonic() + free_in_s
+            for lane in self._lanes.values():
+                if lane.due_since is None:
+                    lane.due_since = self._due(lane)
+            self._changed.notify_all()
+
+    def answer(self, camera: str, epoch: int, answer: AnswerT) -> None:
+        """An answer to be finished; one that is still there is older, and superseded."""
+        lane = self._lanes[camera]
+        with self._changed:
+            if epoch != self._epoch or not self._open:
+                answer.ticket.book(Fate.FAILED)
+                return
+            if lane.answered is not None:
+                lane.answered.ticket.book(Fate.SUPERSEDED)
+            lane.answered = answer
+            self._changed.notify_all()
+
+    def fail_prepared(self) -> None:
+        """The engine failed: what was prepared for it or answered by it is void; what waits is not."""
+        with self._changed:
+            self._void(waiting=False)
+
+    # --- whoever owns the threads --------------------------------------------------------------
+
+    def nudge(self) -> None:
+        """Make `take_prepared` return now, so that its thread looks at something else."""
+        with self._changed:
+            self._nudged = True
+            self._changed.notify_all()
+
+    def open(self) -> None:
+        """Accept frames."""
+        with self._changed:
+            self._open = True
+
+    def close(self) -> None:
+        """Void what is under way and whatever still comes; each frame is counted as failed."""
+        with self._changed:
+            self._open = False
+            self._void(waiting=True)
+
+    def stop(self) -> None:
+        """End the waiting of all threads, for good."""
+        with self._changed:
+            self._stopped = self._nudged = True
+            self._changed.notify_all()
+
+    def _void(self, *, waiting: bool) -> None:
+        self._epoch += 1
+        for lane in self._lanes.values():
+            for frame in (lane.waiting if waiting else None, lane.prepared, lane.answered):
+                if frame is not None:
+                    frame.ticket.book(Fate.FAILED)
+            lane.prepared = lane.answered = None
+            if waiting:
+                lane.waiting = None
+            lane.due_since = self._due(lane)
+        self._changed.notify_all()
+
+    def _due(self, lane: _Lane[FrameT, WorkT, AnswerT]) -> float | None:
+        """When a lane's waiting frame may be prepared; None: there is none, or one is prepared already."""
+        if lane.waiting is None or lane.prepared is not None or math.isinf(self._engine_free_at):
+            return None
+        return max(time.monotonic(), self._engine_free_at - lane.lead_s)
