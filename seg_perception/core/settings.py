@@ -105,19 +105,33 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
             arguments[name] = _convert(hints[name], values[name], _join(where, name), faults)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             faults.append(f"{_join(where, name)}: missing")
-    wrong = [name for name, value in arguments.items() if value is _WRONG]
+    wrong = {name for name, value in arguments.items() if value is _WRONG}
     for name in wrong:
         del arguments[name]  # its default stands in, so that the other fields are checked, too
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    lacking = required - set(arguments)
     built: Any = _WRONG
     try:
-        built = cls(**arguments)
+        built = cls(**arguments, **{name: _stand_in(hints[name]) for name in lacking})
     except (SettingsError, InputError) as error:
-        lines = (line for line in str(error).splitlines() if not line.startswith(tuple(f"{name}:" for name in wrong)))
-        faults.extend(_placed(where, line, fields) for line in lines)
-    except TypeError:  # a field without a default is missing or wrong, which is in the faults
+        for line in str(error).splitlines():
+            about = re.split(r"\W", line, maxsplit=1)[0]
+            if about not in wrong | lacking and (not lacking or about in fields):
+                faults.append(_placed(where, line, fields))
+    except Exception:  # a check that fell over a stand-in; what it stands for is in the faults
         if len(faults) == before:
             raise
     return built if len(faults) == before else _WRONG
+
+
+def _stand_in(hint: Any) -> Any:
+    """A value of a type in place of one that is missing, so that the checks of the other fields run."""
+    origin = get_origin(hint)
+    if origin is tuple:
+        return ()
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {}
+    return {str: "", int: 1, float: 1.0, bool: False, Path: Path()}.get(hint)
 
 
 def _placed(where: str, line: str, fields: Mapping[str, object]) -> str:

@@ -162,11 +162,19 @@ def open_datasets(settings: Sequence[DatasetSettings], data_root: Path = Path())
         DatasetError, SettingsError: as `open_dataset`.
     """
     opened = [open_dataset(one, data_root) for one in settings]
-    roots = [(data_root / one.root).resolve() for one in settings]
-    for dataset, name in zip(opened, unique_names([d.name for d in opened], roots), strict=True):
+    rename_repeated(opened, settings, data_root)
+    return opened
+
+
+def rename_repeated(opened: Sequence[Dataset | None], settings: Sequence[DatasetSettings], data_root: Path) -> None:
+    """Give datasets of one name names of their own; None is one that could not be opened."""
+    there = [
+        (dataset, (data_root / one.root).resolve()) for dataset, one in zip(opened, settings, strict=True) if dataset
+    ]
+    names = unique_names([dataset.name for dataset, _ in there], [root for _, root in there])
+    for (dataset, _), name in zip(there, names, strict=True):
         if dataset.name != name:
             dataset.name = name  # type: ignore[misc]
-    return opened
 
 
 def unique_names(names: Sequence[str], roots: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from seg_perception.core.documents import parse_json
 from seg_perception.core.errors import ModelError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
@@ -31,6 +32,9 @@ from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network
 
 _INFO_KEY = "seg_perception.checkpoint"
+
+MAX_STEPS = 10**12
+"""No run is longer: a number above is damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +77,7 @@ class CheckpointInfo:
             ModelError: a missing or wrong field.
         """
         try:
-            return from_mapping(cls, json.loads(text), "the checkpoint's description")
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"the checkpoint's description is not JSON: {error}") from error
+            return from_mapping(cls, parse_json(text, "the checkpoint's description"), "the checkpoint's description")
         except SegPerceptionError as error:
             raise ModelError(str(error)) from error
 
@@ -181,6 +183,8 @@ class ResumeState:
         network, average: their state_dicts.
         optimizer: its state_dict.
         scaler: of the gradients' scale; empty but in fp16.
+        data: what the datasets were (run_data.DataRecord, as plain values); None in runs begun before that.
+        validated: whether the validation that is due after `step` was done.
     """
 
     step: int
@@ -191,6 +195,8 @@ class ResumeState:
     optimizer: dict[str, Any]
     settings: dict[str, Any] | None = None
     scaler: dict[str, Any] = field(default_factory=dict)
+    data: list[dict[str, Any]] | None = None
+    validated: bool = True
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -210,7 +216,59 @@ class ResumeState:
             state = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ...
             raise ModelError(f"{path}: cannot resume from this file: {error}; {advice}") from error
+        fault = "it holds no table" if not isinstance(state, dict) else _state_fault(cls, state)
+        if fault is not None:
+            raise ModelError(f"{path}: not the resume state of a run: {fault}; {advice}")
+        return cls(**state)
+
+    def restore(
+        self,
+        network: SegmentationNetwork,
+        average: SegmentationNetwork,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        source: str,
+    ) -> None:
+        """Load it into what a run works with.
+
+        Raises:
+            ModelError: it does not fit.
+        """
+        load_strictly(network, self.network, source)
+        load_strictly(average, self.average, source)
         try:
-            return cls(**state)
-        except TypeError as error:
-            raise ModelError(f"{path}: not the resume state of a run: {error}; {advice}") from error
+            optimizer.load_state_dict(self.optimizer)
+            scaler.load_state_dict(self.scaler)
+        except Exception as error:  # torch raises KeyError, ValueError, TypeError ...
+            text = f"{type(error).__name__}: {error}"
+            raise ModelError(
+                f"{source}: the optimizer's state does not fit ({text}); delete it to start anew"
+            ) from error
+
+
+def _state_fault(cls: type[ResumeState], state: dict[Any, Any]) -> str | None:
+    """What is wrong with the fields of a resume state; None if nothing is."""
+    known = {f.name for f in fields(cls)}
+    needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+    if unknown := [str(name) for name in state if name not in known]:
+        return f"unknown: {', '.join(unknown[:8])}"
+    if missing := sorted(needed - set(state)):
+        return f"missing: {', '.join(missing)}"
+    step, best = state["step"], state["best_score"]
+    if type(step) is not int or not 0 <= step <= MAX_STEPS:
+        return f"step: {str(step)[:80]!r} is no number of steps from 0 to {MAX_STEPS}"
+    if not isinstance(best, (int, float)) or not best <= 1:  # NaN, too
+        return f"best_score: {str(best)[:80]!r} is no fraction"
+    for name in ("network", "average"):
+        weights = state[name]
+        if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+            return f"{name}: a table of tensors is expected"
+    expected = {"settings_sha256": str, "optimizer": dict, "scaler": dict, "validated": bool}
+    for name, kind in expected.items():
+        if not isinstance(state.get(name, kind()), kind):
+            return f"{name}: {type(state[name]).__name__} is not accepted"
+    if not isinstance(state.get("settings"), (dict, type(None))) or not isinstance(
+        state.get("data"), (list, type(None))
+    ):
+        return "settings or data: a table and a list are expected"
+    return None

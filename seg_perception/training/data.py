@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
-from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.datasets.base import Sample
-from seg_perception.datasets.registry import open_datasets
+from seg_perception.core.errors import SegPerceptionError, SettingsError
+from seg_perception.datasets.base import Dataset, Sample
 from seg_perception.training.augmentation import augment
+from seg_perception.training.run_data import shared_memory_text
 from seg_perception.training.settings import TrainSettings
 
 
@@ -27,17 +29,18 @@ class CropKey:
     place: int
 
 
-class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
+Crop: TypeAlias = tuple[Tensor, Tensor] | SegPerceptionError | OSError
+
+
+class TrainingCrops(TorchDataset[Crop]):
     """Random crops of the weighted training datasets, drawn anew for each key.
 
-    A key gives the same crop in any process: uint8 [h, w, 3] RGB and uint8 [h, w] labels.
+    A key gives the same crop in any process: uint8 [h, w, 3] RGB and uint8 [h, w] labels; or what went wrong
+    with its file.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self.datasets = open_datasets(settings.train, settings.data_root)
-        if len({d.label_set for d in self.datasets}) > 1:
-            listed = ", ".join(f"{d.name}: {d.label_set.name}" for d in self.datasets)
-            raise DatasetError(f"the training datasets map to different label sets ({listed})")
+    def __init__(self, settings: TrainSettings, datasets: Sequence[Dataset]) -> None:
+        self.datasets = datasets
         label_set = self.datasets[0].label_set
         self._rare_ids = [label_set.id_of(name) for name in settings.augmentation.rare_classes]
         weights = np.array([s.weight for s in settings.train])
@@ -46,7 +49,13 @@ class TrainingCrops(TorchDataset[tuple[Tensor, Tensor]]):
         self._cache: dict[tuple[int, int], Sample] = {}
         self._cache_bytes = settings.cache_gigabytes * 1e9 if settings.cache else 0.0
 
-    def __getitem__(self, key: CropKey) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: CropKey) -> Crop:
+        try:
+            return self._crop(key)
+        except (SegPerceptionError, OSError) as error:
+            return error  # a worker's exception would come as a traceback of its own
+
+    def _crop(self, key: CropKey) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self._settings.seed, key.step, key.place])
         which = int(rng.choice(len(self.datasets), p=self._shares))
         index = int(rng.integers(len(self.datasets[which])))
@@ -102,20 +111,53 @@ def _one_thread_each(_worker: int) -> None:
     cv2.setNumThreads(1)
 
 
+def _collate(crops: list[Crop]) -> tuple[Tensor, Tensor] | Exception:
+    """A batch; or the first fault among its crops."""
+    for crop in crops:
+        if isinstance(crop, Exception):
+            return crop
+    batch: tuple[Tensor, Tensor] = default_collate(crops)
+    return batch[0], batch[1]
+
+
 def training_batches(
     crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w].
 
     OpenCV is left with one thread in this process, too: its thread pool does not survive the fork
     of the workers, which would wait for it for ever.
+
+    Raises:
+        DatasetError, OSError: a file that was sound at the start cannot be read any more; names it.
+        RuntimeError: PyTorch's own, see `worker_fault`.
     """
     cv2.setNumThreads(1)
-    return DataLoader(
+    loader = DataLoader(
         crops,
         batch_sampler=_StepSampler(first_step, settings, rank, world),
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_one_thread_each,
+        collate_fn=_collate,
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def worker_fault(text: str, workers: int) -> str | None:
+    """What PyTorch's errors about its workers mean; None for any other error.
+
+    They can strike anywhere in this process: PyTorch raises them as soon as the system reports a worker's end.
+    """
+    if re.search(r"shared memory|/torch_\w+|Bus error|No space left on device", text):
+        return shared_memory_text(workers, "is full")
+    if re.search(r"DataLoader worker .*(is killed by signal|exited unexpectedly)", text):
+        return (
+            f"workers: one of the {workers} processes that read the data was killed, as the system does when memory "
+            "runs out; lower cache_gigabytes or workers. The run goes on from its last checkpoint"
+        )
+    return None

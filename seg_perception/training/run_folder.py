@@ -17,7 +17,8 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,7 +27,7 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping, load_settings, to_mapping
@@ -34,6 +35,7 @@ from seg_perception.evaluation import Evaluation
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
+from seg_perception.training.run_data import DataRecord, differences
 from seg_perception.training.settings import TrainSettings
 
 _MAY_CHANGE = frozenset(
@@ -73,6 +75,7 @@ class RunFolder:
         self._settings_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
         self._folder = settings.run_folder
         self.resume_file = self._folder / "last.pt"
+        self._looked_at = self._folder / ".data_looked_at"
         self._board: SummaryWriter | None = None
         self._lock: IO[str] | None = None
 
@@ -92,12 +95,45 @@ class RunFolder:
             earlier = load_settings(TrainSettings, stored)
         else:  # what was not a setting then has its default
             earlier = from_mapping(TrainSettings, state.settings, str(self.resume_file))
-        differences = list(_differences(to_mapping(earlier), self._resolved))
-        if differences:
+        different = list(_differences(to_mapping(earlier), self._resolved))
+        if different:
+            advice = "restore them to resume, or choose another name or output"
+            if any(line.startswith("steps:") for line in different):
+                advice += (
+                    f"; for more steps, start a run of another name from this one's weights: network.checkpoint: "
+                    f"{self.weights_file('last')}"
+                )
             raise SettingsError(
-                f"{self._folder} holds a run with other settings:\n  " + "\n  ".join(differences) + "\n"
-                "restore them to resume, or choose another name or output"
+                f"{self._folder} holds a run with other settings:\n  " + "\n  ".join(different) + f"\n{advice}"
             )
+
+    def check_same_data(self, state: ResumeState, records: Sequence[DataRecord]) -> None:
+        """Refuse to go on with other files or labels than the run began with.
+
+        Raises:
+            SettingsError: names each difference, and what to do.
+        """
+        if state.data is None:
+            tqdm.write(f"{self.resume_file}: begun before data was remembered; it is not compared")
+            return
+        different = list(differences(state.data, records, str(self.resume_file)))
+        if different:
+            raise SettingsError(
+                f"{self._folder} holds a run on other data:\n  " + "\n  ".join(different[:20]) + "\n"
+                f"restore it to resume, or choose another name or output (network.checkpoint: "
+                f"{self.weights_file('last')} starts from this run's weights)"
+            )
+
+    def looked_at(self, records: Sequence[DataRecord]) -> bool:
+        """Whether these very files were found sound by an earlier start of this run."""
+        try:
+            return self._looked_at.read_text(encoding="utf-8") == _hash_of(records)
+        except (OSError, ValueError):
+            return False
+
+    def remember_looked_at(self, records: Sequence[DataRecord]) -> None:
+        if self._writes:
+            write_atomically(self._looked_at, _hash_of(records).encode())
 
     def open_logs(self, first_step: int) -> None:
         """Start the logs, or cut them back to the step that the run resumes from."""
@@ -171,6 +207,8 @@ class RunFolder:
         average: SegmentationNetwork,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        data: Sequence[DataRecord],
+        validated: bool,
     ) -> None:
         if not self._writes:
             return
@@ -183,6 +221,8 @@ class RunFolder:
             average=average.state_dict(),
             optimizer=optimizer.state_dict(),
             scaler=scaler.state_dict(),
+            data=[record.to_plain() for record in data],
+            validated=validated,
         )
         state.save(self.resume_file)
 
@@ -211,10 +251,28 @@ def _begin_csv(path: Path, header: list[str], first_step: int) -> None:
     if path.is_file() and first_step > 0:
         with path.open(newline="", encoding="utf-8") as file:
             # a kill can leave rows past the checkpoint, and half a row at the end
-            rows = [row for row in list(csv.reader(file))[1:] if len(row) == len(header) and int(row[0]) <= first_step]
+            rows = [row for row in _rows(path, file)[1:] if len(row) == len(header) and _step(path, row) <= first_step]
     table = io.StringIO()
     csv.writer(table).writerows([header, *rows])
     write_atomically(path, table.getvalue().encode())
+
+
+def _rows(path: Path, file: IO[str]) -> list[list[str]]:
+    try:
+        return list(csv.reader(file))
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"{path}: not the log of a run ({error}); remove it, and it begins anew") from error
+
+
+def _step(path: Path, row: list[str]) -> int:
+    if re.fullmatch("[0-9]{1,13}", row[0]) is None:
+        raise InputError(f"{path}: {row[0][:40]!r} is no step; remove the line, or the file, and it begins anew")
+    return int(row[0])
+
+
+def _hash_of(records: Sequence[DataRecord]) -> str:
+    plain = [record.to_plain() for record in records]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _append_csv(path: Path, row: list[Any]) -> None:

@@ -5,15 +5,18 @@ The resolved settings are stored with the run, so that a run can be repeated fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.resources import DEFAULT_WEIGHTS
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
+
+if TYPE_CHECKING:
+    from seg_perception.networks.base import SegmentationNetwork
 
 
 def _check(*faults: str | None) -> None:
@@ -24,6 +27,15 @@ def _check(*faults: str | None) -> None:
 
 def _unless(accepted: bool, fault: str) -> str | None:
     return None if accepted else fault
+
+
+def _refusal(attempt: Callable[[], object]) -> str | None:
+    """What an attempt is refused with; None if it is not."""
+    try:
+        attempt()
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         _check(
+            *self._network_faults(),
             _unless(self.frozen_stages >= 0, f"frozen_stages: {self.frozen_stages} is below 0"),
             *(
                 _unless(
@@ -64,6 +77,39 @@ class NetworkSettings:
                 for name in ("fresh_head", "fresh_layers")
             ),
         )
+
+    def _network_faults(self) -> Iterator[str]:
+        """Builds the network without memory for its weights: what it takes, only itself can say."""
+        from seg_perception.networks.registry import networks
+
+        if self.name not in networks():
+            yield f"name: no network {self.name!r}; known: {', '.join(networks())}"
+            return
+        starts = ("random", "driving", *networks()[self.name].start_weights)
+        if self.start not in starts:
+            yield f"start: {self.name!r} has no {self.start!r}; known: {', '.join(starts)}"
+        try:
+            network = self.outline()
+        except SettingsError as error:
+            yield f"options: {error}"
+            return
+        if self.frozen_stages >= 0 and (fault := _refusal(lambda: network.first_stages(self.frozen_stages))):
+            yield f"frozen_stages: {fault}"
+        if fault := _refusal(lambda: network.prefixes(self.fresh_layers, f"{self.name!r}")):
+            yield f"fresh_layers: {fault}"
+
+    def outline(self) -> SegmentationNetwork:
+        """The network without its weights: shapes only.
+
+        Raises:
+            SettingsError: unknown name or options.
+        """
+        import torch
+
+        from seg_perception.networks.registry import build_network
+
+        with torch.device("meta"):
+            return build_network(self.name, 2, **self.options)
 
     @property
     def earlier_weights(self) -> Path | None:
@@ -211,7 +257,7 @@ class TrainSettings:
     validation: tuple[DatasetSettings, ...] = ()
     data_root: Path = Path()
     output: Path = Path("runs")
-    network: NetworkSettings = NetworkSettings()
+    network: NetworkSettings = field(default_factory=NetworkSettings)  # built when asked for: it imports PyTorch
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -240,6 +286,7 @@ class TrainSettings:
                 f"name: {self.name!r} cannot name a folder",
             ),
             _unless(len(self.train) > 0, "train: at least one dataset is needed"),
+            self._crop_fault(),
             _unless(self.seed >= 0, f"seed: {self.seed} is below 0"),
             _unless(self.cache_gigabytes >= 0, f"cache_gigabytes: {self.cache_gigabytes} is below 0"),
             _unless(self.workers >= 0, f"workers: {self.workers} is below 0"),
@@ -248,6 +295,16 @@ class TrainSettings:
                 for name in positive
             ),
         )
+
+    def _crop_fault(self) -> str | None:
+        from seg_perception.networks.base import check_size
+
+        crop = self.augmentation.crop
+        try:
+            check_size(crop.width, crop.height, self.network.outline().size_multiple)
+        except InputError as error:
+            return f"augmentation.crop: {error} ({self.network.name})"
+        return None
 
     @property
     def run_folder(self) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -17,19 +18,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from seg_perception.core.errors import InputError, SegPerceptionError, SettingsError
+from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.datasets.base import Dataset
-from seg_perception.datasets.registry import open_datasets
 from seg_perception.evaluation import Evaluation, evaluate
-from seg_perception.networks.base import SegmentationNetwork, check_size
+from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network, networks
 from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
-from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches
+from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches, worker_fault
 from seg_perception.training.loss import LossModule, pixel_weight
 from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
+from seg_perception.training.run_data import DataRecord, RunData, demand_shared_memory, look_at, open_run_data
 from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
@@ -56,6 +57,10 @@ def run_training(settings: TrainSettings) -> Path:
     rank, world = _join_process_group(settings)
     try:
         return _train(settings, rank, world)
+    except RuntimeError as error:
+        if fault := worker_fault(str(error), settings.workers):
+            raise SettingsError(fault) from error
+        raise
     finally:
         if world > 1:
             dist.destroy_process_group()
@@ -84,15 +89,13 @@ def _device(settings: TrainSettings) -> torch.device:
 def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     device = _device(settings)
     torch.manual_seed(settings.seed)
-    micro_batch_size(settings, world)  # refuse a batch that does not divide before any work
-    crops = TrainingCrops(settings)
-    label_set = crops.datasets[0].label_set
-    validation = _open_validation(settings, label_set) if rank == 0 else []
+    demand_shared_memory(settings, micro_batch_size(settings, world))  # refused before any work
+    data = open_run_data(settings)
+    label_set = data.label_set
 
     network, history = _start_network(settings.network, len(label_set))
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _check_crop(settings, network)
     average = AveragedNetwork(network, settings.optimizer.ema_decay)
     optimizer = build_optimizer(network, settings.optimizer)
     autocast = _AUTOCAST[settings.precision]
@@ -109,19 +112,18 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         module = torch.compile(module)  # type: ignore[assignment]
 
     run = RunFolder(settings, label_set, history, writes=rank == 0)
-    first_step, best_score = 0, -math.inf
-    if run.resume_file.is_file():
-        state = ResumeState.load(run.resume_file, device)
-        run.check_same_settings(state)
-        checkpoint.load_strictly(network, state.network, str(run.resume_file))
-        checkpoint.load_strictly(average.network, state.average, str(run.resume_file))
-        optimizer.load_state_dict(state.optimizer)
-        scaler.load_state_dict(state.scaler)
-        first_step, best_score = state.step, state.best_score
+    work = _Work(settings, run, data, data.records(), network, average.network, optimizer, scaler)
+    first_step, best_score, validated = work.resume(device) if run.resume_file.is_file() else (0, -math.inf, True)
+    if rank == 0 and not run.looked_at(work.records):
+        look_at(data)
     _check_same_everywhere(first_step, run, device, world)
     run.open_logs(first_step)
-
-    batches = iter(training_batches(crops, settings, first_step, rank, world))
+    run.remember_looked_at(work.records)
+    if not validated and rank == 0:  # the run ended between a checkpoint and the validation that was due
+        best_score = work.validate(first_step, best_score)
+        work.save(first_step, best_score, validated=True)
+    crops = TrainingCrops(settings, data.train)
+    batches = training_batches(crops, settings, first_step, rank, world)
     steps = tqdm(range(first_step, settings.steps), "train", settings.steps, initial=first_step, disable=rank > 0)
     started, crops_seen = time.monotonic(), 0
     for step in steps:
@@ -158,18 +160,66 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         steps.set_postfix_str(f"loss {loss:.3f}, {per_second:.1f} crops/s", refresh=False)
         run.log_step(done, loss, rate, per_second)
         last = done == settings.steps
-        if validation and (last or done % settings.validate_every == 0):
-            evaluations = _validate(validation, average.network, run.info(done, ()), settings)
-            run.log_validation(done, evaluations)
-            score = sum(e.scores.mean_iou for e in evaluations) / len(evaluations)
-            if score > best_score:
-                best_score = score
-                run.save_weights("best", average.network, run.info(done, evaluations))
-        if last or done % settings.checkpoint_every == 0:
-            run.save_weights("last", average.network, run.info(done, ()))
-            run.save_resume_state(done, best_score, network, average.network, optimizer, scaler)
+        due = rank == 0 and bool(data.validation) and (last or done % settings.validate_every == 0)
+        keep = last or done % settings.checkpoint_every == 0
+        if keep:  # before validating, which can fail
+            work.save(done, best_score, validated=not due)
+        if due:
+            best_score = work.validate(done, best_score)
+            if keep:
+                work.save(done, best_score, validated=True)
     run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a run reads and writes between its steps."""
+
+    settings: TrainSettings
+    run: RunFolder
+    data: RunData
+    records: tuple[DataRecord, ...]
+    network: SegmentationNetwork
+    average: SegmentationNetwork
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def resume(self, device: torch.device) -> tuple[int, float, bool]:
+        """Load the state of the last checkpoint: its step, the best score, and whether it was validated.
+
+        Raises:
+            SettingsError: other settings or data than the run began with.
+            ModelError: it is damaged.
+        """
+        run, last = self.run, self.settings.steps
+        state = ResumeState.load(run.resume_file, device)
+        run.check_same_settings(state)
+        run.check_same_data(state, self.records)
+        state.restore(self.network, self.average, self.optimizer, self.scaler, str(run.resume_file))
+        if state.step > last:
+            raise ModelError(f"{run.resume_file}: step {state.step} of a run of {last} steps; delete it to start anew")
+        if state.step == last and state.validated:
+            tqdm.write(
+                f"{self.settings.run_folder}: already finished at step {last}; nothing was trained. To go on from its "
+                f"weights, start a run of another name with network.checkpoint: {run.weights_file('last')}"
+            )
+        return state.step, state.best_score, state.validated
+
+    def save(self, done: int, best_score: float, validated: bool) -> None:
+        self.run.save_weights("last", self.average, self.run.info(done, ()))
+        self.run.save_resume_state(
+            done, best_score, self.network, self.average, self.optimizer, self.scaler, self.records, validated
+        )
+
+    def validate(self, done: int, best_score: float) -> float:
+        """Score the averaged network, and keep its weights if they are the best; the best score so far."""
+        evaluations = _validate(self.data.validation, self.average, self.run.info(done, ()), self.settings)
+        self.run.log_validation(done, evaluations)
+        score = sum(e.scores.mean_iou for e in evaluations) / len(evaluations)
+        if score > best_score:
+            self.run.save_weights("best", self.average, self.run.info(done, evaluations))
+        return max(score, best_score)
 
 
 def _start_network(
@@ -181,11 +231,7 @@ def _start_network(
     if settings.earlier_weights is not None:
         history = _load_earlier_weights(network, settings, settings.earlier_weights, num_classes)
     elif settings.start != "random":
-        known = networks()[settings.name].start_weights
-        if settings.start not in known:
-            accepted = ", ".join(("random", "driving", *known))
-            raise SettingsError(f"network.start: {settings.name!r} has no {settings.start!r}; known: {accepted}")
-        known[settings.start](network)
+        networks()[settings.name].start_weights[settings.start](network)
     for part in network.first_stages(settings.frozen_stages):
         part.requires_grad_(False)
     return network, history
@@ -208,25 +254,6 @@ def _load_earlier_weights(
     begun = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
     checkpoint.load_strictly(network, kept | begun, str(path))
     return info
-
-
-def _open_validation(settings: TrainSettings, label_set: LabelSet) -> list[Dataset]:
-    datasets = open_datasets(settings.validation, settings.data_root)
-    for dataset in datasets:
-        if dataset.label_set != label_set:
-            raise SettingsError(
-                f"validation: {dataset.name} maps to the label set {dataset.label_set.name!r}, "
-                f"but the training data to {label_set.name!r}"
-            )
-    return datasets
-
-
-def _check_crop(settings: TrainSettings, network: SegmentationNetwork) -> None:
-    crop = settings.augmentation.crop
-    try:
-        check_size(crop.width, crop.height, network.size_multiple)
-    except InputError as error:
-        raise SettingsError(f"augmentation.crop: {error}") from error
 
 
 def _check_same_everywhere(first_step: int, run: RunFolder, device: torch.device, world: int) -> None:
@@ -269,7 +296,7 @@ def _global_pixel_weight(
 
 
 def _validate(
-    datasets: list[Dataset], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
+    datasets: Sequence[Dataset], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
 ) -> list[Evaluation]:
     card = info.model_card(network, version="training", weights_sha256="")
     segmenter = Segmenter(TorchEngine(network, card, autocast=_AUTOCAST[settings.precision]))

@@ -129,8 +129,13 @@ def test_a_damaged_description_is_refused(changes: dict[str, Any], message: str)
 
 
 def test_a_description_that_is_no_json_is_refused() -> None:
-    with pytest.raises(ModelError, match="the checkpoint's description is not JSON"):
+    with pytest.raises(ModelError, match="the checkpoint's description: not valid JSON"):
         CheckpointInfo.from_json("{")
+    with pytest.raises(ModelError, match="the checkpoint's description: the JSON is nested too deep"):
+        CheckpointInfo.from_json("[" * 100_000)
+    document = json.loads(INFO.to_json()) | {"scores": {"mine": {"mean_iou": 10**400}}}
+    with pytest.raises(ModelError, match=r"scores\.mine\.mean_iou: 1000.*is not accepted"):
+        CheckpointInfo.from_json(json.dumps(document))
     with pytest.raises(ModelError, match="a table is expected, got 5"):
         CheckpointInfo.from_json("5")
 

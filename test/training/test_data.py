@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from seg_perception.core.errors import DatasetError, SettingsError
+from seg_perception.core.errors import SettingsError
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
-from seg_perception.datasets.registry import DatasetSettings
-from seg_perception.training.data import CropKey, TrainingCrops, micro_batch_size, training_batches
+from seg_perception.datasets.registry import DatasetSettings, open_datasets
+from seg_perception.training.data import (
+    CropKey,
+    TrainingCrops,
+    micro_batch_size,
+    training_batches,
+    worker_fault,
+)
+from seg_perception.training.run_data import demand_shared_memory, open_run_data
 from seg_perception.training.settings import AugmentationSettings, TrainSettings
 
 Tiny = Callable[..., TrainSettings]
@@ -34,13 +43,17 @@ NO_CHANGE = AugmentationSettings(
 )
 
 
+def crops_of(settings: TrainSettings) -> TrainingCrops:
+    return TrainingCrops(settings, open_datasets(settings.train, settings.data_root))
+
+
 def all_batches(settings: TrainSettings, first_step: int = 0, rank: int = 0, world: int = 1) -> list[torch.Tensor]:
-    batches = training_batches(TrainingCrops(settings), settings, first_step, rank, world)
+    batches = training_batches(crops_of(settings), settings, first_step, rank, world)
     return [images for images, _ in batches]
 
 
 def test_a_key_names_one_crop_in_any_order_and_any_object(tiny: Tiny) -> None:
-    one, two = TrainingCrops(tiny()), TrainingCrops(tiny(cache=False))
+    one, two = crops_of(tiny()), crops_of(tiny(cache=False))
     keys = [CropKey(step, place) for step in (3, 0) for place in (1, 0)]
     crops = {key: one[key] for key in keys}
     for key in reversed(keys):
@@ -53,7 +66,7 @@ def test_a_key_names_one_crop_in_any_order_and_any_object(tiny: Tiny) -> None:
 
 
 def test_another_seed_gives_other_crops(tiny: Tiny) -> None:
-    one, two = TrainingCrops(tiny(seed=1)), TrainingCrops(tiny(seed=2))
+    one, two = crops_of(tiny(seed=1)), crops_of(tiny(seed=2))
     assert not torch.equal(one[CropKey(0, 0)][0], two[CropKey(0, 0)][0])
 
 
@@ -101,7 +114,7 @@ def test_datasets_are_drawn_by_their_weights_not_by_their_sizes(tiny: Tiny, tmp_
         DatasetSettings("folder", Path(name), mapping="identity", weight=weight)
         for name, weight in (("dark", 3.0), ("bright", 1.0))
     )
-    crops = TrainingCrops(tiny(data_root=tmp_path, train=sets, augmentation=NO_CHANGE))
+    crops = crops_of(tiny(data_root=tmp_path, train=sets, augmentation=NO_CHANGE))
     grays = [int(crops[CropKey(step, 0)][0][0, 0, 0]) for step in range(400)]
     assert set(grays) == {10, 250}
     # three quarters; the standard deviation of a share of 400 is 0.022: four of them
@@ -109,7 +122,7 @@ def test_datasets_are_drawn_by_their_weights_not_by_their_sizes(tiny: Tiny, tmp_
 
 
 def test_every_image_of_a_dataset_comes_up(tiny: Tiny) -> None:
-    crops = TrainingCrops(tiny(augmentation=NO_CHANGE))
+    crops = crops_of(tiny(augmentation=NO_CHANGE))
     assert len({crops[CropKey(step, 0)][0].numpy().tobytes() for step in range(60)}) == 6
 
 
@@ -139,7 +152,7 @@ class _Counting:
     ],
 )
 def test_what_was_decoded_is_kept_within_the_caches_size(tiny: Tiny, changes: dict[str, object], loads: int) -> None:
-    crops = TrainingCrops(tiny(**changes))
+    crops = crops_of(tiny(**changes))
     counting = _Counting()
     crops.datasets[0] = counting  # type: ignore[call-overload]
     for step in range(40):
@@ -155,5 +168,41 @@ def test_datasets_of_different_classes_are_refused(tiny: Tiny, pictures: Path) -
     sets = tuple(
         DatasetSettings("folder", Path(pictures.name), mapping=mapping) for mapping in ("identity", "camvid11_ids")
     )
-    with pytest.raises(DatasetError, match=r"map to different label sets \(.*driving.*camvid11\)"):
-        TrainingCrops(tiny(train=sets))
+    with pytest.raises(SettingsError, match="maps to the label set 'camvid11', but the training data to 'driving'"):
+        open_run_data(tiny(train=sets))
+
+
+def test_shared_memory_that_is_too_small_is_refused_with_its_remedies(tiny: Tiny) -> None:
+    settings = tiny(workers=2)
+    # 2 workers x 4 batches x 8 crops of 64x48 with 4 bytes a pixel, and 16 MB for the rest
+    needed = 2 * 4 * 8 * 64 * 48 * 4 + (16 << 20)
+    demand_shared_memory(settings, 8, free=needed)
+    with pytest.raises(SettingsError, match=r"/dev/shm, .*has 1 MB free, 16 are needed; .*--shm-size=2g.*workers: 0"):
+        demand_shared_memory(settings, 8, free=1 << 20)
+    demand_shared_memory(tiny(workers=0), 8, free=0)
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("unable to write to file </torch_12_3_4>: No space left on device (28)", "/dev/shm, .* is full"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "/dev/shm, .* is full"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "was killed, as the system does when memory"),
+        ("CUDA error: out of memory", None),
+    ],
+)  # fmt: skip
+def test_pytorchs_words_about_its_workers_are_understood(text: str, said: str | None) -> None:
+    """The texts are PyTorch 2.13's own; making each happen takes a full /dev/shm or the system's killer."""
+    fault = worker_fault(text, 2)
+    assert (fault is None) if said is None else re.search(said, str(fault))
+
+
+def test_a_file_that_is_gone_is_told_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    _flat(tmp_path / "dark", 10)
+    train = (DatasetSettings("folder", Path("dark"), mapping="identity"),)
+    settings = tiny(data_root=tmp_path, train=train)
+    crops = crops_of(settings)
+    (tmp_path / "dark/labels/1.png").unlink()
+    for workers in (0, 1):
+        with pytest.raises(FileNotFoundError, match=r"dark/labels/1\.png"):
+            list(training_batches(crops, dataclasses.replace(settings, workers=workers), 0, 0, 1))

@@ -42,11 +42,16 @@ def test_all_faults_of_a_file_come_at_once() -> None:
         "loss": {"hard_pixels": 0, "class_weights": {"pole": -1.0}},
         "precision": "fp8",
         "sedd": 3,
+        "network": {"name": "reference", "start": "imagenet", "frozen_stages": 1, "options": {"depth": 3}},
     }
     with pytest.raises(SettingsError) as error:
         from_mapping(TrainSettings, values, "own.yaml")
     named = {line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]}
     assert named == {
+        "name",
+        "steps",
+        "network.start",
+        "network.options",
         "train[1].kind",
         "augmentation.crop",
         "augmentation.flip",
@@ -55,9 +60,26 @@ def test_all_faults_of_a_file_come_at_once() -> None:
         "loss.class_weights.pole",
         "precision",
         "sedd",
-    }  # name and steps are checked once the list of datasets can be built
-    with pytest.raises(SettingsError, match=r"(?s)name: 'a/b' cannot name a folder.*steps: 0 must be at least 1"):
-        from_mapping(TrainSettings, {**values, "train": [{"kind": "scenes"}]}, "own.yaml")
+    }
+
+
+@pytest.mark.parametrize(
+    "changes, fault",
+    [
+        ({"network": {"name": "resnet"}}, "network.name: no network 'resnet'; known: efficientnet_ladder, reference"),
+        ({"network": {"options": {"depth": 3}}}, "network.options: network 'efficientnet_ladder' does not take"),
+        ({"network": {"name": "reference", "start": "imagenet"}}, "network.start: .* known: random, driving"),
+        ({"network": {"name": "reference", "frozen_stages": 1}}, "network.frozen_stages: .*has no stages to freeze"),
+        ({"network": {"start": "driving", "fresh_layers": ["tail"]}}, "network.fresh_layers: .*has no tail; known:"),
+        (
+            {"augmentation": {"crop": "64x50"}, "network": {"name": "reference"}},
+            r"augmentation.crop: image size 64x50 .* to 64x64 \(reference\)",
+        ),
+    ],
+)
+def test_what_the_network_does_not_take_is_a_fault_of_the_file(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError, match=f"(?s)own.yaml: 1 fault.*{fault}"):
+        from_mapping(TrainSettings, {**LEAST, **changes}, "own.yaml")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +14,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from seg_perception.core.errors import ModelError, SettingsError
+from seg_perception.core.errors import DatasetError, InputError, ModelError, SettingsError
 from seg_perception.core.settings import to_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
@@ -96,6 +100,7 @@ def test_the_folder_of_a_run(tiny: Tiny) -> None:
     assert run_training(settings) == settings.run_folder / "last.safetensors"
     names = {p.name for p in settings.run_folder.iterdir()}
     assert names == {
+        ".data_looked_at",
         ".lock",
         "last.pt",
         "last.safetensors",
@@ -198,11 +203,13 @@ def test_a_killed_process_resumes_to_the_losses_of_an_uninterrupted_one(tiny: Ti
     assert rows(killed)[:12] == before[:12]
 
 
-def test_a_finished_run_is_not_trained_again(tiny: Tiny) -> None:
+def test_a_finished_run_is_not_trained_again_and_says_so(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     settings = tiny(steps=2)
     weights = run_training(settings)
     before = weights.read_bytes()
+    assert "already finished" not in capsys.readouterr().out
     assert run_training(settings) == weights
+    assert "tiny: already finished at step 2; nothing was trained. To go on" in capsys.readouterr().out
     assert weights.read_bytes() == before
     assert len(rows(settings)) == 3
 
@@ -270,7 +277,8 @@ def test_changed_settings_are_refused_by_name_and_nothing_is_touched(tiny: Tiny)
         "  seed: 1 then, 5 now",
         "  steps: 4 then, 9 now",
     ]
-    assert lines[4] == "restore them to resume, or choose another name or output"
+    assert lines[4].startswith("restore them to resume, or choose another name or output; for more steps, start a run")
+    assert lines[4].endswith("tiny/last.safetensors"), "network.checkpoint to go on from"
     assert (settings.run_folder / "settings.yaml").read_bytes() == before
 
 
@@ -333,14 +341,18 @@ def test_two_trainings_do_not_share_a_folder(tiny: Tiny) -> None:
     "changes, message",
     [
         ({"batch_size": 4, "accumulation": 3}, "batch_size 4 does not divide into 3 accumulation rounds"),
-        ({"augmentation": AugmentationSettings(crop=Size(64, 50))}, "augmentation.crop: image size 64x50 .* to 64x64"),
-        ({"network": NetworkSettings("resnet")}, "no network 'resnet'; known:"),
-        (
-            {"network": NetworkSettings("reference", start="imagenet")},
-            "'reference' has no 'imagenet'; known: random, driving",
-        ),
-        ({"network": NetworkSettings("reference", frozen_stages=1)}, "has no stages to freeze"),
         ({"loss": LossSettings(class_weights={"moon": 2.0})}, "has no class 'moon'; known: road"),
+        (
+            {
+                "loss": LossSettings(class_weights={"moon": 2.0}),
+                "augmentation": AugmentationSettings(crop=Size(64, 48), rare=0.5, rare_classes=("sun",)),
+                "train": (
+                    DatasetSettings("folder", Path("nowhere"), mapping="identity"),
+                    DatasetSettings("scenes", count=2),
+                ),
+            },
+            r"(?s)3 faults:.*nowhere/images: no such folder.*rare_classes: .*'sun'.*class_weights: .*'moon'",
+        ),
         ({"device": "cuda"}, "PyTorch sees no CUDA device; write 'auto' or 'cpu'"),
     ],
 )
@@ -369,10 +381,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: Tiny) -> None:
         assert state.step < 20
 
 
-def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(tiny: Tiny, tmp_path: Path) -> None:
-    import cv2
-    import numpy as np
-
+def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for folder, pixels in (("images", np.zeros((64, 96, 3), np.uint8)), ("labels", np.full((64, 96), 255, np.uint8))):
         (tmp_path / "empty" / folder).mkdir(parents=True)
         assert cv2.imwrite(str(tmp_path / "empty" / folder / "a.png"), pixels)
@@ -382,6 +393,9 @@ def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(tiny: Tiny
         optimizer=OptimizerSettings(weight_decay=0.0, ema_decay=0.0),
         steps=2,
     )
+    with pytest.raises(DatasetError, match="empty: nothing is labeled: the mapping leaves out every pixel"):
+        run_training(settings)
+    monkeypatch.setattr(train, "look_at", lambda _data: None)  # a batch can be without labels where the data is not
     weights = run_training(settings)
     assert [float(row[1]) for row in rows(settings)[1:]] == [0.0, 0.0]
     torch.manual_seed(settings.seed)
@@ -398,7 +412,13 @@ def test_a_run_can_start_from_another_runs_weights(tiny: Tiny, tmp_path: Path) -
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
     assert torch.allclose(a["head.weight"], b["head.weight"], atol=1e-7)
     with pytest.raises(SettingsError, match=r"network.name: .* holds a 'reference', not a 'efficientnet_ladder'"):
-        run_training(tiny(name="third", network=NetworkSettings("efficientnet_ladder", checkpoint=first)))
+        run_training(
+            tiny(
+                name="third",
+                network=NetworkSettings("efficientnet_ladder", checkpoint=first),
+                augmentation=AugmentationSettings(crop=Size(64, 64)),
+            )
+        )
 
 
 def test_other_classes_start_from_another_runs_weights_with_a_fresh_head(tiny: Tiny, tmp_path: Path) -> None:
@@ -436,9 +456,8 @@ def test_weights_that_lack_a_layer_start_a_network_that_has_it(tiny: Tiny) -> No
     lacking = network(8, checkpoint=first)
     with pytest.raises(ModelError, match=r"(?s)the weights do not fit the network.*narrow"):
         run_training(tiny(name="second", network=lacking, optimizer=unmoved, **small))
-    misspelt = dataclasses.replace(lacking, fresh_layers=("narow",))
     with pytest.raises(SettingsError, match=r"fresh_layers: .* has no narow; known: encoder, .*narrow"):
-        run_training(tiny(name="second", network=misspelt, optimizer=unmoved, **small))
+        dataclasses.replace(lacking, fresh_layers=("narow",))
     fitting = dataclasses.replace(lacking, fresh_layers=("narrow", "rung2", "correction"))
     second = run_training(tiny(name="second", network=fitting, optimizer=unmoved, **small))
     a, b = load_network(first)[0].state_dict(), load_network(second)[0].state_dict()
@@ -484,3 +503,151 @@ def test_frozen_stages_and_statistics_stay_as_they_start(tiny: Tiny) -> None:
     assert all(by_name[name] for name in frozen)
     assert not by_name["encoder.stages.2.0.project.weight"]
     assert not by_name["encoder.stages.2.0.project_norm.running_mean"]
+
+
+MAPPING = "values: {0: road, 7: sky, 8: car, 255: ignore}"
+
+
+def copied(pictures: Path, tmp_path: Path) -> Path:
+    """The pictures again, to be changed; the folder's mapping beside them."""
+    root = tmp_path / "data" / "mine"
+    shutil.copytree(pictures, root)
+    (root / "map.yaml").write_text(MAPPING)
+    return root
+
+
+def own(root: Path) -> tuple[DatasetSettings, ...]:
+    return (DatasetSettings("folder", root, mapping=str(root / "map.yaml")),)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda root: (root / "images/0.png").unlink(), "train mine: 6 samples then, 5 now"),
+        (lambda root: (root / "images/0.png").write_bytes((root / "images/1.png").read_bytes()),
+         "train mine: as many files, but other names or sizes"),
+        (lambda root: (root / "map.yaml").write_text("values: {0: car, 7: sky, 8: road, 255: ignore}"),
+         r"train mine: label value 0: 'road' then, 'car' now\n  train mine: label value 8: 'car' then, 'road' now"),
+        (lambda root: ((root / "map.yaml").write_text(f"target: set.yaml\n{MAPPING}"),
+                       (root / "set.yaml").write_text("name: own\nclasses:\n" + "".join(
+                           f"  - {{name: {name}, color: [0, 0, 0]}}\n" for name in ("sky", "road", "car")))),
+         r"train mine: classes road, sidewalk, .* then, sky, road, car now"),
+    ],
+)  # fmt: skip
+def test_other_data_or_labels_than_the_run_began_with_are_refused_by_name(
+    tiny: Tiny, pictures: Path, tmp_path: Path, change: Callable[[Path], object], said: str
+) -> None:
+    root = copied(pictures, tmp_path)
+    settings = tiny(steps=2, train=own(root))
+    weights = run_training(settings)
+    before = weights.read_bytes()
+    change(root)
+    os.utime(root / "map.yaml", ns=(1, 1))
+    with pytest.raises((SettingsError, ModelError), match=f"(?s)tiny holds a run on other data:.*{said}.*restore it"):
+        run_training(settings)
+    assert weights.read_bytes() == before
+
+
+def test_data_of_another_place_is_the_same_data(tiny: Tiny, pictures: Path, tmp_path: Path) -> None:
+    settings = tiny(steps=2)
+    run_training(settings)
+    shutil.copytree(pictures, tmp_path / "moved" / pictures.name)
+    run_training(dataclasses.replace(settings, data_root=tmp_path / "moved"))
+
+
+def test_a_bad_file_is_found_before_the_first_step(tiny: Tiny, pictures: Path, tmp_path: Path) -> None:
+    root = copied(pictures, tmp_path)
+    for name, content in (("images/2.png", b"no picture"), ("labels/4.png", b"")):
+        (root / name).write_bytes(content)
+    (root / "labels/orphan.png").touch()
+    settings = tiny(validation=own(root), train=own(root))
+    with pytest.raises(DatasetError, match=r"(?s)mine: 2 faults; mend or remove these files:.*2\.png.*4\.png"):
+        run_training(settings)
+    assert not settings.run_folder.exists()
+
+
+def test_a_file_that_goes_bad_later_is_one_line_and_loses_no_checkpoint(
+    tiny: Tiny, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copied(pictures, tmp_path)
+    settings = tiny(train=own(root), validation=own(root), validate_every=3, workers=1, cache=False)
+    whole = dataclasses.replace(settings, output=tmp_path / "whole")
+    run_training(whole)
+    log_step = train.RunFolder.log_step
+
+    def spoil(self: train.RunFolder, done: int, *values: float) -> None:
+        log_step(self, done, *values)
+        if done == 3:  # a checkpoint and a validation are due now
+            (root / "labels/5.png").rename(tmp_path / "away.png")
+
+    with monkeypatch.context() as patch, pytest.raises(FileNotFoundError, match=r"labels/5\.png") as error:
+        patch.setattr(train.RunFolder, "log_step", spoil)
+        run_training(settings)
+    assert "Traceback" not in str(error.value)
+    state = ResumeState.load(settings.run_folder / "last.pt", torch.device("cpu"))
+    assert (state.step, state.validated) == (3, False), "saved before the validation that failed"
+    (tmp_path / "away.png").rename(root / "labels/5.png")
+    run_training(settings)
+    assert rows(settings) == rows(whole)
+    assert rows(settings, "validation") == rows(whole, "validation"), "the validation that was due is made up for"
+
+
+def test_a_worker_that_is_killed_is_one_line(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_step = train.RunFolder.log_step
+
+    def kill(self: train.RunFolder, done: int, *values: float) -> None:
+        log_step(self, done, *values)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+
+    monkeypatch.setattr(train.RunFolder, "log_step", kill)
+    with pytest.raises(SettingsError, match="workers: one of the 1 processes that read the data was killed"):
+        run_training(tiny(workers=1, steps=100))
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"step": -1}, "step: '-1' is no number of steps"),
+        ({"step": "7"}, "step: '7' is no number of steps"),
+        ({"step": 10**400}, "step: '1000"),
+        ({"step": 7000}, "step 7000 of a run of 2 steps"),
+        ({"best_score": float("nan")}, "best_score: 'nan' is no fraction"),
+        ({"network": {"a": 1}}, "network: a table of tensors is expected"),
+        ({"optimizer": {"state": {}}}, r"the optimizer's state does not fit \(KeyError"),
+        ({"optimizer": []}, "optimizer: list is not accepted"),
+        ({"extra": 1}, "unknown: extra"),
+        ({"data": [{"name": "x"}]}, "4 faults in the settings:\n  purpose: missing"),
+    ],
+)
+def test_a_resume_state_that_lies_is_refused_in_one_line(tiny: Tiny, change: dict[str, object], said: str) -> None:
+    settings = tiny(steps=2)
+    if not (settings.run_folder / "last.pt").is_file():
+        run_training(settings)
+    path = settings.run_folder / "last.pt"
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises((ModelError, SettingsError), match=f"(?s)last\\.pt: .*{said}"):
+        run_training(settings)
+
+
+def test_a_log_with_junk_is_refused_by_name(tiny: Tiny) -> None:
+    settings = tiny(steps=2)
+    run_training(settings)
+    log = settings.run_folder / "steps.csv"
+    for junk, said in (("one,2,3\n", "'one' is no step"), ("-1,2,3\n", "'-1' is no step"), ("\0" * 9, None),
+                       ('"' + "x" * 200_000, "not the log of a run")):  # fmt: skip
+        log.write_text(f"step,loss,learning_rate\n{junk}")
+        if said is None:
+            run_training(settings)
+            continue
+        with pytest.raises(InputError, match=rf"steps\.csv: .*{said}"):
+            run_training(settings)
+
+
+def test_validation_without_labels_is_refused_at_the_start(tiny: Tiny, pictures: Path, tmp_path: Path) -> None:
+    root = copied(pictures, tmp_path)
+    (root / "map.yaml").write_text("values: {0: ignore, 7: ignore, 8: ignore, 255: ignore}")
+    settings = tiny(validation=own(root))
+    with pytest.raises(DatasetError, match=r"mine: nothing is labeled: .*choose another mapping or other files"):
+        run_training(settings)
+    assert not settings.run_folder.exists()
