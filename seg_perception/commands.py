@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import EngineError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import DEFAULT_MODEL, shipped_file
 
 if TYPE_CHECKING:
     from seg_perception.core.types import Size
@@ -57,7 +57,7 @@ def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) ->
 
     Args:
         datasets: opened datasets or their settings, one or several; or a YAML file with `data_root` and
-            `datasets`, or of a training, whose validation sets are taken.
+            `datasets`, or of a training, whose validation sets are taken; or the name of a shipped one.
         data_root: folder that the datasets' roots are relative to; None takes the file's, or the working folder.
 
     Raises:
@@ -69,7 +69,7 @@ def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) ->
     from seg_perception.evaluation.settings import load_evaluation_settings
 
     if isinstance(datasets, (str, Path)):
-        settings = load_evaluation_settings(Path(datasets))
+        settings = load_evaluation_settings(datasets)
         root = Path(data_root) if data_root is not None else settings.data_root
         return registry.open_datasets(settings.datasets, root)
     single = isinstance(datasets, registry.DatasetSettings) or hasattr(datasets, "load")
@@ -92,6 +92,7 @@ def evaluate(
     json: str | Path | None = None,
     report: str | Path | None = None,
     progress: bool = False,
+    on_remark: Callable[[str], object] = lambda _: None,
     on_start: Callable[[Model], object] = lambda _: None,
     on_evaluation: Callable[[Evaluation], object] = lambda _: None,
 ) -> EvaluationFile:
@@ -105,6 +106,7 @@ def evaluate(
         json: write scores and counts to this file.
         report: write evaluation.json, pictures and report.html to this folder.
         progress: show a bar.
+        on_remark: is told of files that are left out, and of labels that are hardly meant so.
         on_start: is called with the opened model.
         on_evaluation: is called after each dataset.
 
@@ -116,6 +118,7 @@ def evaluate(
         SettingsError, DatasetError: a dataset cannot be opened or read, or has other classes than the model.
         OSError: a result cannot be written.
     """
+    from seg_perception.datasets.check import look_at
     from seg_perception.evaluation import evaluate as evaluate_one
     from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
     from seg_perception.evaluation.pictures import write_examples
@@ -124,9 +127,12 @@ def evaluate(
     if json is not None:
         make_room_for(Path(json))
     if folder is not None:
-        importlib.import_module("matplotlib")  # what is missing is better known before the work
+        importlib.import_module("matplotlib.figure")  # what is missing is better known before the work
         make_room_for(folder / EVALUATION_REPORT)
     opened_datasets = open_datasets(datasets, data_root)
+    for dataset in opened_datasets:
+        for remark in look_at(dataset, progress):
+            on_remark(remark)
     evaluations, examples = [], []
     with _opened(model, engine, size, threads) as opened:
         on_start(opened)
@@ -151,8 +157,8 @@ def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides:
     """Train a network; where the run's folder holds an unfinished run of the same settings, go on with it.
 
     Args:
-        settings: `training.settings.TrainSettings`, the same as a table, or a YAML file such as
-            config/train/folder.yaml.
+        settings: `training.settings.TrainSettings`, the same as a table, a YAML file, or the name of one that
+            ships in config/train ("folder").
         **overrides: fields of it to replace: steps=2000, output="runs", ...
 
     Returns:
@@ -168,7 +174,7 @@ def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides:
     from seg_perception.training.train import run_training
 
     if isinstance(settings, (str, Path)):
-        settings = load_settings(TrainSettings, Path(settings))
+        settings = load_settings(TrainSettings, shipped_file("config/train", settings, "settings"))
     elif not isinstance(settings, TrainSettings):
         settings = from_mapping(TrainSettings, settings, "the training's settings")
     if overrides:

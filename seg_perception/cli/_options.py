@@ -89,7 +89,8 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False
     parser.add_argument("--every", type=int, default=1, metavar="N", help="take one image of N (default: all)")
     parser.add_argument("--count", type=int, default=500, metavar="N", help="how many scenes (default: %(default)s)")
     if several:
-        parser.add_argument("--config", type=Path, metavar="FILE", help="several datasets, instead of --dataset")
+        help_ = "several datasets, instead of --dataset: a YAML file, or the name of a shipped one (held_out)"
+        parser.add_argument("--config", metavar="FILE", help=help_)
         parser.add_argument("--data-root", type=Path, help="folder of the datasets in --config (overrides the file's)")
 
 

@@ -52,6 +52,8 @@ def _check(arguments: argparse.Namespace) -> int:
     except MissingLabelsError as error:
         dataset = error.dataset
     if arguments.picture:
+        import matplotlib.figure  # noqa: F401  a missing package is said before the work
+
         make_room_for(arguments.picture)
     with stop_on_signals() as stop:
         result = check_dataset(dataset, arguments.workers, progress=True, stopped=stop.is_set)

@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         json=arguments.json,
         report=arguments.report,
         progress=True,
+        on_remark=lambda remark: print(remark, flush=True),
         on_start=lambda model: print(model.description),
         on_evaluation=lambda evaluation: print(evaluation.table(), flush=True),
     )

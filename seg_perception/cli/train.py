@@ -8,14 +8,14 @@ from pathlib import Path
 
 HELP = "train a network from a settings file; run again to resume"
 EXAMPLES = (
-    "--config config/train/folder.yaml --data-root my_data",
+    "--config folder --data-root .",
     "--config config/train/folder.yaml --data-root my_data --steps 4000 --output runs",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, required=True, help="settings file, for example config/train/folder.yaml"
+        "--config", required=True, metavar="FILE", help="settings: a YAML file, or the name of a shipped one (folder)"
     )
     parser.add_argument("--data-root", type=Path, help="folder of the datasets (overrides the settings)")
     parser.add_argument("--output", type=Path, help="folder of the runs (overrides the settings)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,23 +34,28 @@ def share_path(relative: str = "") -> Path:
     raise FileNotFoundError(f"{relative!r} was not found under any of: {', '.join(map(str, roots))}")
 
 
-def shipped_file(folder: str, name_or_path: str | Path, called: str) -> Path:
+def shipped_file(folders: str | Sequence[str], name_or_path: str | Path, called: str) -> Path:
     """A YAML file by its path, or a shipped one by its bare name ("folder" for config/train/folder.yaml).
 
     Args:
-        folder: of the share directory, for example "config/train".
-        name_or_path: a path ends in .yaml or .yml; anything else is a name.
+        folders: of the share directory, for example "config/train".
+        name_or_path: a path ends in .yaml or .yml, holds a slash, or is there; anything else is a name.
         called: what it is, for the error.
 
     Raises:
         SettingsError: no shipped file of that name; lists those that there are.
     """
     path = Path(name_or_path)
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
         return path.expanduser()
-    shipped = sorted(file for file in share_path(folder).glob("*.yaml") if not file.name.startswith("."))
-    for file in shipped:
-        if file.stem == str(name_or_path):
-            return file
-    known = ", ".join(file.stem for file in shipped)
-    raise SettingsError(f"no {called} {str(name_or_path)!r}; shipped: {known}; or give a .yaml file")
+    shipped = {
+        file.stem: file
+        for folder in ([folders] if isinstance(folders, str) else folders)
+        for file in sorted(share_path(folder).glob("*.yaml"))
+        if not file.name.startswith(".")
+    }
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    if path.is_file():
+        return path
+    raise SettingsError(f"no {called} {str(name_or_path)!r}; shipped: {', '.join(shipped)}; or give a .yaml file")

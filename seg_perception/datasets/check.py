@@ -259,25 +259,26 @@ def check_dataset(
     )
 
 
-def demand_sound(dataset: Dataset, progress: bool = False) -> DatasetCheck:
-    """Look at every file of a dataset before long work depends on it.
+def look_at(dataset: Dataset, progress: bool = False) -> list[str]:
+    """Look at every file of a dataset before long work depends on it; one that is not of files is left alone.
 
     Returns:
-        What was found; its doubts are the caller's to tell. A dataset that is not of files is not looked at.
+        Remarks, a line each: files that are left out, and labels that are hardly meant so.
 
     Raises:
         DatasetError: all faults; or nothing is labeled.
     """
     if not isinstance(dataset, PairedFiles):
-        empty = _no_pixels()
-        return DatasetCheck(dataset.name, dataset.label_set, 0, (), empty, empty, Counter())
+        return []
     check = check_dataset(dataset, progress=progress)
     if check.faults:
         count = "1 fault" if len(check.faults) == 1 else f"{len(check.faults)} faults"
         raise DatasetError(f"{dataset.name}: {count}; mend or remove these files:\n{check.fault_list(shown=5)}")
+    doubts = check.doubts()
     if not check.pixels[: len(check.label_set)].any():
-        raise DatasetError(f"{dataset.name}: {check.doubts()[0]}; choose another mapping or other files")
-    return check
+        raise DatasetError(f"{dataset.name}: {doubts[0]}; choose another mapping or other files")
+    remarks = (*describe_left_out(dataset.left_out).splitlines(), *(f"is this meant? {doubt}" for doubt in doubts))
+    return [f"{dataset.name}: {remark}" for remark in remarks]
 
 
 def _checks_here(dataset: Dataset) -> Generator[SampleCheck, None, None]:

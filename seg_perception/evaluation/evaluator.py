@@ -164,7 +164,8 @@ def evaluate(
     """Segment every image at its own size and count it against its truth.
 
     Raises:
-        DatasetError: the dataset maps to another label set than the model's; or a file is unreadable.
+        DatasetError: the dataset maps to another label set than the model's; a file is unreadable; or nothing
+            is labeled.
         EngineError: the engine failed.
     """
     options = options or EvaluationOptions()
@@ -184,4 +185,8 @@ def evaluate(
         band = boundary_band(sample.labels, options.band)
         band_counts.add(np.where(band, sample.labels, np.uint8(UNLABELED)), answer.labels)
         images.append(ImageScore(index, sample.name, scores.mean_iou, scores.pixel_accuracy))
+    if not counts.confusion.any():
+        raise DatasetError(
+            f"{dataset.name}: no pixel of its {len(dataset)} images is labeled; there is nothing to score"
+        )
     return Evaluation(dataset.name, classes, counts, band_counts, tuple(images), options)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.core.documents import parse_json
 from seg_perception.core.errors import InputError, SegPerceptionError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import read_regular_file, write_atomically
 from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.evaluation.counts import PixelCounts
@@ -21,6 +22,7 @@ from seg_perception.evaluation.evaluator import Evaluation, EvaluationOptions, I
 
 FORMAT = 1
 FILE_NAME = "evaluation.json"
+_MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,7 @@ def read_evaluations(path: Path) -> EvaluationFile:
         FileNotFoundError: no such file.
         InputError: not such a file, or damaged.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: this evaluation cannot be read: {error}") from error
+    document = parse_json(read_regular_file(path, _MAX_BYTES), str(path))
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise InputError(f"{path}: not what 'seg-perception evaluate --json' writes (format {FORMAT})")
     try:
@@ -114,7 +113,7 @@ def read_evaluations(path: Path) -> EvaluationFile:
             tuple(_from_document(e) for e in document["evaluations"]),
             tuple(Example(**e) for e in document["examples"]),
         )
-    except (ValueError, KeyError, TypeError, SegPerceptionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, SegPerceptionError) as error:
         raise InputError(f"{path}: this evaluation cannot be read: {type(error).__name__}: {error}") from error
 
 

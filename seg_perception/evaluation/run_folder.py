@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import read_regular_file
 from seg_perception.core.settings import read_yaml
 
 SETTINGS, STEPS, VALIDATION = "settings.yaml", "steps.csv", "validation.csv"
+_MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def read_run(folder: Path) -> TrainingRun:
             for row in _rows(folder / VALIDATION):
                 fixed = {key: row.pop(key) for key in ("step", "dataset", "mean_iou", "pixel_accuracy")}
                 point = ValidationPoint(
-                    int(fixed["step"]),
+                    _step(fixed["step"]),
                     float(fixed["mean_iou"]),
                     float(fixed["pixel_accuracy"]),
                     {name: float(value) for name, value in row.items()},
@@ -81,17 +85,23 @@ def read_run(folder: Path) -> TrainingRun:
         return TrainingRun(
             folder.resolve().name,
             settings.read_text(encoding="utf-8") if settings.is_file() else "",
-            tuple(int(row["step"]) for row in steps),
+            tuple(_step(row["step"]) for row in steps),
             tuple(float(row["loss"]) for row in steps),
             {name: tuple(points) for name, points in validation.items()},
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, csv.Error) as error:
         raise InputError(f"{folder}: its logs cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _step(text: str) -> int:
+    if re.fullmatch("[0-9]{1,13}", text) is None:
+        raise ValueError(f"{text[:40]!r} is no step")
+    return int(text)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Whole rows only: a run that is going on, or was killed, can leave half a row at the end."""
-    with path.open(newline="", encoding="utf-8") as file:
-        table = list(csv.reader(file))
+    content = read_regular_file(path, _MAX_BYTES).decode("utf-8")
+    table = list(csv.reader(io.StringIO(content, newline="")))
     header = table[0] if table else []
     return [dict(zip(header, row, strict=True)) for row in table[1:] if len(row) == len(header) and all(row)]

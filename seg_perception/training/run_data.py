@@ -14,8 +14,8 @@ from tqdm import tqdm
 from seg_perception.core.errors import DatasetError, SegPerceptionError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping
-from seg_perception.datasets.base import Dataset, describe_left_out
-from seg_perception.datasets.check import demand_sound
+from seg_perception.datasets.base import Dataset
+from seg_perception.datasets.check import look_at
 from seg_perception.datasets.pairs import PairedFiles
 from seg_perception.datasets.registry import DatasetSettings, open_dataset, rename_repeated
 from seg_perception.training.settings import TrainSettings
@@ -127,7 +127,7 @@ def _label_set_faults(datasets: Sequence[Dataset], label_set: LabelSet, purpose:
             )
 
 
-def look_at(data: RunData) -> None:
+def look_at_all(data: RunData) -> None:
     """Read every file once, and say what is left out or hardly meant.
 
     Raises:
@@ -135,15 +135,11 @@ def look_at(data: RunData) -> None:
     """
     faults = []
     for dataset in (*data.train, *data.validation):
-        for line in describe_left_out(dataset.left_out).splitlines():
-            tqdm.write(f"{dataset.name}: {line}")
         try:
-            check = demand_sound(dataset, progress=True)
-        except DatasetError as error:
+            for remark in look_at(dataset, progress=True):
+                tqdm.write(remark)
+        except DatasetError as error:  # noqa: PERF203  all are told
             faults.append(str(error))
-            continue
-        for doubt in check.doubts():
-            tqdm.write(f"{dataset.name}: is this what you mean? {doubt}")
     if faults:
         raise DatasetError("\n".join(faults))
 

@@ -30,7 +30,7 @@ from seg_perception.training.checkpoint import ResumeState
 from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches, worker_fault
 from seg_perception.training.loss import LossModule, pixel_weight
 from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
-from seg_perception.training.run_data import DataRecord, RunData, demand_shared_memory, look_at, open_run_data
+from seg_perception.training.run_data import DataRecord, RunData, demand_shared_memory, look_at_all, open_run_data
 from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
@@ -115,7 +115,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     work = _Work(settings, run, data, data.records(), network, average.network, optimizer, scaler)
     first_step, best_score, validated = work.resume(device) if run.resume_file.is_file() else (0, -math.inf, True)
     if rank == 0 and not run.looked_at(work.records):
-        look_at(data)
+        look_at_all(data)
     _check_same_everywhere(first_step, run, device, world)
     run.open_logs(first_step)
     run.remember_looked_at(work.records)

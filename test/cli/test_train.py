@@ -94,3 +94,13 @@ def test_overrides_and_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "steps: 0 must be at least 1" in capsys.readouterr().err
     assert main(["train", "--config", str(tmp_path / "missing.yaml")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_a_shipped_settings_file_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "folder"]) == 2
+    assert "my_data/images: no such folder" in capsys.readouterr().err, "the file was read; its data is not there"
+    assert main(["train", "--config", "foldr"]) == 2
+    assert "no settings 'foldr'; shipped: " in capsys.readouterr().err

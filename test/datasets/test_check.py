@@ -18,7 +18,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.types import Size
 from seg_perception.datasets import check as check_module
-from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset, demand_sound
+from seg_perception.datasets.check import DatasetCheck, FaultKind, check_dataset, look_at
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 
@@ -217,14 +217,14 @@ def test_files_left_out_are_counted_and_named(tmp_path: Path, capsys: pytest.Cap
 def test_a_dataset_is_looked_at_before_long_work(tmp_path: Path) -> None:
     make_sound(tmp_path, 7)
     dataset = open_dataset(DatasetSettings("folder", tmp_path, mapping="cityscapes"))
-    assert demand_sound(dataset).samples == 7
+    assert look_at(dataset) == []
     spoil(tmp_path)
     with pytest.raises(
         DatasetError, match=r"(?s): 7 faults; mend or remove these files:\n.*labels/4\.png, for .*4\.jpg"
     ):
-        demand_sound(dataset)
+        look_at(dataset)
     put_ids(tmp_path / "void", [255])
     with pytest.raises(DatasetError, match=r"void: nothing is labeled: .* choose another mapping or other files"):
-        demand_sound(open_dataset(DatasetSettings("folder", tmp_path / "void", mapping="identity")))
+        look_at(open_dataset(DatasetSettings("folder", tmp_path / "void", mapping="identity")))
     scenes = DatasetSettings("scenes", count=10**6)
-    assert demand_sound(open_dataset(scenes)).samples == 0, "scenes are not files"
+    assert look_at(open_dataset(scenes)) == [], "scenes are not files"

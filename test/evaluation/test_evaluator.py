@@ -114,7 +114,7 @@ def test_a_file_gives_everything_back(dataset, echo_segmenter, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "this evaluation cannot be read"),
+        ("{", "a.json: not valid JSON"),
         ('{"format": 9}', r"not what 'seg-perception evaluate --json' writes \(format 1\)"),
         ('{"format": 1, "model": "m", "engine": "e", "evaluations": [{}], "examples": []}', "KeyError: 'label_set'"),
     ],

@@ -395,7 +395,7 @@ def test_a_batch_without_any_label_changes_no_weights_and_is_no_error(
     )
     with pytest.raises(DatasetError, match="empty: nothing is labeled: the mapping leaves out every pixel"):
         run_training(settings)
-    monkeypatch.setattr(train, "look_at", lambda _data: None)  # a batch can be without labels where the data is not
+    monkeypatch.setattr(train, "look_at_all", lambda _data: None)  # a batch can be without labels where the data is not
     weights = run_training(settings)
     assert [float(row[1]) for row in rows(settings)[1:]] == [0.0, 0.0]
     torch.manual_seed(settings.seed)
