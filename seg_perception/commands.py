@@ -99,9 +99,13 @@ def evaluate(
     """Score a model on labeled images, run by the very engine that will run it on the car.
 
     Args:
-        datasets, data_root: see `open_datasets`.
+        datasets: opened datasets or their settings (`DatasetSettings`), one or several; or a YAML file with
+            `data_root` and `datasets`, or of a training, whose validation sets are taken.
         model: a model file, or a loaded `Model` (then its engine and size count); None: the shipped one.
-        engine, size, threads: as `load`.
+        engine: as `load`.
+        size: as `load`.
+        threads: as `load`.
+        data_root: folder that the datasets' roots are relative to; None: the file's, or the working folder.
         options: what is measured beside the labels.
         json: write scores and counts to this file.
         report: write evaluation.json, pictures and report.html to this folder.
@@ -193,7 +197,8 @@ def calibrate(
 
     Args:
         checkpoint: weights that `train` wrote.
-        datasets, data_root: labeled data that it was not trained on, see `open_datasets`.
+        datasets: labeled data that it was not trained on, as `evaluate`.
+        data_root: as `evaluate`.
         pixels: drawn from each image.
         progress: show a bar.
 

@@ -108,7 +108,10 @@ def predict(
         out: folder of the results, see the module's text.
         model: a model file, or a loaded `Model` (then its engine, size and drivable settings count); None: the
             shipped one.
-        engine, size, threads, drivable: as `load`.
+        engine: as `load`.
+        size: as `load`.
+        threads: as `load`.
+        drivable: as `load`.
         opacity: of the overlay, 0 (image only) to 1 (colors only).
         gif: write a video's overlay and mask as GIF instead of MP4.
         every_frame: write the pictures of every frame of a video, too.

@@ -132,7 +132,8 @@ def process_bag(
 
     Raises:
         FileNotFoundError, ModelError, EngineError: the model or the engine; see `open_engine`.
-        and as `segment_bag`.
+        InputError: the bag, or a topic; a journal of another job; `out` is `source`.
+        FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
     """
     source, out, model = Path(source), Path(out), Path(model or DEFAULT_MODEL)
     wanted = Size.parse(size) if isinstance(size, str) else size

@@ -102,7 +102,8 @@ def export_model(
         deployed_size: pixel budget on the model card; None: the training's.
         camera_size: take camera images of this size, and resize inside the graph.
         temperature: of the softmax, see `calibrate`.
-        name, version: for the model card; name None: the run's.
+        name: for the model card; None: the run's.
+        version: for the model card.
         scores: what `evaluate` wrote as JSON about these weights, for the model card; None: the training's.
         images: folder of images to compare torch and graph on; None: two rendered scenes.
         on_progress: is called with a phase, steps done and steps in all while quantizing.
