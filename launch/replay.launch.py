@@ -6,8 +6,8 @@
 Every argument of segmentation.launch.py is accepted too and passed on.
 
 A bag may hold answers of an earlier run. While the node runs, those are not played: a topic with two
-publishers would mix old masks with new ones. `ros2 bag play` of Humble cannot exclude topics, so the
-topics to play are read from the bag and given to it one by one.
+publishers would mix old masks with new ones. The player is this package's own: it reads MCAP and SQLite
+bags whatever ROS has installed, and runs in the Python that this package was built for.
 
 Large images need config/fastdds_large_images.xml on both sides, so it is set for the player, the node
 and RViz. A FASTRTPS_DEFAULT_PROFILES_FILE of the environment wins, also an empty one, which means none.
@@ -25,13 +25,16 @@ from launch.actions import (
     LogInfo,
     OpaqueFunction,
     SetEnvironmentVariable,
+    Shutdown,
 )
 from launch.conditions import evaluate_condition_expression
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 SHARE = FindPackageShare("seg_perception")
+PLAYER = ExecutableInPackage("seg-perception", "seg_perception")
 PROFILE = PathJoinSubstitution([SHARE, "config", "fastdds_large_images.xml"])
 
 ARGUMENTS = [
@@ -52,24 +55,16 @@ ARGUMENTS = [
 ]
 
 
-def topics_beside_the_nodes(bag: str, namespace: str) -> tuple[list[str], list[str]]:
-    """The bag's topics without those that a running node publishes, and the latter.
-
-    /diagnostics would show the state of back then as today's; /clock comes from the player.
-    """
-    try:
-        from seg_perception.bags.reader import BagReader  # needs rosbags
-    except ImportError as error:
-        raise RuntimeError(f"{error}, needed to list the bag's topics: install it, or give topics:=") from error
-    with BagReader(Path(bag)) as reader:
-        found = sorted(topic.name for topic in reader.topics)
-    own = "/".join(["", *filter(None, namespace.split("/")), "segmentation_node", ""])
-    left_out = [name for name in found if name.startswith(own) or name in ("/diagnostics", "/clock")]
-    return [name for name in found if name not in left_out], left_out
+def check_bag(context: LaunchContext) -> None:
+    """Before anything starts: what launch is starting when it fails stays behind, alive."""
+    bag = Path(LaunchConfiguration("bag").perform(context)).expanduser()
+    if not bag.exists():
+        raise RuntimeError(f"bag: {bag} does not exist")
+    PLAYER.perform(context)
 
 
 def player(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """`ros2 bag play`, and what it leaves out."""
+    """`seg-perception bag play`; if it fails, everything ends."""
 
     def value(name: str, default: str = "") -> str:
         return LaunchConfiguration(name, default=default).perform(context)
@@ -77,16 +72,20 @@ def player(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def is_true(name: str) -> bool:
         return evaluate_condition_expression(context, [LaunchConfiguration(name)])
 
-    command = ["ros2", "bag", "play", value("bag"), "--rate", value("rate"), "--delay", value("delay"), "--clock"]
+    def end_after_failure(event: ProcessExited, _context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        reason = f"the player ended with status {event.returncode}: everything ends"
+        return [LogInfo(msg=reason), Shutdown(reason=reason)] if event.returncode else []
+
+    bag = str(Path(value("bag")).expanduser().absolute())  # a name may begin with a dash
+    command = [PLAYER, "bag", "play", bag, "--rate", value("rate"), "--delay", value("delay"), "--clock"]
     if is_true("loop"):
         command.append("--loop")
-    topics, left_out = value("topics").split(), []
-    if not topics and is_true("node"):
-        topics, left_out = topics_beside_the_nodes(value("bag"), value("namespace"))
-        if not topics:
-            raise RuntimeError(f"{value('bag')} has nothing to play but the node's own topics: {', '.join(left_out)}")
-    said = [LogInfo(msg=f"not played, because the node publishes it: {', '.join(left_out)}")] if left_out else []
-    return [*said, ExecuteProcess(cmd=[*command, *(["--topics", *topics] if topics else [])], output="screen")]
+    if topics := value("topics").split():
+        command += ["--topics", *topics]
+    elif is_true("node"):
+        node = "/".join(["", *filter(None, value("namespace").split("/")), "segmentation_node", ""])
+        command += ["--leave-out", node, "/diagnostics"]
+    return [ExecuteProcess(cmd=command, output="screen", on_exit=end_after_failure)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -100,6 +99,7 @@ def generate_launch_description() -> LaunchDescription:
                 "FASTRTPS_DEFAULT_PROFILES_FILE",
                 EnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", default_value=[newer_name]),
             ),
+            OpaqueFunction(function=check_bag),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(segmentation),
                 launch_arguments={name: LaunchConfiguration(name) for name in passed_on}.items(),

@@ -3,31 +3,36 @@
     ros2 launch seg_perception segmentation.launch.py image:=/camera/image_raw
     ros2 launch seg_perception segmentation.launch.py cameras:="[front, rear]" namespace:=car
 
-Parameters come from `params_file`; an argument of PARAMETERS that is given wins over the file, one
+Parameters come from `params_file`; an argument of TEXTS or VALUES that is given wins over the file, one
 that is left empty is not passed at all. So every default is in one place: the node's own.
 To play a bag into the node use replay.launch.py: it has `bag`, and takes all of these arguments too.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 CONFIG = PathJoinSubstitution([FindPackageShare("seg_perception"), "config"])
 
-PARAMETERS = {
+TEXTS = {  # taken as they are written; launch would read "1" as a number, and "a #1.onnx" as "a"
     "model": "ONNX file with a model card",
     "engine": "what runs the model: auto, or an engine's name (docs/deploy.md, Engines)",
     "precision": "of an engine on the GPU: fp32, fp16 or int8",
     "build_engine": "whether a missing TensorRT engine may be built at start (minutes): if_missing or never",
-    "threads": "CPU threads of one inference",
     "network_size": "WIDTHxHEIGHT the network runs at",
-    "cameras": 'camera names as a list, "[front, left]"; then the topics are <camera>/image',
     "input": "raw (sensor_msgs/Image) or compressed (sensor_msgs/CompressedImage)",
+}
+VALUES = {  # read as YAML
+    "threads": "CPU threads of one inference",
+    "cameras": 'camera names as a list, "[front, left]"; then the topics are <camera>/image',
     "autostart": "false leaves configuring and activating to a lifecycle manager",
     "use_sim_time": "take the time from /clock",
 }
@@ -40,7 +45,7 @@ ARGUMENTS = [
     ),
     *(
         DeclareLaunchArgument(name, default_value="", description=f"{meaning}; empty: as in params_file")
-        for name, meaning in PARAMETERS.items()
+        for name, meaning in (TEXTS | VALUES).items()
     ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node and its topics"),
     DeclareLaunchArgument("image", default_value="image", description="image topic of a single camera"),
@@ -55,16 +60,38 @@ ARGUMENTS = [
 ]
 
 
+def existing(context: LaunchContext, argument: str) -> str:
+    """The file that an argument names, with ~ for the home folder; launch itself would go on without it."""
+    path = Path(LaunchConfiguration(argument).perform(context)).expanduser()
+    if not path.is_file():
+        raise RuntimeError(f"{argument}: {path} is not a file")
+    return str(path)
+
+
+def check_rviz(context: LaunchContext) -> None:
+    """Before anything starts: what launch is starting when it fails stays behind, alive."""
+    existing(context, "rviz_config")
+    try:
+        ExecutableInPackage("rviz2", "rviz2").perform(context)
+    except Exception as error:
+        raise RuntimeError(f"rviz:=true needs rviz2 (apt install ros-$ROS_DISTRO-rviz2): {error}") from error
+
+
 def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The node; only arguments that were given are passed on as parameters."""
-    given = {name: LaunchConfiguration(name) for name in PARAMETERS if LaunchConfiguration(name).perform(context)}
+    given = {
+        name: LaunchConfiguration(name) for name in (*TEXTS, *VALUES) if LaunchConfiguration(name).perform(context)
+    }
+    parameters = {
+        name: ParameterValue(value, value_type=str) if name in TEXTS else value for name, value in given.items()
+    }
     return [
         Node(
             package="seg_perception",
             executable="segmentation_node",
             name="segmentation_node",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), *([given] if given else [])],
+            parameters=[existing(context, "params_file"), *([parameters] if parameters else [])],
             remappings=[("image", LaunchConfiguration("image"))],  # image/compressed and camera_info follow
             ros_arguments=["--log-level", LaunchConfiguration("log_level")],
             output="screen",
@@ -74,6 +101,7 @@ def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 def generate_launch_description() -> LaunchDescription:
     shown = ("overlay", "color", "drivable", "confidence", "labels")  # by segmentation.rviz
+    with_rviz = IfCondition(LaunchConfiguration("rviz"))
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -84,7 +112,7 @@ def generate_launch_description() -> LaunchDescription:
             *((f"/segmentation_node/{topic}", f"segmentation_node/{topic}") for topic in shown),
         ],
         output="screen",
-        condition=IfCondition(LaunchConfiguration("rviz")),
+        condition=with_rviz,
     )
     node = OpaqueFunction(function=segmentation_node, condition=IfCondition(LaunchConfiguration("node")))
-    return LaunchDescription([*ARGUMENTS, node, rviz])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=check_rviz, condition=with_rviz), node, rviz])

@@ -52,6 +52,10 @@ def _add_play(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="2 plays twice as fast (default: %(default)s)")
     parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
     parser.add_argument("--topics", nargs="+", default=[], help="only these (default: all)")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="TOPIC",
+        help="not these; NAME/ stands for every topic below it, such as /segmentation_node/",
+    )  # fmt: skip
     parser.add_argument("--start", type=float, default=0.0, metavar="SECONDS", help="skip the bag's first seconds")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="wait before the first message")
     parser.add_argument(
@@ -82,6 +86,7 @@ def _play(arguments: argparse.Namespace) -> int:
         rate=arguments.rate,
         loop=arguments.loop,
         topics=tuple(arguments.topics),
+        leave_out=tuple(arguments.leave_out),
         start_s=arguments.start,
         delay_s=arguments.delay,
         wait_for=tuple(arguments.wait_for_subscribers),

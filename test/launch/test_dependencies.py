@@ -39,11 +39,10 @@ def used() -> Iterator[str]:
                 yield node.module.partition(".")[0]
         yield from re.findall(r'"(\w+)/(?:msg|srv)/\w+"', source)  # classes looked up by name
         yield from re.findall(r'package="(\w+)"', source)
-        yield from ("ros2bag" for _ in re.findall(r'"ros2", "bag"', source))
 
 
 def test_package_xml_and_the_code_agree() -> None:
-    ros = {"launch", "launch_ros", "rclpy", "ros2bag", "rviz2"}
+    ros = {"launch", "launch_ros", "rclpy", "rviz2"}
     needed = {name for name in used() if name in ros or name.endswith(("_msgs", "_interfaces"))}
     assert ros < needed
     assert declared() == needed | set(INDIRECT)

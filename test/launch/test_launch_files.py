@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ sys.exit(service.run())
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A prefix such as colcon makes, for this source tree; `ros2` and `rviz2` only print how they were called."""
+    """A prefix such as colcon makes, for this source tree; `rviz2` only prints how it was called."""
     prefix = tmp_path_factory.mktemp("prefix")
     share = prefix / "share" / "seg_perception"
     share.mkdir(parents=True)
@@ -81,13 +82,14 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     node = f'exec "{sys.executable}" -m seg_perception.ros.node.segmentation_node "$@"'
     _script(prefix / "lib" / "seg_perception" / "segmentation_node", node)
     _script(prefix / "lib" / "rviz2" / "rviz2", 'echo "called: rviz2 $*"')
-    _script(prefix / "bin" / "ros2", 'echo "profile: $FASTRTPS_DEFAULT_PROFILES_FILE"; echo "called: ros2 $*"')
+    player = f'exec "{sys.executable}" -m seg_perception.cli.main "$@"'
+    shown = 'echo "profile: $FASTRTPS_DEFAULT_PROFILES_FILE"; echo "called: seg-perception $*"'
+    _script(prefix / "lib" / "seg_perception" / "seg-perception", f"{shown}\n{player}")
     without_profile = {k: v for k, v in os.environ.items() if not k.endswith("_DEFAULT_PROFILES_FILE")}
     return without_profile | {
         "AMENT_PREFIX_PATH": os.pathsep.join(
             filter(None, [str(prefix), os.environ.get("AMENT_PREFIX_PATH", ""), sys.prefix])
         ),
-        "PATH": os.pathsep.join([str(prefix / "bin"), os.environ["PATH"]]),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
         "ROS_LOG_DIR": str(prefix / "log"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -162,6 +164,10 @@ class Observer:
         found = [i for i in self.node.get_subscriptions_info_by_topic(topic) if "_UNKNOWN_" not in i.node_name]
         return f"{found[0].node_namespace.rstrip('/')}/{found[0].node_name}" if found else ""
 
+    def publisher_of(self, topic: str) -> str:
+        found = [i for i in self.node.get_publishers_info_by_topic(topic) if "_UNKNOWN_" not in i.node_name]
+        return f"{found[0].node_namespace.rstrip('/')}/{found[0].node_name}" if len(found) == 1 else ""
+
 
 @pytest.fixture
 def observer() -> Iterator[Observer]:
@@ -177,7 +183,7 @@ def observer() -> Iterator[Observer]:
 
 
 FORWARDED: dict[str, tuple[str, Any]] = {  # argument -> as written, as the node has it
-    "model": ("/models/mine.onnx", "/models/mine.onnx"),
+    "model": ("/models/a #1: 'b' ~.onnx", "/models/a #1: 'b' ~.onnx"),  # as it is, and not as YAML
     "engine": ("onnxruntime", "onnxruntime"),
     "precision": ("fp32", "fp32"),
     "build_engine": ("never", "never"),
@@ -192,9 +198,11 @@ FORWARDED: dict[str, tuple[str, Any]] = {  # argument -> as written, as the node
 
 def test_every_argument_reaches_the_node(environment: dict[str, str], observer: Observer, tmp_path: Path) -> None:
     source = (ROOT / "launch" / "segmentation.launch.py").read_text(encoding="utf-8")
-    table = re.search(r"^PARAMETERS = \{$(.*?)^\}$", source, flags=re.MULTILINE | re.DOTALL)
-    assert table is not None
-    assert set(re.findall(r'^    "(\w+)":', table[1], flags=re.MULTILINE)) == set(FORWARDED)
+    tables = re.findall(r"^(?:TEXTS|VALUES) = \{.*?$(.*?)^\}$", source, flags=re.MULTILINE | re.DOTALL)
+    assert len(tables) == 2
+    assert {name for table in tables for name in re.findall(r'^    "(\w+)":', table, flags=re.MULTILINE)} == set(
+        FORWARDED
+    )
     arguments = [f"{name}:={written}" for name, (written, _) in FORWARDED.items()]
     with launched(environment, tmp_path / "log", "segmentation.launch.py", "namespace:=car", *arguments) as log:
         read = observer.parameters("/car/segmentation_node", list(FORWARDED), log)
@@ -272,61 +280,116 @@ def test_multi_camera_example_subscribes_to_all_cameras(
 
 @pytest.fixture(scope="module")
 def answered_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bag with images and what an earlier run answered, as the demo writes it."""
+    """A bag with images and what an earlier run answered, as the demo writes it; its name needs care."""
+    from seg_perception.bags import messages
     from seg_perception.bags.writer import BagWriter
 
-    path = tmp_path_factory.mktemp("bag") / "drive.mcap"
+    path = tmp_path_factory.mktemp("bag") / "run #3 & more.mcap"
+    pixels = np.zeros((48, 64, 3), np.uint8)
     with BagWriter(path) as writer:
         for topic in ("/front/image", "/truth", "/segmentation_node/labels", "/segmentation_node/front/overlay"):
-            writer.add_topic(topic, "sensor_msgs/msg/Image")
-        writer.add_topic("/tf", "tf2_msgs/msg/TFMessage")
+            writer.add_topic(topic, messages.IMAGE)
+            writer.write(topic, 10**18, messages.image(pixels, messages.header(10**18, "")))
         writer.add_topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
     return path
 
 
-@pytest.mark.parametrize("loop, option", [("false", ""), ("true", " --loop")])
+def text_of(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
 def test_replay_plays_the_bag_into_the_node_without_an_earlier_node_s_answers(
-    environment: dict[str, str], observer: Observer, answered_bag: Path, tmp_path: Path, loop: str, option: str
+    environment: dict[str, str], observer: Observer, answered_bag: Path, tmp_path: Path
 ) -> None:
-    arguments = [f"bag:={answered_bag}", "rate:=0.5", f"loop:={loop}", "image:=/front/image"]
+    arguments = [f"bag:={answered_bag}", "rate:=0.5", "loop:=true", "delay:=0.5", "image:=/front/image"]
     with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
         played = (
-            f"called: ros2 bag play {answered_bag} --rate 0.5 --delay 5.0 --clock{option} "
-            "--topics /front/image /tf /truth\n"
+            f"bag play {answered_bag} --rate 0.5 --delay 0.5 --clock --loop --leave-out /segmentation_node/ /diagnost"
         )
-        wait_for(lambda: played in log.read_text(errors="replace"), log)
-        wait_for(lambda: "called: rviz2 -d" in log.read_text(errors="replace"), log)
+        wait_for(lambda: f"called: seg-perception {played}" in text_of(log), log)
+        wait_for(lambda: "called: rviz2 -d" in text_of(log), log)
         assert observer.parameters("/segmentation_node", ["use_sim_time"], log) == {"use_sim_time": True}
         assert wait_for(lambda: observer.subscriber_of("/front/image"), log) == "/segmentation_node"
-        text = log.read_text(errors="replace")
-    left_out = "/diagnostics, /segmentation_node/front/overlay, /segmentation_node/labels"
-    assert f"not played, because the node publishes it: {left_out}\n" in text
+        assert wait_for(lambda: observer.publisher_of("/front/image"), log) == "/seg_perception_player"
+        assert wait_for(lambda: observer.publisher_of("/segmentation_node/labels"), log) == "/segmentation_node"
 
 
 @pytest.mark.parametrize("rviz", [True, False])
 def test_replay_without_the_node_plays_everything(
     environment: dict[str, str], answered_bag: Path, tmp_path: Path, rviz: bool
 ) -> None:
-    arguments = [f"bag:={answered_bag}", "node:=false", f"rviz:={rviz}"]
+    arguments = [f"bag:={answered_bag}", "node:=false", f"rviz:={rviz}", "delay:=0.0"]
     with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
-        finished = "process has finished cleanly"
-        wait_for(lambda: log.read_text(errors="replace").count(finished) == 1 + rviz, log)
-        text = log.read_text(errors="replace")
-    assert f"called: ros2 bag play {answered_bag} --rate 1.0 --delay 5.0 --clock\n" in text
-    assert ("called: rviz2 -d" in text) == rviz
-    assert "segmentation_node-" not in text  # the process of a node
+        finished = "process has finished cleanly"  # the player waits ten seconds for somebody to listen
+        wait_for(lambda: text_of(log).count(finished) == 1 + rviz, log)
+    assert f"called: seg-perception bag play {answered_bag} --rate 1.0 --delay 0.0 --clock\n" in text_of(log)
+    assert ("called: rviz2 -d" in text_of(log)) == rviz
+    assert "segmentation_node-" not in text_of(log)  # the process of a node
 
 
-def test_replay_plays_the_topics_it_is_told(environment: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["bag:=nowhere.mcap", "topics:=/front/image /front/camera_info", "node:=false", "rviz:=false"]
+def test_replay_plays_the_topics_it_is_told(environment: dict[str, str], answered_bag: Path, tmp_path: Path) -> None:
+    arguments = [f"bag:={answered_bag}", "topics:=/front/image /truth", "node:=false", "rviz:=false"]
     with launched(environment, tmp_path / "log", "replay.launch.py", *arguments) as log:
-        wait_for(lambda: "--clock --topics /front/image /front/camera_info\n" in log.read_text(errors="replace"), log)
+        wait_for(lambda: "--clock --topics /front/image /truth\n" in text_of(log), log)
 
 
-def test_replay_of_a_bag_that_is_not_there_says_so(environment: dict[str, str], tmp_path: Path) -> None:
-    with launched(environment, tmp_path / "log", "replay.launch.py", "bag:=nowhere.mcap", "rviz:=false") as log:
-        wait_for(lambda: "nowhere.mcap" in log.read_text(errors="replace"), log)
-        assert "called: ros2" not in log.read_text(errors="replace")
+@pytest.mark.parametrize(
+    "file, arguments, said",
+    [
+        ("replay.launch.py", ["bag:=nowhere.mcap"], "bag: nowhere.mcap does not exist"),
+        (
+            "replay.launch.py",
+            ["bag:={bag}", "params_file:=~/nowhere.yaml"],
+            "params_file: {home}/nowhere.yaml is not a file",
+        ),
+        ("segmentation.launch.py", ["params_file:=/tmp"], "params_file: /tmp is not a file"),
+        (
+            "segmentation.launch.py",
+            ["rviz:=true", "rviz_config:=nowhere.rviz"],
+            "rviz_config: nowhere.rviz is not a file",
+        ),
+        ("multi_camera.launch.py", ["params_file:=none.yaml"], "params_file: none.yaml is not a file"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_starts(
+    environment: dict[str, str], answered_bag: Path, tmp_path: Path, file: str, arguments: list[str], said: str
+) -> None:
+    given = [argument.format(bag=answered_bag) for argument in arguments]
+    status = launched_to_its_end(environment, tmp_path / "log", file, *given)
+    assert status == 1
+    assert said.format(home=Path.home()) in text_of(tmp_path / "log")
+    assert "process started with pid" not in text_of(tmp_path / "log")
+
+
+def test_a_missing_rviz_is_refused_before_anything_starts(environment: dict[str, str], tmp_path: Path) -> None:
+    prefix = Path(environment["AMENT_PREFIX_PATH"].split(os.pathsep)[0])
+    rviz = prefix / "lib" / "rviz2" / "rviz2"
+    rviz.rename(tmp_path / "rviz2")
+    try:
+        assert launched_to_its_end(environment, tmp_path / "log", "segmentation.launch.py", "rviz:=true") == 1
+    finally:
+        (tmp_path / "rviz2").rename(rviz)
+    assert "rviz:=true needs rviz2" in text_of(tmp_path / "log")
+    assert "process started with pid" not in text_of(tmp_path / "log")
+
+
+def test_a_bag_that_cannot_be_played_ends_everything(environment: dict[str, str], tmp_path: Path) -> None:
+    bag = tmp_path / "no bag.mcap"
+    bag.write_bytes(b"nothing of the kind")
+    launched_to_its_end(environment, tmp_path / "log", "replay.launch.py", f"bag:={bag}", "rviz:=false")
+    text = text_of(tmp_path / "log")
+    assert "the player ended with status 2" in text
+    (pid,) = re.findall(r"\[segmentation_node-\d+\]: process started with pid \[(\d+)\]", text)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def launched_to_its_end(environment: dict[str, str], log: Path, file: str, *arguments: str) -> int:
+    """Run a launch file that ends by itself; its exit status."""
+    with log.open("wb") as output:
+        command = [sys.executable, "-c", LAUNCH, file, *arguments]
+        return subprocess.run(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=90, check=False
+        ).returncode
 
 
 @pytest.mark.parametrize(
@@ -339,11 +402,11 @@ def test_replay_of_a_bag_that_is_not_there_says_so(environment: dict[str, str], 
     ],
 )
 def test_replay_sets_the_profile_for_large_images_unless_there_is_one(
-    environment: dict[str, str], tmp_path: Path, variables: dict[str, str], expected: str
+    environment: dict[str, str], answered_bag: Path, tmp_path: Path, variables: dict[str, str], expected: str
 ) -> None:
-    arguments = ["bag:=some.mcap", "node:=false", "rviz:=false"]
+    arguments = [f"bag:={answered_bag}", "node:=false", "rviz:=false"]
     with launched(environment | variables, tmp_path / "log", "replay.launch.py", *arguments) as log:
-        wait_for(lambda: "called: ros2" in log.read_text(errors="replace"), log)
+        wait_for(lambda: "called: seg-perception" in log.read_text(errors="replace"), log)
         (profile,) = re.findall(r"profile: ?(.*)", log.read_text(errors="replace"))
     assert profile.endswith(expected)
     assert bool(profile) == bool(expected)

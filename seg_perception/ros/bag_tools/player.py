@@ -40,6 +40,7 @@ class PlaySettings:
         topics: only these, whoever else publishes them; empty means all that can be published here
             (message type installed) and that no other node publishes: a topic with two publishers would
             mix the recorded with the new.
+        leave_out: not these; a name that ends with a slash stands for every topic below it.
         start_s: skip this much of the bag.
         delay_s: wait this long before the first message.
         wait_for: topics that must have a subscriber before the first message; empty: any one topic.
@@ -55,6 +56,7 @@ class PlaySettings:
     rate: float = 1.0
     loop: bool = False
     topics: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
     start_s: float = 0.0
     delay_s: float = 0.0
     wait_for: tuple[str, ...] = ()
@@ -166,7 +168,9 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
     wanted = [bag.topic(name) for name in settings.topics] if settings.topics else list(bag.topics)
     playable = []
     for topic in wanted:
-        if (reason := _why_not_playable(topic, settings)) is None:
+        if _is_named(topic.name, settings.leave_out):
+            report.skipped[topic.name] = "left out as asked"
+        elif (reason := _why_not_playable(topic, settings)) is None:
             playable.append(topic)
         elif settings.topics:
             raise InputError(f"{bag.path}: topic {topic.name} cannot be played: {reason}")
@@ -177,6 +181,10 @@ def _playable(bag: BagReader, settings: PlaySettings, report: PlayReport) -> lis
         if name not in names:
             raise InputError(f"cannot wait for subscribers of {name!r}: it is not played; played: {sorted(names)}")
     return playable
+
+
+def _is_named(topic: str, names: tuple[str, ...]) -> bool:
+    return topic in names or topic.startswith(tuple(name for name in names if name.endswith("/")))
 
 
 def _why_not_playable(topic: Topic, settings: PlaySettings) -> str | None:

@@ -245,6 +245,18 @@ def test_a_type_that_is_not_installed_is_left_out_and_said(tmp_path: Path) -> No
         play(tmp_path / "a.mcap", PlaySettings(topics=("/wheel",), wait_timeout_s=0))
 
 
+def test_topics_are_left_out_by_name_or_by_what_they_stand_below(tmp_path: Path) -> None:
+    names = ("/image", "/imagery/a", "/node/labels", "/node/front/labels", "/diagnostics")
+    with BagWriter(tmp_path / "in.mcap") as bag:
+        for name in names:
+            bag.add_topic(name, messages.IMAGE)
+            bag.write(name, START, messages.image(picture(0), messages.header(START, "")))
+    settings = PlaySettings(leave_out=("/image", "/node/", "/diagnostics"), wait_timeout_s=0.0)
+    report = play(tmp_path / "in.mcap", settings)
+    assert report.published == {"/imagery/a": 1}
+    assert report.skipped == dict.fromkeys(sorted(set(names) - {"/imagery/a"}), "left out as asked")
+
+
 def test_a_name_that_ros_cannot_have_is_left_out_and_said(tmp_path: Path) -> None:
     with BagWriter(tmp_path / "a.mcap") as bag:
         for name in ("/player_test/image", "/front camera"):
