@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +16,9 @@ from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from seg_perception.core.drivable import DrivableMasker, drivable_share
+from seg_perception.core.drivable import DrivableMasker, DrivableSettings, drivable_share
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
@@ -23,7 +28,7 @@ from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
-from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.latency import SAME_CLOCK_S, LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
@@ -76,12 +81,13 @@ class Camera:
         self.busy_with: tuple[str, float] | None = None
         self.last_rejection: Rejection | None = None
         self.time_jumps = 0
+        self.stamp_age_s: float | None = None
         self.last_received_at: float | None = None
         self._node = node
         self._card = card
         self._deliver = deliver
         self._settings = settings
-        self._masker = DrivableMasker(self._own.drivable, card.label_set)
+        self._masker = make_masker(self._own.drivable, card.label_set)
         self._reset_requested = False
         self._last_stamp_ns: int | None = None
         self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
@@ -169,7 +175,7 @@ class Camera:
             SettingsError, OSError: the drivable mask cannot be made from them.
         """
         own = settings.camera_settings[self.name].drivable
-        masker = self._masker if own == self._own.drivable else DrivableMasker(own, self._card.label_set)
+        masker = self._masker if own == self._own.drivable else make_masker(own, self._card.label_set)
 
         def commit() -> None:
             self._settings, self._masker = settings, masker
@@ -297,8 +303,11 @@ class Camera:
         """Note a published frame's times."""
         if frame.transport_s is not None:
             times[Stage.RECEIVE] = frame.transport_s
-        if frame.stamp_ns:
-            times[Stage.STAMP_TO_OUTPUT] = (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9
+        self.stamp_age_s = (
+            (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9 if frame.stamp_ns else None
+        )
+        if self.stamp_age_s is not None and abs(self.stamp_age_s) < SAME_CLOCK_S:
+            times[Stage.STAMP_TO_OUTPUT] = self.stamp_age_s
         self.latency.add(times)
 
     @property
@@ -327,3 +336,30 @@ class Camera:
             self._reset_requested = False
             self._masker.reset()
         self._last_stamp_ns = frame.stamp_ns
+
+
+def make_masker(settings: DrivableSettings, label_set: LabelSet, patience_s: float = 2.0) -> DrivableMasker:
+    """A masker, whose file of an ignore mask is read in a thread of its own: a disk that hangs must not hold the node.
+
+    Raises:
+        SettingsError: see `DrivableMasker`; or the file was not read in time.
+        OSError: the file cannot be read.
+    """
+    if settings.ignore_mask is None:
+        return DrivableMasker(settings, label_set)
+    made: Future[DrivableMasker] = Future()
+
+    def make() -> None:
+        try:
+            made.set_result(DrivableMasker(settings, label_set))
+        except Exception as error:  # noqa: BLE001  whatever it is, whoever waits must learn it
+            made.set_exception(error)
+
+    threading.Thread(target=make, name="ignore mask", daemon=True).start()
+    try:
+        return made.result(patience_s)
+    except FutureTimeoutError as error:
+        raise SettingsError(
+            f"drivable.ignore_mask: {settings.ignore_mask} was not read within {patience_s:g} s; "
+            "is it on a disk or a network folder that hangs?"
+        ) from error

@@ -60,6 +60,7 @@ class CameraReport:
     time_jumps_since_last: int
     lost_before_node: int
     topic: str
+    stamp_age_s: float | None  # of the last published frame, by the node's clock
     busy_with: str | None = None  # what the camera's thread is at
     busy_s: float = 0.0  # and for how long
     mask_stalled: str | None = None  # why nothing can appear in the drivable mask, whatever the camera sees
@@ -76,6 +77,7 @@ class NodeReport:
     opening_s: float | None  # how long the engine has been opening
     clock_jumps: int
     missing_outputs: Mapping[str, str]  # what is not published here, each with the reason
+    warnings: Sequence[str]  # what does not stop the node and must not be overlooked
     cameras: Sequence[CameraReport]
 
 
@@ -125,6 +127,8 @@ def judge_node(report: NodeReport, thresholds: DiagnosticsSettings) -> Verdict:
         return Verdict(Level.ERROR, f"one inference has been running for {engine.busy_s:.1f} s")
     if engine.failure:
         return Verdict(Level.WARN, f"{report.state}; the engine failed and was rebuilt: {engine.failure}")
+    if report.warnings:
+        return Verdict(Level.WARN, "; ".join((report.state, *report.warnings)))
     return Verdict(Level.OK, report.state)
 
 
@@ -167,6 +171,7 @@ def camera_status(name: str, report: CameraReport, thresholds: DiagnosticsSettin
         "last_frame_age_s": report.silent_s if report.ever_received else None,
         "drivable_share": report.drivable_share,
         "time_jumps": report.time_jumps,
+        "stamp_age_s": report.stamp_age_s,
         "last_rejection": report.last_rejection or "none",
         "last_rejection_age_s": report.last_rejection_age_s,
     }

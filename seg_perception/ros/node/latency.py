@@ -21,7 +21,11 @@ class Stage(Enum):
     FINISH = "finish"  # labels and confidence to camera size, drivable mask
     PUBLISH = "publish"  # making and handing over the messages
     NODE = "node"  # from the callback to the last output handed over
-    STAMP_TO_OUTPUT = "stamp_to_output"  # from the header's stamp, by the node's clock
+    STAMP_TO_OUTPUT = "stamp_to_output"  # from the header's stamp, by the node's clock; not of another day's stamps
+
+
+SAME_CLOCK_S = 3600.0
+"""Stamps farther than this from the node's clock are of another time: an old bag without use_sim_time."""
 
 
 @dataclass(frozen=True, slots=True)

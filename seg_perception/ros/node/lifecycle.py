@@ -24,12 +24,14 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.time_source import CLOCK_TOPIC
+from rosgraph_msgs.msg import Clock
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
-from seg_perception.ros.log import RosLogHandler, describe_error
+from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
@@ -63,6 +65,7 @@ class SegmentationNode(LifecycleNode):
         self._card: ModelCard | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
+        self._namesakes_log = Throttle(30.0)
         self.left_behind = False  # whether a thread could not be ended
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
@@ -137,8 +140,10 @@ class SegmentationNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self._settings_source.read()
-        for unknown in self._settings_source.unknown():
-            self.get_logger().warning(f"parameter {unknown}")
+        unknown = self._settings_source.unknown()
+        for line in unknown:
+            self.get_logger().warning(f"parameter {line}")
+        self._watch.misspelt = [line for line in unknown if "did you mean" in line]
         lanes: FrameLanes = Lanes(settings.cameras)
         self._inference = InferenceThread(
             settings, lanes, self.get_logger(), self._on_engine_failure, self._open_configured
@@ -236,6 +241,31 @@ class SegmentationNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
+    # --- what rclpy leaves open ----------------------------------------------------------------
+
+    def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
+        """As rclpy's; but a /clock before 1970, which ends the process in rclpy's own callback, is left out."""
+        guarded = self._without_impossible_times(callback) if topic == CLOCK_TOPIC else callback
+        return super().create_subscription(msg_type, topic, guarded, *args, **options)
+
+    def _without_impossible_times(self, callback: Callable[[Clock], None]) -> Callable[[Clock], None]:
+        log = Throttle(5.0)
+
+        def on_clock(message: Clock) -> None:
+            if message.clock.sec >= 0:
+                callback(message)
+            elif log.due():
+                self.get_logger().error(f"{CLOCK_TOPIC} says {message.clock.sec} s, before 1970: left out")
+
+        return on_clock
+
+    def _namesakes(self) -> int:
+        """How many other nodes have this node's name: both answer to every call, and publish on the same topics."""
+        # by an endpoint that every node has: the graph's list of nodes keeps some that have ended
+        publishers = self.get_publishers_info_by_topic("/parameter_events")
+        own = (self.get_name(), self.get_namespace())
+        return max(0, [(p.node_name, p.node_namespace) for p in publishers].count(own) - 1)
+
     # --- parameters ----------------------------------------------------------------------------
 
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
@@ -276,10 +306,15 @@ class SegmentationNode(LifecycleNode):
             self._deactivated_because = ""
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        self._watch.clock_jumps += 1
-        self.get_logger().warning(
-            f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
-        )
+        change = jump.clock_change.name
+        if change.endswith("ACTIVATED"):  # also DEACTIVATED
+            source = "the system's" if change.endswith("DEACTIVATED") else f"that of {CLOCK_TOPIC}"
+            self.get_logger().info(f"the node's time is now {source}; the masks' memory is reset")
+        else:
+            self._watch.clock_jumps += 1
+            self.get_logger().warning(
+                f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
+            )
         for camera in self.cameras.values():
             camera.forget_the_past()
 
@@ -297,6 +332,9 @@ class SegmentationNode(LifecycleNode):
     def _tick(self) -> None:
         for camera in self.cameras.values():
             camera.follow_publishers()
+        self._watch.namesakes = self._namesakes()
+        if self._watch.namesakes and self._namesakes_log.due():
+            self.get_logger().warning(self._watch.warnings()[-1])
         self.publish_diagnostics()
 
     def publish_diagnostics(self) -> None:

@@ -30,6 +30,8 @@ class NodeWatch:
         self.state = "unconfigured"
         self.clock_jumps = 0
         self.missing_outputs: dict[str, str] = {}
+        self.misspelt: list[str] = []
+        self.namesakes = 0
         self.opening_s: float | None = None
         self._failure: str | None = None
         self._rejected_before: dict[str, int] = {}
@@ -46,6 +48,13 @@ class NodeWatch:
         self.opening_s = None
         self._failure = reason
 
+    def warnings(self) -> list[str]:
+        """What does not stop the node and must not be overlooked."""
+        name = self._node.get_fully_qualified_name()
+        several = f"{self.namesakes} other nodes are" if self.namesakes > 1 else "another node is"
+        twice = [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self.namesakes else []
+        return [*(f"parameter {line}" for line in self.misspelt), *twice]
+
     def thresholds(self, settings: NodeSettings | None) -> DiagnosticsSettings:
         """The configured thresholds; the defaults while there are none."""
         return _DEFAULT_THRESHOLDS if settings is None else settings.diagnostics
@@ -60,6 +69,7 @@ class NodeWatch:
             opening_s=self.opening_s,
             clock_jumps=self.clock_jumps,
             missing_outputs=self.missing_outputs,
+            warnings=self.warnings(),
             cameras=[self._camera_report(camera) for camera in cameras],
         )
 
@@ -89,6 +99,7 @@ class NodeWatch:
             time_jumps_since_last=max(0, jumped),
             lost_before_node=camera.losses.lost,
             topic=camera.input_topic,
+            stamp_age_s=camera.stamp_age_s,
             busy_with=None if busy is None else busy[0],
             busy_s=0.0 if busy is None else now - busy[1],
             mask_stalled=camera.mask_stalled,

@@ -43,6 +43,7 @@ GOOD = CameraReport(
     rejected_since_last=0,
     time_jumps=0,
     time_jumps_since_last=0,
+    stamp_age_s=0.05,
     lost_before_node=0,
     topic="/front/image",
 )
@@ -55,6 +56,7 @@ NODE = NodeReport(
     opening_s=None,
     clock_jumps=0,
     missing_outputs={},
+    warnings=(),
     cameras=[GOOD],
 )
 
@@ -165,3 +167,17 @@ def test_a_running_node_reports_every_stage(tiny_model: Path) -> None:
         assert engine["model"].startswith("tiny-1-fp32")
         assert engine["engine_state"] == "ready"
         wait_until(lambda: len(run.peer.diagnostics) >= 3, "it keeps ticking")
+
+
+def test_stamps_of_another_day_are_no_latency(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
+        run.wait_state("active")
+        day_ago = run.node.get_clock().now().nanoseconds - 86_400 * 10**9  # a bag of yesterday, without use_sim_time
+        run.peer.publisher(Image, "/image").publish(image_message(picture(0), day_ago))
+        found = wait_until(
+            lambda: [values(s) for s in run.peer.statuses(": camera") if values(s).get("published") == "1"],
+            "diagnostics",
+        )[0]
+        assert "latency_stamp_to_output_p50_ms" not in found
+        assert float(found["stamp_age_s"]) == pytest.approx(86_400, abs=30)
+        assert "latency_node_p50_ms" in found

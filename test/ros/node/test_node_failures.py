@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_harness import (
     RELIABLE_INPUT,
@@ -24,16 +26,20 @@ from node_harness import (
     wait_until,
 )
 from numpy.typing import NDArray
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import EngineError, SettingsError
+from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.node.camera import make_masker
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
 from seg_perception.ros.node.inference import EngineState
 
@@ -363,6 +369,56 @@ def test_a_simulated_clock_that_goes_back_is_counted(tiny_model: Path) -> None:
         )[0]
         assert (level(status), status.message) == (0, "active")  # counted; no fault of the node's, and over
         assert values(status)["lifecycle_state"] == "active" == run.node.state
+
+
+def test_a_clock_before_1970_is_left_out_and_a_changed_time_source_is_no_jump(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "use_sim_time": True}) as run:
+        run.wait_state("active")
+        clock = run.peer.publisher(Clock, "/clock", QoSProfile(depth=10))
+        clock.publish(Clock(clock=Time(sec=-5)))
+        wait_until(lambda: run.peer.lines("/clock says -5 s, before 1970: left out"), "the word about it")
+        clock.publish(Clock(clock=stamp(100 * 10**9)))  # the node lives, and its time goes on
+        wait_until(lambda: run.node.get_clock().now().nanoseconds == 100 * 10**9, "simulated time")
+        jumps = run.node._watch.clock_jumps
+        assert run.set("use_sim_time", False) == ""
+        assert wait_until(lambda: run.peer.lines("the node's time is now the system's"), "the word about it")
+        assert run.set("use_sim_time", True) == ""
+        assert wait_until(lambda: len(run.peer.lines("the node's time is now that of /clock")) == 1, "and back")
+        assert run.node._watch.clock_jumps == jumps
+        assert not run.peer.lines("jumped by 0.000")
+
+
+def test_two_nodes_of_one_name_are_a_warning_until_one_ends(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        other = Node("segmentation_node", context=run.peer.node.context)
+        text = "another node is named /segmentation_node: calls and topics mix; end it, or rename one"
+        found = wait_until(lambda: [s for s in run.peer.statuses(": engine") if text in s.message], "a WARN")[0]
+        assert (level(found), found.message) == (1, f"active; {text}")
+        assert run.peer.lines(text)
+        other.destroy_node()
+        wait_until(lambda: run.peer.statuses(": engine")[-1].message == "active", "the end of the warning")
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "pipe", "folder", "absent"])
+def test_a_live_mask_that_is_no_file_is_refused_at_once(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    path = {"/dev/zero": Path("/dev/zero"), "folder": tmp_path}.get(kind, tmp_path / kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        reason = run.set("drivable.ignore_mask", str(path))
+        assert str(path) in reason
+        assert "Traceback" not in reason
+        assert run.set("drivable.min_confidence", 0.25) == ""  # the node goes on
+
+
+def test_a_mask_on_a_disk_that_hangs_does_not_hold_the_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    release = threading.Event()  # stands in for a network folder that does not answer
+    monkeypatch.setattr("seg_perception.core.drivable.read_labels", lambda _path: release.wait(30.0))
+    with pytest.raises(SettingsError, match=r"drivable.ignore_mask: .*mask.png was not read within 0.1 s"):
+        make_masker(DrivableSettings(ignore_mask=tmp_path / "mask.png"), load_label_set(), patience_s=0.1)
+    release.set()
 
 
 def test_silence_is_stale_and_says_that_nobody_publishes(tiny_model: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
+from node_harness import RELIABLE_INPUT, Running, image_message, level, running, wait_until
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
@@ -128,6 +128,10 @@ def test_parameters_of_other_nodes_are_named_and_do_not_stop_this_one(tiny_model
         run.wait_state("active")
         (near, far) = run.peer.lines("no such parameter")
         assert near == "parameter drivable.min_confidense: no such parameter; did you mean drivable.min_confidence?"
+        status = wait_until(
+            lambda: [s for s in run.peer.statuses(": engine") if f"active; {near}" == s.message], "WARN"
+        )[-1]
+        assert level(status) == 1  # and not a word of the other node's parameter
         assert far == "parameter vehicle_info.wheel_base: no such parameter; see config/segmentation.yaml"
 
 
