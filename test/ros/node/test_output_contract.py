@@ -116,6 +116,8 @@ def check_content(message: Any) -> None:
 @pytest.mark.parametrize("row", rows(Output))
 def test_nothing_goes_out_while_inactive_and_everything_again_afterwards(drive: Drive, row: Output) -> None:
     received = drive.watch(row)
+    if isinstance(row, LatchedOutput):
+        wait_until(lambda: received, "what was published before")
     drive.run.call(drive.run.node.trigger_deactivate)
     before = len(received)
     drive.camera.publish(image_message(picture(0), START, FRAME_ID))
