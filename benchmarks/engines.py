@@ -100,11 +100,12 @@ def missed_targets(rows: list[Agreement]) -> list[str]:
 
 
 def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
+    from seg_perception.core.resizing import resize_image
     from seg_perception.datasets import camvid
     from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.graph.model_file import load_model
     from seg_perception.engines.onnxruntime import in_memory
-    from seg_perception.export.parity import at_size, compare
+    from seg_perception.export.parity import compare
     from seg_perception.export.quantize import QuantizationSettings, quantize
 
     root = arguments.data / "camvid11"
@@ -114,7 +115,7 @@ def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     size = Size(480, 352)  # CamVid is 480x360, and the network takes multiples of 32
     train, val = camvid.open_dataset(root, "train"), camvid.open_dataset(root, "val")
     step = max(1, len(train) // arguments.calibration_images)
-    scenes = [at_size(train.load(i).image, size) for i in range(0, len(train), step)]
+    scenes = [resize_image(train.load(i).image, size) for i in range(0, len(train), step)]
     graphs = {"fp32": fp32, "fp16": to_half(fp32)}
     judged, calibrating = scenes[::4], [s for i, s in enumerate(scenes) if i % 4]
     quantized = quantize(fp32, calibrating, judged, QuantizationSettings(arguments.agreement))
@@ -122,7 +123,7 @@ def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     graphs["int8"] = quantized.model
     answers = {precision: in_memory(graph, threads=2) for precision, graph in graphs.items()}
     samples = [val.load(i) for i in range(0, len(val), arguments.every)]
-    images = [(s.name, at_size(s.image, size)) for s in samples]
+    images = [(s.name, resize_image(s.image, size)) for s in samples]
     latency = latencies(answers, images[0][1])
     rows: list[Agreement] = []
     for precision, answer in answers.items():

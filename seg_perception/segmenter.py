@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
 
-import cv2
 import numpy as np
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.geometry import network_size
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resizing import check_aspect, check_multiple, network_size, resize_image, resize_labels
 from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
 from seg_perception.engines.base import Engine, EngineInfo, check_answer
 
@@ -41,7 +40,7 @@ class Segmenter:
     Args:
         engine: an opened engine; `close`, or leaving a `with` block, closes it.
         size: the network's input size; None keeps each camera's shape and spends the model
-            card's pixel count (see `core.geometry.network_size`), or takes the engine's one size.
+            card's pixel count (see `core.resizing.network_size`), or takes the engine's one size.
 
     Raises:
         InputError: the size is not one that the engine takes.
@@ -54,10 +53,8 @@ class Segmenter:
         fixed, multiple = engine.info.fixed_size, engine.card.size_multiple
         if fixed is not None and size not in (None, fixed):
             raise InputError(f"network size {size} does not fit this engine, which was built for {fixed}")
-        if size is not None and (size.width % multiple or size.height % multiple):
-            raise InputError(
-                f"network size {size} does not fit {engine.card.id}: width and height must be multiples of {multiple}"
-            )
+        if size is not None:
+            check_multiple(size, multiple, engine.card.id)
         self._size = fixed or size
         self._network_size = lru_cache(maxsize=64)(self._compute_network_size)
 
@@ -77,19 +74,14 @@ class Segmenter:
     def prepare(self, image: RgbImage) -> PreparedImage:
         """Resize an RGB image, uint8 [H, W, 3], to the network's size.
 
-        Area interpolation when shrinking (no aliasing), bilinear when growing.
+        Area interpolation when shrinking, bilinear when growing: `core.resizing.resize_image`.
 
         Raises:
-            InputError: not uint8 [H, W, 3].
+            InputError: not uint8 [H, W, 3], or a sliver (`core.resizing.check_aspect`).
         """
         camera = Size.of(check_rgb(image))
-        target = self._network_size(camera)
-        if target == camera:
-            return PreparedImage(np.ascontiguousarray(image), camera)
-        shrinks = target.width < camera.width and target.height < camera.height
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        pixels = cv2.resize(image, (target.width, target.height), interpolation=interpolation)
-        return PreparedImage(pixels, camera)
+        check_aspect(camera)
+        return PreparedImage(np.ascontiguousarray(resize_image(image, self._network_size(camera))), camera)
 
     def infer(self, prepared: Sequence[PreparedImage]) -> list[RawSegmentation]:
         """Run the engine: one call for each group of equal network size and allowed batch.
@@ -114,13 +106,7 @@ class Segmenter:
 
     def finish(self, raw: RawSegmentation) -> Segmentation:
         """Bring labels and confidence back to the camera's size (nearest neighbor, on bytes)."""
-        if Size.of(raw.labels) == raw.camera_size:
-            return Segmentation(raw.labels, raw.confidence)
-        target = (raw.camera_size.width, raw.camera_size.height)
-        return Segmentation(
-            cv2.resize(raw.labels, target, interpolation=cv2.INTER_NEAREST_EXACT),
-            cv2.resize(raw.confidence, target, interpolation=cv2.INTER_NEAREST_EXACT),
-        )
+        return Segmentation(resize_labels(raw.labels, raw.camera_size), resize_labels(raw.confidence, raw.camera_size))
 
     def segment(self, image: RgbImage) -> Segmentation:
         """Segment one RGB image, uint8 [H, W, 3]; the answer has the same height and width.

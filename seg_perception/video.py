@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size, check_rgb
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
@@ -158,11 +159,10 @@ def _fitted(frame: RgbImage, size: Size) -> RgbImage:
     """The whole frame, as large as it fits into the size, on black."""
     height, width = frame.shape[:2]
     scale = min(size.width / width, size.height / height)
-    inside = (max(1, round(width * scale)), max(1, round(height * scale)))
+    inside = Size(max(1, round(width * scale)), max(1, round(height * scale)))
     canvas = np.zeros((size.height, size.width, 3), np.uint8)
-    left, top = (size.width - inside[0]) // 2, (size.height - inside[1]) // 2
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    canvas[top : top + inside[1], left : left + inside[0]] = cv2.resize(frame, inside, interpolation=interpolation)
+    left, top = (size.width - inside.width) // 2, (size.height - inside.height) // 2
+    canvas[top : top + inside.height, left : left + inside.width] = resize_image(frame, inside)
     return canvas
 
 

@@ -42,13 +42,13 @@ class Window:
 
     def show(self, picture: RgbImage) -> None:
         """Show an RGB picture, uint8 [H, W, 3], shrunk to fit where it is very large."""
-        import cv2
+        from seg_perception.core.resizing import resize_image
+        from seg_perception.core.types import Size
 
         height, width = picture.shape[:2]
         scale = min(1.0, _LARGEST[0] / width, _LARGEST[1] / height)
         if scale < 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+            picture = resize_image(picture, Size(max(1, round(width * scale)), max(1, round(height * scale))))
             height, width = picture.shape[:2]
         content = f"P6 {width} {height} 255 ".encode() + picture.tobytes()
         self._image = self._tkinter.PhotoImage(data=content, format="PPM")  # Tk keeps no reference of its own

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.image_file import read_labels
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.resizing import resize_labels
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
 
 log = logging.getLogger(__name__)
@@ -271,9 +272,7 @@ class DrivableMasker:
             return None
         ignored = polygons_mask(self._settings.ignore_polygons, size)
         if self._ignore_image is not None:
-            shape = (size.width, size.height)
-            stretched = cv2.resize(self._ignore_image, shape, interpolation=cv2.INTER_NEAREST_EXACT)
-            ignored[stretched >= 128] = 255
+            ignored[resize_labels(self._ignore_image, size) >= 128] = 255
         return ignored
 
     def _long_enough(self, mask: MaskImage) -> MaskImage:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import LabelImage, MaskImage, RgbImage, Size, check_rgb
 
 DEFAULT_OPACITY = 0.5
@@ -166,8 +167,7 @@ def _scaled(image: RgbImage, width: int) -> RgbImage:
     if image.shape[1] == width:
         return image
     height = max(1, round(image.shape[0] * width / image.shape[1]))
-    interpolation = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+    return resize_image(image, Size(width, height))
 
 
 @lru_cache(maxsize=8)

@@ -17,12 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import cv2
-
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.resizing import resize_image, resize_labels
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import DatasetInfo, LeftOut, OpenRequest, Sample, read_rgb
 from seg_perception.datasets.masks import MASK_SUFFIXES, Mask, read_mask
@@ -107,12 +106,13 @@ class PairedFiles:
         image = read_rgb(pair.image)
         labels = self.read(pair.labels).labels(self.mapping, pair.labels)
         if image.shape[:2] != labels.shape:
-            raise DatasetError(f"{pair.labels}: size {Size.of(labels)} differs from its image's, {Size.of(image)}")
+            turned = "; image files are read upright, as their EXIF orientation says" * (
+                image.shape[:2] == labels.shape[::-1]
+            )
+            sizes = f"size {Size.of(labels)} differs from its image's, {Size.of(image)}"
+            raise DatasetError(f"{pair.labels}: {sizes}{turned}")
         if self.size is not None and Size.of(image) != self.size:
-            target = (self.size.width, self.size.height)
-            shrinks = target[0] < image.shape[1] and target[1] < image.shape[0]
-            image = cv2.resize(image, target, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-            labels = cv2.resize(labels, target, interpolation=cv2.INTER_NEAREST_EXACT)
+            image, labels = resize_image(image, self.size), resize_labels(labels, self.size)
         return Sample(pair.name, image, labels)
 
 

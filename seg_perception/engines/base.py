@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resizing import check_multiple
 from seg_perception.core.types import Precision, Size
 
 INPUT_NAME = "image"
@@ -167,10 +168,7 @@ def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) ->
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.size == 0:
         raise InputError(f"an engine takes uint8 [N, H, W, 3] RGB images, got {images.dtype} {list(images.shape)}")
     count, height, width, _ = images.shape
-    if height % card.size_multiple or width % card.size_multiple:
-        raise InputError(
-            f"input {width}x{height} does not fit {card.id}: width and height must be multiples of {card.size_multiple}"
-        )
+    check_multiple((width, height), card.size_multiple, card.id, "input")
     if info.fixed_size is not None and Size(width, height) != info.fixed_size:
         raise InputError(f"input {width}x{height} does not fit this engine, which was built for {info.fixed_size}")
     if info.max_batch is not None and count > info.max_batch:

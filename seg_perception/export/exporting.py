@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from seg_perception.core.errors import InputError, ModelError, SettingsError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES
+from seg_perception.core.resizing import check_multiple, resize_image
 from seg_perception.core.types import Precision, RgbImage, Size
 from seg_perception.datasets.base import files_in, read_rgb
 from seg_perception.engines.graph.camera import for_camera
@@ -18,10 +19,9 @@ from seg_perception.engines.graph.edits import card_of, pin_shapes
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.onnxruntime import in_memory
 from seg_perception.evaluation.files import read_evaluations
-from seg_perception.export.parity import ParityReport, at_size, compare, torch_answerer
+from seg_perception.export.parity import ParityReport, compare, torch_answerer
 from seg_perception.export.quantize import QuantizationSettings, QuantizedGraph, quantize
 from seg_perception.export.to_onnx import build_onnx
-from seg_perception.networks.base import check_size
 from seg_perception.scenes import random_scene
 from seg_perception.training.checkpoint import load_network, weights_sha256
 
@@ -121,13 +121,13 @@ def export_model(
     card = dataclasses.replace(card, name=name or card.name)
     for wanted in (deployed, fixed):
         if wanted is not None:
-            check_size(wanted.width, wanted.height, network.size_multiple)
+            check_multiple(wanted, network.size_multiple, "the network")
     card = dataclasses.replace(card, input_size=deployed or card.input_size)
     if scores is not None:
         card = dataclasses.replace(card, scores=_scores_of(Path(scores), card, precision))
     fp32 = build_onnx(network, card, temperature=temperature)
     judged_size = fixed or card.input_size
-    judged = [(name, at_size(image, judged_size)) for name, image in _parity_images(images, judged_size)]
+    judged = [(name, resize_image(image, judged_size)) for name, image in _parity_images(images, judged_size)]
     answer_fp32 = in_memory(fp32)
     torch_answer = torch_answerer(network, temperature)
     parity = compare(torch_answer, answer_fp32, judged, ("torch", "the fp32 graph in ONNX Runtime"))
@@ -189,7 +189,7 @@ def _read_folder(folder: Path) -> list[tuple[str, RgbImage]]:
 def _quantized(
     model: onnx.ModelProto, folder: Path, size: Size, agreement: float, progress: Callable[[str, int, int], None]
 ) -> QuantizedGraph:
-    images = [at_size(image, size) for _, image in _read_folder(folder)]
+    images = [resize_image(image, size) for _, image in _read_folder(folder)]
     if len(images) < 2:
         raise InputError(
             f"{folder} holds {len(images)} image; int8 needs two or more, some to calibrate, some to judge"

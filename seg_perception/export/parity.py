@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.types import RgbImage
 from seg_perception.engines.onnxruntime import Answerer
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.networks.base import SegmentationNetwork
@@ -98,14 +97,3 @@ def torch_answerer(network: SegmentationNetwork, temperature: float = 1.0) -> An
         return labels.numpy(), confidence.numpy()
 
     return answer
-
-
-def at_size(image: RgbImage, size: Size) -> RgbImage:
-    """Resize as the Segmenter does, area when shrinking."""
-    if Size.of(image) == size:
-        return image
-    shrinks = size.width < image.shape[1] and size.height < image.shape[0]
-    resized = cv2.resize(
-        image, (size.width, size.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
-    return np.asarray(resized, np.uint8)

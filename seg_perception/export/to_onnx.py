@@ -17,6 +17,7 @@ import torch
 from seg_perception.core.errors import ModelError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
+from seg_perception.core.resizing import check_multiple
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
 from seg_perception.engines.graph.edits import pin_shapes
@@ -28,7 +29,7 @@ from seg_perception.export.graph_passes import (
     lower_to_opset_17,
     name_nodes,
 )
-from seg_perception.networks.base import SegmentationNetwork, check_size
+from seg_perception.networks.base import SegmentationNetwork
 
 _TRACED_SHAPES = ((2, 3, 4), (3, 5, 2))
 """Batch, rows and columns (in size_multiple) of the examples that the network is traced with."""
@@ -77,7 +78,7 @@ def build_onnx(
     if batch is not None and batch < 1:
         raise ModelError(f"batch {batch} is not accepted: it must be at least 1")
     if size is not None:
-        check_size(size.width, size.height, network.size_multiple)
+        check_multiple(size, network.size_multiple, "the network")
     graph = DeployedGraph(copy.deepcopy(network).cpu().eval(), temperature)
     model, other = (_clean(_trace(graph, *shape)) for shape in _TRACED_SHAPES)
     _check_free_of_sizes(model, other)

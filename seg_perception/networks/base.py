@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.resizing import check_multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class SegmentationNetwork(nn.Module):
             InputError: H or W is not a multiple of `size_multiple`.
         """
         height, width = images.shape[1], images.shape[2]
-        check_size(width, height, self.size_multiple)
+        check_multiple((width, height), self.size_multiple, "the network")
         mean = torch.tensor(self.scaling.mean, device=images.device)[:, None, None]
         scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)[:, None, None]
         return (images.to(torch.float32).permute(0, 3, 1, 2) - mean) * scale
@@ -88,20 +89,6 @@ def scaled_channels(channels: Sequence[int], width: float, network: str) -> list
     if width <= 0:
         raise SettingsError(f"{network}: width {width} must be above 0")
     return [max(8, round(c * width / 8) * 8) for c in channels]
-
-
-def check_size(width: int, height: int, multiple: int) -> None:
-    """Refuse sizes the network would have to pad or crop.
-
-    Raises:
-        InputError: names the size that came and the nearest accepted one.
-    """
-    if width % multiple or height % multiple:
-        fitting = (-(-width // multiple) * multiple, -(-height // multiple) * multiple)
-        raise InputError(
-            f"image size {width}x{height} does not fit the network: width and height must be "
-            f"multiples of {multiple}; resize or pad to {fitting[0]}x{fitting[1]}"
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.resizing import check_multiple
 from seg_perception.networks.base import (
     InputScaling,
     NetworkInfo,
     SegmentationNetwork,
-    check_size,
     scaled_channels,
 )
 
@@ -104,7 +104,7 @@ class ReferenceNetwork(SegmentationNetwork):
         Raises:
             InputError: a size that 16 does not divide.
         """
-        check_size(x.shape[3], x.shape[2], self.size_multiple)
+        check_multiple((x.shape[3], x.shape[2]), self.size_multiple, "the network")
         maps: dict[str, Tensor] = {}
         for index, stage in enumerate(self.encoder, start=1):
             maps[f"Conv{index}"] = x = stage(x)

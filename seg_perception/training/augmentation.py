@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.geometry import network_size
+from seg_perception.core.resizing import network_size, resize_image, resize_labels
 from seg_perception.core.types import UNKNOWN, UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Sample
 from seg_perception.training.settings import AugmentationSettings
@@ -61,11 +61,8 @@ def _zoom(
     low, high = np.log(settings.scale)
     zoom = np.exp(rng.uniform(low, high))
     stretch = np.exp(rng.uniform(-1, 1) * np.log(settings.aspect) / 2)
-    size = (max(1, round(target.width * zoom * stretch)), max(1, round(target.height * zoom / stretch)))
-    shrinks = size[0] < sample.image.shape[1]
-    image = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    labels = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return image, labels
+    size = Size(max(1, round(target.width * zoom * stretch)), max(1, round(target.height * zoom / stretch)))
+    return resize_image(sample.image, size), resize_labels(sample.labels, size)
 
 
 def _crop(

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,8 @@ from tqdm import tqdm
 
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Segmentation
+from seg_perception.core.resizing import resize_labels
+from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Segmentation, Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.evaluation.calibration import Calibration
 from seg_perception.evaluation.counts import PixelCounts
@@ -152,7 +152,7 @@ def _collect(
     for dataset, index in tqdm(todo, "calibrate", unit="image", disable=not progress):
         sample = dataset.load(index)
         pixels = segmenter.prepare(sample.image).pixels
-        labels = cv2.resize(sample.labels, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        labels = resize_labels(sample.labels, Size.of(pixels))
         chosen = _draw(labels, pixels_per_image, random)
         scores.append(_scores(network, pixels).flatten(1)[:, torch.from_numpy(chosen)].T.cpu())
         truth.append(torch.from_numpy(labels.reshape(-1)[chosen].astype(np.int64)))

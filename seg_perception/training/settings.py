@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.resizing import check_multiple
 from seg_perception.core.resources import DEFAULT_WEIGHTS
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
@@ -297,13 +298,10 @@ class TrainSettings:
         )
 
     def _crop_fault(self) -> str | None:
-        from seg_perception.networks.base import check_size
-
-        crop = self.augmentation.crop
         try:
-            check_size(crop.width, crop.height, self.network.outline().size_multiple)
+            check_multiple(self.augmentation.crop, self.network.outline().size_multiple, self.network.name, "crop")
         except InputError as error:
-            return f"augmentation.crop: {error} ({self.network.name})"
+            return f"augmentation.crop: {error}"
         return None
 
     @property

@@ -17,6 +17,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.graph.edits import card_of, load_graph
 from seg_perception.engines.graph.half import to_half
@@ -25,7 +26,7 @@ from seg_perception.engines.onnxruntime import OnnxRuntimeEngine, in_memory
 from seg_perception.engines.processor import sums_int8_exactly
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.export.graph_passes import ALLOWED_OPERATORS
-from seg_perception.export.parity import ImageParity, ParityReport, at_size, compare, torch_answerer
+from seg_perception.export.parity import ImageParity, ParityReport, compare, torch_answerer
 from seg_perception.export.quantize import QuantizationSettings, quantize
 from seg_perception.export.to_onnx import build_onnx, export_onnx
 from seg_perception.networks.base import InputScaling, SegmentationNetwork
@@ -66,7 +67,7 @@ def card(**changes: object) -> ModelCard:
 
 
 def scenes(count: int, size: Size = Size(64, 48)) -> list[RgbImage]:
-    return [at_size(random_scene(seed, Size(192, 128)).image, size) for seed in range(count)]
+    return [resize_image(random_scene(seed, Size(192, 128)).image, size) for seed in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_foreign_operators_are_refused() -> None:
         ({"card": card(precision="fp16")}, ModelError, "needs fp32 and 8"),
         ({"card": card(size_multiple=32)}, ModelError, "size_multiple 32; an fp32 export of this network needs fp32"),
         ({"batch": 0}, ModelError, "batch 0 is not accepted"),
-        ({"size": Size(60, 48)}, InputError, "image size 60x48 does not fit the network.*64x48"),
+        ({"size": Size(60, 48)}, InputError, "size 60x48 does not fit the network.*64x48"),
     ],
 )
 def test_wrong_arguments(tiny: TinyNetwork, arguments: dict[str, object], error: type[Exception], message: str) -> None:
@@ -242,7 +243,7 @@ def test_parity_by_hand() -> None:
     assert "75.0000%  a" in report.table()
     with pytest.raises(InputError, match="at least one image"):
         compare(first, second, [])
-    assert at_size(np.zeros((90, 120, 3), np.uint8), Size(60, 45)).shape == (45, 60, 3)
+    assert resize_image(np.zeros((90, 120, 3), np.uint8), Size(60, 45)).shape == (45, 60, 3)
 
 
 def enliven(network: SegmentationNetwork, image: RgbImage) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.networks.base import SegmentationNetwork, check_size
+from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network, network_names, networks
 
 SMALL = {
@@ -83,12 +83,6 @@ def test_a_size_that_does_not_fit_is_refused(name: str) -> None:
     m = network.size_multiple
     with pytest.raises(InputError, match=f"multiples of {m}; resize or pad to {2 * m}x{m}"):
         network.normalize(torch.zeros(1, m, m + 1, 3, dtype=torch.uint8))
-
-
-def test_the_size_to_pad_to_is_the_next_that_fits() -> None:
-    check_size(480, 352, 32)
-    with pytest.raises(InputError, match=r"image size 480x360 does not fit the network: .* pad to 480x384"):
-        check_size(480, 360, 32)
 
 
 @pytest.mark.parametrize("name", network_names())

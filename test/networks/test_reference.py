@@ -119,7 +119,7 @@ def test_a_size_that_16_does_not_divide_is_refused_with_the_size_to_pad_to(
     height: int, width: int, fitting: str
 ) -> None:
     network = ReferenceNetwork(10, width=0.125, convolutions=(1, 1, 1, 1)).eval()
-    message = f"image size {width}x{height} does not fit the network: .* multiples of 16; resize or pad to {fitting}"
+    message = f"size {width}x{height} does not fit the network: .* multiples of 16; resize or pad to {fitting}"
     with pytest.raises(InputError, match=message):
         network(torch.zeros(1, 3, height, width))
     with pytest.raises(InputError, match=message):

@@ -73,7 +73,7 @@ def test_all_faults_of_a_file_come_at_once() -> None:
         ({"network": {"start": "driving", "fresh_layers": ["tail"]}}, "network.fresh_layers: .*has no tail; known:"),
         (
             {"augmentation": {"crop": "64x50"}, "network": {"name": "reference"}},
-            r"augmentation.crop: image size 64x50 .* to 64x64 \(reference\)",
+            r"augmentation.crop: crop 64x50 does not fit reference: .* to 64x64",
         ),
     ],
 )

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.core.errors import ModelError
-from seg_perception.core.geometry import network_size
+from seg_perception.core.resizing import check_multiple, network_size
 from seg_perception.core.types import Size
 from seg_perception.engines.graph.edits import (
     FIRST_PERMUTATION,
@@ -46,8 +46,7 @@ def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None
             f"{card.id} takes only {fixed_size(model)} images; a camera size needs a graph with open height and width"
         )
     inner = network or network_size(camera, card.input_size, card.size_multiple)
-    if inner.width % card.size_multiple or inner.height % card.size_multiple:
-        raise ModelError(f"network size {inner} does not fit {card.id}: it needs multiples of {card.size_multiple}")
+    check_multiple(inner, card.size_multiple, card.id, error=ModelError)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     pin_shapes(result, fixed_batch(model), camera)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from seg_perception.core.errors import ModelError
+from seg_perception.core.resizing import check_multiple
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.graph.edits import fixed_size
 from seg_perception.engines.graph.model_file import CheckedModel
@@ -74,8 +75,7 @@ def input_sizes(
     fixed = of_graph or size or (card.input_size if one_shape else None)
     multiple = card.size_multiple
     if fixed is not None:
-        if fixed.width % multiple or fixed.height % multiple:
-            raise ModelError(f"size {fixed} does not fit {card.id}: width and height must be multiples of {multiple}")
+        check_multiple(fixed, multiple, card.id, "size", ModelError)
         return InputSizes(fixed, fixed, fixed)
     pixels = card.input_size.width * card.input_size.height
     tallest, widest = (

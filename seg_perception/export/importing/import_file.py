@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
+from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.opening import open_engine
 from seg_perception.export.importing.comparison import Comparison, compare_with_original
@@ -99,8 +97,4 @@ def _pictures(folder: Path | None, size: Size) -> dict[str, RgbImage]:
         if not files:
             raise InputError(f"{folder}: no picture in it ({', '.join(IMAGE_SUFFIXES)})")
         found = {path.name: read_rgb(path) for path in islice(files, 20)}
-    target = (size.width, size.height)
-    return {
-        name: np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
-        for name, image in found.items()
-    }
+    return {name: resize_image(image, size) for name, image in found.items()}

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import small_networks
 
 from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.core.geometry import network_size
+from seg_perception.core.resizing import network_size
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
 from seg_perception.engines.graph.choices import input_sizes, resolve_precision
