@@ -43,7 +43,7 @@ FORBIDDEN = {
     "ros": TORCH | RUNTIMES,
     "networks": ROS | RUNTIMES,
     "training": ROS | RUNTIMES,
-    "export": ROS | RUNTIMES,
+    "export": ROS | RUNTIMES - {"onnxruntime"},  # an imported model is compared with the original
 }
 NEEDED = {"ros": "rclpy", "networks": "torch", "training": "torch", "export": "torch"}
 

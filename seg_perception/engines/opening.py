@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from pathlib import Path
 
 from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.engines.base import Engine, EngineOptions, EngineSpec
+from seg_perception.engines.base import Device, Engine, EngineOptions, EngineSpec
 from seg_perception.engines.registry import AUTO, engine_choices, engines, preferred
+from seg_perception.engines.tuned import TunedAnswer, stored_answer, tuned_file
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ def open_engine(
     """Open a model with the named engine; use it in a `with` block, or close it.
 
     "auto" takes the engine that its own file puts first among those that can run on this machine, and
-    says in the log which, and why not the ones before it. What is asked for by name and cannot be had is
+    says in the log which, and why not the ones before it. On a CPU, what 'seg-perception benchmark --store'
+    measured to be best for this model on this machine goes before. What is asked for by name and cannot be had is
     an error: nothing falls back silently.
 
     Args:
@@ -43,11 +46,30 @@ def open_engine(
     if not path.exists():
         raise FileNotFoundError(2, "there is no such model", str(path))
     if engine == AUTO:
-        return choose(path).open(path, options)
+        spec = choose(path)
+        answer = None if spec.device is Device.GPU else _tuned(path)
+        if answer is not None:
+            log.info("engine auto: %s", answer)
+            spec, options = (
+                engines()[answer.engine],
+                dataclasses.replace(options, threads=options.threads or answer.threads),
+            )
+        return spec.open(path, options)
     spec = engines()[engine]
     if is_compiled(path) and path.suffix not in spec.suffixes:
         raise ModelError(f"{path} is a compiled engine; {spec.name} takes the .onnx file it was compiled from")
     return spec.open(path, options)
+
+
+def _tuned(path: Path) -> TunedAnswer | None:
+    """What `seg-perception benchmark --store` measured for this model here, if that engine can still run."""
+    if path.suffix != ".onnx" or not tuned_file().is_file():
+        return None
+    answer = stored_answer(hashlib.sha256(path.read_bytes()).hexdigest())
+    spec = None if answer is None else engines().get(answer.engine)
+    if spec is None or spec.device is Device.GPU or spec.why_not() is not None:
+        return None
+    return answer
 
 
 def is_compiled(path: Path) -> bool:

@@ -1,0 +1,105 @@
+"""Measure every engine that runs on this machine, and say which one to give the node.
+
+For each engine, precision, size and number of threads (batch on a GPU): milliseconds and CPU milliseconds of an
+image, memory, labels equal to the first model's in ONNX Runtime, and mean IoU where a dataset is named. Further
+models are the same network in other precisions, such as an int8 export.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seg_perception.core.resources import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from seg_perception.core.types import RgbImage
+
+HELP = "measure every engine of this machine, and say which to take"
+EXAMPLES = (
+    "--threads 1 2 4",
+    "driving.onnx driving_int8.onnx --images photos --out out/benchmark --store",
+    "--dataset camvid --root ../data/camvid11 --every 5",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from seg_perception.cli._options import add_dataset_arguments
+
+    parser.add_argument("model", nargs="*", type=Path, metavar="MODEL", help="ONNX files (default: the shipped model)")
+    parser.add_argument("--engines", nargs="+", default=[], metavar="NAME", help="only these (default: all that run)")
+    parser.add_argument(
+        "--network-sizes", nargs="+", default=[], metavar="WxH", help="network sizes (default: the model card's)"
+    )
+    parser.add_argument("--threads", nargs="+", type=int, default=[], metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1], metavar="N", help="on a GPU (default: 1)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of running, for each (default: %(default)s)")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="images to run on (default: rendered scenes)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write benchmark.json and benchmark.png")
+    parser.add_argument(
+        "--store", action="store_true", help="let 'engine: auto' take the best one for this model on this machine"
+    )
+    add_dataset_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import json
+
+    from tqdm import tqdm
+
+    from seg_perception.cli._options import dataset_settings
+    from seg_perception.commands import open_datasets
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.core.files import write_atomically
+    from seg_perception.core.types import Size
+    from seg_perception.engines.tuned import store_answer
+    from seg_perception.evaluation.engine_benchmark import draw, run_benchmark
+
+    if any(count < 1 for count in (*arguments.threads, *arguments.batches)) or not 0 < arguments.seconds <= 3600:
+        raise SettingsError("--threads and --batches must be at least 1, --seconds above 0 and up to 3600")
+    dataset = open_datasets(dataset_settings(arguments))[0] if arguments.dataset else None
+    with tqdm(disable=None, leave=False, bar_format="{desc}") as bar:
+        result = run_benchmark(
+            arguments.model or [DEFAULT_MODEL],
+            _images(arguments.pictures),
+            arguments.engines,
+            [Size.parse(text) for text in arguments.network_sizes],
+            arguments.threads,
+            arguments.batches,
+            arguments.seconds,
+            dataset,
+            arguments.every,
+            bar.set_description_str,
+        )
+    print(result.table())
+    print(f"\nfor the node's parameters:\n{result.parameters()}")
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(arguments.out / "benchmark.json", json.dumps(result.document(), indent=1).encode())
+        write_atomically(arguments.out / "benchmark.png", draw(result))
+        print(f"wrote {arguments.out / 'benchmark.json'} and benchmark.png")
+    answer = result.answer()
+    if arguments.store and answer is not None:
+        print(f"stored in {store_answer(answer)}: engine auto takes {answer}")
+    elif arguments.store:
+        print("nothing stored: the machine was busy, or the best is not the first model on the CPU: name it yourself")
+    elif answer is not None and answer.engine != "onnxruntime":
+        print("with --store, 'engine: auto' takes it for this model on this machine")
+    return 0
+
+
+def _images(folder: Path | None) -> list[RgbImage]:
+    from seg_perception.core.types import Size
+
+    if folder is None:
+        from seg_perception.scenes import random_scene
+
+        return [random_scene(seed, Size(640, 480)).image for seed in (1, 2, 3, 4)]
+    from seg_perception.core.errors import InputError
+    from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
+
+    paths, _ = image_files(folder.iterdir())
+    if not paths:
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return [read_rgb(path) for path in paths[:: max(1, len(paths) // 8)]]
