@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 
@@ -18,6 +20,9 @@ def latched() -> QoSProfile:
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
 
+
+_NO_LIMIT_NS = 100 * 365 * 24 * 3600 * 10**9
+"""A century: each middleware writes "no limit" as another huge number."""
 
 BEST_AVAILABLE = "best_available"
 """In settings: what the publishers offer, followed as it changes (see node/image_input.py)."""
@@ -60,7 +65,25 @@ def incompatibilities(offered: QoSProfile, requested: QoSProfile) -> list[str]:
         faults.append("reliability: offered best_effort, requested reliable")
     if requested.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
         faults.append("durability: offered volatile, requested transient_local")
+    if _period_ns(requested.deadline) < _period_ns(offered.deadline):
+        faults.append(f"deadline: offered {_words(offered.deadline)}, requested {_words(requested.deadline)}")
+    manual = LivelinessPolicy.MANUAL_BY_TOPIC
+    if requested.liveliness == manual != offered.liveliness:
+        faults.append("liveliness: offered automatic, requested manual_by_topic")
+    if _period_ns(requested.liveliness_lease_duration) < _period_ns(offered.liveliness_lease_duration):
+        lease = _words(requested.liveliness_lease_duration)
+        faults.append(f"liveliness lease: offered {_words(offered.liveliness_lease_duration)}, requested {lease}")
     return faults
+
+
+def _period_ns(duration: Duration) -> int:
+    """0 stands for "no limit" in a profile that was never on the wire, the largest number in one that was."""
+    return min(int(duration.nanoseconds) or _NO_LIMIT_NS, _NO_LIMIT_NS)
+
+
+def _words(duration: Duration) -> str:
+    nanoseconds = _period_ns(duration)
+    return f"{nanoseconds * 1e-9:g} s" if nanoseconds < _NO_LIMIT_NS else "none"
 
 
 def full_name(endpoint: TopicEndpointInfo) -> str:
@@ -87,15 +110,32 @@ def explain_incompatible_publishers(node: Node, topic: str, requested: QoSProfil
     )
 
 
-def explain_incompatible_subscribers(node: Node, topic: str, offered: QoSProfile) -> str:
-    """Names every subscriber on a topic whose request this node's offer does not meet."""
+def explain_incompatible_subscribers(node: Node, topic: str, offered: QoSProfile, event: Any) -> str:
+    """Names every subscriber on a topic whose request this node's offer does not meet.
+
+    Args:
+        event: rclpy's; names the policy, also while discovery does not list the subscriber yet.
+    """
     wrong = [
         f"{full_name(e)} requests {describe(e.qos_profile)} ({'; '.join(faults)})"
         for e in node.get_subscriptions_info_by_topic(topic)
         if (faults := incompatibilities(offered, e.qos_profile))
     ]
     who = "; ".join(wrong) or "a subscriber that discovery has not named yet"
+    broken = who if wrong else f"{getattr(event.last_policy_kind, 'name', '').lower()}:"
     return (
         f"incompatible QoS on {topic}: this node offers {describe(offered)}, but {who}. "
-        "Nothing will reach it: set qos.output.reliability to reliable or change the subscriber"
+        f"Nothing will reach it: {_advice_to_subscribers(broken)}"
     )
+
+
+def _advice_to_subscribers(faults: str) -> str:
+    """What helps against these faults; what this node does already is no advice."""
+    advice = []
+    if "reliability:" in faults:
+        advice.append("set qos.output.reliability to reliable, or the subscriber's to best_effort")
+    if "durability:" in faults:
+        advice.append("set the subscriber's durability to volatile, since images of the past are not kept")
+    if "deadline:" in faults or "liveliness" in faults:
+        advice.append("request no deadline and no liveliness of it, since the camera decides when there is a frame")
+    return "; ".join(advice) or "change the subscriber"

@@ -44,6 +44,13 @@ def test_every_step_of_the_readme_is_in_the_dockerfile_and_in_that_order(reposit
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
+def test_colcon_runs_in_the_virtual_environment(repository: Path, name: str) -> None:
+    """Else the scripts that it writes begin with the system's Python, which lacks what pip has installed."""
+    text = (repository / "docker" / name).read_text()
+    assert re.findall(r"(?:python3 -m )?colcon build", text) == ["python3 -m colcon build"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_files_that_a_dockerfile_names_are_in_the_repository(repository: Path, name: str) -> None:
     named = []
     for keyword, rest in instructions(repository / "docker" / name):

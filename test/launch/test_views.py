@@ -78,6 +78,9 @@ def test_foxglove_shows_what_is_published_and_places_every_panel_once(recorded: 
     topics = set(re.findall(r'"(/[\w/]+)(?:\.data)?"', text))
     assert len(topics) == 7, topics  # four images, diagnostics, two numbers
     assert topics <= recorded
+    for name, panel in panels.items():
+        assert "calibrationTopic" not in panel.get("imageMode", {}), name  # an empty one makes the panel wait for ever
+        assert len(panel.get("paths", ())) <= 1, name  # milliseconds and shares have no axis in common
 
     def placed(part: dict[str, Any] | str) -> list[str]:
         return [part] if isinstance(part, str) else placed(part["first"]) + placed(part["second"])

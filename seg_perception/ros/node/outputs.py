@@ -53,14 +53,16 @@ class CameraOutputs:
             message_class(row.type),
             topic,
             offered,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=lambda _: self._incompatible(topic, offered)),
+            event_callbacks=PublisherEventCallbacks(
+                incompatible_qos=lambda event: self._incompatible(topic, offered, event)
+            ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _incompatible(self, topic: str, offered: QoSProfile) -> None:
+    def _incompatible(self, topic: str, offered: QoSProfile, event: Any) -> None:
         if self._qos_log.due():
             full = self._node.resolve_topic_name(topic)
-            self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered))
+            self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered, event))
 
     def publish(self, answer: Answer) -> None:
         """Publish a frame's outputs, in the table's order, and its camera_info."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from node_harness import (
     wait_until,
 )
 from numpy.typing import NDArray
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -468,6 +470,24 @@ def test_frames_that_stop_are_overdue_and_come_back(tiny_model: Path) -> None:
             assert time.monotonic() < deadline, "the camera never came back"
 
 
+@pytest.mark.parametrize(
+    "request_of, helps",
+    [
+        ({"durability": DurabilityPolicy.TRANSIENT_LOCAL}, "set the subscriber's durability to volatile"),
+        ({"deadline": Duration(nanoseconds=10**8)}, "request no deadline and no liveliness of it"),
+    ],
+)
+def test_the_advice_fits_the_policy_that_does_not_meet(
+    tiny_model: Path, request_of: dict[str, Any], helps: str
+) -> None:
+    with running({"model": str(tiny_model)}) as run:
+        run.wait_state("active")
+        run.peer.subscribe(Image, "/segmentation_node/labels", QoSProfile(depth=1, **request_of), wait=False)
+        (line,) = wait_until(lambda: run.peer.lines("incompatible QoS"), "the warning")
+        assert helps in line
+        assert "qos.output.reliability" not in line  # it is reliable already
+
+
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_incompatible_qos_is_explained_with_both_sides(tiny_model: Path, side: str) -> None:
     reliability = {"input": "reliable", "output": "best_effort"}[side]
@@ -485,7 +505,7 @@ def test_incompatible_qos_is_explained_with_both_sides(tiny_model: Path, side: s
             expected = (
                 "incompatible QoS on /segmentation_node/labels: this node offers best_effort, volatile, but /peer "
                 "requests reliable, volatile (reliability: offered best_effort, requested reliable). Nothing will "
-                "reach it: set qos.output.reliability to reliable or change the subscriber"
+                "reach it: set qos.output.reliability to reliable, or the subscriber's to best_effort"
             )
         (line,) = wait_until(lambda: run.peer.lines("incompatible QoS"), "the warning")
         # the event may come before discovery has the other side's node, or even the other side

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from node_harness import stamp
+from rclpy.duration import Duration
+from rclpy.qos import LivelinessPolicy, QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -144,6 +146,11 @@ def test_incompatible_qos_names_both_sides() -> None:
     assert qos.incompatibilities(reliable, best_effort) == []
     assert qos.incompatibilities(best_effort, reliable) == ["reliability: offered best_effort, requested reliable"]
     assert qos.incompatibilities(reliable, qos.latched()) == ["durability: offered volatile, requested transient_local"]
+    punctual = QoSProfile(depth=1, deadline=Duration(seconds=0.5), liveliness=LivelinessPolicy.MANUAL_BY_TOPIC)
+    assert qos.incompatibilities(reliable, punctual) == [
+        "deadline: offered none, requested 0.5 s",
+        "liveliness: offered automatic, requested manual_by_topic",
+    ]
 
 
 LABEL_INFO = """std_msgs/Header header
