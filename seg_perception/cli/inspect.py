@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,20 @@ EXAMPLES = ("", "my.onnx", "--network resnet_ladder --size 480x352")
 _CHECKPOINT, _MODEL = ".safetensors", ".onnx"
 
 
+class _Networks:
+    """The known networks, looked for only when they are asked about: they need PyTorch."""
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            from seg_perception.networks.registry import network_names
+        except ModuleNotFoundError:
+            return iter(("any of seg_perception/networks, with the extra 'train'",))
+        return iter(network_names())
+
+    def __contains__(self, name: object) -> bool:
+        return True  # build_network judges it
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -25,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="an exported MODEL.onnx or a CHECKPOINT.safetensors (default: the shipped model)",
     )
-    what.add_argument("--network", metavar="NAME", help="a network by name: its stages, parameters and GFLOP")
+    help_ = "a network's stages, parameters and GFLOP: %(choices)s"
+    what.add_argument("--network", metavar="NAME", choices=_Networks(), help=help_)
     parser.add_argument("--size", metavar="WxH", help="image size for the network's table (default: 480x352)")
     parser.add_argument("--classes", type=int, default=10, help="classes of the network (default: %(default)s)")
     parser.add_argument(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +13,6 @@ from seg_perception.core.errors import SettingsError
 from seg_perception.networks.base import NetworkInfo, SegmentationNetwork
 
 
-@cache
 def networks() -> Mapping[str, NetworkInfo]:
     """Every known network by name, read-only."""
     modules = (
@@ -27,6 +25,12 @@ def networks() -> Mapping[str, NetworkInfo]:
 
 def network_names() -> tuple[str, ...]:
     return tuple(networks())
+
+
+def networks_table() -> str:
+    """The known networks as a Markdown table, as docs/training.md shows it."""
+    rows = (f"| `{i.name}` | {', '.join(('random', *i.start_weights))} | {i.summary} |" for i in networks().values())
+    return "\n".join(("| network | starts from | what |", "|---|---|---|", *rows))
 
 
 def build_network(name: str, num_classes: int, **options: Any) -> SegmentationNetwork:

@@ -1,13 +1,27 @@
-"""What every network offers, checked on every network there is."""
+"""What holds for every network, and what a newcomer's file needs: nothing but itself.
+
+A new network is under this contract as soon as its module is there; SMALL only saves time.
+"""
 
 from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
+import seg_perception.networks
+from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.settings import from_mapping
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.registry import build_network, network_names, networks
+from seg_perception.networks.registry import build_network, network_names, networks, networks_table
+from seg_perception.training.settings import TrainSettings
 
 SMALL = {
     "reference": {"width": 0.125, "convolutions": [1, 1, 1, 1]},
@@ -22,7 +36,7 @@ def small(name: str, classes: int = 10) -> SegmentationNetwork:
 
 
 def test_the_known_networks() -> None:
-    assert set(SMALL) == set(network_names())
+    assert set(SMALL) <= set(network_names())
     for name, info in networks().items():
         assert info.name == name
         assert info.summary
@@ -115,3 +129,69 @@ def test_only_the_score_layers_depend_on_the_classes(name: str) -> None:
     few, many = small(name, 3).state_dict(), small(name, 5).state_dict()
     differing = {key.split(".")[0] for key in few if few[key].shape != many[key].shape}
     assert differing == set(small(name).score_layers)
+
+
+DUMMY = """
+from torch import nn
+
+from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork
+
+
+class Pebble(SegmentationNetwork):
+    size_multiple = 4
+    score_stride = 4
+    scaling = InputScaling((127.0, 127.0, 127.0), (64.0, 64.0, 64.0))
+
+    def __init__(self, num_classes: int, channels: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, channels, 4, 4)
+        self.head = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+NETWORK = NetworkInfo("pebble", Pebble, "a newcomer's network, for a test")
+"""
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One file in a folder that joins the package's; no other file is touched."""
+    (tmp_path / "pebble.py").write_text(DUMMY)
+    monkeypatch.setattr(seg_perception.networks, "__path__", [*seg_perception.networks.__path__, str(tmp_path)])
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("seg_perception.networks.pebble", None)
+    if hasattr(seg_perception.networks, "pebble"):
+        del seg_perception.networks.pebble
+
+
+@pytest.mark.usefixtures("newcomer")
+def test_a_new_network_is_one_file() -> None:
+    assert "pebble" in network_names()
+    assert "| `pebble` | random | a newcomer's network, for a test |" in networks_table()
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main(["inspect", "--help"])
+    assert "pebble" in out.getvalue()
+    with contextlib.redirect_stdout(out):
+        assert main(["inspect", "--network", "pebble", "--size", "64x48", "--options", "channels=16"]) == 0
+    assert "network pebble, 10 classes" in out.getvalue()
+    values = {"name": "mine", "train": [{"kind": "scenes"}], "network": {"name": "pebble", "options": {"channels": 4}}}
+    assert from_mapping(TrainSettings, values, "x").network.outline().score_stride == 4
+    with pytest.raises(SettingsError, match=r"no network 'pebbles'; known: .*pebble"):
+        build_network("pebbles", 10)
+    for test in (
+        test_scores_have_the_promised_shape_at_two_sizes,
+        test_an_image_scores_the_same_alone_and_in_a_batch,
+        test_normalization_is_pixel_minus_mean_by_deviation_in_rgb_order,
+        test_a_size_that_does_not_fit_is_refused,
+        test_every_parameter_learns,
+        test_only_the_score_layers_depend_on_the_classes,
+    ):
+        test("pebble", **({"classes": 11} if test is test_scores_have_the_promised_shape_at_two_sizes else {}))
+
+
+def test_the_document_shows_the_table(repository: Path) -> None:
+    assert networks_table() in (repository / "docs" / "training.md").read_text(encoding="utf-8")
