@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the makers import what they draw with: `seg-perception --he
     import numpy as np
     from numpy.typing import NDArray
 
+    from seg_perception.core.metres import GridAnswer, PointsAnswer
     from seg_perception.core.model_card import ModelCard
     from seg_perception.core.types import MaskImage, RgbImage, Segmentation
     from seg_perception.node_settings import CameraSettings, OverlaySettings
@@ -25,6 +26,9 @@ IMAGE: Final = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE: Final = "sensor_msgs/msg/CompressedImage"
 FLOAT: Final = "std_msgs/msg/Float64"
 STRING: Final = "std_msgs/msg/String"
+GRID: Final = "nav_msgs/msg/OccupancyGrid"
+POINTS: Final = "sensor_msgs/msg/PointCloud2"
+POLYGON: Final = "geometry_msgs/msg/PolygonStamped"
 
 Content: TypeAlias = "NDArray[np.uint8] | float | str | Mapping[str, Any] | None"
 """What a message says: pixels, uint8 [H, W] or RGB [H, W, 3], of an Image or (as PNG) CompressedImage; the `data` of
@@ -119,6 +123,20 @@ class FrameOutput(Output):
 
 
 @dataclass(frozen=True, slots=True)
+class GridOutput(Output):
+    """Made of the grid of all cameras; one for the node, stamped as the newest frame in it."""
+
+    make: Callable[[GridAnswer], Content] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class PointsOutput(Output):
+    """Made of one camera's frame at the costmap's size, with the frame's stamp."""
+
+    make: Callable[[PointsAnswer], Content] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
 class LatchedOutput(Output):
     """Published when the node is activated and when a live parameter changes, and kept for whoever subscribes later.
 
@@ -170,6 +188,47 @@ def _palette(facts: Facts) -> Content:
             ],
         }
     )
+
+
+def _grid(grid: GridAnswer) -> Content:
+    spec = grid.spec
+    return {
+        "header": {"frame_id": grid.frame},
+        "info": {
+            "resolution": spec.resolution,
+            "width": spec.width,
+            "height": spec.height,
+            "origin": {"position": {"x": spec.x_min, "y": spec.y_min}, "orientation": {"w": 1.0}},
+        },
+        "data": grid.cells.reshape(-1),
+    }
+
+
+def _points(points: PointsAnswer) -> Content:
+    import numpy as np
+
+    cloud = points.cloud
+    height, width = cloud.labels.shape
+    packed = np.zeros((height, width, 16), np.uint8)
+    packed[..., :12] = cloud.points.view(np.uint8)
+    packed[..., 12], packed[..., 13] = cloud.labels, cloud.confidence
+    fields = (("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("label", 12, 2), ("confidence", 13, 2))  # 7: FLOAT32, 2: UINT8
+    return {
+        "header": {"frame_id": points.frame},
+        "height": height,
+        "width": width,
+        "fields": [{"name": n, "offset": at, "datatype": kind, "count": 1} for n, at, kind in fields],
+        "is_bigendian": False,
+        "point_step": 16,
+        "row_step": 16 * width,
+        "data": packed.reshape(-1),
+        "is_dense": False,
+    }
+
+
+def _free_space(grid: GridAnswer) -> Content:
+    corners = [{"x": x, "y": y} for x, y in grid.outline.tolist()]
+    return {"header": {"frame_id": grid.frame}, "polygon": {"points": corners}}
 
 
 CAMERA_INFO: Final = Output(
@@ -246,6 +305,45 @@ OUTPUTS: tuple[Output, ...] = (
         recorded=True,
         make=lambda answer: (time.monotonic() - answer.received_at) * 1e3,
     ),
+    GridOutput(
+        "free_distance",
+        FLOAT,
+        "metres ahead, in a corridor of the car's width, to the first cell that is not free; NaN: unknown",
+        recorded=True,
+        make=lambda grid: grid.distance,
+    ),
+    GridOutput(
+        "free_space",
+        POLYGON,
+        "outline of the free area ahead that is connected to the car, in `ground.frame`; no corners: unknown",
+        recorded=True,
+        make=_free_space,
+    ),
+    GridOutput(
+        "drivable_grid",
+        GRID,
+        "of all cameras, in `ground.frame`: 0 free, 1 to 99 a cost, 100 occupied, -1 unknown (docs/metres.md)",
+        recorded=True,
+        make=_grid,
+    ),
+    PointsOutput(
+        "costmap/labels",
+        IMAGE,
+        "mono8: the labels at `costmap.size`, beside ~/ground_points",
+        make=lambda points: points.labels,
+    ),
+    PointsOutput(
+        "costmap/confidence",
+        IMAGE,
+        "mono8: the confidence at `costmap.size`",
+        make=lambda points: points.confidence,
+    ),
+    PointsOutput(
+        "ground_points",
+        POINTS,
+        "in `ground.frame`, organized as ~/costmap/labels: x, y, z, label, confidence; NaN where there is no ground",
+        make=_points,
+    ),
     LatchedOutput(
         "label_info",
         "vision_msgs/msg/LabelInfo",
@@ -276,6 +374,16 @@ def frame_outputs() -> tuple[FrameOutput, ...]:
 def image_outputs() -> dict[str, FrameOutput]:
     """The rows that are pictures, by name: those that `bag process` can write."""
     return {row.name: row for row in frame_outputs() if row.type == IMAGE}
+
+
+def grid_outputs() -> tuple[GridOutput, ...]:
+    """The rows that are made of the grid."""
+    return tuple(row for row in OUTPUTS if isinstance(row, GridOutput))
+
+
+def points_outputs() -> tuple[PointsOutput, ...]:
+    """The rows that are made of a frame at the costmap's size."""
+    return tuple(row for row in OUTPUTS if isinstance(row, PointsOutput))
 
 
 def latched_outputs() -> tuple[LatchedOutput, ...]:

@@ -18,11 +18,13 @@ from seg_perception.core.errors import SettingsError
 from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.node_settings import (
+    COST_PREFIX,
     NODE_NAME,
     PARAMETERS,
     NodeSettings,
     ParameterSpec,
     camera_name_faults,
+    cost_parameter,
     is_foreign,
 )
 
@@ -56,6 +58,8 @@ def parse_settings(values: Mapping[str, Any], source: str) -> NodeSettings:
         cameras = ("",)
     tree = _nest({spec.name: spec.parsed(value) for spec, value in common.items() if not spec.per_camera})
     tree["cameras"] = cameras
+    if isinstance(tree["grid"]["costs"], dict):
+        tree["grid"]["costs"] |= _single_costs(values, faults)
     tree["camera_settings"] = {}
     for camera in cameras:
         own = {spec: checked(spec.override_for(camera), None) for spec in common if spec.per_camera}
@@ -70,6 +74,18 @@ def parse_settings(values: Mapping[str, Any], source: str) -> NodeSettings:
         faults += unknown_parameters(values, cameras)
         raise SettingsError("\n  ".join([f"{source}: faults in the parameters:", *dict.fromkeys(faults)]))
     return settings
+
+
+def _single_costs(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """Costs by class that were given as a table in YAML, and so as a parameter each."""
+    costs = {}
+    for name, value in values.items():
+        if name.startswith(COST_PREFIX) and value is not None:
+            if (fault := cost_parameter(name).fault(value)) is None:
+                costs[name.removeprefix(COST_PREFIX)] = value
+            else:
+                faults.append(fault)
+    return costs
 
 
 def _by_parameter_name(fault: str, values: Mapping[str, Any]) -> str:
@@ -93,7 +109,11 @@ def unknown_parameters(names: Collection[str], cameras: Collection[str]) -> list
     """
     known = {spec.name for spec in PARAMETERS}
     known |= {f"{camera}.{spec.name}" for camera in cameras if camera for spec in PARAMETERS if spec.per_camera}
-    return [describe_unknown(name, known) for name in sorted(names) if name not in known and not is_foreign(name)]
+    return [
+        describe_unknown(name, known)
+        for name in sorted(names)
+        if name not in known and not is_foreign(name) and not name.startswith(COST_PREFIX)
+    ]
 
 
 def describe_unknown(name: str, known: Collection[str]) -> str:

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.grid import MAX_COST, GridSettings
+from seg_perception.core.metres import MountSettings
 from seg_perception.core.settings import Unreadable
 from seg_perception.core.types import Precision, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
@@ -33,6 +35,7 @@ class Form(Enum):
     """How a parameter's value becomes a setting."""
 
     PLAIN = "plain"
+    COSTS = "costs"  # a list of texts "class: cost": ROS has no tables
     NUMBER_LISTS = "number lists"  # a list of texts, each a list of numbers: ROS has no nested lists
 
 
@@ -99,7 +102,9 @@ class ParameterSpec:
     def parsed(self, value: Any) -> Any:
         """A value without fault as the settings take it: '' as None where that means unset, texts as numbers."""
         if self.empty_is_unset and value in ("", (), ("",)):
-            return None if self.form is Form.PLAIN else ()
+            return {Form.PLAIN: None, Form.COSTS: {}, Form.NUMBER_LISTS: ()}[self.form]
+        if self.form is Form.COSTS and isinstance(value, tuple):
+            return _costs(value)
         if self.form is Form.NUMBER_LISTS and isinstance(value, tuple):
             return tuple(_numbers(text) for text in value)
         return value
@@ -132,7 +137,29 @@ def _numbers(text: Any) -> Any:
         return Unreadable(text, "a text of numbers, such as '0.2, 1.0, 0.8, 1.0, 0.5, 0.8'")
 
 
+def _costs(texts: tuple[str, ...]) -> Any:
+    """Class names and costs of texts such as 'sidewalk: 60'; anything else is marked, for the settings to refuse."""
+    costs: dict[str, Any] = {}
+    for text in texts:
+        name, colon, cost = (part.strip() for part in text.rpartition(":"))
+        if not (colon and name and cost.isdecimal()):
+            return Unreadable(list(texts), "texts with a class and its cost, such as 'sidewalk: 60'")
+        costs[name] = int(cost)
+    return costs
+
+
+COST_PREFIX: Final = "grid.costs."
+"""`grid.costs` may also be written as a table: then ROS makes a parameter of each class, `grid.costs.sidewalk`."""
+
+
+def cost_parameter(name: str) -> ParameterSpec:
+    """The parameter of one class's cost, `COST_PREFIX` and the class."""
+    return ParameterSpec(name, 1, f"Cost of the class {name.removeprefix(COST_PREFIX)}.", 1, MAX_COST, live=True)
+
+
 _DRIVABLE = DrivableSettings()
+_GRID = GridSettings()
+_MOUNT = MountSettings()
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."),
@@ -246,6 +273,74 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         live=True,
         per_camera=True,
     ),
+    ParameterSpec(
+        "ground.source",
+        _MOUNT.source,
+        "Where the camera is over the ground: off: not told, no metres; tf: from the transforms, of the image's "
+        "frame_id; fixed: as the values below say.",
+        choices=("off", "tf", "fixed"),
+        per_camera=True,
+    ),
+    ParameterSpec("ground.frame", "base_footprint", "Frame of grid and points; its plane z = 0 is the ground."),
+    ParameterSpec(
+        "ground.height", _MOUNT.height, "Metres of the lens above the ground.", 0.0, 100.0, live=True, per_camera=True
+    ),
+    ParameterSpec(
+        "ground.pitch", _MOUNT.pitch, "Degrees; positive looks down.", -90.0, 90.0, live=True, per_camera=True
+    ),
+    ParameterSpec(
+        "ground.roll",
+        _MOUNT.roll,
+        "Degrees; positive lowers the right side.",
+        -180.0,
+        180.0,
+        live=True,
+        per_camera=True,
+    ),
+    ParameterSpec(
+        "ground.x", _MOUNT.x, "Metres ahead of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
+    ),
+    ParameterSpec(
+        "ground.y", _MOUNT.y, "Metres left of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
+    ),
+    ParameterSpec(
+        "ground.yaw", _MOUNT.yaw, "Degrees; positive looks to the left.", -360.0, 360.0, live=True, per_camera=True
+    ),
+    ParameterSpec(
+        "ground.rectified",
+        _MOUNT.rectified,
+        "The image is rectified: P of its camera_info holds, and no distortion.",
+        per_camera=True,
+    ),
+    ParameterSpec("grid.resolution", _GRID.resolution, "Metres of a cell's side.", 0.01, 10.0),
+    ParameterSpec("grid.x_min", _GRID.x_min, "Metres; the grid's near end, x ahead.", -1000.0, 1000.0),
+    ParameterSpec("grid.x_max", _GRID.x_max, "Metres; its far end.", -1000.0, 1000.0),
+    ParameterSpec("grid.y_min", _GRID.y_min, "Metres; its right side, y left.", -1000.0, 1000.0),
+    ParameterSpec("grid.y_max", _GRID.y_max, "Metres; its left side.", -1000.0, 1000.0),
+    ParameterSpec(
+        "grid.min_share",
+        _GRID.min_share,
+        "A cell is free where this share of the pixels it covers is drivable and sure (drivable.min_confidence).",
+        0.01,
+        1.0,
+        live=True,
+    ),
+    ParameterSpec(
+        "grid.costs",
+        ("",),
+        "Classes that cost (1 to 99) instead of block, such as ['sidewalk: 60', 'terrain: 80'], or in YAML a table; "
+        "['']: none.",
+        live=True,
+        empty_is_unset=True,
+        form=Form.COSTS,
+    ),
+    ParameterSpec("grid.corridor_width", _GRID.corridor_width, "Metres; the car's, for ~/free_distance.", 0.1, 100.0),
+    ParameterSpec(
+        "costmap.size",
+        "",
+        "WIDTHxHEIGHT of ~/ground_points and ~/costmap/...; empty: the image's shape, 400 wide.",
+        empty_is_unset=True,
+    ),
     ParameterSpec("overlay.opacity", DEFAULT_OPACITY, "Of the colors over the camera image.", 0.0, 1.0, live=True),
     ParameterSpec(
         "diagnostics.frame_timeout_s", 1.0, "STALE after this long without a frame.", 0.05, 3600.0, live=True
@@ -302,6 +397,24 @@ class OverlaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GroundSettings:
+    """Of the frame that all cameras share."""
+
+    frame: str
+
+    def __post_init__(self) -> None:
+        if not self.frame.strip("/"):
+            raise SettingsError("frame: '' is not accepted; a frame's name is expected, such as 'base_footprint'")
+
+
+@dataclass(frozen=True, slots=True)
+class CostmapSettings:
+    """Of the images and points for a costmap."""
+
+    size: Size | None  # None: the image's shape, see `core.metres.costmap_size`
+
+
+@dataclass(frozen=True, slots=True)
 class DiagnosticsSettings:
     """When diagnostics say WARN, ERROR or STALE."""
 
@@ -324,6 +437,7 @@ class CameraSettings:
 
     input: Literal["raw", "compressed"]
     drivable: DrivableSettings
+    ground: MountSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +454,9 @@ class NodeSettings:
     cameras: tuple[str, ...]
     camera_settings: Mapping[str, CameraSettings]
     qos: QosSettings
+    ground: GroundSettings
+    grid: GridSettings
+    costmap: CostmapSettings
     overlay: OverlaySettings
     diagnostics: DiagnosticsSettings
 

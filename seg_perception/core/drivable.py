@@ -229,6 +229,11 @@ class DrivableMasker:
                 mask = keep_connected(mask, self._ego)
         return mask
 
+    @property
+    def ignored(self) -> MaskImage | None:
+        """255 where the last frame's image is never drivable (the bonnet); None: nowhere."""
+        return self._ignored
+
     def _follow(self, size: Size, stamp_ns: int | None) -> None:
         """Prepare for the frame's size and time."""
         if size != self._size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.free_space import FreeSpace
-from seg_perception.core.grid import Cells, GridRules, GridSettings, merge
+from seg_perception.core.grid import Cells, GridRules, GridSettings, GridSpec, merge
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose, PixelRays
 from seg_perception.core.optics import CameraModel
@@ -149,6 +150,60 @@ class CameraMetres:
         return self._rays
 
 
+@dataclass(frozen=True)
+class GridAnswer:
+    """The grid of all cameras at one moment; what is read from it is made when it is asked for.
+
+    Attributes:
+        frame: the ground frame.
+        spec: size and place.
+        cells: int8 [y cells, x cells].
+    """
+
+    frame: str
+    spec: GridSpec
+    cells: Cells
+    free_space: FreeSpace | None
+
+    @cached_property
+    def outline(self) -> NDArray[np.float64]:
+        """Corners x, y [N, 2] of the free area ahead; none where nothing is known."""
+        return np.zeros((0, 2)) if self.free_space is None else self.free_space.outline(self.cells)
+
+    @cached_property
+    def distance(self) -> float:
+        """Metres to the end of the free corridor ahead; NaN where that is unknown."""
+        return math.nan if self.free_space is None else self.free_space.distance(self.cells)
+
+
+@dataclass(frozen=True)
+class PointsAnswer:
+    """One camera's frame at the costmap's size; what is asked for is made.
+
+    Attributes:
+        frame: the ground frame.
+    """
+
+    frame: str
+    camera: CameraMetres
+    answer: Segmentation
+
+    @cached_property
+    def cloud(self) -> GroundPoints:
+        """The points, with labels and confidence."""
+        return self.camera.ground_points(self.answer)
+
+    @property
+    def labels(self) -> LabelImage:
+        """uint8 [h, w]."""
+        return self.camera.small(self.answer.labels)
+
+    @property
+    def confidence(self) -> ConfidenceImage:
+        """uint8 [h, w]."""
+        return self.camera.small(self.answer.confidence)
+
+
 class SharedGrid:
     """One grid of several cameras, and what is read from it."""
 
@@ -157,11 +212,19 @@ class SharedGrid:
         self._free_space: FreeSpace | None = None
         self._seen: tuple[object, ...] = ()
         self._views: tuple[object, ...] = ()
+        self._kept: list[GridTable] = []
 
-    def merged(self, parts: Mapping[str, tuple[Cells, GridTable]]) -> Cells:
-        """All parts in one; without any part, all is unknown."""
+    def merged(self, frame: str, parts: Mapping[str, tuple[Cells, GridTable]]) -> GridAnswer:
+        """All parts in one; without any part, all is unknown.
+
+        Args:
+            frame: the ground frame.
+            parts: of the cameras by name: the cells and the table that made them.
+        """
         self._follow([table for _, table in parts.values()])
-        return merge(cells for cells, _ in parts.values()) if parts else self._settings.spec.unknown()
+        spec = self._settings.spec
+        cells = merge(cells for cells, _ in parts.values()) if parts else spec.unknown()
+        return GridAnswer(frame, spec, cells, self._free_space)
 
     def _follow(self, tables: list[GridTable]) -> None:
         views, seen = tuple(id(table.level) for table in tables), tuple(id(table) for table in tables)
@@ -180,11 +243,3 @@ class SharedGrid:
                 FreeSpace(self._settings.spec, visible, self._settings.corridor_width),
                 views,
             )
-
-    def outline(self, cells: Cells) -> NDArray[np.float64]:
-        """Corners x, y [N, 2] of the free area ahead in the merged grid; none where nothing is known."""
-        return np.zeros((0, 2)) if self._free_space is None else self._free_space.outline(cells)
-
-    def distance(self, cells: Cells) -> float:
-        """Metres to the end of the free corridor ahead in the merged grid; NaN where that is unknown."""
-        return math.nan if self._free_space is None else self._free_space.distance(cells)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import threading
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,8 @@ class TransformBuffer:
             if static:
                 edge.values = [(translation, quaternion)]
                 return
+            if edge.stamps and stamp_ns < edge.stamps[-1] - KEPT_NS:
+                return  # too late to be of use; where time itself ran backwards, `clear` comes first
             at = bisect.bisect_left(edge.stamps, stamp_ns)
             if at < len(edge.stamps) and edge.stamps[at] == stamp_ns:
                 edge.values[at] = (translation, quaternion)
@@ -78,6 +80,24 @@ class TransformBuffer:
             edge.values.insert(at, (translation, quaternion))
             old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - KEPT_NS)
             del edge.stamps[:old], edge.values[:old]
+
+    def add_message(self, message: Any, static: bool) -> list[str]:
+        """Take in a tf2_msgs/TFMessage, whichever library read it; answers what was refused, and why."""
+        refused = []
+        for stamped in message.transforms:
+            stamp, t, q = stamped.header.stamp, stamped.transform.translation, stamped.transform.rotation
+            try:
+                self.add(
+                    stamped.header.frame_id,
+                    stamped.child_frame_id,
+                    int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec),
+                    (float(t.x), float(t.y), float(t.z)),
+                    (float(q.x), float(q.y), float(q.z), float(q.w)),
+                    static,
+                )
+            except InputError as error:
+                refused.append(f"from {stamped.header.frame_id!r} to {stamped.child_frame_id!r}: {error}")
+        return refused
 
     def pose(self, ground: str, camera: str, stamp_ns: int) -> CameraPose:
         """Where a camera's optical frame was in the ground frame.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,18 +124,25 @@ def _fill(message: Any, fields: Mapping[str, Any]) -> None:
             numbers.frombytes(np.ascontiguousarray(value, np.dtype(present.typecode)).tobytes())
             setattr(message, name, numbers)
         elif isinstance(value, Sequence) and value and isinstance(value[0], Mapping):
-            setattr(message, name, [_part(message, name, part) for part in value])
+            element = _element_class(type(message), name)  # type: ignore[arg-type]  # a class is hashable
+            setattr(message, name, [_part(element, fields) for fields in value])
         else:
             setattr(message, name, value)
 
 
-def _part(message: Any, name: str, fields: Mapping[str, Any]) -> Any:
-    """One element of a list of messages; its type stands in the message's, as "sequence<vision_msgs/VisionClass>"."""
-    listed = message.get_fields_and_field_types()[name]
-    package, element = re.findall(r"(\w+)/(\w+)", listed)[0]
-    part = message_class(f"{package}/msg/{element}")()
-    _fill(part, fields)
-    return part
+@lru_cache(maxsize=64)
+def _element_class(message: type[Any], name: str) -> Any:
+    """The class of a list's elements; it stands in the message's type, as "sequence<vision_msgs/VisionClass>"."""
+    package, element = re.findall(r"(\w+)/(\w+)", message.get_fields_and_field_types()[name])[0]
+    return message_class(f"{package}/msg/{element}")
+
+
+def _part(element: Any, fields: Mapping[str, Any]) -> Any:
+    if any(isinstance(value, (Mapping, Sequence)) and not isinstance(value, str) for value in fields.values()):
+        part = element()
+        _fill(part, fields)
+        return part
+    return element(**fields)
 
 
 def stamp_ns_of(header: HeaderLike) -> int:

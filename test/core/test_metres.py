@@ -104,14 +104,13 @@ def test_the_shared_grid() -> None:
     metres, answer = looked()
     shared = SharedGrid(SETTINGS)
     assert metres.table is not None
-    cells = shared.merged({"front": (metres.cells(answer, RULES), metres.table)})
-    assert shared.distance(cells) == 4.6  # the post: 750 / 160 = 4.69 m
-    outline = shared.outline(cells)
-    assert 4 < len(outline) <= 180
-    nothing = shared.merged({})
-    assert (nothing == -1).all()
-    assert math.isnan(shared.distance(nothing))
-    assert shared.outline(nothing).shape == (0, 2)
+    grid = shared.merged("base_footprint", {"front": (metres.cells(answer, RULES), metres.table)})
+    assert grid.distance == 4.6  # the post: 750 / 160 = 4.69 m
+    assert 4 < len(grid.outline) <= 180
+    nothing = shared.merged("base_footprint", {})
+    assert (nothing.cells == -1).all()
+    assert math.isnan(nothing.distance)
+    assert nothing.outline.shape == (0, 2)
 
 
 def test_a_fixed_camera_has_a_height() -> None:

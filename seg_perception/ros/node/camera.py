@@ -30,6 +30,7 @@ from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import SAME_CLOCK_S, LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
+from seg_perception.ros.node.metres import MetresFrame, MetresThread
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
 
@@ -62,6 +63,7 @@ class Camera:
     Args:
         name: '' for the one camera without a name.
         deliver: takes each received frame.
+        metres: takes each calibration and each answer.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Camera:
         settings: NodeSettings,
         card: ModelCard,
         deliver: Callable[[CameraFrame], None],
+        metres: MetresThread,
     ) -> None:
         self.name = name
         self.account = FrameAccount()
@@ -86,6 +89,7 @@ class Camera:
         self._node = node
         self._card = card
         self._deliver = deliver
+        self._metres = metres
         self._settings = settings
         self._masker = make_masker(self._own.drivable, card.label_set)
         self._reset_requested = False
@@ -131,6 +135,11 @@ class Camera:
         return self.image_topic if self._own.input == "raw" else self._resolve(f"{self.image_topic}/compressed")
 
     @property
+    def info_topic(self) -> str:
+        """The resolved topic of the calibration, beside the image's."""
+        return f"{self.image_topic.rpartition('/')[0]}/camera_info"
+
+    @property
     def input_type(self) -> str:
         return RAW if self._own.input == "raw" else COMPRESSED
 
@@ -139,7 +148,7 @@ class Camera:
         self._input.open()
         self._info_subscription = self._node.create_subscription(
             CameraInfo,
-            f"{self.image_topic.rpartition('/')[0]}/camera_info",
+            self.info_topic,
             self._on_camera_info,
             qos.profile("best_effort", 5),
         )
@@ -199,6 +208,7 @@ class Camera:
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._outputs.add_camera_info(info)
+        self._metres.add_camera_info(self.name, info)
 
     def follow_publishers(self) -> None:
         """Request what the image's publishers offer now; call it once a second."""
@@ -295,6 +305,11 @@ class Camera:
             Answer(
                 frame.message.header, image, segmentation, mask, self._card, self._settings.overlay, frame.received_at
             )
+        )
+        ignored = self._masker.ignored
+        self._metres.offer(
+            self.name,
+            MetresFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
         )
         self.rate_out.tick(time.monotonic())
         return masked

@@ -20,6 +20,7 @@ from seg_perception.ros.log import shortened
 from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.inference import EngineState, EngineStatus
 from seg_perception.ros.node.latency import Percentiles, Stage
+from seg_perception.ros.node.metres import MetresReport
 
 
 class Level(Enum):
@@ -64,6 +65,8 @@ class CameraReport:
     busy_with: str | None = None  # what the camera's thread is at
     busy_s: float = 0.0  # and for how long
     mask_stalled: str | None = None  # why nothing can appear in the drivable mask, whatever the camera sees
+    metres: MetresReport | None = None
+    without_grid_since_last: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ def judge_camera(report: CameraReport, thresholds: DiagnosticsSettings) -> Verdi
         return Verdict(Level.WARN, report.mask_stalled)
     if report.time_jumps_since_last:
         return Verdict(Level.WARN, "stamps went back in time; the mask's memory was reset")
+    if report.metres is not None and report.without_grid_since_last:
+        return Verdict(Level.WARN, f"{report.without_grid_since_last} frames without grid: {report.metres.reason}")
     if rate is not None and rate < thresholds.warn_rate_hz:
         return Verdict(Level.WARN, f"{rate:.2f} frames/s published, below {thresholds.warn_rate_hz:g}")
     node = report.latency.get(Stage.NODE)
@@ -175,11 +180,26 @@ def camera_status(name: str, report: CameraReport, thresholds: DiagnosticsSettin
         "last_rejection": report.last_rejection or "none",
         "last_rejection_age_s": report.last_rejection_age_s,
     }
+    if report.metres is not None:
+        values |= _metres_values(report.metres)
     for stage in Stage:
         percentiles = report.latency.get(stage)
         for name_of, value in (("p50", "p50"), ("p95", "p95"), ("p99", "p99")):
             values[f"latency_{stage.value}_{name_of}_ms"] = getattr(percentiles, value) if percentiles else None
     return _status(f"{name}: {report.label}", judge_camera(report, thresholds), report.label, values)
+
+
+def _metres_values(metres: MetresReport) -> dict[str, object]:
+    if metres.source == "off":
+        return {"ground_source": "off"}
+    return {
+        "ground_source": metres.source,
+        "grid_frames": metres.placed,
+        "frames_without_grid": metres.without,
+        "no_grid_because": metres.reason or "none",
+        "camera_pitch_deg": metres.pitch,
+        "free_distance_m": metres.free_distance,
+    }
 
 
 def diagnostic_array(stamp: Time, report: NodeReport, thresholds: DiagnosticsSettings) -> DiagnosticArray:

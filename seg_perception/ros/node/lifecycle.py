@@ -37,6 +37,7 @@ from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
 from seg_perception.ros.node.inference import EngineState, InferenceThread
 from seg_perception.ros.node.lanes import Lanes
+from seg_perception.ros.node.metres import MetresThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
@@ -62,6 +63,7 @@ class SegmentationNode(LifecycleNode):
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
         self._latched: LatchedOutputs | None = None
+        self._metres: MetresThread | None = None
         self._card: ModelCard | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
@@ -155,8 +157,9 @@ class SegmentationNode(LifecycleNode):
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
             )
+        metres = self._metres = MetresThread(self, settings, card, lambda name: self.cameras[name].info_topic)
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name))
+            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres)
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card = settings, card
 
@@ -197,6 +200,8 @@ class SegmentationNode(LifecycleNode):
         self._publish_latched()
         while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
             self._wait_for_engine(self._inference.open())
+        if self._metres is not None:
+            self._metres.activate()
         for camera in self.cameras.values():
             camera.subscribe()
 
@@ -205,6 +210,8 @@ class SegmentationNode(LifecycleNode):
             camera.unsubscribe()
         if self._inference is not None:
             self._inference.pause()
+        if self._metres is not None:
+            self._metres.deactivate()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
@@ -215,9 +222,11 @@ class SegmentationNode(LifecycleNode):
                 self.get_logger().warning("the engine is busy; its thread is left behind")
         for camera in self.cameras.values():
             camera.destroy()
+        if self._metres is not None:
+            self._metres.destroy()
         if self._latched is not None:
             self._latched.destroy()
-        self._inference, self.cameras, self._latched = None, {}, None
+        self._inference, self.cameras, self._latched, self._metres = None, {}, None, None
         self.settings, self._card = None, None
 
     def _refuse_impossible_transitions(self) -> None:
@@ -321,8 +330,11 @@ class SegmentationNode(LifecycleNode):
     def _apply(self, settings: NodeSettings) -> None:
         """All cameras or none: `prepare_update` may refuse."""
         commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
+        rules = {} if self._metres is None else self._metres.prepared(settings)
         for commit in commits:
             commit()
+        if self._metres is not None:
+            self._metres.apply(settings, rules)
         self.settings = settings
         if self.state == "active":
             self._publish_latched()  # label_info names the confidence threshold
@@ -340,7 +352,8 @@ class SegmentationNode(LifecycleNode):
     def publish_diagnostics(self) -> None:
         """One message; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
-        report = self._watch.report(self.cameras.values(), status)
+        metres = {} if self._metres is None else {name: self._metres.report(name) for name in self.cameras}
+        report = self._watch.report(self.cameras.values(), status, metres)
         thresholds = self._watch.thresholds(self.settings)
         self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), report, thresholds))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
@@ -12,7 +13,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 
 from seg_perception import node_outputs
-from seg_perception.node_outputs import CAMERA_INFO, Answer, Facts, LatchedOutput, Output
+from seg_perception.node_outputs import CAMERA_INFO, Answer, Content, Facts, LatchedOutput, Output
 from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import PublisherEventCallbacks
@@ -27,24 +28,23 @@ def missing_outputs() -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-class CameraOutputs:
-    """The publishers of one camera's frames.
-
-    An output that nobody subscribes to is neither computed nor sent; camera_info alone, which costs nothing to
-    make, is always sent.
+class RowPublishers:
+    """The publishers of those of some rows of the table that can be made here.
 
     Args:
-        camera: its name, '' if it has none.
+        camera: its name, '' for rows of the whole node or a camera without a name.
     """
 
-    def __init__(self, node: LifecycleNode, camera: str, settings: OutputQos) -> None:
+    def __init__(self, node: LifecycleNode, rows: Sequence[Output], settings: OutputQos, camera: str = "") -> None:
         self._node = node
         self._settings = settings
         self._qos_log = Throttle(5.0)
-        self._infos = CameraInfoMatcher()
         missing = missing_outputs()
-        self._rows = [row for row in node_outputs.frame_outputs() if row.name not in missing]
-        self._publishers = {row.name: self._create(row, row.topic(camera)) for row in (*self._rows, CAMERA_INFO)}
+        self._rows = [row for row in rows if row.name not in missing]
+        self._makers: dict[str, Callable[[Any], Content]] = {
+            row.name: getattr(row, "make", lambda _: None) for row in self._rows
+        }
+        self._publishers = {row.name: self._create(row, row.topic(camera)) for row in self._rows}
 
     def _create(self, row: Output, topic: str) -> Any:
         # of its own: rclpy writes an output's overrides into the profile that it is given
@@ -64,25 +64,63 @@ class CameraOutputs:
             full = self._node.resolve_topic_name(topic)
             self._node.get_logger().warning(qos.explain_incompatible_subscribers(self._node, full, offered, event))
 
-    def publish(self, answer: Answer) -> None:
-        """Publish a frame's outputs, in the table's order, and its camera_info."""
-        if (info := self._infos.match(stamp_ns_of(answer.header))) is not None:
-            self._publishers[CAMERA_INFO.name].publish(info)
+    def watched(self) -> list[str]:
+        """The topics that somebody subscribes to."""
+        return [p.topic_name for p in self._publishers.values() if p.get_subscription_count() > 0]
+
+    def publish(self, answer: Any, header: Any) -> None:
+        """Make and publish what somebody listens to, in the table's order.
+
+        Args:
+            answer: what the rows' makers take.
+            header: of the messages that bring none.
+        """
         for row in self._rows:
             publisher = self._publishers[row.name]
-            if publisher.get_subscription_count() > 0 and (content := row.make(answer)) is not None:
-                publisher.publish(build_message(row.type, content, answer.header))
+            if publisher.get_subscription_count() > 0 and (content := self._makers[row.name](answer)) is not None:
+                publisher.publish(build_message(row.type, content, header))
 
-    def add_camera_info(self, info: CameraInfo) -> None:
-        """A calibration came; it goes out with the frame of its stamp, or now if that went out already."""
-        if (late := self._infos.add(stamp_ns_of(info.header), info)) is not None:
-            self._publishers[CAMERA_INFO.name].publish(late)
+    def send(self, name: str, message: Any) -> None:
+        """Publish a message that the node did not make, on a row's topic."""
+        self._publishers[name].publish(message)
 
     def destroy(self) -> None:
         """Give back every publisher."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
+
+
+class CameraOutputs:
+    """The publishers of one camera's frames.
+
+    An output that nobody subscribes to is neither computed nor sent; camera_info alone, which costs nothing to
+    make, is always sent.
+
+    Args:
+        camera: its name, '' if it has none.
+    """
+
+    def __init__(self, node: LifecycleNode, camera: str, settings: OutputQos) -> None:
+        self._infos = CameraInfoMatcher()
+        self._rows = RowPublishers(node, node_outputs.frame_outputs(), settings, camera)
+        self._info = RowPublishers(node, (CAMERA_INFO,), settings, camera)
+
+    def publish(self, answer: Answer) -> None:
+        """Publish a frame's outputs, in the table's order, and its camera_info."""
+        if (info := self._infos.match(stamp_ns_of(answer.header))) is not None:
+            self._info.send(CAMERA_INFO.name, info)
+        self._rows.publish(answer, answer.header)
+
+    def add_camera_info(self, info: CameraInfo) -> None:
+        """A calibration came; it goes out with the frame of its stamp, or now if that went out already."""
+        if (late := self._infos.add(stamp_ns_of(info.header), info)) is not None:
+            self._info.send(CAMERA_INFO.name, late)
+
+    def destroy(self) -> None:
+        """Give back every publisher."""
+        self._rows.destroy()
+        self._info.destroy()
 
 
 class LatchedOutputs:

@@ -15,7 +15,14 @@ from rclpy.parameter import Parameter
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.node_parameters import describe_unknown, parse_settings, unknown_parameters
-from seg_perception.node_settings import PARAMETERS, NodeSettings, ParameterSpec, camera_name_faults
+from seg_perception.node_settings import (
+    COST_PREFIX,
+    PARAMETERS,
+    NodeSettings,
+    ParameterSpec,
+    camera_name_faults,
+    cost_parameter,
+)
 
 
 class NodeParameters:
@@ -37,6 +44,9 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
         for spec in PARAMETERS:
             self._declare(spec)
+        for name in self._overrides():
+            if name.startswith(COST_PREFIX):
+                self._declare(cost_parameter(name))
         self._declare_camera_overrides(self._value("cameras"))
 
     def read(self) -> NodeSettings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rclpy.node import Node
 
@@ -11,6 +11,7 @@ from seg_perception.node_settings import PARAMETERS, DiagnosticsSettings, NodeSe
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import CameraReport, NodeReport
 from seg_perception.ros.node.inference import EngineStatus
+from seg_perception.ros.node.metres import MetresReport
 
 _STATE_AFTER = {
     "configure": "inactive",
@@ -36,6 +37,7 @@ class NodeWatch:
         self._failure: str | None = None
         self._rejected_before: dict[str, int] = {}
         self._jumps_before: dict[str, int] = {}
+        self._without_before: dict[str, int] = {}
 
     def succeeded(self, transition: str, failure: str = "") -> None:
         """A transition was made; `failure` is why the node itself made it, if it had to."""
@@ -59,7 +61,9 @@ class NodeWatch:
         """The configured thresholds; the defaults while there are none."""
         return _DEFAULT_THRESHOLDS if settings is None else settings.diagnostics
 
-    def report(self, cameras: Iterable[Camera], engine: EngineStatus | None) -> NodeReport:
+    def report(
+        self, cameras: Iterable[Camera], engine: EngineStatus | None, metres: Mapping[str, MetresReport]
+    ) -> NodeReport:
         """Everything, now."""
         return NodeReport(
             name=self._node.get_fully_qualified_name().lstrip("/"),
@@ -70,16 +74,18 @@ class NodeWatch:
             clock_jumps=self.clock_jumps,
             missing_outputs=self.missing_outputs,
             warnings=self.warnings(),
-            cameras=[self._camera_report(camera) for camera in cameras],
+            cameras=[self._camera_report(camera, metres.get(camera.name)) for camera in cameras],
         )
 
-    def _camera_report(self, camera: Camera) -> CameraReport:
+    def _camera_report(self, camera: Camera, metres: MetresReport | None) -> CameraReport:
         now = time.monotonic()
         active = self.state == "active"
         counts, jumps = camera.account.counts(), camera.time_jumps
         rejection, busy = camera.last_rejection, camera.busy_with
         rejected = counts.rejected - self._rejected_before.get(camera.name, 0)
         jumped = jumps - self._jumps_before.get(camera.name, 0)
+        without = 0 if metres is None else metres.without - self._without_before.get(camera.name, 0)
+        self._without_before[camera.name] = 0 if metres is None else metres.without
         self._rejected_before[camera.name], self._jumps_before[camera.name] = counts.rejected, jumps
         return CameraReport(
             label=camera.label,
@@ -103,6 +109,8 @@ class NodeWatch:
             busy_with=None if busy is None else busy[0],
             busy_s=0.0 if busy is None else now - busy[1],
             mask_stalled=camera.mask_stalled,
+            metres=metres,
+            without_grid_since_last=max(0, without),
         )
 
 

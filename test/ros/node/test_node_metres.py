@@ -1,0 +1,316 @@
+"""Metres from the real node over real DDS: grid, points, outline, distance; and what is said when they cannot be."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PolygonStamped
+from nav_msgs.msg import OccupancyGrid
+from node_harness import Running, image_message, level, running, stamp, stamp_of, values, wait_until
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Float64, Header
+
+from seg_perception.core.label_set import load_label_set
+from seg_perception.ros.interfaces import why_not_installed
+from seg_perception.ros.node.transforms import TF_MESSAGE
+
+IDS = {name: i for i, name in enumerate(load_label_set("driving").names)}
+FIXED = {"ground.source": "fixed", "ground.height": 1.5, "network_size": "640x480"}
+START = 5_000_000_000
+STEP = 100_000_000
+
+
+def picture_of(labels: np.ndarray, confidence: int = 255) -> np.ndarray:
+    """What the tiny model reads as these labels and this confidence."""
+    image = np.zeros((*labels.shape, 3), np.uint8)
+    image[..., 0], image[..., 1] = labels * 26 + 13, confidence
+    return image
+
+
+def road_below_300() -> np.ndarray:
+    labels = np.full((480, 640), IDS["background"], np.uint8)
+    labels[300:] = IDS["road"]
+    return labels
+
+
+def info_message(stamp_ns: int, **changes: Any) -> CameraInfo:
+    info = CameraInfo(header=Header(stamp=stamp(stamp_ns), frame_id="camera_optical"), height=480, width=640)
+    info.distortion_model = "plumb_bob"
+    info.d = [0.0] * 5
+    info.k = [500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0]
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+class Driver:
+    """A camera's driver: images with their camera_info."""
+
+    def __init__(self, run: Running, name: str = "", labels: np.ndarray | None = None) -> None:
+        prefix = f"{name}/" if name else ""
+        self.images = run.peer.publisher(Image, f"/{prefix}image")
+        self.infos = run.peer.publisher(CameraInfo, f"/{prefix}camera_info")
+        self.labels = road_below_300() if labels is None else labels
+        self.frame_id = f"{name}_optical" if name else "camera_optical"
+        self.sent = 0
+
+    def send(self, info: Callable[[int], CameraInfo] | None = info_message, confidence: int = 255) -> int:
+        """One frame; answers its stamp."""
+        stamp_ns = START + STEP * self.sent
+        self.sent += 1
+        if info is not None:
+            self.infos.publish(info(stamp_ns))
+        self.images.publish(image_message(picture_of(self.labels, confidence), stamp_ns, self.frame_id))
+        return stamp_ns
+
+    def send_until(self, condition: Callable[[], Any], what: str, **arguments: Any) -> Any:
+        """Frame after frame, ten a second, until something is so."""
+
+        def sent() -> Any:
+            if result := condition():
+                return result
+            self.send(**arguments)
+            time.sleep(0.1)
+            return None
+
+        return wait_until(sent, what)
+
+
+def cells_of(grid: OccupancyGrid) -> np.ndarray:
+    return np.array(grid.data, np.int8).reshape(grid.info.height, grid.info.width)
+
+
+def parameters(tiny_model: Path, **more: Any) -> dict[str, Any]:
+    return {"model": str(tiny_model), "engine": "onnxruntime", **FIXED, **more}
+
+
+def grid_status(run: Running, camera: str = "camera") -> dict[str, str]:
+    return values(run.peer.statuses(f": {camera}")[-1])
+
+
+def test_everything_in_metres_with_the_frames_own_stamp(tiny_model: Path) -> None:
+    with running(parameters(tiny_model, **{"costmap.size": "64x48"})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        node = "/segmentation_node"
+        grids = run.peer.subscribe(OccupancyGrid, f"{node}/drivable_grid")
+        distances = run.peer.subscribe(Float64, f"{node}/free_distance")
+        outlines = run.peer.subscribe(PolygonStamped, f"{node}/free_space")
+        clouds = run.peer.subscribe(PointCloud2, f"{node}/ground_points")
+        labels = run.peer.subscribe(Image, f"{node}/costmap/labels")
+        confidences = run.peer.subscribe(Image, f"{node}/costmap/confidence")
+        sent = driver.send(confidence=200)
+        wait_until(lambda: grids and distances and outlines and clouds and labels and confidences, "all outputs")
+        for message in (grids[0], outlines[0], clouds[0], labels[0], confidences[0]):
+            assert stamp_of(message) == sent
+        grid = grids[0]
+        assert grid.header.frame_id == outlines[0].header.frame_id == clouds[0].header.frame_id == "base_footprint"
+        assert labels[0].header.frame_id == "camera_optical"
+        assert (grid.info.width, grid.info.height) == (400, 200)
+        assert grid.info.resolution == pytest.approx(0.1)
+        assert (grid.info.origin.position.x, grid.info.origin.position.y) == (0.0, -10.0)
+        assert grid.info.origin.orientation.w == 1.0
+        row = cells_of(grid)[100]
+        assert (np.flatnonzero(row == 0)[[0, -1]] == (31, 124)).all()  # free from 3.1 to 12.5 m
+        assert row[125] == 100
+        assert distances[0].data == 12.5
+        corners = outlines[0].polygon.points
+        assert 4 <= len(corners) <= 180
+        assert max(p.x for p in corners) <= 12.5 + 1e-3
+        check_cloud(clouds[0], labels[0], confidences[0])
+
+
+def check_cloud(cloud: PointCloud2, labels: Image, confidence: Image) -> None:
+    assert (cloud.width, cloud.height) == (labels.width, labels.height) == (confidence.width, confidence.height)
+    assert labels.encoding == confidence.encoding == "mono8"
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "label", "confidence"]
+    kinds = {7: "<f4", 2: "u1"}
+    dtype = np.dtype(
+        {
+            "names": [f.name for f in cloud.fields],
+            "formats": [kinds[f.datatype] for f in cloud.fields],
+            "offsets": [f.offset for f in cloud.fields],
+            "itemsize": cloud.point_step,
+        }
+    )
+    assert cloud.row_step == cloud.point_step * cloud.width
+    points = np.frombuffer(bytes(cloud.data), dtype).reshape(cloud.height, cloud.width)
+    # row 45, column 10 of 64x48 stand for row 455, column 105 of 640x480
+    x = 750 / (455 - 240)
+    assert points["x"][45, 10] == pytest.approx(x, abs=1e-4)
+    assert points["y"][45, 10] == pytest.approx((320 - 105) / 500 * x, abs=1e-4)
+    assert points["z"][45, 10] == 0.0
+    assert np.isnan(points["x"][:28]).all()
+    np.testing.assert_array_equal(points["label"], np.frombuffer(labels.data, np.uint8).reshape(48, 64))
+    np.testing.assert_array_equal(points["confidence"], np.full((48, 64), 200, np.uint8))
+
+
+def test_nothing_is_computed_without_a_subscriber(tiny_model: Path) -> None:
+    with running(parameters(tiny_model)) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        driver.send_until(lambda: grid_status(run).get("grid_frames", "0") != "0", "a frame with a place")
+        metres = run.node._metres
+        assert metres is not None
+        state = metres._states[""]
+        assert state.placed > 0
+        assert state.metres.table is None  # not even the tables were made
+        assert not metres._parts
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        driver.send_until(lambda: grids, "a grid")
+        assert state.metres._rays is None  # points are still not wanted
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"k": [0.0] * 9}, "not calibrated: K of its camera_info is all zero"),
+        ({"width": 1280, "height": 960}, "camera_info is of 1280x960 images and the image is 640x480"),
+        ({"distortion_model": "pinhole_equi", "d": [0.1]}, "distortion model 'pinhole_equi' is not known"),
+        ({"header": Header(stamp=stamp(START - 7_000_000))}, "has the image's stamp, the nearest is"),
+        (None, "no camera_info has come on /camera_info"),
+    ],
+)
+def test_a_camera_info_that_does_not_fit_is_said_and_counted(
+    tiny_model: Path, changes: dict[str, Any] | None, words: str
+) -> None:
+    with running(parameters(tiny_model)) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        info = None if changes is None else (lambda stamp_ns: info_message(stamp_ns, **changes))
+
+        def said() -> bool:
+            told = run.peer.statuses(": camera")
+            return bool(told) and level(told[-1]) == 1 and "frames without grid" in told[-1].message
+
+        driver.send_until(said, "a warning", info=info)
+        status = run.peer.statuses(": camera")[-1]
+        assert words in status.message
+        assert words in values(status)["no_grid_because"]
+        assert int(values(status)["frames_without_grid"]) > 0
+        assert any(words in line for line in run.peer.lines("no grid, "))
+        assert not grids
+        driver.send_until(lambda: grids, "the grid once it is right")
+
+
+def test_three_cameras_fill_one_grid_and_one_that_dies_leaves_its_part_unknown(tiny_model: Path) -> None:
+    around = {"grid.x_min": -15.0, "grid.x_max": 15.0, "grid.y_min": -15.0, "grid.y_max": 15.0}
+    views = {"left.ground.yaw": 90.0, "right.ground.yaw": -90.0, "diagnostics.frame_timeout_s": 0.6}
+    with running(parameters(tiny_model, cameras=["front", "left", "right"], **around, **views)) as run:
+        run.wait_state("active")
+        drivers = {name: Driver(run, name) for name in ("front", "left", "right")}
+        grids: list[tuple[float, np.ndarray]] = run.peer.subscribe(
+            OccupancyGrid, "/segmentation_node/drivable_grid", keep=lambda g: (time.monotonic(), cells_of(g))
+        )
+        places = {"front": (230, 150), "left": (150, 230), "right": (150, 70)}  # 8 m away, [x, y] cells
+
+        def known() -> dict[str, int]:
+            cells = grids[-1][1]
+            return {name: int(cells[y, x]) for name, (x, y) in places.items()}
+
+        def all_free() -> bool:
+            for driver in drivers.values():
+                driver.send()
+            time.sleep(0.1)
+            return bool(grids) and set(known().values()) == {0}
+
+        wait_until(all_free, "all three in one grid")
+        died = time.monotonic()  # the left camera; the others go on
+        while time.monotonic() < died + 1.5 and known()["left"] == 0:
+            drivers["front"].send()
+            drivers["right"].send()
+            time.sleep(0.1)
+        late = next(at for at, cells in grids if at > died and cells[230, 150] == -1) - died
+        assert late < 0.6 + 0.5  # its last frame was up to 0.1 s older; the rest is for a busy machine
+        assert known() == {"front": 0, "left": -1, "right": 0}
+        wait_until(lambda: set(known().values()) == {-1}, "the others die, too")
+
+
+def test_a_grid_without_its_only_camera_is_unknown_in_the_frames_own_time(tiny_model: Path) -> None:
+    with running(parameters(tiny_model, **{"diagnostics.frame_timeout_s": 0.5})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        outlines = run.peer.subscribe(PolygonStamped, "/segmentation_node/free_space")
+        distances = run.peer.subscribe(Float64, "/segmentation_node/free_distance")
+        driver.send_until(lambda: grids and (cells_of(grids[-1]) == 0).any(), "a grid")
+        last = START + STEP * (driver.sent - 1)
+        wait_until(lambda: bool((cells_of(grids[-1]) == -1).all()), "all unknown", timeout=3.0)
+        wait_until(lambda: math.isnan(distances[-1].data) and not outlines[-1].polygon.points, "nothing known")
+        assert last + 450_000_000 < stamp_of(grids[-1]) < last + 2_000_000_000
+        count = len(grids)
+        time.sleep(1.0)
+        assert len(grids) == count  # said once
+
+
+def test_live_changes_count_from_the_next_frame(tiny_model: Path) -> None:
+    labels = road_below_300()
+    labels[350:380] = IDS["sidewalk"]
+    with running(parameters(tiny_model, **{"grid.costs.terrain": 80})) as run:
+        run.wait_state("active")
+        driver = Driver(run, labels=labels)
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid", keep=cells_of)
+
+        def at_six_metres() -> int:
+            return int(grids[-1][100, 60]) if grids else -2
+
+        driver.send_until(lambda: at_six_metres() == 100, "a sidewalk blocks")
+        assert run.set("grid.costs", ["sidewalk: 60"]) == ""
+        driver.send_until(lambda: at_six_metres() == 60, "a sidewalk costs")
+        assert "known: road" in run.set("grid.costs", ["pavement: 60"])
+        assert "a class and its cost" in run.set("grid.costs", ["sidewalk=60"])
+        assert run.set("ground.pitch", 2.0) == ""
+        driver.send_until(lambda: at_six_metres() == 0, "the road comes nearer")
+        assert "height 0 is not accepted with source 'fixed'" in run.set("ground.height", 0.0)
+        assert "read when the node is configured" in run.set("grid.resolution", 0.2)
+
+
+def test_nothing_goes_out_after_deactivation_and_metres_come_back(tiny_model: Path) -> None:
+    with running(parameters(tiny_model, **{"diagnostics.frame_timeout_s": 0.3})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        driver.send_until(lambda: grids, "a grid")
+        run.call(run.node.trigger_deactivate)
+        count = len(grids)
+        time.sleep(0.6)
+        assert len(grids) == count
+        run.call(run.node.trigger_activate)
+        driver.send_until(lambda: len(grids) > count, "a grid again")
+
+
+def test_a_subscriber_of_metres_that_are_off_is_told(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "engine": "onnxruntime"}) as run:
+        run.wait_state("active")
+        run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        lines = wait_until(lambda: run.peer.lines("ground.source is 'off'"), "a warning")
+        assert "/segmentation_node/drivable_grid is subscribed to" in lines[0]
+        wait_until(lambda: grid_status(run).get("ground_source") == "off", "diagnostics")
+
+
+@pytest.mark.skipif(not why_not_installed(TF_MESSAGE), reason="tf2_msgs is installed")
+def test_transforms_that_cannot_be_heard_are_said(tiny_model: Path) -> None:
+    with running(parameters(tiny_model, **{"ground.source": "tf"})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        words = "no transform names the frame 'camera_optical'"
+        driver.send_until(
+            lambda: run.peer.statuses(": camera") and "frames_without_grid" in grid_status(run), "diagnostics"
+        )
+        driver.send_until(lambda: int(grid_status(run)["frames_without_grid"]) > 0, "a frame without grid")
+        assert "needs the ROS package 'tf2_msgs': install it" in grid_status(run)["no_grid_because"]
+        assert run.peer.lines("/tf cannot be read")
+        assert any(words in line for line in run.peer.lines("no grid, "))
+
+
+def test_a_source_fixed_without_a_height_is_refused(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "engine": "onnxruntime", "ground.source": "fixed"}) as run:
+        lines = wait_until(lambda: run.peer.lines("configure failed"), "a refusal")
+        assert "ground.height 0 is not accepted with source 'fixed'" in lines[0]
