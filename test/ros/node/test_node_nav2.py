@@ -1,0 +1,133 @@
+"""What Nav2 demands: its semantic layer, its lifecycle manager with a bond, transforms that move.
+
+The layer and the manager are C++ and on no registry: stand-ins obey them to the letter, and say so in their names. The
+messages are real (built by ROS's own generators where no ROS is installed), and so is DDS between the two sides.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from geometry_msgs.msg import TransformStamped
+from layer_stand_in import StandInSemanticLayer
+from metres_harness import IDS, START, STEP, Driver, cells_of, parameters, road_below_300
+from nav_msgs.msg import OccupancyGrid
+from node_harness import running, stamp, values
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from seg_perception.core.resources import share_path
+from seg_perception.ros.interfaces import message_class
+
+pytestmark = pytest.mark.usefixtures("ros_interfaces")
+
+
+def nav2_yaml() -> Any:
+    return yaml.safe_load(share_path("config/nav2_semantic.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_semantic_layer_gets_all_it_demands(tiny_model: Path) -> None:
+    costmap = nav2_yaml()["local_costmap"]["local_costmap"]["ros__parameters"]
+    layer_settings = costmap["semantic_layer"]
+    assert layer_settings["observation_sources"] == "camera"
+    assert layer_settings["use_approximate_time_sync"] is False  # the stricter way
+    labels = road_below_300()
+    labels[350:400, 300:340] = IDS["pole"]  # 4.69 m ahead
+    labels[440:460, 500:600] = IDS["sidewalk"]  # 3.4 to 3.75 m ahead, to the right
+    with running(parameters(tiny_model)) as run:
+        run.wait_state("active")
+        label_info = message_class("vision_msgs/msg/LabelInfo")
+        frames = {"base_footprint"}
+        layer = StandInSemanticLayer(run.peer.node, layer_settings["camera"], costmap["resolution"], label_info, frames)
+        driver = Driver(run, labels=labels)
+        driver.send_until(lambda: layer.frames >= 3, "three frames in the layer")
+        assert layer.faults == []
+        assert layer.cost(4.05, 0.05) == 0
+        assert layer.cost(11.05, 0.45) == 0  # points are sparse there: every third column and second row
+        assert layer.cost(4.65, 0.05) == 254 or layer.cost(4.75, 0.05) == 254
+        assert layer.cost(3.55, -1.5) == 200
+        behind = [layer.cost(x, 0.05) for x in np.arange(5.05, 12.5, 0.1)]
+        assert set(behind) == {None}  # nothing is smeared over the ground behind the pole
+
+
+def transform(parent: str, child: str, at: int, pitch: float = 0.0, z: float = 0.0, optical: bool = False) -> Any:
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id, message.header.stamp = parent, stamp(at)
+    message.transform.translation.z = z
+    q = message.transform.rotation
+    if optical:
+        q.x, q.y, q.z, q.w = -0.5, 0.5, -0.5, 0.5
+    else:
+        q.x, q.y, q.z, q.w = 0.0, math.sin(math.radians(pitch) / 2), 0.0, math.cos(math.radians(pitch) / 2)
+    return message
+
+
+def test_a_moving_transform_is_followed_frame_by_frame(tiny_model: Path) -> None:
+    """A car that pitches: the IMU's transforms come at other times than the images, some later than they."""
+    tf = message_class("tf2_msgs/msg/TFMessage")
+    with running(parameters(tiny_model, **{"ground.source": "tf"})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        moving = run.peer.publisher(tf, "/tf", QoSProfile(depth=100))
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        static = run.peer.publisher(tf, "/tf_static", latched)
+        static.publish(tf(transforms=[transform("base_link", "camera_optical", 0, z=1.2, optical=True)]))
+        grids: list[tuple[int, np.ndarray]] = run.peer.subscribe(
+            OccupancyGrid,
+            "/segmentation_node/drivable_grid",
+            keep=lambda g: (g.header.stamp.sec * 10**9 + g.header.stamp.nanosec, cells_of(g)),
+        )
+
+        def pitch_at(at: int) -> float:
+            return 1.2 * math.sin((at - START) / STEP * 0.7)
+
+        def body(at: int) -> Any:
+            return tf(transforms=[transform("base_footprint", "base_link", at, pitch_at(at), z=0.3)])
+
+        step = STEP // 4
+        sent_until = START - STEP
+        deadline = time.monotonic() + 20
+        while len(grids) < 12 and time.monotonic() < deadline:
+            at = driver.send()
+            time.sleep(0.03)  # the image is there first, and waits
+            while sent_until < at + STEP // 2:
+                sent_until += step - 3_000_000
+                moving.publish(body(sent_until))
+            time.sleep(0.07)
+        assert len(grids) >= 12
+        told = set()
+        for at, cells in grids:
+            angle = math.radians(pitch_at(at))
+            height = 0.3 + 1.2 * math.cos(angle)
+            expected = 1.2 * math.sin(angle) + height / math.tan(math.atan(60 / 500) + angle)
+            found = (np.flatnonzero(cells[100] == 0)[-1] + 1) * 0.1
+            assert found == pytest.approx(expected, abs=0.3), (at, math.degrees(angle))
+            told.add(round(found, 1))
+        assert len(told) > 4  # it did move
+        assert min(told) < 11.5
+        assert max(told) > 13.5
+
+
+def test_a_transform_that_is_missing_is_said(tiny_model: Path) -> None:
+    with running(parameters(tiny_model, **{"ground.source": "tf"})) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+
+        def said(words: str) -> bool:
+            told = run.peer.statuses(": camera")
+            return bool(told) and words in values(told[-1]).get("no_grid_because", "")
+
+        driver.send_until(lambda: said("no transform names the frame 'camera_optical'; known: none"), "the reason")
+        tf = message_class("tf2_msgs/msg/TFMessage")
+        latched = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        static = run.peer.publisher(tf, "/tf_static", latched)
+        static.publish(tf(transforms=[transform("base_link", "camera_optical", 0, z=1.2, optical=True)]))
+        driver.send_until(lambda: said("no transform connects 'camera_optical' with 'base_footprint'"), "the reason")
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        static.publish(tf(transforms=[transform("base_footprint", "base_link", 0, z=0.3)]))
+        driver.send_until(lambda: grids, "a grid")
