@@ -172,12 +172,15 @@ def test_a_grid_without_its_only_camera_is_unknown_in_the_frames_own_time(tiny_m
         distances = run.peer.subscribe(Float64, "/segmentation_node/free_distance")
         driver.send_until(lambda: grids and (cells_of(grids[-1]) == 0).any(), "a grid")
         last = START + STEP * (driver.sent - 1)
-        wait_until(lambda: bool((cells_of(grids[-1]) == -1).all()), "all unknown", timeout=3.0)
+        run.settled()
+        wait_until(lambda: bool((cells_of(grids[-1]) == -1).all()), "all unknown")
         wait_until(lambda: math.isnan(distances[-1].data) and not outlines[-1].polygon.points, "nothing known")
-        assert last + 450_000_000 < stamp_of(grids[-1]) < last + 2_000_000_000
+        assert last + 450_000_000 < stamp_of(grids[-1]) < last + 5_000_000_000
+        run.settled()
+        time.sleep(0.6)
         count = len(grids)
         time.sleep(1.0)
-        assert len(grids) == count  # said once
+        assert len(grids) == count  # said once, when the last frame became too old
 
 
 def test_live_changes_count_from_the_next_frame(tiny_model: Path) -> None:
