@@ -259,7 +259,7 @@ def test_without_simplejpeg_the_log_says_what_is_missing(
         (tiff_of(COLOR, colors=6), "of 3 channels and color model 6 is not accepted"),
         (tiff_of(GRAY, more=((322, 100_000), (323, 16))), "of 100000x16 tiles is not accepted"),
         (tiff_of(GRAY, more=((278, 5),)), "names 1 of the 5 parts"),
-        (tiff_of(GRAY, more=((279, 99),)), "99 of the 273 bytes"),
+        (tiff_of(GRAY, more=((279, 99),)), "part 0 of its pixels has 99 of 273 bytes"),
         (tiff_of(GRAY, more=((279, 1 << 31),)), "truncated"),
         (tiff_of(GRAY, more=((256, 1 << 20), (257, 1 << 20))), "a size of 1048576x1048576 is not accepted"),
         (b"II\x2a\x00\xff\xff\xff\xff" + bytes(40), "its directory lies outside the file"),
@@ -279,6 +279,30 @@ def test_values_of_tiffs_that_mean_colors() -> None:
     with pytest.raises(InputError, match=r"a TIFF whose white is 0 is not accepted"):
         values(tiff_of(GRAY, colors=0))
     np.testing.assert_array_equal(decode_rgb(tiff_of(GRAY, colors=0), "x")[:, :, 0], 255 - GRAY)
+
+
+@pytest.mark.parametrize("compression", [5, 8, 32773, 32946])
+def test_tiffs_whose_parts_do_not_cover_the_picture(compression: int) -> None:
+    """libtiff fills the rest without a word. Many strips, many LZW tables, strings as long as they get."""
+    x = np.linspace(0, 20, 700)
+    pictures = [
+        RNG.integers(0, 256, (90, 700), np.uint8),  # no two bytes alike: tables fill up and start anew
+        np.zeros((90, 700), np.uint8),  # the longest strings
+        (100 + 99 * np.sin(x + x[:90, None])).astype(np.uint8),
+        RNG.integers(0, 3, (90, 700, 3), np.uint8),
+    ]
+    for number, picture in enumerate(pictures):
+        data = encoded(".tif", picture, cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_ROWSPERSTRIP, 90)
+        np.testing.assert_array_equal(values(data), picture)
+        samples = 3 if number == 3 else 1
+        for taller in (91, 900):  # the same parts, a taller picture
+            lie = data
+            for tag in (257, 278):
+                for kind in (3, 4):
+                    entry = struct.pack("<HHI", tag, kind, 1)
+                    lie = lie.replace(entry + struct.pack("<I", 90), entry + struct.pack("<I", taller))
+            with pytest.raises(InputError, match=rf"has {90 * 700 * samples} of {taller * 700 * samples} bytes"):
+                decode_rgb(lie, "x")
 
 
 POISONED = """

@@ -19,7 +19,7 @@ from seg_perception.core.codecs.base import (
     refused,
     truncated,
 )
-from seg_perception.core.errors import InputError
+from seg_perception.core.codecs.tiff_strips import UNPACKED_LENGTH
 from seg_perception.core.types import RgbImage
 
 STARTS: Final = (b"II\x2a\x00", b"MM\x00\x2a")
@@ -32,6 +32,16 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
 _PALETTE, _WHITE_IS_ZERO = 3, 0
 _MAX_TILE: Final = 4096  # width and height
+
+_READ: Final = frozenset({_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP}) | {
+    _PLANES,
+    _SAMPLE_FORMAT,
+    *_STRIPS,
+    *_TILES,
+    _TILE_WIDTH,
+    _TILE_HEIGHT,
+}
+_MAX_VALUES: Final = 1 << 20  # of one tag: the strips of the largest picture, one row each, and more
 
 _TYPES: Final = {1: "u1", 3: "u2", 4: "u4"}  # BYTE, SHORT, LONG
 
@@ -119,8 +129,10 @@ def _directory(data: memoryview) -> tuple[_Tags, bool]:
     tags: dict[int, tuple[int, ...]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, length = number(at, 2), _TYPES.get(number(at + 2, 2)), number(at + 4, 4)
-        if kind is None:
+        if kind is None or tag not in _READ or tag in tags:
             continue
+        if length > _MAX_VALUES:
+            raise ValueError(f"tag {tag} has {length} values")
         dtype = np.dtype(kind).newbyteorder("<" if little else ">")
         inside = dtype.itemsize * length <= 4
         where = at + 8 if inside else number(at + 8, 4)
@@ -180,8 +192,11 @@ def _check_extent(tags: _Tags, header: EncodedImage, data: memoryview, source: s
         raise ValueError(f"it names {len(offsets)} of the {pieces} parts of its pixels")
     if any(offset + length > len(data) for offset, length in zip(offsets, lengths, strict=True)):
         raise truncated(Codec.TIFF, data, source)
-    if _one(tags, _COMPRESSION, 1) == 1:
-        full = (across if tiled else width) * (down if tiled else height) * bytes_a_pixel
-        needed = full * (pieces if tiled else planes)
-        if sum(lengths) < needed:
-            raise InputError(f"{source}: the TIFF is damaged: {sum(lengths)} of the {needed} bytes of its pixels")
+    unpacked_length = UNPACKED_LENGTH[_one(tags, _COMPRESSION, 1)]
+    in_a_plane = pieces // planes
+    for piece, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        rows = down if tiled else min(down, height - piece % in_a_plane * down)
+        needed = rows * across * bytes_a_pixel
+        got = unpacked_length(data[offset : offset + length], needed)
+        if got < needed:
+            raise damaged(Codec.TIFF, f"part {piece} of its pixels has {got} of {needed} bytes", source)
