@@ -43,6 +43,7 @@ TRAIN = [
     "safetensors>=0.4",
     "tensorboard>=2.14",
     "matplotlib>=3.5",  # figures of evaluation reports
+    "Jinja2>=3.0",  # their pages; torch brings it, too
 ]
 TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "onnx>=1.21",  # the graph is checked and edited before TensorRT's parser sees it
@@ -70,7 +71,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "weights/*.onnx", "weights/*.safetensors"]},
+    package_data={NAME: ["py.typed", "weights/*.onnx", "weights/*.safetensors", "evaluation/templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),

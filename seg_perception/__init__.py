@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seg_perception.bags.processing import ProcessSettings, process_bag
-    from seg_perception.commands import calibrate, evaluate, train
+    from seg_perception.commands import calibrate, compare, evaluate, train
     from seg_perception.commands import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
@@ -73,6 +73,7 @@ _PLACES = {
     "SettingsError": "core.errors",
     "Size": "core.types",
     "calibrate": "commands",
+    "compare": "commands",
     "compile": "commands:compile_model",
     "evaluate": "commands",
     "export": "export:",  # the room itself, which can be called: see its docstring
@@ -101,6 +102,7 @@ __all__ = [
     "Size",
     "__version__",
     "calibrate",
+    "compare",
     "compile",
     "evaluate",
     "export",

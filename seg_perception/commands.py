@@ -1,22 +1,23 @@
 """What the commands do, as Python functions of the same names: `seg_perception.evaluate(...)` and so on.
 
 `predict` has a module of its own (`prediction.py`), and so have `export` (`export/exporting.py`) and
-`process_bag` (`bags/processing.py`). The rooms
-are imported when a function is called: most need torch, ONNX or bag libraries.
+`process_bag` (`bags/processing.py`). The rooms are imported when a function is called: most need torch,
+ONNX or bag libraries.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.core.errors import EngineError, SettingsError
+from seg_perception.core.errors import EngineError, InputError, SettingsError
 from seg_perception.core.files import make_room_for
 from seg_perception.core.resources import DEFAULT_MODEL, shipped_file
+from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
     from seg_perception.core.types import Size
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from seg_perception.engines.tensorrt.progress import BuildProgress
     from seg_perception.engines.tensorrt.settings import BuildSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
+    from seg_perception.evaluation.comparison import ComparedFrame, Comparison
     from seg_perception.evaluation.files import EvaluationFile
-    from seg_perception.model import Model
     from seg_perception.training.calibration import TemperatureFit
     from seg_perception.training.settings import TrainSettings
 
@@ -43,8 +44,6 @@ def _opened(
     model: str | Path | Model | None, engine: str, size: str | Size | tuple[int, int] | None, threads: int
 ) -> Iterator[Model]:
     """The model as it was given, or opened and closed again."""
-    from seg_perception.model import Model, load
-
     if isinstance(model, Model):
         yield model
         return
@@ -155,6 +154,92 @@ def evaluate(
         write_evaluations(folder / FILE_NAME, content)
         write_report(folder / EVALUATION_REPORT, [read_source(folder)])
     return content
+
+
+def compare(
+    a: Model | Mapping[str, Any],
+    b: Model | Mapping[str, Any],
+    datasets: AnyDatasets | None = None,
+    source: str | Path | int | None = None,
+    topic: str | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    on_start: Callable[[str, int], object] = lambda _title, _frames: None,
+    on_frame: Callable[[int], object] = lambda _: None,
+) -> list[Comparison]:
+    """Compare two models, two engines or two settings on the same images, with or without truth.
+
+    Args:
+        a: a loaded `Model`, or what `load` takes: {"model": "old.onnx", "engine": "openvino"}.
+        b: the same; what is asked about: differences are B minus A.
+        datasets: labeled images, as `evaluate` takes them; or else
+        source: a bag, video or folder without truth, as `Model.stream` takes it.
+        topic: the image topic of a bag.
+        data_root: as `evaluate`.
+        limit: at most so many frames of each dataset, or of the source.
+        out: write a page of it all to this HTML file.
+        on_start: is called for each dataset, or the source, with its name and number of frames (0: unknown).
+        on_frame: is called after each frame with the number done.
+
+    Returns:
+        One comparison for each dataset, or one of the source.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError: see `load`.
+        InputError: neither or both of datasets and source, no frames, or different classes.
+        SettingsError, DatasetError: a dataset cannot be opened or read.
+        OSError: the page cannot be written.
+    """
+    from itertools import islice
+
+    from seg_perception.evaluation.comparison import Contestant
+    from seg_perception.evaluation.comparison import compare as compare_frames
+
+    if (datasets is None) == (source is None):
+        raise InputError("compare on labeled datasets, or on a bag, video or folder without truth: name one of the two")
+    if out is not None:
+        importlib.import_module("matplotlib")  # what is missing is better known before the work
+        make_room_for(Path(out))
+    with ExitStack() as stack:
+        sides = [one if isinstance(one, Model) else stack.enter_context(load(**one)) for one in (a, b)]
+        contestants = [
+            Contestant(f"{side.identity}; mask: {side.drivable.describe()}", side.segmenter, side.drivable)
+            for side in sides
+        ]
+        found = []
+        for title, total, frames in _compared(datasets, source, topic, data_root):
+            expected = min(total, limit or total)
+            on_start(title, expected)
+            some = frames if limit is None else islice(frames, limit)
+            found.append(
+                compare_frames(title, some, contestants[0], contestants[1], announced=expected, on_frame=on_frame)
+            )
+    if out is not None:
+        from seg_perception.evaluation.comparison_report import write_comparison
+
+        write_comparison(Path(out), found)
+    return found
+
+
+def _compared(
+    datasets: AnyDatasets | None, source: str | Path | int | None, topic: str | None, data_root: str | Path | None
+) -> Iterator[tuple[str, int, Iterator[ComparedFrame]]]:
+    """Name, number of frames (0: unknown) and frames of each dataset, or of the source."""
+    from seg_perception.evaluation.comparison import ComparedFrame
+    from seg_perception.sources import SourceKind, count_frames, find_source, frames
+
+    if source is not None:
+        place = find_source(source)
+        if place.kind in (SourceKind.CAMERA, SourceKind.URL):
+            raise InputError(f"{place}: a live source cannot be compared on; record it first")
+        found = (ComparedFrame(f.name, f.image, None, f.stamp_ns) for f in frames(place, topic))
+        yield place.name, count_frames(place, topic), found
+        return
+    assert datasets is not None
+    for dataset in open_datasets(datasets, data_root):
+        samples = (dataset.load(index) for index in range(len(dataset)))
+        yield dataset.name, len(dataset), (ComparedFrame(s.name, s.image, s.labels) for s in samples)
 
 
 def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides: Any) -> Path:

@@ -138,12 +138,13 @@ class Model:
     Attributes:
         segmenter: the three steps apart (prepare, infer, finish), for callers that time or pipeline them.
         identity: names model file, engine and input size: equal only if the answers are.
+        drivable: how the mask is judged.
     """
 
     def __init__(self, segmenter: Segmenter, identity: str, drivable: DrivableSettings) -> None:
         self.segmenter = segmenter
         self.identity = identity
-        self._drivable = drivable
+        self.drivable = drivable
         # pictures that are no film: what waits for several frames in a row would never come
         self._still = DrivableMasker(replace(drivable, appear_frames=1), segmenter.card.label_set)
         self._closed = False
@@ -223,7 +224,7 @@ class Model:
 
     def _stream(self, source: Source, topic: str | None, on_fault: Callable[[str], object] | None) -> Iterator[Result]:
         label_set = self.card.label_set
-        film = DrivableMasker(self._drivable, label_set)
+        film = DrivableMasker(self.drivable, label_set)
         film_of = ""
         for frame in frames(source, topic, on_fault):
             segmentation = self._segment([frame.image])[0]

@@ -15,17 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
 from seg_perception.core.visual import with_legend
 from seg_perception.model import Model, Result, load
-from seg_perception.sources import Source, SourceKind, find_source, list_folder
-from seg_perception.video import VideoReader, VideoWriter
-
-_LIVE_FPS = 15.0
+from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
+from seg_perception.video import VideoWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +200,7 @@ class _Work:
         self.on_step(PredictStep(number, total, 1, 1, result))
 
     def film(self, job: _Job, number: int, total: int) -> None:
-        fps, announced = _rate(job.source, self.topic)
+        fps, announced = pace(job.source, self.topic if job.source.kind is SourceKind.BAG else None)
         base = self.out / job.name
         base.parent.mkdir(parents=True, exist_ok=True)
         ending = ".gif" if self.gif else ".mp4"
@@ -243,23 +240,3 @@ class _Work:
             self.report.notes.append(f"{source}: {video.fitted} frames of another size were fitted into the first's")
         if video.shortened_s:
             self.report.notes.append(f"{source}: {video.shortened_s:.1f} s without frames were left out of the video")
-
-
-def _rate(source: Source, topic: str | None) -> tuple[float, int]:
-    """Frames a second of the videos to write, and how many frames the source announces (0: unknown)."""
-    if source.kind is not SourceKind.BAG:
-        if source.kind is SourceKind.CAMERA:
-            return _LIVE_FPS, 0
-        with VideoReader(source.place) as reader:
-            return (_LIVE_FPS, 0) if reader.is_live else (min(reader.fps, 120.0), reader.announced_frames)
-    from seg_perception.bags.images import IMAGE_TYPES
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.topics import IMAGE_TOPIC
-
-    assert isinstance(source.place, Path)
-    with BagReader(source.place) as bag:
-        found = bag.topic(topic) if topic else bag.topic_of_type(IMAGE_TYPES, "image topic", IMAGE_TOPIC)
-        stamps = np.sort([message.stamp_ns for message in bag.messages((found.name,))])
-    gaps = np.diff(stamps)
-    gaps = gaps[gaps > 0]
-    return (min(120.0, 1e9 / float(np.median(gaps))) if gaps.size else _LIVE_FPS), found.count

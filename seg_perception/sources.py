@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+import numpy as np
+
 from seg_perception.core.errors import InputError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
@@ -18,6 +20,9 @@ _BAG_SUFFIXES = (".mcap", ".db3")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CAMERA = re.compile(r"[0-9]{1,3}")
 _SHOWN = 5
+
+LIVE_FPS = 15.0
+"""Of the videos that are written of cameras and live streams."""
 
 
 class SourceKind(Enum):
@@ -252,3 +257,39 @@ def _bag_frames(source: Source, topic: str | None, on_fault: Callable[[str], obj
                 on_fault(f"{source} {name}, message {index}: {error}")
                 continue
             yield Frame(image, f"{index:06d}", f"{source}:{name}", index, stamp_ns_of(decoded))
+
+
+def pace(source: Source, topic: str | None = None) -> tuple[float, int]:
+    """Frames a second of a video, bag, camera or URL, and how many frames it announces (0: unknown).
+
+    Args:
+        source: a film.
+        topic: as `frames`.
+
+    Raises:
+        OSError, InputError: it cannot be opened.
+    """
+    if source.kind is SourceKind.CAMERA:
+        return LIVE_FPS, 0
+    if source.kind is not SourceKind.BAG:
+        with VideoReader(source.place) as reader:
+            return (LIVE_FPS, 0) if reader.is_live else (min(reader.fps, 120.0), reader.announced_frames)
+    from seg_perception.bags.images import IMAGE_TYPES
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.topics import IMAGE_TOPIC
+
+    assert isinstance(source.place, Path)
+    with BagReader(source.place) as bag:
+        found = bag.topic(topic) if topic else bag.topic_of_type(IMAGE_TYPES, "image topic", IMAGE_TOPIC)
+        stamps = np.sort([message.stamp_ns for message in bag.messages((found.name,))])
+    gaps = np.diff(stamps)
+    gaps = gaps[gaps > 0]
+    return (min(120.0, 1e9 / float(np.median(gaps))) if gaps.size else LIVE_FPS), found.count
+
+
+def count_frames(source: Source, topic: str | None = None) -> int:
+    """How many frames a source has, as far as it says; 0: unknown."""
+    if source.kind is SourceKind.FOLDER:
+        assert isinstance(source.place, Path)
+        return len(list_folder(source.place).images)
+    return 1 if source.kind is SourceKind.IMAGE else pace(source, topic)[1]

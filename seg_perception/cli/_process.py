@@ -21,6 +21,8 @@ EXTRA_OF = {
     "rosbags": "bags",
     "onnx": "onnx",
     "onnxruntime": "onnx",
+    "jinja2": "train",
+    "markupsafe": "train",
     "matplotlib": "train",
     "onnxscript": "train",
     "safetensors": "train",

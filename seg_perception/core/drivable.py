@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -84,6 +84,16 @@ class DrivableSettings:
             faults.append(f"max_gap_s {self.max_gap_s} is not a positive number of seconds")
         if faults:
             raise SettingsError("\n".join(f"drivable: {fault}" for fault in faults))
+
+    def describe(self) -> str:
+        """What differs from the defaults, for people."""
+        default = DrivableSettings()
+        differing = [
+            f"{field.name} {getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(default, field.name)
+        ]
+        return ", ".join(differing) or "as the node's defaults"
 
 
 def at_least(values: NDArray[np.uint8], threshold: int) -> MaskImage:

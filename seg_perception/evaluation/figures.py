@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.core.label_set import LabelSet
 from seg_perception.datasets.check import DatasetCheck
@@ -52,8 +53,12 @@ def _colors(label_set: LabelSet) -> list[tuple[float, ...]]:
 
 def confusion_figure(evaluation: Evaluation) -> Figure:
     """Where each class's pixels went, each row as shares of the true class."""
-    counts = evaluation.counts.confusion
-    names = evaluation.label_set.names
+    return confusion_of(evaluation.counts.confusion, evaluation.label_set)
+
+
+def confusion_of(counts: NDArray[np.int64], label_set: LabelSet) -> Figure:
+    """The same of counts [truth, answer]."""
+    names = label_set.names
     truth = counts.sum(axis=1)
     shares = counts / np.maximum(truth, 1)[:, None]
     side = 2.2 + 0.46 * len(names)

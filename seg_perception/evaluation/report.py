@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +15,10 @@ from seg_perception.core.files import write_atomically
 from seg_perception.evaluation.evaluator import Evaluation
 from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, read_evaluations
 from seg_perception.evaluation.pictures import PANELS
-from seg_perception.evaluation.report_style import STYLE
 from seg_perception.evaluation.run_folder import TrainingRun, is_run_folder, read_run
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from markupsafe import Markup
 
 EVALUATION_IN_RUN = "evaluation"
 """Where a report looks for an evaluation inside a run's folder."""
@@ -38,9 +35,6 @@ _METRICS = (
     ("confident_wrong_drivable", "confident and wrong", False),
     ("calibration_error", "ECE", False),
 )
-
-
-_PANEL_NAMES = '<div class="panels">' + "".join(f"<span>{name}</span>" for name in PANELS) + "</div>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +97,22 @@ def _with_unique_labels(sources: Sequence[Source]) -> dict[str, Source]:
 
 
 def _page(sources: Mapping[str, Source]) -> str:
+    from seg_perception.evaluation.pages import render
+
     runs = {label: s.run for label, s in sources.items() if s.run is not None}
-    title = "Evaluation" if len(sources) == 1 else "Comparison"
-    title += f": {', '.join(sources)}"
-    parts = [_sources_table(sources)]
+    kind = "Evaluation" if len(sources) == 1 else "Comparison"
     datasets = _by_dataset(sources)
-    if datasets:
-        parts.append(_summary(datasets))
-    if runs:
-        parts.append(_training_section(runs))
-    parts += [_dataset_section(name, found, sources) for name, found in datasets.items()]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><h1>{escape(title)}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
+    return render(
+        "report.html.j2",
+        title=f"{kind}: {', '.join(sources)}",
+        sources=[
+            (label, s.evaluated.engine if s.evaluated else "a training run without an evaluation")
+            for label, s in sources.items()
+        ],
+        summary=_summary(datasets),
+        training=_training(runs),
+        datasets=[_dataset(name, found, sources) for name, found in datasets.items()],
+        panel_names=PANELS,
     )
 
 
@@ -137,31 +132,22 @@ def _by_dataset(sources: Mapping[str, Source]) -> dict[str, dict[str, Evaluation
     return found
 
 
-def _sources_table(sources: Mapping[str, Source]) -> str:
-    rows = []
-    for label, source in sources.items():
-        about = source.evaluated.engine if source.evaluated else "a training run without an evaluation"
-        rows.append((label, about))
-    return _table(("", "model and what ran it"), rows)
+def _summary(datasets: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Any] | None:
+    from seg_perception.evaluation.pages import bold, lines
 
-
-def _summary(datasets: Mapping[str, Mapping[str, Evaluation]]) -> str:
-    note = (
-        'Percent. "Border IoU": mean IoU within a few pixels of class borders. "False drivable": of what is not '
-        'drivable, the share the mask calls drivable; "confident and wrong": the part of it with a confidence of '
-        "90 % or more."
-    )
-    parts = ["<h2>Scores</h2>", f'<p class="note">{note}</p>']
-    header = ("dataset", "images", *(title for _, title, _ in _METRICS))
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for dataset, found in datasets.items():
         percentages = {label: e.percentages() for label, e in found.items()}
         best = {key: _best([p[key] for p in percentages.values() if key in p], more) for key, _, more in _METRICS}
         for label, evaluation in found.items():
-            name = f"<b>{escape(dataset)}</b>" + (f"<br>{escape(label)}" if len(found) > 1 else "")
-            cells = [_number(percentages[label].get(key), best[key], len(found) > 1) for key, _, _ in _METRICS]
+            name = lines(bold(dataset), label) if len(found) > 1 else bold(dataset)
+            values = [percentages[label].get(key) for key, _, _ in _METRICS]
+            cells = [
+                bold(_number(value)) if len(found) > 1 and value is not None and value == best[key] else _number(value)
+                for value, (key, _, _) in zip(values, _METRICS, strict=True)
+            ]
             rows.append((name, str(len(evaluation.images)), *cells))
-    return "\n".join(parts) + _table(header, rows, escaped=True, numbers=True)
+    return {"header": ("dataset", "images", *(title for _, title, _ in _METRICS)), "rows": rows} if rows else None
 
 
 def _best(values: Sequence[float], more_is_better: bool) -> float | None:
@@ -169,51 +155,44 @@ def _best(values: Sequence[float], more_is_better: bool) -> float | None:
     return (max if more_is_better else min)(values) if len(set(values)) > 1 else None
 
 
-def _number(value: float | None, best: float | None, mark: bool) -> str:
-    if value is None or math.isnan(value):
-        return "-"
-    return f"<b>{value:.2f}</b>" if mark and value == best else f"{value:.2f}"
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _training_section(runs: Mapping[str, TrainingRun]) -> str:
+def _training(runs: Mapping[str, TrainingRun]) -> dict[str, Any] | None:
+    if not runs:
+        return None
     from seg_perception.evaluation.figures import training_curves
+    from seg_perception.evaluation.pages import Plot
 
-    parts = ["<h2>Training</h2>", _picture(training_curves(runs), "loss and validation mean IoU by step")]
-    best = _best_validation(runs)
-    if best:
-        parts += ["<h3>Validation at the best step, percent</h3>", best]
-    if len(runs) > 1:
-        parts += ["<h3>Settings that differ</h3>", _settings_difference(runs)]
-    for label, run in runs.items():
-        if run.settings:
-            summary = f"<summary>Settings of {escape(label)}</summary>"
-            parts.append(f"<details>{summary}<pre>{escape(run.settings)}</pre></details>")
-    return "\n".join(parts)
+    flat = {label: dict(_flattened(yaml.safe_load(run.settings) or {})) for label, run in runs.items()}
+    keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
+    rows = [(key, *(settings.get(key, "-") for settings in flat.values())) for key in keys]
+    return {
+        "curves": Plot.of(training_curves(runs), "loss and validation mean IoU by step"),
+        "best": _best_validation(runs),
+        "several": len(runs) > 1,
+        "header": ("setting", *flat),
+        "different": [row for row in rows if len(set(row[1:])) > 1],
+        "settings": [(label, run.settings) for label, run in runs.items() if run.settings],
+    }
 
 
-def _best_validation(runs: Mapping[str, TrainingRun]) -> str:
-    """One column for each run and dataset, one row for each score; empty without validation."""
-    header, columns = [""], []
+def _best_validation(runs: Mapping[str, TrainingRun]) -> dict[str, Any] | None:
+    """One column for each run and dataset, one row for each score; None without validation."""
+    from seg_perception.evaluation.pages import lines
+
+    header: list[Any] = [""]
+    columns = []
     for label, run in runs.items():
         best = run.best_step()
         for dataset, points in run.validation.items():
             for point in (p for p in points if p.step == best):
-                header.append(f"{escape(label)}<br>{escape(dataset)}<br>step {best}")
+                header.append(lines(label, dataset, f"step {best}"))
                 columns.append({"mean IoU": point.mean_iou, "pixel accuracy": point.pixel_accuracy, **point.iou})
     names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = [
-        (escape(name), *(_number(100 * column.get(name, math.nan), None, mark=False) for column in columns))
-        for name in names
-    ]
-    return _table(header, rows, escaped=True, numbers=True) if columns else ""
-
-
-def _settings_difference(runs: Mapping[str, TrainingRun]) -> str:
-    flat = {label: dict(_flattened(yaml.safe_load(run.settings) or {})) for label, run in runs.items()}
-    keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
-    rows = [(key, *(settings.get(key, "-") for settings in flat.values())) for key in keys]
-    different = [row for row in rows if len(set(row[1:])) > 1]
-    return _table(("setting", *flat), different) if different else "<p>None.</p>"
+    rows = [(name, *(_number(100 * column.get(name, math.nan)) for column in columns)) for name in names]
+    return {"header": header, "rows": rows} if columns else None
 
 
 def _flattened(values: Any, where: str = "") -> Iterable[tuple[str, str]]:
@@ -224,68 +203,73 @@ def _flattened(values: Any, where: str = "") -> Iterable[tuple[str, str]]:
         yield where, str(values)
 
 
-def _dataset_section(name: str, found: Mapping[str, Evaluation], sources: Mapping[str, Source]) -> str:
+def _dataset(name: str, found: Mapping[str, Evaluation], sources: Mapping[str, Source]) -> dict[str, Any]:
     from seg_perception.evaluation.figures import class_bars, confusion_figure, reliability_figure
+    from seg_perception.evaluation.pages import Plot
 
-    parts = [
-        f"<h2>{escape(name)}</h2>",
-        _picture(class_bars(found), f"IoU of each class on {name}"),
-        _class_table(found),
-        "<h3>Is the confidence to be trusted?</h3>",
-        _picture(reliability_figure({k: e.calibration for k, e in found.items()}), f"reliability on {name}"),
-        "<h3>What is taken for what</h3>",
-        '<p class="note">Each row: where the pixels of a true class went, in percent.</p>',
-    ]
-    for label, evaluation in found.items():
-        if len(found) > 1:
-            parts.append(f"<h4>{escape(label)}</h4>")
-        parts.append(_picture(confusion_figure(evaluation), f"confusion matrix of {label} on {name}"))
-    for label in found:
-        parts += _examples(name, label, sources[label])
-    return "<section>" + "\n".join(parts) + "</section>"
+    header, rows = _class_table(found)
+    return {
+        "name": name,
+        "bars": Plot.of(class_bars(found), f"IoU of each class on {name}"),
+        "header": header,
+        "classes": rows,
+        "reliability": Plot.of(
+            reliability_figure({k: e.calibration for k, e in found.items()}), f"reliability on {name}"
+        ),
+        "confusions": [
+            (label, Plot.of(confusion_figure(e), f"confusion matrix of {label} on {name}"))
+            for label, e in found.items()
+        ],
+        "examples": [(label, examples) for label in found if (examples := _examples(name, sources[label]))],
+    }
 
 
-def _class_table(found: Mapping[str, Evaluation]) -> str:
+def _class_table(found: Mapping[str, Evaluation]) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """IoU and border IoU of each class; compared with the first source where there are several."""
+    from seg_perception.evaluation.pages import lines, swatch
+
     first = next(iter(found.values()))
     pixels = first.counts.confusion.sum(axis=1)
-    header = ["class", "share of the truth, %"]
+    header: list[Any] = ["class", "share of the truth, %"]
     for label in found:
-        mark = f"<br>{escape(label)}" if len(found) > 1 else ""
-        header += [f"IoU{mark}", f"border IoU{mark}"]
+        several = len(found) > 1
+        header += [lines("IoU", label), lines("border IoU", label)] if several else ["IoU", "border IoU"]
     rows = []
     for index, c in enumerate(first.label_set.classes):
         share = 100 * pixels[index] / max(int(pixels.sum()), 1)
-        swatch = f'<span class="swatch" style="background:rgb{c.color}"></span>{escape(c.name)}'
-        cells = [swatch, f"{share:.3f}" if pixels[index] else "not in the truth"]
+        cells: list[Any] = [swatch(c.color, c.name), f"{share:.3f}" if pixels[index] else "not in the truth"]
         for evaluation in found.values():
             for scores in (evaluation.scores, evaluation.boundary):
                 reference = (first.scores if scores is evaluation.scores else first.boundary).iou[index]
                 cells.append(_with_difference(scores.iou[index], reference, compare=evaluation is not first))
         rows.append(tuple(cells))
-    return _table(header, rows, escaped=True, numbers=True)
+    return header, rows
 
 
-def _with_difference(value: float, reference: float, compare: bool) -> str:
-    text = _number(100 * value, None, mark=False)
+def _with_difference(value: float, reference: float, compare: bool) -> str | Markup:
+    from seg_perception.evaluation.pages import signed
+
+    text = _number(100 * value)
     difference = 100 * (value - reference)
     if not compare or math.isnan(difference) or abs(difference) < 0.005:
         return text
-    kind = "up" if difference > 0 else "down"
-    return f'{text} <span class="{kind}">{difference:+.2f}</span>'
+    return signed(text, difference)
 
 
-def _examples(dataset: str, label: str, source: Source) -> list[str]:
+def _examples(dataset: str, source: Source) -> list[dict[str, str]]:
+    from seg_perception.evaluation.pages import data_uri
+
     assert source.evaluated is not None
-    examples = [e for e in source.evaluated.examples if e.dataset == dataset]
-    if not examples:
-        return []
-    parts = [f"<h3>Best and worst images of {escape(label)}</h3>", _PANEL_NAMES]
-    for example in examples:
-        picture = _image(_inside(source.folder, example.file).read_bytes(), "image/jpeg", example.name)
-        caption = f"<b>{escape(example.place)}</b>: {escape(example.name)}, {escape(example.caption)}"
-        parts.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
-    return parts
+    return [
+        {
+            "name": e.name,
+            "place": e.place,
+            "caption": e.caption,
+            "uri": data_uri(_inside(source.folder, e.file).read_bytes(), "image/jpeg"),
+        }
+        for e in source.evaluated.examples
+        if e.dataset == dataset
+    ]
 
 
 def _inside(folder: Path, relative: str) -> Path:
@@ -294,22 +278,3 @@ def _inside(folder: Path, relative: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise InputError(f"{relative}: an example's picture must lie below {folder}")
     return path
-
-
-def _picture(figure: Figure, alt: str) -> str:
-    from seg_perception.evaluation.figures import png
-
-    return f'<p class="plot">{_image(png(figure), "image/png", alt)}</p>'
-
-
-def _image(content: bytes, kind: str, alt: str) -> str:
-    return f'<img alt="{escape(alt)}" src="data:{kind};base64,{base64.b64encode(content).decode()}">'
-
-
-def _table(header: Iterable[str], rows: Iterable[Sequence[str]], escaped: bool = False, numbers: bool = False) -> str:
-    """A table; `escaped` says that the cells are HTML already, `numbers` sets them to the right."""
-    keep = str if escaped else escape
-    head = "".join(f"<th>{keep(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{keep(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    kind = ' class="numbers"' if numbers else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,189 @@
+"""A against B: numbers worked out by hand, the page, and the gate."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
+
+from bag_helpers import picture, write_bag, write_tiny_model
+
+import seg_perception as sp
+from seg_perception.cli.main import main
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.errors import InputError
+from seg_perception.evaluation.comparison import ComparedFrame, Contestant, compare
+from seg_perception.evaluation.comparison_report import write_comparison
+from seg_perception.evaluation.gate import Condition
+
+ROAD, SKY = 0, 7
+
+
+class Turned:
+    """A segmenter whose answer on a frame is what the frame's blue channel says where A's is the red channel's."""
+
+    def __init__(self, segmenter: sp.Segmenter) -> None:
+        self._segmenter = segmenter
+        self.card = segmenter.card
+
+    def segment(self, image: np.ndarray) -> sp.Segmentation:
+        return self._segmenter.segment(np.ascontiguousarray(image[..., ::-1]))
+
+
+@pytest.fixture
+def frame(rows):
+    """Call it with four labels each of truth, A and B, one for each row of eight pixels."""
+
+    def make(name: str, truth: list[int] | None, a: list[int], b: list[int], stamp: int | None = None) -> ComparedFrame:
+        image = np.dstack([rows(*a), np.full((4, 8), 255, np.uint8), rows(*b)])
+        return ComparedFrame(name, image, None if truth is None else rows(*truth), stamp)
+
+    return make
+
+
+@pytest.fixture
+def sides(echo_segmenter):
+    segmenter = echo_segmenter()
+    return (
+        Contestant("red", segmenter, DrivableSettings()),
+        Contestant("blue", Turned(segmenter), DrivableSettings()),  # type: ignore[arg-type]
+    )
+
+
+def test_scores_and_differences_by_hand(frame, sides) -> None:
+    frames = [
+        frame("same", [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD]),
+        frame("b wrong", [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]),
+    ]
+    found = compare("two", frames, *sides)
+    # rows of eight pixels: A is right everywhere; B calls one of four sky rows road
+    assert found.a.iou()[ROAD] == found.a.iou()[SKY] == 1.0
+    assert found.b.iou()[SKY] == 3 / 4
+    assert found.b.iou()[ROAD] == 4 / 5
+    assert math.isnan(found.b.iou()[1])  # sidewalk is not in the truth
+    assert found.agreement == (1.0, 3 / 4)
+    assert found.b.mask == [(16, 0, 0), (16, 8, 0)]  # right, wrong, missing
+    assert found.b.mask_iou() == 32 / 40
+    difference = found.class_differences()["sky"]
+    assert difference.value == pytest.approx(-0.25)
+    # drawn are: twice the good frame (0), one of each (-0.25), twice the bad one (-0.5)
+    assert (difference.low, difference.high) == (-0.5, 0.0)
+    assert not difference.is_sure
+    metrics = found.metrics()
+    assert metrics["sky_iou"] == 75.0
+    assert metrics["a_sky_iou"] == 100.0
+    assert metrics["diff_road_iou"] == pytest.approx(-20.0)
+    assert metrics["mean_iou"] == pytest.approx(77.5)
+    assert metrics["agreement"] == 87.5
+    assert "sidewalk_iou" not in metrics
+    assert [shown.name for shown in found.gallery] == ["b wrong", "same"]
+    assert found.timeline == ()
+
+
+def test_a_difference_in_every_frame_is_sure(frame, sides) -> None:
+    frames = [frame(str(i), [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]) for i in range(5)]
+    difference = compare("five", frames, *sides).class_differences()["sky"]
+    assert (difference.value, difference.low, difference.high) == (-0.5, -0.5, -0.5)
+    assert difference.is_sure
+
+
+def test_without_truth_b_is_measured_against_a(frame, sides) -> None:
+    frames = [
+        frame(str(i), None, [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD], stamp=i * 100_000_000) for i in range(3)
+    ]
+    found = compare("film", frames, *sides, timeline=2, announced=3)
+    assert not found.has_truth
+    assert found.class_agreement()["sky"].value == 0.5
+    assert found.metrics()["road_iou"] == pytest.approx(200 / 3)
+    assert "a_road_iou" not in found.metrics()
+    assert found.a.free_ahead == [0.5] * 3  # the mask fills the lower two of four rows
+    assert found.b.drivable_share == [0.75] * 3
+    assert [shown.index for shown in found.timeline] == [0, 1]
+    assert found.timeline[0].panels == ("image", "A", "B", "A and B differ (red)")
+
+
+def test_what_cannot_be_compared_is_refused(frame, sides, echo_segmenter) -> None:
+    with pytest.raises(InputError, match="nothing: there are no frames"):
+        compare("nothing", [], *sides)
+    with pytest.raises(InputError, match="second: some frames have truth and some have none"):
+        compare("mixed", [frame("first", [0] * 4, [0] * 4, [0] * 4), frame("second", None, [0] * 4, [0] * 4)], *sides)
+    other = Contestant("other", echo_segmenter("camvid11"), DrivableSettings())
+    with pytest.raises(InputError, match="A and B have different classes"):
+        compare("classes", [], sides[0], other)
+
+
+def test_the_page_stands_alone_and_shows_names_as_text(frame, sides, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    frames = [frame(f"{evil}{i}", None, [SKY, SKY, ROAD, ROAD], [SKY, ROAD, 0, 0], stamp=i) for i in range(3)]
+    write_comparison(tmp_path / "film.html", [compare(f"{evil}&", frames, *sides)])
+    text = (tmp_path / "film.html").read_text(encoding="utf-8")
+    assert evil not in text
+    assert text.count("<script>") == 1
+    assert not re.search(r"<link|<iframe|@import|url\(|src=\"(?!data:)", text)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+    track = re.search(r'data-track="([^"]+)"', text)
+    assert track is not None
+    drawn = json.loads(track[1].replace("&#34;", '"'))
+    assert drawn["frames"] == 3
+    assert drawn["curves"][0]["a"] == [50.0] * 3  # percent of the image that is drivable
+    assert drawn["curves"][0]["b"] == [75.0] * 3
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx"))
+
+
+def test_two_settings_on_a_bag_from_the_command_line(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = str(write_bag(tmp_path / "in.mcap", [picture(i) for i in range(3)]))
+    out = tmp_path / "ab.html"
+    sides = ["--a", f"model={tiny}", "threads=1", "--b", "min_confidence=0.9", "--source", bag, "--out", str(out)]
+    assert main(["report", *sides, "--fail-if", "agreement < 100"]) == 0
+    assert "in: 3 frames; agreement 100.00" in capsys.readouterr().out
+    assert "mask: min_confidence 0.9" in out.read_text(encoding="utf-8")
+    assert main(["report", *sides, "--fail-if", "drivable_iou < 99.5"]) == 1
+    assert "failed: in: drivable_iou < 99.5 (" in capsys.readouterr().err
+    assert main(["report", *sides, "--fail-if", "rode_iou < 9"]) == 2
+    assert "in has no value of 'rode_iou'; did you mean road_iou?" in capsys.readouterr().err
+
+
+def test_the_gate_on_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenes = sp.DatasetSettings("scenes", split="val", count=1, size=sp.Size(96, 64))
+    sp.evaluate(scenes, json=tmp_path / "scores.json", threads=2)
+    command = ["report", str(tmp_path / "scores.json"), "--out", str(tmp_path / "r.html")]
+    assert main([*command, "--fail-if", "road_iou < 5", "--fail-if", "mean_iou >= 100"]) == 0
+    assert main([*command, "--fail-if", "road_iou >= 0"]) == 1
+    assert "failed: scores, scenes/val: road_iou >= 0 (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["road_iou", "road_iou = 5", "road_iou < x", "< 5", "road_iou < 5 or 1", "a b < 5"])
+def test_a_malformed_condition_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="is not accepted: write METRIC < NUMBER"):
+        Condition.parse(text)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "name runs and evaluations to report on, or two sides"),
+        (["--a", "threads=1"], "a comparison has two sides"),
+        (["--a", "threads=1", "--b", "threads=2"], r"compare on labeled images .* or without truth"),
+        (["--a", "treads=1", "--b", "threads=2", "--source", "x"], "did you mean threads?"),
+        (["--a", "threads=many", "--b", "threads=2", "--source", "x"], "threads and min_confidence are numbers"),
+        (["--a", "threads=1", "--b", "size=3", "--source", "x"], "image size '3' is not accepted"),
+    ],
+)
+def test_wrong_options_of_the_report(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", *arguments, "--out", str(tmp_path / "r.html")]) == 2
+    assert re.search(message, capsys.readouterr().err)
