@@ -1,0 +1,173 @@
+"""The page that the node itself serves (parameter view.port), and what diagnostics look like on a page.
+
+Without a page nothing is done: a frame is handed over only while a page looks at its camera.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.parameter import Parameter
+
+from seg_perception.core.types import MaskImage, RgbImage, Segmentation
+from seg_perception.node_settings import PARAMETERS, ParameterSpec
+from seg_perception.view.board import Board, Slider, ViewFrame
+from seg_perception.view.server import ViewServer, ViewSettings
+
+if TYPE_CHECKING:
+    from seg_perception.ros.node.lifecycle import LifecycleSegmentationNode
+
+_LEVELS = ("OK", "WARN", "ERROR", "STALE")
+_TRANSITIONS = {
+    "unconfigured": ("configure",),
+    "inactive": ("activate", "cleanup"),
+    "active": ("deactivate",),
+}
+_SLIDER_CEILING = 1000.0  # a parameter that may be larger is no matter of a slider
+
+
+def status_of(message: DiagnosticArray, node: str) -> dict[str, Any]:
+    """What a page shows of the diagnostics of one node.
+
+    Args:
+        node: its full name without the leading slash; statuses of others are left out.
+    """
+    ours = [status for status in message.status if status.name.startswith(f"{node}: ")]
+    tables = {
+        status.name.removeprefix(f"{node}: "): {"": status.message, **{pair.key: pair.value for pair in status.values}}
+        for status in ours
+    }
+    level = max((ord(status.level) for status in ours), default=0)
+    found: dict[str, Any] = {"level": _LEVELS[min(level, 3)], "tables": tables}
+    for table in tables.values():
+        if "lifecycle_state" in table:
+            found["state"] = table["lifecycle_state"]
+        times = [table.get(f"latency_node_{name}_ms", "") for name in ("p50", "p95")]
+        if "latency_ms" not in found and all(_is_number(text) for text in times):
+            found["latency_ms"] = {"p50": float(times[0]), "p95": float(times[1])}
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False
+
+
+def live_sliders(value_of: Callable[[str], Any]) -> list[Slider]:
+    """The parameters that may change while the node runs and have a range, with their values."""
+    return [
+        Slider(spec.name, spec.description, float(value), spec.minimum, spec.maximum, type(spec.default) is int)
+        for spec in PARAMETERS
+        if spec.live and spec.minimum is not None and spec.maximum is not None and spec.maximum <= _SLIDER_CEILING
+        if type(value := value_of(spec.name)) in (int, float)
+    ]
+
+
+def parameter_for(name: str, value: float) -> tuple[ParameterSpec | None, Any]:
+    """The node's own parameter of that name, and the value in its type; None if it is none of them."""
+    spec = next((spec for spec in PARAMETERS if spec.name == name and spec.live), None)
+    return spec, round(value) if spec is not None and type(spec.default) is int else value
+
+
+def possible_transitions(state: str) -> Sequence[str]:
+    """Names of the transitions that a lifecycle state has."""
+    return _TRANSITIONS.get(state, ())
+
+
+class NodePage:
+    """Serves the node's page from its own process.
+
+    Raises:
+        SegPerceptionError: the port cannot be had.
+    """
+
+    def __init__(self, node: LifecycleSegmentationNode, settings: ViewSettings) -> None:
+        self._node = node
+        self._numbers: dict[str, int] = {}
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake = node.create_guard_condition(self._run_calls)
+        self.board = Board(node.get_fully_qualified_name(), self)
+        self._server = ViewServer(self.board, settings)
+        node.get_logger().info(f"the page of this node: {self._server.url}")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.close()
+        self._node.destroy_guard_condition(self._wake)
+
+    def set_cameras(self, names: Iterable[str]) -> None:
+        self.board.set_cameras(tuple(names))
+
+    def show(
+        self, camera: str, stamp_ns: int, image: RgbImage, segmentation: Segmentation, mask: MaskImage, card: Any
+    ) -> None:
+        """On the publishing thread, for each frame: costs nothing unless a page looks at this camera."""
+        if not self.board.watched(camera):
+            return
+        number = self._numbers[camera] = self._numbers.get(camera, 0) + 1
+        self.board.offer(
+            ViewFrame(
+                camera, number, stamp_ns, time.monotonic(), image, segmentation.labels, segmentation.confidence,
+                mask, card.label_set, card.id,
+            )
+        )  # fmt: skip
+
+    def tell(self, message: DiagnosticArray) -> None:
+        """The diagnostics that go out now."""
+        self.board.set_status(status_of(message, self._node.get_fully_qualified_name().lstrip("/")))
+
+    # --- view.board.Controls, on the server's threads ---
+
+    def sliders(self) -> Sequence[Slider]:
+        return live_sliders(lambda name: self._node.get_parameter(name).value)
+
+    def set_parameter(self, name: str, value: float) -> str:
+        spec, typed = parameter_for(name, value)
+        if spec is None:
+            return f"{name}: no parameter that may change while the node runs"
+        result = self._on_executor(lambda: self._node.set_parameters([Parameter(name, value=typed)])[0])
+        return "" if result.successful else str(result.reason)
+
+    def transitions(self) -> Sequence[str]:
+        return possible_transitions(self._node.state)
+
+    def change_state(self, transition: str) -> str:
+        if transition not in self.transitions():
+            return f"{transition}: not possible while {self._node.state}"
+        act = getattr(self._node, f"trigger_{transition}")
+        self._on_executor(act, wait=False)  # configuring may take minutes; the status shows what came of it
+        return ""
+
+    def pause(self, paused: bool) -> str:  # noqa: ARG002  a robot does not wait for a page
+        return ""
+
+    def step(self) -> str:
+        return ""
+
+    def _on_executor(self, call: Callable[[], Any], wait: bool = True) -> Any:
+        done, answers = threading.Event(), []
+
+        def run() -> None:
+            try:
+                answers.append(call())
+            finally:
+                done.set()
+
+        self._calls.put(run)
+        self._wake.trigger()
+        if not wait:
+            return None
+        if not done.wait(5.0) or not answers:
+            raise TimeoutError
+        return answers[0]
+
+    def _run_calls(self) -> None:
+        while not self._calls.empty():
+            self._calls.get()()

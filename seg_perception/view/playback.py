@@ -1,0 +1,147 @@
+"""Plays a video, a folder, a bag, a camera or a URL onto a board, with the answers of a model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seg_perception.model import Model
+from seg_perception.view.board import Board, Slider, ViewFrame
+
+_STILL_S = 1.0  # how long a picture without time is shown
+
+
+class Playback:
+    """Plays until `stop` is set, over and over with `loop`; a page may pause it and go frame by frame.
+
+    Args:
+        model: an open model; used on the calling thread of `run` only.
+        source: what `Model.stream` takes.
+        topic: the image topic of a bag.
+    """
+
+    def __init__(self, model: Model, source: str | Path | int, topic: str | None = None, loop: bool = True) -> None:
+        self.board = Board(f"{source} with {model.card.id}", self)
+        self.board.set_cameras([""])
+        self._model, self._source, self._topic, self._loop = model, source, topic, loop
+        self._paused = False
+        self._steps = 0
+        self._moved = threading.Condition()
+        self._times: deque[float] = deque(maxlen=100)
+        self._faults: list[str] = []
+
+    # --- what pages may do (view.board.Controls) ---
+
+    def sliders(self) -> Sequence[Slider]:
+        return ()
+
+    def set_parameter(self, name: str, value: float) -> str:  # noqa: ARG002  nothing to set
+        return f"{name}: a file's playback has no parameters"
+
+    def transitions(self) -> Sequence[str]:
+        return ()
+
+    def change_state(self, transition: str) -> str:
+        return f"{transition}: a file's playback has no lifecycle"
+
+    def pause(self, paused: bool) -> str:
+        with self._moved:
+            self._paused = paused
+            self._moved.notify_all()
+        return ""
+
+    def step(self) -> str:
+        with self._moved:
+            self._steps += 1
+            self._moved.notify_all()
+        return ""
+
+    # --- the source's thread ---
+
+    def run(self, stop: threading.Event) -> int:
+        """Play.
+
+        Returns:
+            how many frames were shown.
+
+        Raises:
+            FileNotFoundError, InputError, EngineError: as `Model.stream`.
+        """
+        number = 0
+        while not stop.is_set():
+            began, first_stamp, shown = time.monotonic(), None, 0
+            for result in self._timed(stop):
+                number, shown = number + 1, shown + 1
+                self.board.offer(
+                    ViewFrame(
+                        "", number, result.stamp_ns, time.monotonic(), result.image, result.labels,
+                        result.confidence, result.drivable, result.label_set, self._model.card.id,
+                    )
+                )  # fmt: skip
+                self._tell(result.source, number)
+                stamp = result.stamp_ns
+                if stamp is None:
+                    due = time.monotonic() + _STILL_S
+                else:
+                    first_stamp = stamp if first_stamp is None else first_stamp
+                    due = began + (stamp - first_stamp) * 1e-9
+                held = self._wait(due, stop)
+                began += held  # a pause is no delay to catch up with
+            if not self._loop or not shown:
+                break
+        return number
+
+    def _timed(self, stop: threading.Event) -> Any:
+        frames = iter(self._model.stream(self._source, self._topic, on_fault=self._faults.append))
+        while not stop.is_set():
+            began = time.perf_counter()
+            result = next(frames, None)
+            if result is None:
+                return
+            self._times.append((time.perf_counter() - began) * 1e3)
+            yield result
+
+    def _wait(self, due: float, stop: threading.Event) -> float:
+        """Until the frame's time has passed and nobody holds the playback; returns how long it was held."""
+        held = 0.0
+        with self._moved:
+            while not stop.is_set():
+                if self._paused:
+                    if self._steps:
+                        self._steps -= 1
+                        return held
+                    began = time.monotonic()
+                    self._moved.wait(0.1)
+                    held += time.monotonic() - began
+                    continue
+                self._steps = 0
+                left = due + held - time.monotonic()
+                if left <= 0:
+                    return held
+                self._moved.wait(min(left, 0.1))
+        return held
+
+    def _tell(self, source: str, number: int) -> None:
+        p50, p95 = np.percentile(self._times, (50, 95))
+        rows: dict[str, Any] = {
+            "source": source,
+            "frame": number,
+            "model": self._model.card.id,
+            "engine": str(self._model.info),
+            "left out": len(self._faults),
+        }
+        if self._faults:
+            rows["last fault"] = self._faults[-1]
+        status = {
+            "state": "paused" if self._paused else "playing",
+            "level": "OK",
+            "latency_ms": {"p50": float(p50), "p95": float(p95)},
+            "tables": {"playback": rows},
+        }
+        self.board.set_status(status)

@@ -1,0 +1,440 @@
+"""A page in the browser on what a source sees: one small server on a thread of its own.
+
+Safe by default: it listens on 127.0.0.1; on any other address every request needs a token. There is no
+cross-origin access, every message is checked, and connections, sizes and rates are bounded, so that no client
+can slow the source: a page gets a new frame only after it has answered for the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from seg_perception.core.errors import InputError, SegPerceptionError
+from seg_perception.view.board import Board
+from seg_perception.view.messages import BadMessageError, LookMessage, parse_message
+from seg_perception.view.pictures import PictureCache, kept, pixel, shares
+
+log = logging.getLogger(__name__)
+
+MAX_PAGES: Final = 24
+MAX_CONNECTIONS: Final = 64
+MAX_MESSAGE_BYTES: Final = 4096
+FIRST_REQUEST_S: Final = 5.0  # a connection that asks for nothing is closed
+SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
+STATUS_PERIOD_S: Final = 0.5
+_MESSAGES_A_SECOND: Final = 50
+
+_STATIC: Final = {
+    "/": ("index.html", "text/html"),
+    "/app.js": ("app.js", "text/javascript"),
+    "/style.css": ("style.css", "text/css"),
+}
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """How the page is served.
+
+    Attributes:
+        port: 0 takes a free one.
+        address: to listen on; any but a loopback address makes a token necessary.
+        rate: frames a second that one page gets of one camera at most.
+        control: whether pages may change parameters and the lifecycle state.
+
+    Raises:
+        InputError: a value is out of range, or the address is none.
+    """
+
+    port: int = 0
+    address: str = "127.0.0.1"
+    rate: float = 5.0
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"view port {self.port} is not accepted: 1 to 65535 are, 0 takes a free one")
+        if not 0.1 <= self.rate <= 60:
+            raise InputError(f"view rate {self.rate:g} is not accepted: 0.1 to 60 frames a second are")
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            raise InputError(
+                f"view address {self.address!r} is not accepted: an IP address of this machine is, 127.0.0.1 or 0.0.0.0"
+            ) from None
+
+    @property
+    def open_to_others(self) -> bool:
+        return not ipaddress.ip_address(self.address).is_loopback
+
+
+class ViewServer:
+    """Serves a board until it is closed; `with` does so.
+
+    Args:
+        board: what is shown.
+        settings: where and how.
+
+    Raises:
+        SegPerceptionError: the port cannot be had.
+    """
+
+    def __init__(self, board: Board, settings: ViewSettings) -> None:
+        self._board = board
+        self._settings = settings
+        self._token = secrets.token_urlsafe(24) if settings.open_to_others else ""
+        self._cache = PictureCache()
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="view-encode")
+        self._pages: set[_Page] = set()
+        self._served: WeakSet[Any] = WeakSet()
+        self._loop = asyncio.new_event_loop()
+        self._ready: threading.Event = threading.Event()
+        self._failure: BaseException | None = None
+        self.port = settings.port
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise SegPerceptionError(
+                f"the page cannot be served on {settings.address} port {settings.port}: {self._failure}"
+            ) from self._failure
+
+    @property
+    def url(self) -> str:
+        """To open in a browser, with the token where one is needed."""
+        host = "127.0.0.1" if self._settings.address == "0.0.0.0" else self._settings.address  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
+        return f"http://{host}:{self.port}/" + (f"?token={self._token}" if self._token else "")
+
+    def close(self) -> None:
+        """Stop serving; calling it twice is harmless."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(timeout=5.0)
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> ViewServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- the server's thread ---
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:  # noqa: BLE001  told to who started the server
+            self._failure = error
+        finally:
+            self._ready.set()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        application = web.Application(middlewares=[self._guard], client_max_size=MAX_MESSAGE_BYTES)
+        for path in _STATIC:
+            application.router.add_get(path, self._file)
+        application.router.add_get("/ws", self._page)
+        application.router.add_get("/keep", self._keep)
+        runner = web.AppRunner(application, access_log=None, keepalive_timeout=5.0, handle_signals=False)
+        await runner.setup()
+        assert runner.server is not None
+        make_handler = runner.server
+
+        def bounded() -> asyncio.Protocol:
+            if len(make_handler.connections) >= MAX_CONNECTIONS:
+                return _Refuse()
+            handler = make_handler()
+            self._loop.call_later(FIRST_REQUEST_S, self._close_if_silent, handler)
+            return handler
+
+        server = await self._loop.create_server(bounded, self._settings.address, self._settings.port, backlog=64)
+        self.port = server.sockets[0].getsockname()[1]
+        self._board.on_frame(self._told)
+        self._ready.set()
+        await self._stop.wait()
+        self._board.on_frame(None)
+        server.close()
+        for page in list(self._pages):
+            await page.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the source ends")
+        await runner.cleanup()
+
+    def _close_if_silent(self, handler: Any) -> None:
+        if handler not in self._served and handler.transport is not None:
+            handler.transport.abort()
+
+    def _told(self, camera: str) -> None:
+        """On the source's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            self._loop.call_soon_threadsafe(self._wake, camera)
+
+    def _wake(self, camera: str) -> None:
+        for page in self._pages:
+            if camera in page.looks:
+                page.fresh.set()
+
+    # --- who may ---
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self._served.add(request.protocol)
+        reason = self._why_refused(request)
+        if reason is not None:
+            return web.Response(status=403, text=reason + "\n", headers=_HEADERS)
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=f"{error.status} {error.reason}\n")
+        if isinstance(response, web.WebSocketResponse):
+            return response
+        response.headers.update(_HEADERS)
+        if self._token and request.query.get("token"):
+            response.set_cookie("token", self._token, httponly=True, samesite="Strict")
+        return response
+
+    def _why_refused(self, request: web.Request) -> str | None:
+        if self._token:
+            given = request.query.get("token") or request.cookies.get("token") or ""
+            if not hmac.compare_digest(given.encode(), self._token.encode()):
+                return "a token is needed: open the address that was printed when the page began to be served"
+        elif not _is_loopback_name(request.host):  # a name that an attacker's DNS points here
+            return f"{request.host[:80]!r} is not this machine's loopback address"
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            return "requests from other origins are refused"
+        return None
+
+    # --- what is answered ---
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name, kind = _STATIC[request.path]
+        text = (files("seg_perception.view") / "static" / name).read_text(encoding="utf-8")
+        return web.Response(text=text, content_type=kind, charset="utf-8")
+
+    async def _keep(self, request: web.Request) -> web.Response:
+        camera = request.query.get("camera", "")
+        number = request.query.get("number", "")
+        page_frames = (page.shown.get(camera) for page in self._pages)
+        frame = next((f for f in page_frames if f is not None and str(f.number) == number), None)
+        if frame is None:
+            raise web.HTTPNotFound
+        content = await self._loop.run_in_executor(self._encoder, kept, frame)
+        name = f"frame_{camera or 'camera'}_{frame.number}.zip"
+        return web.Response(
+            body=content,
+            content_type="application/zip",
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        if len(self._pages) >= MAX_PAGES:
+            return web.Response(status=503, text=f"{MAX_PAGES} pages look already\n", headers=_HEADERS)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=15.0, compress=False)
+        await socket.prepare(request)
+        page = _Page(socket)
+        self._pages.add(page)
+        tasks = [asyncio.create_task(self._send_status(page)), asyncio.create_task(self._send_frames(page))]
+        try:
+            await self._receive(page)
+        finally:
+            self._pages.discard(page)
+            for camera in page.looks:
+                self._board.unwatch(camera)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return socket
+
+    async def _receive(self, page: _Page) -> None:
+        async for message in page.socket:
+            if not page.may_speak():
+                await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many messages")
+                return
+            if message.type is not WSMsgType.TEXT:
+                await page.socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text messages are accepted")
+                return
+            try:
+                answer = await self._answer(page, parse_message(message.data))
+            except BadMessageError as error:
+                answer = {"type": "refused", "reason": str(error)}
+            if answer is not None:
+                await page.send(json.dumps(answer))
+
+    async def _answer(self, page: _Page, message: Any) -> dict[str, Any] | None:
+        if isinstance(message, LookMessage):
+            self._look(page, message)
+            return None
+        kind = message.type
+        if kind == "next":
+            page.credit.add(message.camera)
+            page.fresh.set()
+            return None
+        if kind == "pixel":
+            frame = page.shown.get(message.camera)
+            found = None if frame is None else pixel(frame, message.x, message.y)
+            return {"type": "pixel", "camera": message.camera, "pixel": found}
+        controls = self._board.controls
+        if controls is None:
+            return {"type": "refused", "reason": "this source cannot be controlled"}
+        if kind in ("pause", "step"):  # these move a file's playback, not a robot
+            act: Callable[[], str] = (lambda: controls.pause(message.paused)) if kind == "pause" else controls.step
+        elif not self._settings.control:
+            return {"type": "refused", "reason": "changes are off: start with view.control: true (--control)"}
+        elif kind == "set":
+            act = lambda: controls.set_parameter(message.name, message.value)  # noqa: E731
+        else:
+            act = lambda: controls.change_state(message.name)  # noqa: E731
+        reason = await self._loop.run_in_executor(None, act)
+        return {"type": "refused" if reason else "done", "reason": reason, "of": kind}
+
+    def _look(self, page: _Page, message: LookMessage) -> None:
+        known = self._board.cameras()
+        wanted = {camera: message.look for camera in message.cameras if camera in known}
+        for camera in wanted.keys() - page.looks.keys():
+            self._board.watch(camera)
+            page.credit.add(camera)
+        for camera in page.looks.keys() - wanted.keys():
+            self._board.unwatch(camera)
+            page.shown.pop(camera, None)
+        changed = page.looks != wanted
+        page.looks = wanted
+        if changed:
+            page.sent = {}
+            page.credit |= wanted.keys()
+        page.fresh.set()
+
+    # --- what is sent ---
+
+    async def _send_status(self, page: _Page) -> None:
+        while True:
+            controls = self._board.controls
+            sliders = [] if controls is None else [_plain(slider) for slider in controls.sliders()]
+            status = {
+                "type": "status",
+                "title": self._board.title,
+                "cameras": self._board.cameras(),
+                "control": controls is not None and self._settings.control,
+                "sliders": sliders,
+                "transitions": [] if controls is None else list(controls.transitions()),
+                "status": self._board.status(),
+                "ages": {
+                    camera: round(time.monotonic() - frame.seen_at, 2)
+                    for camera in page.looks
+                    if (frame := self._board.latest(camera)) is not None
+                },
+            }
+            await page.send(json.dumps(status))
+            await asyncio.sleep(STATUS_PERIOD_S)
+
+    async def _send_frames(self, page: _Page) -> None:
+        """A frame for each camera that the page has answered for, at most `rate` times a second, newest only."""
+        period = 1.0 / self._settings.rate
+        while True:
+            await page.fresh.wait()
+            page.fresh.clear()
+            for camera, look in list(page.looks.items()):
+                frame = self._board.latest(camera)
+                if frame is None or camera not in page.credit or page.sent.get(camera) == frame.number:
+                    continue
+                page.credit.discard(camera)
+                page.sent[camera] = frame.number
+                page.shown[camera] = frame
+                content = await self._loop.run_in_executor(self._encoder, self._cache.get, frame, look)
+                head = {
+                    "camera": camera,
+                    "number": frame.number,
+                    "stamp_ns": None if frame.stamp_ns is None else str(frame.stamp_ns),
+                    "view": look.view,
+                    "shares": shares(frame),
+                    "extras": sorted(frame.extras),
+                    "width": frame.image.shape[1],
+                    "height": frame.image.shape[0],
+                }
+                text = json.dumps(head).encode()
+                await page.send(len(text).to_bytes(4, "big") + text + content)
+            await asyncio.sleep(period)
+
+
+class _Page:
+    """One browser's connection.
+
+    Attributes:
+        looks: what it wants to see of each camera.
+        credit: cameras of which it may get a frame: it has answered for the one before.
+        shown: the frame it sees, for questions about a pixel and for keeping.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.looks: dict[str, Any] = {}
+        self.credit: set[str] = set()
+        self.shown: dict[str, Any] = {}
+        self.sent: dict[str, int] = {}
+        self.fresh = asyncio.Event()
+        self._spoken: list[float] = []
+
+    def may_speak(self) -> bool:
+        now = time.monotonic()
+        self._spoken = [t for t in self._spoken if now - t < 1.0]
+        self._spoken.append(now)
+        return len(self._spoken) <= _MESSAGES_A_SECOND
+
+    async def send(self, content: str | bytes) -> None:
+        """Send, or let a page go that does not read."""
+        try:
+            send = self.socket.send_str(content) if isinstance(content, str) else self.socket.send_bytes(content)
+            await asyncio.wait_for(send, SEND_TIMEOUT_S)
+        except (asyncio.TimeoutError, ConnectionError):
+            transport = self.socket._req.transport if self.socket._req is not None else None
+            if transport is not None:
+                transport.abort()
+            raise asyncio.CancelledError from None
+
+
+class _Refuse(asyncio.Protocol):
+    """Too many connections: closed at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _is_loopback_name(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _plain(slider: Any) -> dict[str, Any]:
+    return {name: getattr(slider, name) for name in ("name", "help", "value", "minimum", "maximum", "whole")}

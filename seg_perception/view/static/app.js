@@ -1,0 +1,281 @@
+"use strict";
+// The page: asks for frames one at a time, so that a slow link gets fewer frames and never old ones.
+
+const byId = (id) => document.getElementById(id);
+const VIEWS = ["overlay", "camera", "labels", "confidence", "mask"];
+const STALE_S = 1.0;
+const page = { socket: null, view: "overlay", opacity: 0.5, paused: false, cameras: [], figures: new Map(), history: [],
+               extras: [], waiting: 500, last: {}, connected: false, steps: 0 };
+
+function send(message) {
+  if (page.socket && page.socket.readyState === WebSocket.OPEN) page.socket.send(JSON.stringify(message));
+}
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(`${scheme}//${location.host}/ws`);
+  socket.binaryType = "arraybuffer";
+  page.socket = socket;
+  socket.onopen = () => { page.connected = true; page.waiting = 500; page.cameras = []; state("connected", "good"); };
+  socket.onmessage = (event) => typeof event.data === "string" ? onText(JSON.parse(event.data)) : onFrame(event.data);
+  socket.onclose = () => {
+    page.connected = false;
+    state("connection lost, trying again", "bad");
+    setTimeout(connect, page.waiting);
+    page.waiting = Math.min(5000, page.waiting * 1.5);
+  };
+}
+
+function state(text, kind) {
+  byId("state").textContent = text;
+  byId("state").className = `badge ${kind}`;
+}
+
+function look() {
+  const figures = [...page.figures.values()];
+  const width = Math.ceil((figures.length ? figures[0].image.clientWidth || 640 : 640) * Math.min(2, devicePixelRatio || 1));
+  send({ type: "look", cameras: page.cameras, view: page.view, opacity: page.opacity, width: Math.max(1, width) });
+}
+
+function onText(message) {
+  if (message.type === "status") onStatus(message);
+  else if (message.type === "pixel") showPixel(message.pixel);
+  else if (message.type === "refused") byId("answer").textContent = `refused: ${message.reason}`;
+  else if (message.type === "done") byId("answer").textContent = "done";
+}
+
+function onStatus(message) {
+  byId("title").textContent = message.title;
+  document.title = message.title;
+  if (JSON.stringify(message.cameras) !== JSON.stringify(page.cameras)) {
+    page.cameras = message.cameras;
+    buildFigures();
+    look();
+  }
+  const status = message.status;
+  if (status.state) state(status.state, status.level === "OK" ? "good" : status.level ? "bad" : "good");
+  showState(status);
+  showLatency(status.latency_ms);
+  showControl(message);
+  let stale = "";
+  for (const [camera, figure] of page.figures) {
+    const age = message.ages[camera];
+    const old = !page.paused && (age === undefined ? figure.number === null && page.sinceOpen() > 3 : age > STALE_S);
+    figure.element.classList.toggle("stale", old);
+    if (old) stale += `${camera || "camera"}: ${age === undefined ? "no frame yet" : `no new frame for ${age.toFixed(1)} s`}. `;
+  }
+  alarm(stale);
+}
+
+page.opened = performance.now();
+page.sinceOpen = () => (performance.now() - page.opened) / 1000;
+
+function alarm(text) {
+  const lost = page.connected ? "" : "Not connected: what is shown is old. ";
+  byId("alarm").hidden = !(lost + text);
+  if (byId("alarm").textContent !== lost + text) byId("alarm").textContent = lost + text;
+}
+
+function buildFigures() {
+  byId("cameras").replaceChildren();
+  page.figures.clear();
+  for (const camera of page.cameras) {
+    const element = document.createElement("figure");
+    const image = document.createElement("img");
+    image.alt = `${camera || "camera"}: no frame yet`;
+    const caption = document.createElement("figcaption");
+    const name = document.createElement("span"), number = document.createElement("span");
+    name.textContent = camera || "camera";
+    caption.append(name, number);
+    element.append(image, caption);
+    byId("cameras").append(element);
+    const figure = { element, image, caption: number, number: null };
+    page.figures.set(camera, figure);
+    image.addEventListener("pointermove", (event) => {
+      const box = image.getBoundingClientRect();
+      const now = performance.now();
+      if (now - (figure.asked || 0) < 60) return;
+      figure.asked = now;
+      send({ type: "pixel", camera, x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height) });
+    });
+  }
+}
+
+const clamp = (value) => Math.min(1, Math.max(0, value));
+
+function onFrame(buffer) {
+  const size = new DataView(buffer).getUint32(0);
+  const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
+  const figure = page.figures.get(head.camera);
+  if (!figure) return;
+  const png = head.view === "labels" || head.view === "mask";
+  const address = URL.createObjectURL(new Blob([new Uint8Array(buffer, 4 + size)], { type: png ? "image/png" : "image/jpeg" }));
+  figure.image.onload = figure.image.onerror = () => {
+    URL.revokeObjectURL(address);
+    if (!page.paused) send({ type: "next", camera: head.camera });
+    else page.owed = head.camera;
+  };
+  figure.image.src = address;
+  figure.image.alt = `${head.camera || "camera"}, ${head.view}: ` +
+    head.shares.map((row) => `${row.name} ${(100 * row.share).toFixed(0)} %`).join(", ");
+  figure.number = head.number;
+  figure.element.dataset.number = head.number;
+  figure.element.dataset.view = head.view;
+  figure.caption.textContent = `${head.width}x${head.height} frame ${head.number}`;
+  if (head.camera === page.cameras[0]) showLegend(head.shares);
+  if (JSON.stringify(head.extras) !== JSON.stringify(page.extras)) { page.extras = head.extras; buildViews(); }
+}
+
+function showLegend(shares) {
+  const rows = [...shares].sort((a, b) => b.share - a.share).map((row) => {
+    const item = document.createElement("li"), swatch = document.createElement("i");
+    swatch.style.background = row.color;
+    const name = document.createElement("span"), share = document.createElement("span");
+    name.textContent = row.name;
+    share.textContent = `${(100 * row.share).toFixed(1)} %`;
+    item.append(swatch, name, share);
+    return item;
+  });
+  byId("legend").replaceChildren(...rows);
+}
+
+function showPixel(pixel) {
+  byId("pixel").textContent = pixel
+    ? `${pixel.x}, ${pixel.y}: ${pixel.class}, confidence ${pixel.confidence.toFixed(2)}${pixel.drivable ? ", drivable" : ""}`
+    : "no frame yet";
+}
+
+function showState(status) {
+  const tables = [];
+  for (const [title, rows] of Object.entries(status.tables || {})) {
+    const table = document.createElement("table"), caption = document.createElement("caption");
+    caption.textContent = title;
+    table.append(caption);
+    for (const [key, value] of Object.entries(rows)) {
+      const row = table.insertRow();
+      row.insertCell().textContent = key;
+      row.insertCell().textContent = value;
+    }
+    tables.push(table);
+  }
+  byId("status").replaceChildren(...tables);
+}
+
+function showLatency(latency) {
+  if (!latency) return;
+  page.history.push(latency);
+  if (page.history.length > 120) page.history.shift();
+  const canvas = byId("chart"), context = canvas.getContext("2d");
+  const top = Math.max(10, ...page.history.map((row) => row.p95 || 0)) * 1.1;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.font = "11px sans-serif";
+  context.fillStyle = "#a3adb5";
+  context.fillText(`${top.toFixed(0)} ms`, 2, 11);
+  for (const [key, color] of [["p50", "#58d68d"], ["p95", "#ffb74d"]]) {
+    context.strokeStyle = color;
+    context.beginPath();
+    page.history.forEach((row, index) => {
+      const x = (index / 119) * canvas.width, y = canvas.height * (1 - (row[key] || 0) / top);
+      index ? context.lineTo(x, y) : context.moveTo(x, y);
+    });
+    context.stroke();
+  }
+  byId("latency").textContent = `p50 ${latency.p50.toFixed(1)} (green), p95 ${latency.p95.toFixed(1)} (orange)`;
+}
+
+function showControl(message) {
+  byId("control").hidden = !message.control;
+  if (!message.control) return;
+  const names = JSON.stringify([message.sliders.map((s) => s.name), message.transitions]);
+  if (names !== page.controlNames) {
+    page.controlNames = names;
+    byId("transitions").replaceChildren(...message.transitions.map((name) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.onclick = () => send({ type: "transition", name });
+      return button;
+    }));
+    byId("sliders").replaceChildren(...message.sliders.map((slider) => {
+      const label = document.createElement("label"), input = document.createElement("input"), output = document.createElement("output");
+      label.append(slider.name, output, input);
+      label.title = slider.help;
+      Object.assign(input, { type: "range", min: slider.minimum, max: slider.maximum, step: slider.whole ? 1 : (slider.maximum - slider.minimum) / 100, name: slider.name });
+      input.oninput = () => { output.textContent = input.value; };
+      input.onchange = () => send({ type: "set", name: slider.name, value: Number(input.value) });
+      return label;
+    }));
+  }
+  for (const slider of message.sliders) {
+    const input = byId("sliders").querySelector(`input[name="${CSS.escape(slider.name)}"]`);
+    if (input && document.activeElement !== input) {
+      input.value = slider.value;
+      input.parentElement.querySelector("output").textContent = slider.value;
+    }
+  }
+}
+
+function buildViews() {
+  byId("views").replaceChildren(...[...VIEWS, ...page.extras].map((view) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = view;
+    button.dataset.view = view;
+    button.setAttribute("aria-pressed", String(view === page.view));
+    button.onclick = () => choose(view);
+    return button;
+  }));
+}
+
+function choose(view) {
+  page.view = view;
+  for (const button of byId("views").children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  look();
+}
+
+function pause(paused) {
+  page.paused = paused;
+  byId("pause").setAttribute("aria-pressed", String(paused));
+  byId("pause").textContent = paused ? "go on" : "pause";
+  send({ type: "pause", paused });
+  if (!paused) for (const camera of page.cameras) send({ type: "next", camera });
+}
+
+function step() {
+  if (!page.paused) pause(true);
+  send({ type: "step" });
+  for (const camera of page.cameras) send({ type: "next", camera });
+}
+
+function keep() {
+  for (const [camera, figure] of page.figures) {
+    if (figure.number === null) continue;
+    const link = document.createElement("a");
+    link.href = `keep?camera=${encodeURIComponent(camera)}&number=${figure.number}`;
+    link.download = "";
+    link.click();
+  }
+}
+
+byId("opacity").oninput = (event) => { page.opacity = Number(event.target.value); look(); };
+byId("pause").onclick = () => pause(!page.paused);
+byId("step").onclick = step;
+byId("keep").onclick = keep;
+document.addEventListener("keydown", (event) => {
+  if (event.target.tagName === "INPUT" && event.key !== " ") return;
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const views = [...VIEWS, ...page.extras];
+  if (/^[1-9]$/.test(event.key) && views[event.key - 1]) choose(views[event.key - 1]);
+  else if (event.key === " " && event.target.tagName !== "BUTTON") pause(!page.paused);
+  else if (event.key === "ArrowRight") step();
+  else if (event.key === "k") keep();
+  else if (event.key === "+" || event.key === "-") {
+    byId("opacity").value = clamp(page.opacity + (event.key === "+" ? 0.05 : -0.05));
+    byId("opacity").oninput({ target: byId("opacity") });
+  } else return;
+  event.preventDefault();
+});
+setInterval(() => { if (!page.connected) alarm(""); }, 500);
+addEventListener("resize", () => { clearTimeout(page.resizing); page.resizing = setTimeout(look, 300); });
+buildViews();
+connect();

@@ -1,0 +1,383 @@
+"""The page's server over real sockets: what it serves, to whom, and what no client can do to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import aiohttp
+import cv2
+import numpy as np
+import pytest
+
+from seg_perception.core.errors import InputError, SegPerceptionError
+from seg_perception.core.label_set import load_label_set
+from seg_perception.view.board import Board, Slider, ViewFrame
+from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer, ViewSettings
+
+LOOK = {"type": "look", "cameras": [""], "view": "labels", "opacity": 0.5, "width": 320}
+
+
+def view_frame(number: int, label: int = 0, camera: str = "") -> ViewFrame:
+    labels = np.full((48, 64), label, np.uint8)
+    labels[:12] = 7
+    image = np.full((48, 64, 3), 90, np.uint8)
+    confidence = np.full((48, 64), 204, np.uint8)
+    mask = np.where(labels == 0, 255, 0).astype(np.uint8)
+    return ViewFrame(
+        camera, number, 1_000 + number, time.monotonic(), image, labels, confidence, mask, load_label_set(), "m"
+    )
+
+
+class FakeControls:
+    """A source that notes what pages do."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, object]] = []
+
+    def sliders(self) -> Sequence[Slider]:
+        return [Slider("drivable.min_confidence", "how sure", 0.5, 0.0, 1.0)]
+
+    def set_parameter(self, name: str, value: float) -> str:
+        self.done.append((name, value))
+        return "" if value <= 0.9 else "the node says no"
+
+    def transitions(self) -> Sequence[str]:
+        return ["deactivate"]
+
+    def change_state(self, transition: str) -> str:
+        self.done.append(("state", transition))
+        return ""
+
+    def pause(self, paused: bool) -> str:
+        self.done.append(("pause", paused))
+        return ""
+
+    def step(self) -> str:
+        self.done.append(("step", None))
+        return ""
+
+
+@pytest.fixture
+def board() -> Board:
+    board = Board("a test", FakeControls())
+    board.set_cameras([""])
+    return board
+
+
+@pytest.fixture
+def server(board: Board) -> Iterator[ViewServer]:
+    with ViewServer(board, ViewSettings(rate=50, control=True)) as server:
+        yield server
+
+
+def get(server: ViewServer, path: str, **headers: str) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.putrequest("GET", path, skip_host="Host" in headers)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+def converse(server: ViewServer, talk: Any, **options: Any) -> Any:
+    """Run `talk(socket)` on a page's socket."""
+
+    async def run() -> Any:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"http://127.0.0.1:{server.port}/ws", max_msg_size=0, **options) as page,
+        ):
+            return await asyncio.wait_for(talk(page), 20)
+
+    return asyncio.run(run())
+
+
+async def binary(page: Any) -> tuple[dict[str, Any], np.ndarray]:
+    while True:
+        message = await page.receive()
+        assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
+        if message.type is aiohttp.WSMsgType.BINARY:
+            size = int.from_bytes(message.data[:4], "big")
+            picture = cv2.imdecode(np.frombuffer(message.data[4 + size :], np.uint8), cv2.IMREAD_COLOR)
+            return json.loads(message.data[4 : 4 + size]), picture
+
+
+async def text(page: Any, kind: str) -> dict[str, Any]:
+    while True:
+        message = await page.receive()
+        assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY), message
+        if message.type is aiohttp.WSMsgType.TEXT and (document := json.loads(message.data))["type"] == kind:
+            return document
+
+
+def test_the_page_and_its_files_come_with_strict_headers(server: ViewServer) -> None:
+    for path, kind in (("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css")):
+        answer = get(server, path)
+        assert answer.status == 200
+        assert answer.getheader("Content-Type", "").startswith(kind)
+        assert "default-src 'self'" in answer.getheader("Content-Security-Policy", "")
+        assert answer.getheader("Access-Control-Allow-Origin") is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/../server.py", "/static/../server.py", "/%2e%2e/server.py", "/app.js/..%2fx", "/etc"]
+)
+def test_nothing_else_is_served(server: ViewServer, path: str) -> None:
+    assert get(server, path).status == 404
+
+
+def test_a_frame_comes_as_asked_and_the_next_only_after_an_answer(server: ViewServer, board: Board) -> None:
+    async def talk(page: Any) -> None:
+        await page.send_json(LOOK)
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        board.offer(view_frame(1))
+        head, picture = await binary(page)
+        assert (head["number"], head["view"], head["stamp_ns"]) == (1, "labels", "1001")
+        assert head["shares"] == [
+            {"name": "road", "color": "#804080", "share": 0.75},
+            {"name": "sky", "color": "#4682b4", "share": 0.25},
+        ]
+        assert picture[40, 30].tolist() == [128, 64, 128]  # BGR of road's #804080
+        assert picture[2, 30].tolist() == [180, 130, 70]
+        board.offer(view_frame(2))
+        board.offer(view_frame(3))
+        await asyncio.sleep(0.3)
+        await page.send_json({"type": "next", "camera": ""})
+        head, _ = await binary(page)
+        assert head["number"] == 3  # the newest, not the queue
+
+    converse(server, talk)
+    deadline = time.monotonic() + 5
+    while board.watched("") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not board.watched("")  # frames are offered while somebody looks only
+    assert board.latest("") is None
+
+
+def test_pixels_sliders_and_the_lifecycle(server: ViewServer, board: Board) -> None:
+    async def talk(page: Any) -> None:
+        await page.send_json(LOOK)
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        board.offer(view_frame(1))
+        await binary(page)
+        await page.send_json({"type": "pixel", "camera": "", "x": 0.5, "y": 0.9})
+        assert (await text(page, "pixel"))["pixel"] == {
+            "x": 32, "y": 43, "class": "road", "confidence": 0.8, "drivable": True,
+        }  # fmt: skip
+        status = await text(page, "status")
+        assert status["control"] is True
+        assert status["transitions"] == ["deactivate"]
+        assert status["sliders"][0]["name"] == "drivable.min_confidence"
+        await page.send_json({"type": "set", "name": "drivable.min_confidence", "value": 0.7})
+        assert await text(page, "done")
+        await page.send_json({"type": "set", "name": "drivable.min_confidence", "value": 0.95})
+        assert (await text(page, "refused"))["reason"] == "the node says no"
+        await page.send_json({"type": "transition", "name": "deactivate"})
+        assert await text(page, "done")
+
+    converse(server, talk)
+    assert isinstance(board.controls, FakeControls)
+    assert board.controls.done[0] == ("drivable.min_confidence", 0.7)
+    assert board.controls.done[-1] == ("state", "deactivate")
+
+
+def test_a_frame_that_is_shown_can_be_kept(server: ViewServer, board: Board) -> None:
+    async def talk(page: Any) -> bytes:
+        await page.send_json(LOOK)
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        board.offer(view_frame(5))
+        await binary(page)
+        board.offer(view_frame(6, label=1))  # a newer one does not take its place
+        answer = await asyncio.to_thread(get, server, "/keep?camera=&number=5")
+        assert answer.status == 200
+        return answer.read()
+
+    with zipfile.ZipFile(io.BytesIO(converse(server, talk))) as archive:
+        assert sorted(archive.namelist()) == ["confidence.png", "drivable.png", "frame.json", "image.png", "labels.png"]
+        labels = cv2.imdecode(np.frombuffer(archive.read("labels.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(labels, view_frame(5).labels)
+        assert json.loads(archive.read("frame.json"))["stamp_ns"] == 1005
+    assert get(server, "/keep?camera=&number=5").status == 404  # nobody sees it any more
+
+
+def test_changes_are_off_unless_asked_for(board: Board) -> None:
+    async def talk(page: Any) -> None:
+        await page.send_json({"type": "set", "name": "drivable.min_confidence", "value": 0.7})
+        assert "view.control" in (await text(page, "refused"))["reason"]
+        assert (await text(page, "status"))["control"] is False
+
+    with ViewServer(board, ViewSettings()) as server:
+        converse(server, talk)
+    assert isinstance(board.controls, FakeControls)
+    assert board.controls.done == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "", "nonsense", "[]", "{}", '{"type": "look"}', '{"type": "look", "cameras": 3}',
+        '{"type": "pixel", "camera": "", "x": 7, "y": 0}', '{"type": "pixel", "camera": "", "x": NaN, "y": 0}',
+        '{"type": "set", "name": "a", "value": "1"}', '{"type": "set", "name": 3, "value": 1}', "[" * 3000,
+        '{"type": "look", "cameras": [""], "view": "' + "x" * 500 + '", "opacity": 0.5, "width": 3}',
+        '{"type": "look", "cameras": [""], "view": "overlay", "opacity": 1e308, "width": 3}',
+    ],
+)  # fmt: skip
+def test_malformed_messages_are_refused_and_the_page_lives(server: ViewServer, message: str) -> None:
+    async def talk(page: Any) -> None:
+        await page.send_str(message)
+        assert (await text(page, "refused"))["reason"]
+        assert await text(page, "status")
+
+    converse(server, talk)
+
+
+def test_a_huge_message_ends_that_page_only(server: ViewServer) -> None:
+    async def talk(page: Any) -> Any:
+        await page.send_str("x" * 1_000_000)
+        while (message := await page.receive()).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            pass
+        return message.type
+
+    assert converse(server, talk) in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING)
+    assert get(server, "/").status == 200
+
+
+def test_a_flood_of_messages_ends_that_page_only(server: ViewServer) -> None:
+    async def talk(page: Any) -> Any:
+        for _ in range(500):
+            await page.send_json({"type": "next", "camera": ""})
+        while (await page.receive()).type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            pass
+        return page.close_code
+
+    assert converse(server, talk) == aiohttp.WSCloseCode.POLICY_VIOLATION
+    assert get(server, "/").status == 200
+
+
+def test_other_origins_and_other_names_are_refused(server: ViewServer) -> None:
+    own = f"127.0.0.1:{server.port}"
+    assert get(server, "/", Origin=f"http://{own}").status == 200
+    assert get(server, "/", Origin="http://evil.example").status == 403
+    assert get(server, "/", Origin="null").status == 403
+    assert get(server, "/", Host="evil.example").status == 403  # DNS rebinding
+    assert get(server, "/", Host="localhost").status == 200
+
+    with pytest.raises(aiohttp.WSServerHandshakeError):
+        converse(server, lambda page: page.receive(), origin="http://evil.example")
+
+
+def test_another_address_needs_the_token(board: Board) -> None:
+    with ViewServer(board, ViewSettings(address="0.0.0.0")) as server:
+        token = server.url.partition("token=")[2]
+        assert len(token) >= 32
+        assert get(server, "/").status == 403
+        assert get(server, "/ws").status == 403
+        assert get(server, "/?token=" + "x" * len(token)).status == 403
+        assert get(server, "/?token=%ff%fe").status == 403
+        answer = get(server, f"/?token={token}")
+        assert answer.status == 200
+        cookie = answer.getheader("Set-Cookie", "")
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert get(server, "/app.js", Cookie=f"token={token}").status == 200
+
+
+def test_a_thousand_connections_leave_the_source_alone(server: ViewServer, board: Board) -> None:
+    held = []
+    with contextlib.suppress(OSError):
+        for _ in range(1000):
+            held.append(socket.create_connection(("127.0.0.1", server.port), timeout=2))  # noqa: PERF401
+    began = time.monotonic()
+    for number in range(100):
+        board.offer(view_frame(number))
+    assert threading.active_count() < 40
+    spent = time.monotonic() - began
+    assert spent < 5.0  # offering never waits for a client
+    for connection in held:
+        connection.close()
+    assert len(held) > MAX_CONNECTIONS
+    deadline = time.monotonic() + 10
+    while True:  # silent connections have been let go: the page answers again
+        try:
+            assert get(server, "/").status == 200
+            break
+        except (OSError, http.client.HTTPException):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_silent_connections_are_closed(server: ViewServer) -> None:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=15)
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: local")  # and never goes on
+    with contextlib.suppress(ConnectionResetError):
+        assert connection.recv(100) == b""
+    connection.close()
+
+
+def test_so_many_pages_and_no_more(server: ViewServer) -> None:
+    async def run() -> int:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            address = f"http://127.0.0.1:{server.port}/ws"
+            pages = [await session.ws_connect(address) for _ in range(MAX_PAGES)]
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(address)
+            for page in pages:
+                await page.close()
+            return refused.value.status
+
+    assert asyncio.run(run()) == 503
+
+
+def test_a_page_that_does_not_read_holds_nobody(server: ViewServer, board: Board) -> None:
+    """It owes an answer, so it gets nothing more; another page goes on getting frames."""
+
+    async def run() -> list[int]:
+        async with aiohttp.ClientSession() as session:
+            address = f"http://127.0.0.1:{server.port}/ws"
+            slow, quick = await session.ws_connect(address), await session.ws_connect(address)
+            await slow.send_json(LOOK)
+            await quick.send_json(LOOK)
+            while not board.watched(""):
+                await asyncio.sleep(0.01)
+            seen = []
+            for number in range(1, 6):
+                board.offer(view_frame(number))
+                head, _ = await asyncio.wait_for(binary(quick), 10)
+                seen.append(head["number"])
+                await quick.send_json({"type": "next", "camera": ""})
+            await quick.close()
+            await slow.close()
+            return seen
+
+    assert asyncio.run(run()) == [1, 2, 3, 4, 5]
+
+
+def test_a_port_in_use_is_said(server: ViewServer, board: Board) -> None:
+    with pytest.raises(SegPerceptionError, match=f"port {server.port}"):
+        ViewServer(board, ViewSettings(port=server.port))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"port": 70000}, "view port 70000"),
+        ({"rate": 0.0}, "view rate 0"),
+        ({"address": "localhost"}, "an IP address"),
+    ],
+)
+def test_wrong_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ViewSettings(**options)
