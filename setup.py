@@ -22,6 +22,7 @@ CORE = [
 ]
 ONNX = ["onnx>=1.21", "onnxruntime>=1.20"]  # older onnx follows external-data paths out of the model's folder
 PROGRESS = ["tqdm>=4.60"]
+VIEW = ["aiohttp>=3.8"]  # the page in the browser: HTTP and WebSocket in one well-kept package
 BAGS = [
     *ONNX,
     "rosbags>=0.10.6",  # rosbag2 and MCAP without a ROS install
@@ -71,7 +72,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "weights/*.onnx", "weights/*.safetensors", "evaluation/templates/*"]},
+    package_data={
+        NAME: ["py.typed", "weights/*.onnx", "weights/*.safetensors", "evaluation/templates/*", "view/static/*"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
@@ -85,7 +88,8 @@ setup(
     extras_require={
         "onnx": ONNX,
         "bags": BAGS,  # bag, predict and demo
-        "ros": [*ROS, *BAGS],
+        "view": VIEW,
+        "ros": [*ROS, *BAGS, *VIEW],
         "train": TRAIN,
         "tensorrt": TENSORRT,
         "openvino": [*ONNX, *OPENVINO],

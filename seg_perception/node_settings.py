@@ -362,6 +362,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "diagnostics.engine_timeout_s", 5.0, "ERROR when one inference takes longer than this.", 0.1, 3600.0, live=True
     ),
+    ParameterSpec("view.port", 0, "TCP port of the node's page for a browser; 0: no page.", 0, 65535),
+    ParameterSpec(
+        "view.address",
+        "127.0.0.1",
+        "IP address that the page listens on; any but a loopback address needs the token that the log names.",
+    ),
+    ParameterSpec("view.rate", 5.0, "Frames a second that a page gets of one camera at most.", 0.1, 60.0),
+    ParameterSpec("view.control", False, "Whether pages may change live parameters and the lifecycle state."),
 )
 
 
@@ -432,6 +440,16 @@ class DiagnosticsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PageSettings:
+    """Of the node's page for a browser; port 0: there is none."""
+
+    port: int
+    address: str
+    rate: float
+    control: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CameraSettings:
     """Of one camera."""
 
@@ -459,6 +477,7 @@ class NodeSettings:
     costmap: CostmapSettings
     overlay: OverlaySettings
     diagnostics: DiagnosticsSettings
+    view: PageSettings
 
     def __post_init__(self) -> None:
         faults = camera_name_faults(self.cameras)

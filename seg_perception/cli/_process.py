@@ -14,6 +14,7 @@ from seg_perception.core.resources import share_path
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
 
 EXTRA_OF = {
+    "aiohttp": "view",
     "mcap": "bags",
     "zstandard": "bags",
     "lz4": "bags",

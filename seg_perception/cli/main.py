@@ -73,6 +73,11 @@ def _near(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
+def command_name(module: str) -> str:
+    """The command of a module of this folder: `import_` (import is a keyword of Python) is "import"."""
+    return module.rstrip("_").replace("_", "-")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand found in this folder."""
     parser = Parser(prog=PROGRAM, description="Semantic segmentation for driving.", epilog=_EPILOG)
@@ -82,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
         if found.name == "main" or found.name.startswith("_"):
             continue
         module = importlib.import_module(f"{seg_perception.cli.__name__}.{found.name}")
-        name = found.name.rstrip("_").replace("_", "-")  # import_.py: `import` is a keyword
+        name = command_name(found.name)
         examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() for line in module.EXAMPLES)
         subparser = subparsers.add_parser(
             name, help=module.HELP, description=module.__doc__, epilog=f"examples:\n{examples}"

@@ -30,7 +30,7 @@ def _camera(frame: ViewFrame, _opacity: float) -> RgbImage:
 
 
 def _overlay(frame: ViewFrame, opacity: float) -> RgbImage:
-    return outline(overlay(frame.image, frame.labels, frame.label_set, opacity), frame.mask, 1)
+    return outline(overlay(frame.image, frame.labels, frame.label_set, opacity), frame.mask)
 
 
 def _labels(frame: ViewFrame, _opacity: float) -> RgbImage:

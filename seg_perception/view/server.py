@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
-from weakref import WeakSet
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -110,7 +109,7 @@ class ViewServer:
         self._cache = PictureCache()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="view-encode")
         self._pages: set[_Page] = set()
-        self._served: WeakSet[Any] = WeakSet()
+        self._silent: set[Any] = set()  # connections that have asked for nothing yet
         self._loop = asyncio.new_event_loop()
         self._ready: threading.Event = threading.Event()
         self._failure: BaseException | None = None
@@ -171,6 +170,7 @@ class ViewServer:
             if len(make_handler.connections) >= MAX_CONNECTIONS:
                 return _Refuse()
             handler = make_handler()
+            self._silent.add(handler)
             self._loop.call_later(FIRST_REQUEST_S, self._close_if_silent, handler)
             return handler
 
@@ -186,8 +186,10 @@ class ViewServer:
         await runner.cleanup()
 
     def _close_if_silent(self, handler: Any) -> None:
-        if handler not in self._served and handler.transport is not None:
-            handler.transport.abort()
+        if handler in self._silent:
+            self._silent.discard(handler)
+            if handler.transport is not None:
+                handler.transport.abort()
 
     def _told(self, camera: str) -> None:
         """On the source's thread."""
@@ -205,7 +207,7 @@ class ViewServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        self._served.add(request.protocol)
+        self._silent.discard(request.protocol)
         reason = self._why_refused(request)
         if reason is not None:
             return web.Response(status=403, text=reason + "\n", headers=_HEADERS)
@@ -312,7 +314,10 @@ class ViewServer:
             act = lambda: controls.set_parameter(message.name, message.value)  # noqa: E731
         else:
             act = lambda: controls.change_state(message.name)  # noqa: E731
-        reason = await self._loop.run_in_executor(None, act)
+        try:
+            reason = await self._loop.run_in_executor(None, act)
+        except SegPerceptionError as error:
+            reason = str(error)
         return {"type": "refused" if reason else "done", "reason": reason, "of": kind}
 
     def _look(self, page: _Page, message: LookMessage) -> None:

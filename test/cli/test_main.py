@@ -43,7 +43,7 @@ def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     assert exit_.value.code == 0
     shown = capsys.readouterr().out
     for name in subcommands():
-        assert name.replace("_", "-") in shown
+        assert cli.command_name(name) in shown
 
 
 def test_help_needs_no_heavy_package() -> None:
@@ -156,7 +156,7 @@ def test_without_a_command_they_are_listed(
 ) -> None:
     assert cli.main(group) == 0
     shown = capsys.readouterr().out
-    assert all(name.replace("_", "-") in shown for name in listed)
+    assert all(cli.command_name(name) in shown for name in listed)
 
 
 @pytest.mark.parametrize("command", [[], ["predict"], ["bag"], ["bag", "play"], ["dataset", "check"]], ids=" ".join)
@@ -172,13 +172,13 @@ def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: py
     tried = 0
     for name in subcommands():
         with pytest.raises(SystemExit):
-            cli.main([name.replace("_", "-"), "--help"])
+            cli.main([cli.command_name(name), "--help"])
         shown = capsys.readouterr().out
         examples = shown.partition("\nexamples:\n")[2].splitlines()
         assert examples, name
         for line in examples:
             words = shlex.split(line.partition("     (")[0])
-            assert words[:2] == ["seg-perception", name.replace("_", "-")]
+            assert words[:2] == ["seg-perception", cli.command_name(name)]
             parser.parse_args(words[1:])
             tried += 1
     assert tried > 20

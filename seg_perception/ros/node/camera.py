@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.subscription import Subscription
@@ -33,6 +34,9 @@ from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, 
 from seg_perception.ros.node.metres import MetresFrame, MetresThread
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
+
+if TYPE_CHECKING:
+    from seg_perception.ros.node.page import NodePage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class Camera:
         name: '' for the one camera without a name.
         deliver: takes each received frame.
         metres: takes each calibration and each answer.
+        page: shows each published frame, where the node serves one.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Camera:
         card: ModelCard,
         deliver: Callable[[CameraFrame], None],
         metres: MetresThread,
+        page: NodePage | None = None,
     ) -> None:
         self.name = name
         self.account = FrameAccount()
@@ -90,6 +96,7 @@ class Camera:
         self._card = card
         self._deliver = deliver
         self._metres = metres
+        self._page = page
         self._settings = settings
         self._masker = make_masker(self._own.drivable, card.label_set)
         self._reset_requested = False
@@ -311,6 +318,8 @@ class Camera:
             self.name,
             MetresFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
         )
+        if self._page is not None:
+            self._page.show(self.name, frame.stamp_ns, image, segmentation, mask, self._card)
         self.rate_out.tick(time.monotonic())
         return masked
 

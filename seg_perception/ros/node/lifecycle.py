@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -43,6 +43,9 @@ from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
 from seg_perception.ros.node.work import FrameLanes
 
+if TYPE_CHECKING:
+    from seg_perception.ros.node.page import NodePage
+
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0  # for an inference under way
 ABANDON_TIMEOUT_S = 0.3  # for an engine that is still opening (that may take minutes), or when the process ends
@@ -65,6 +68,7 @@ class SegmentationNode(LifecycleNode):
         self._latched: LatchedOutputs | None = None
         self._metres: MetresThread | None = None
         self._card: ModelCard | None = None
+        self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
         self._namesakes_log = Throttle(30.0)
@@ -146,6 +150,7 @@ class SegmentationNode(LifecycleNode):
         for line in unknown:
             self.get_logger().warning(f"parameter {line}")
         self._watch.misspelt = [line for line in unknown if "did you mean" in line]
+        self._serve_page(settings)
         lanes: FrameLanes = Lanes(settings.cameras)
         self._inference = InferenceThread(
             settings, lanes, self.get_logger(), self._on_engine_failure, self._open_configured
@@ -159,9 +164,22 @@ class SegmentationNode(LifecycleNode):
             )
         metres = self._metres = MetresThread(self, settings, card, lambda name: self.cameras[name].info_topic)
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres)
+            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres, self._page)
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card = settings, card
+
+    def _serve_page(self, settings: NodeSettings) -> None:
+        """As the settings say; a page outlives cleaning up, so that it can configure the node again."""
+        wanted = settings.view
+        if self._page is not None and self._page.settings != wanted:
+            self._page.close()
+            self._page = None
+        if self._page is None and wanted.port:
+            from seg_perception.ros.node.page import NodePage  # brings aiohttp, which a node without a page lacks
+
+            self._page = NodePage(self, wanted)
+        if self._page is not None:
+            self._page.set_cameras(settings.cameras)
 
     def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
         """Building an engine can take minutes: say so once a second, and let a stop through."""
@@ -355,7 +373,10 @@ class SegmentationNode(LifecycleNode):
         metres = {} if self._metres is None else {name: self._metres.report(name) for name in self.cameras}
         report = self._watch.report(self.cameras.values(), status, metres)
         thresholds = self._watch.thresholds(self.settings)
-        self._diagnostics.publish(diagnostic_array(self.get_clock().now().to_msg(), report, thresholds))
+        message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
+        self._diagnostics.publish(message)
+        if self._page is not None:
+            self._page.tell(message)
 
     # --- end -----------------------------------------------------------------------------------
 
@@ -367,6 +388,8 @@ class SegmentationNode(LifecycleNode):
         """Shut the lifecycle down; call it when no executor spins this node any more."""
         if self.state != "finalized":
             self.trigger_shutdown()
+        if self._page is not None:
+            self._page.close()
         self._jump_handle.unregister()
         logging.getLogger("seg_perception").removeHandler(self._log_handler)
 

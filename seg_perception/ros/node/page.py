@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 
+from seg_perception.core.errors import EngineError
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
-from seg_perception.node_settings import PARAMETERS, ParameterSpec
+from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
 from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings
 
 if TYPE_CHECKING:
-    from seg_perception.ros.node.lifecycle import LifecycleSegmentationNode
+    from seg_perception.ros.node.lifecycle import SegmentationNode
 
 _LEVELS = ("OK", "WARN", "ERROR", "STALE")
 _TRANSITIONS = {
@@ -88,13 +89,16 @@ class NodePage:
         SegPerceptionError: the port cannot be had.
     """
 
-    def __init__(self, node: LifecycleSegmentationNode, settings: ViewSettings) -> None:
+    def __init__(self, node: SegmentationNode, settings: PageSettings) -> None:
         self._node = node
+        self.settings = settings
         self._numbers: dict[str, int] = {}
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = node.create_guard_condition(self._run_calls)
         self.board = Board(node.get_fully_qualified_name(), self)
-        self._server = ViewServer(self.board, settings)
+        self._server = ViewServer(
+            self.board, ViewSettings(settings.port, settings.address, settings.rate, settings.control)
+        )
         node.get_logger().info(f"the page of this node: {self._server.url}")
 
     def close(self) -> None:
@@ -165,7 +169,7 @@ class NodePage:
         if not wait:
             return None
         if not done.wait(5.0) or not answers:
-            raise TimeoutError
+            raise EngineError("the node did not answer within 5 s")
         return answers[0]
 
     def _run_calls(self) -> None:

@@ -1,0 +1,263 @@
+"""A page on a running node, from its topics: needs nothing of the node but that it publishes.
+
+Each label image is shown with the camera's image, the confidence and the mask of the same stamp.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from seg_perception.core.errors import InputError
+from seg_perception.core.image_message import decode_mono8
+from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.types import RgbImage
+from seg_perception.ros import qos
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
+from seg_perception.ros.node.page import live_sliders, parameter_for, possible_transitions, status_of
+from seg_perception.view.board import Board, Slider, ViewFrame
+from seg_perception.view.server import ViewServer, ViewSettings
+
+_KEPT = 8  # stamps whose parts are waited for
+_ANSWER_S = 5.0
+
+
+@dataclass
+class _Parts:
+    """What has come of one stamp."""
+
+    image: RgbImage | None = None
+    maps: dict[str, Any] = field(default_factory=dict)  # labels, confidence, drivable
+
+
+class NodeViewer:
+    """Shows one node on a board; its callbacks run on the executor's thread.
+
+    Args:
+        node: of ours, for subscriptions and clients.
+        name: the full name of the node that is shown.
+    """
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.board = Board(name, self)
+        self._node, self._name = node, name
+        self._status: dict[str, Any] = {}
+        self._label_set: LabelSet | None = None
+        self._model = ""
+        self._values: dict[str, float] = {}
+        self._cameras: dict[str, _CameraTopics] = {}
+        self._clients = {
+            "set": node.create_client(SetParameters, f"{name}/set_parameters"),
+            "get": node.create_client(GetParameters, f"{name}/get_parameters"),
+            "state": node.create_client(ChangeState, f"{name}/change_state"),
+        }
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        node.create_subscription(String, f"{name}/palette", self._on_palette, qos.latched())
+        node.create_timer(1.0, self._ask_for_values)
+
+    # --- what comes ---
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        status = status_of(message, self._name.lstrip("/"))
+        if not status["tables"]:
+            return
+        self._status = status
+        self.board.set_status(status)
+        topics = {
+            title.removeprefix("camera").strip(): table["topic"]
+            for title, table in status["tables"].items()
+            if title.startswith("camera") and table.get("topic")
+        }
+        if topics != {camera: seen.image_topic for camera, seen in self._cameras.items()}:
+            for seen in self._cameras.values():
+                seen.close()
+            self._cameras = {camera: _CameraTopics(self, camera, topic) for camera, topic in topics.items()}
+            self.board.set_cameras(tuple(topics))
+
+    def _on_palette(self, message: String) -> None:
+        self._label_set, self._model = label_set_of(message.data)
+
+    def show(self, camera: str, number: int, stamp_ns: int, parts: _Parts) -> None:
+        """All parts of a frame are there."""
+        if self._label_set is None or parts.image is None:
+            return
+        maps = parts.maps
+        self.board.offer(
+            ViewFrame(
+                camera, number, stamp_ns, time.monotonic(), parts.image, maps["labels"], maps["confidence"],
+                maps["drivable"], self._label_set, self._model,
+            )
+        )  # fmt: skip
+
+    def _ask_for_values(self) -> None:
+        client = self._clients["get"]
+        for camera in self._cameras.values():
+            camera.follow(self.board.watched(camera.name))
+        if not client.service_is_ready():
+            return
+        names = [slider.name for slider in live_sliders(lambda _: 0.0)]
+
+        def note(future: Any) -> None:
+            values = future.result().values
+            numbers = {ParameterType.PARAMETER_DOUBLE: "double_value", ParameterType.PARAMETER_INTEGER: "integer_value"}
+            self._values = {
+                name: getattr(value, numbers[value.type]) for name, value in zip(names, values) if value.type in numbers
+            }
+
+        client.call_async(GetParameters.Request(names=names)).add_done_callback(note)
+
+    # --- view.board.Controls ---
+
+    def sliders(self) -> Sequence[Slider]:
+        return live_sliders(self._values.get)
+
+    def set_parameter(self, name: str, value: float) -> str:
+        spec, typed = parameter_for(name, value)
+        if spec is None:
+            return f"{name}: no parameter that may change while the node runs"
+        request = SetParameters.Request(parameters=[Parameter(name, value=typed).to_parameter_msg()])
+        answer = self._call("set", request)
+        if answer is None:
+            return f"{self._name} does not answer"
+        return "" if answer.results[0].successful else str(answer.results[0].reason)
+
+    def transitions(self) -> Sequence[str]:
+        return possible_transitions(str(self._status.get("state", "")))
+
+    def change_state(self, transition: str) -> str:
+        request = ChangeState.Request()
+        request.transition.label = transition
+        answer = self._call("state", request)
+        if answer is None:  # configuring takes as long as opening the engine
+            return f"{self._name} has not answered yet: the state shows what comes of it"
+        return "" if answer.success else f"{self._name} refused {transition}: its log says why"
+
+    def pause(self, paused: bool) -> str:  # noqa: ARG002  a robot does not wait for a page
+        return ""
+
+    def step(self) -> str:
+        return ""
+
+    def _call(self, client: str, request: Any) -> Any:
+        """On a thread of the server; the executor's thread brings the answer."""
+        if not self._clients[client].service_is_ready():
+            return None
+        done = threading.Event()
+        future = self._clients[client].call_async(request)
+        future.add_done_callback(lambda _: done.set())
+        return future.result() if done.wait(_ANSWER_S) else None
+
+    @property
+    def node(self) -> Node:
+        return self._node
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+class _CameraTopics:
+    """Subscriptions to one camera and the node's answers to it, while somebody looks."""
+
+    def __init__(self, viewer: NodeViewer, name: str, image_topic: str) -> None:
+        self.name, self.image_topic = name, image_topic
+        self._viewer = viewer
+        self._subscriptions: list[Any] = []
+        self._parts: OrderedDict[int, _Parts] = OrderedDict()
+        self._number = 0
+
+    def follow(self, watched: bool) -> None:
+        if watched == bool(self._subscriptions):
+            return
+        if not watched:
+            self.close()
+            return
+        node, prefix = self._viewer.node, f"{self._viewer.name}/{self.name}".rstrip("/")
+        compressed = self.image_topic.endswith("/compressed")
+        kind, decode = (CompressedImage, decode_compressed) if compressed else (Image, decode_image)
+        profile = qos.profile("best_effort", 2)
+        self._subscriptions = [
+            node.create_subscription(kind, self.image_topic, lambda m: self._on_image(m, decode), profile),
+            *(
+                node.create_subscription(Image, f"{prefix}/{part}", partial(self._on_map, part), 2)
+                for part in ("labels", "confidence", "drivable")
+            ),
+        ]
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._viewer.node.destroy_subscription(subscription)
+        self._subscriptions, self._parts = [], OrderedDict()
+
+    def _on_image(self, message: Any, decode: Callable[[Any], RgbImage]) -> None:
+        try:
+            image = decode(message)
+        except InputError:
+            return  # the node says so itself: its rejections are in the status
+        self._part(message).image = image
+        self._complete(stamp_ns_of(message.header))
+
+    def _on_map(self, part: str, message: Any) -> None:
+        self._part(message).maps[part] = np.array(decode_mono8(message))
+        self._complete(stamp_ns_of(message.header))
+
+    def _part(self, message: Any) -> _Parts:
+        parts = self._parts.setdefault(stamp_ns_of(message.header), _Parts())
+        while len(self._parts) > _KEPT:
+            self._parts.popitem(last=False)
+        return parts
+
+    def _complete(self, stamp_ns: int) -> None:
+        parts = self._parts.get(stamp_ns)
+        if parts is None or parts.image is None or len(parts.maps) < 3:
+            return
+        del self._parts[stamp_ns]
+        self._number += 1
+        self._viewer.show(self.name, self._number, stamp_ns, parts)
+
+
+def label_set_of(palette: str) -> tuple[LabelSet, str]:
+    """The label set and the model's id in a message of `~/palette`."""
+    import json
+
+    document = json.loads(palette)
+    rows = document["classes"]
+    classes = tuple(
+        LabelClass(int(row["id"]), str(row["name"]), tuple(row["color"]), bool(row.get("drivable"))) for row in rows
+    )
+    return LabelSet(str(document["label_set"]), classes), str(document["model"])
+
+
+def view_node(name: str, settings: ViewSettings, stop: threading.Event, on_url: Callable[[str], object]) -> None:
+    """Serve a page on a running node until `stop` is set.
+
+    Raises:
+        SegPerceptionError: the port cannot be had.
+    """
+    full = name if name.startswith("/") else f"/{name}"
+    with ros_node("seg_perception_view") as node:
+        viewer = NodeViewer(node, full)
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        with ViewServer(viewer.board, settings) as server:
+            on_url(server.url)
+            while not stop.is_set():
+                executor.spin_once(timeout_sec=0.2)
+        executor.shutdown()

@@ -1,0 +1,229 @@
+"""The page in a real browser (headless Chromium): views, the pixel under the pointer, pause, keep, a lost source."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.types import Size
+from seg_perception.scenes import random_scene
+from seg_perception.view.board import Board, Slider, ViewFrame
+from seg_perception.view.server import ViewServer, ViewSettings
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="no Chromium here: apt install chromium chromium-driver"
+)
+
+
+class Source:
+    """Offers frames of a rendered street on a thread, with a mask that follows a threshold."""
+
+    def __init__(self, cameras: tuple[str, ...] = ("",)) -> None:
+        self.threshold, self.state = 0.5, "active"
+        self.board = Board("/segmentation_node", self)
+        self.board.set_cameras(cameras)
+        self._cameras = cameras
+        self._scene = random_scene(7, Size(320, 192))
+        self._stop, self.silent = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._offer)
+        self._thread.start()
+
+    def _offer(self) -> None:
+        number = 0
+        confidence = np.full(self._scene.labels.shape, 180, np.uint8)
+        while not self._stop.wait(0.05):
+            number += 1
+            self.board.set_status(
+                {"state": self.state, "level": "OK", "latency_ms": {"p50": 20.0 + number % 5, "p95": 31.0},
+                 "tables": {"engine": {"engine": "a test", "received": str(number)}}}
+            )  # fmt: skip
+            if self.silent.is_set():
+                continue
+            mask = np.where((self._scene.labels == 0) & (255 * self.threshold <= 180), 255, 0).astype(np.uint8)
+            for camera in self._cameras:
+                self.board.offer(
+                    ViewFrame(camera, number, number, time.monotonic(), self._scene.image, self._scene.labels,
+                              confidence, mask, load_label_set(), "driving", {"grid": self._scene.image[:64, :64]})
+                )  # fmt: skip
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def sliders(self) -> list[Slider]:
+        return [Slider("drivable.min_confidence", "how sure", self.threshold, 0.0, 1.0)]
+
+    def set_parameter(self, name: str, value: float) -> str:
+        self.threshold = value
+        return ""
+
+    def transitions(self) -> list[str]:
+        return ["deactivate"] if self.state == "active" else ["activate"]
+
+    def change_state(self, transition: str) -> str:
+        self.state = "inactive" if transition == "deactivate" else "active"
+        return ""
+
+    def pause(self, paused: bool) -> str:
+        return ""
+
+    def step(self) -> str:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    downloads = tmp_path_factory.mktemp("downloads")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
+                     "--disable-background-networking", "--disable-component-update", "--no-first-run",
+                     f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    driver.downloads = downloads
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    source = Source()
+    yield source
+    source.close()
+
+
+def until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            if found := condition():
+                return found
+        except StaleElementReferenceException:  # the page has just been rebuilt
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout} s: {what}")
+
+
+def one(browser: Any, selector: str) -> Any:
+    return browser.find_element("css selector", selector)
+
+
+def pixels(browser: Any) -> np.ndarray:
+    """The picture as the browser shows it, uint8 [H, W, 3] BGR."""
+    return cv2.imdecode(np.frombuffer(one(browser, "figure img").screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
+
+
+def shown(browser: Any) -> tuple[str | None, int]:
+    figure = one(browser, "figure")
+    return figure.get_attribute("data-view"), int(figure.get_attribute("data-number") or 0)
+
+
+def screenshot(browser: Any, name: str) -> None:
+    """Kept for looking where SEG_PERCEPTION_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("SEG_PERCEPTION_SCREENSHOTS"):
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def test_a_visit(browser: Any, source: Source) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    with ViewServer(source.board, ViewSettings(rate=20, control=True)) as server:
+        browser.get(server.url)
+        until(lambda: shown(browser)[0] == "overlay", "a frame")
+        assert one(browser, "#title").text == "/segmentation_node"
+        until(lambda: one(browser, "#state").text == "active", "the state")
+        until(lambda: "road" in one(browser, "#legend").text, "the legend")
+        assert "road" in one(browser, "figure img").get_attribute("alt")
+        screenshot(browser, "desktop")
+        for view in ("camera", "labels", "confidence", "mask", "grid", "overlay"):
+            one(browser, f'#views [data-view="{view}"]').click()
+            until(lambda view=view: shown(browser)[0] == view, view)
+        one(browser, '#views [data-view="labels"]').click()
+        until(lambda: pixels(browser)[-8, 100].tolist() == [128, 64, 128], "road's color at the bottom")
+
+        image = one(browser, "figure img")
+        ActionChains(browser).move_to_element_with_offset(image, 0, image.size["height"] // 2 - 6).perform()
+        until(lambda: "road, confidence 0.71, drivable" in one(browser, "#pixel").text, "the pixel's class")
+
+        one(browser, '#views [data-view="mask"]').click()
+        until(lambda: shown(browser)[0] == "mask" and pixels(browser)[-8, 100].min() == 255, "the mask")
+        browser.execute_script(
+            "const s = document.querySelector('#sliders input'); s.value = 0.9; s.onchange({target: s});"
+        )
+        until(lambda: pixels(browser)[-8, 100].max() == 0, "the mask follows the threshold")
+        assert source.threshold == 0.9
+
+        one(browser, "#transitions button").click()
+        until(lambda: one(browser, "#state").text == "inactive", "deactivated")
+        until(lambda: one(browser, "#transitions button").text == "activate", "the way back")
+
+        one(browser, "#pause").click()
+        time.sleep(0.5)
+        held = shown(browser)[1]
+        time.sleep(0.5)
+        assert shown(browser)[1] == held
+        assert not one(browser, "#alarm").is_displayed()  # paused is not stale
+        one(browser, "#step").click()
+        until(lambda: shown(browser)[1] > held, "one frame more")
+        one(browser, "#keep").click()
+        kept = until(lambda: list(browser.downloads.glob("*.zip")), "the kept frame")
+        assert kept[0].name == f"frame_camera_{shown(browser)[1]}.zip"
+        one(browser, "#pause").click()
+
+        source.silent.set()
+        until(lambda: "no new frame" in one(browser, "#alarm").text, "stale frames are said")
+        screenshot(browser, "stale")
+        source.silent.clear()
+        until(lambda: not one(browser, "#alarm").is_displayed(), "and fresh ones")
+        port = server.port
+    until(lambda: "Not connected" in one(browser, "#alarm").text, "a lost connection is said")
+    with ViewServer(source.board, ViewSettings(port=port, rate=20)):
+        until(lambda: not one(browser, "#alarm").is_displayed(), "the page comes back by itself")
+        before = shown(browser)[1]
+        until(lambda: shown(browser)[1] > before, "and goes on")
+        assert not one(browser, "#control").is_displayed()  # this one allows no changes
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [entry for entry in errors if "WebSocket" not in entry["message"]] == []
+
+
+def test_with_the_keyboard_on_a_phone(browser: Any) -> None:
+    source = Source(("front", "left"))
+    try:
+        with ViewServer(source.board, ViewSettings(rate=20)) as server:
+            browser.set_window_size(500, 900)
+            browser.get(server.url)
+            until(lambda: len(browser.find_elements("css selector", "figure[data-number]")) == 2, "two cameras")
+            width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+            assert width <= 0  # nothing sticks out to the side
+            screenshot(browser, "phone")
+            body = one(browser, "body")
+            body.send_keys("3")
+            until(lambda: shown(browser)[0] == "labels", "the third view")
+            body.send_keys(" ")
+            until(lambda: one(browser, "#pause").get_attribute("aria-pressed") == "true", "pause")
+            unnamed = browser.execute_script(
+                "return [...document.querySelectorAll('button, input, img, canvas')].filter(e => "
+                "!(e.textContent.trim() || e.alt || e.getAttribute('aria-label') || e.closest('label'))).length"
+            )
+            assert unnamed == 0  # a screen reader has a word for everything
+    finally:
+        source.close()
