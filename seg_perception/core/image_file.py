@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from seg_perception.core.encoded import EncodedImage, decode_labels, decode_rgb, parse_encoded, upright
+from seg_perception.core.encoded import decode_labels, decode_rgb
 from seg_perception.core.files import read_regular_file
 from seg_perception.core.types import MAX_PIXELS, LabelImage, RgbImage
 
@@ -58,19 +55,3 @@ def read_labels(path: Path) -> LabelImage:
         InputError: it is not an 8-bit gray PNG; the text names the file.
     """
     return decode_labels(read_regular_file(path, MAX_FILE_BYTES), str(path))
-
-
-def read_values(path: Path) -> tuple[NDArray[Any], EncodedImage]:
-    """Read the numbers that an image file stores, upright, and what its header says of them.
-
-    Returns:
-        uint8 or uint16 [H, W] (of a palette, its indices: a gray BMP has a palette, too), or
-        [H, W, 3] RGB. Alpha is dropped. `EncodedImage.lossy` tells numbers that an encoder changed.
-
-    Raises:
-        OSError: the file cannot be read.
-        InputError: it is not an image whose stored numbers can be read; the text names the file.
-    """
-    file = parse_encoded(read_regular_file(path, MAX_FILE_BYTES), str(path))
-    values: NDArray[np.generic] = file.values(str(path))
-    return upright(values, file.header.orientation), file.header

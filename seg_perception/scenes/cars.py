@@ -11,7 +11,7 @@ from seg_perception.scenes.camera import Camera, Floats
 from seg_perception.scenes.canvas import Canvas, Glow
 from seg_perception.scenes.car_mesh import car_mesh
 from seg_perception.scenes.car_parts import SHAPES, Paint
-from seg_perception.scenes.classes import SceneClass
+from seg_perception.scenes.layout import SceneClass
 from seg_perception.scenes.weather import Light
 
 _BODY_COLORS = np.array(

@@ -9,7 +9,6 @@ import numpy as np
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import LabelImage, RgbImage, Size
-from seg_perception.scenes.backdrop import paint_backdrop
 from seg_perception.scenes.camera import Camera, Floats, GroundView
 from seg_perception.scenes.canvas import Canvas, Glow
 from seg_perception.scenes.car_parts import LONGEST_CAR
@@ -17,12 +16,11 @@ from seg_perception.scenes.cars import paint_car
 from seg_perception.scenes.cells import make_cell
 from seg_perception.scenes.effects import add_effects
 from seg_perception.scenes.ground import GroundPainter
-from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, make_plan
+from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, Traffic, make_plan
 from seg_perception.scenes.objects import paint_house, paint_post, paint_thing, paint_wall
 from seg_perception.scenes.sensor import choose_sensor, expose
 from seg_perception.scenes.shadows import cast_shadows
-from seg_perception.scenes.traffic import Traffic
-from seg_perception.scenes.weather import WEATHER_SHARES, Weather, choose_light, paint_sky
+from seg_perception.scenes.weather import WEATHER_SHARES, Weather, choose_light, paint_backdrop, paint_sky
 
 SMALLEST = Size(96, 64)
 SIGHT = 170.0

@@ -8,7 +8,7 @@ import numpy as np
 from seg_perception.core.types import LabelImage, RgbImage
 from seg_perception.scenes.camera import Camera
 from seg_perception.scenes.canvas import Glow
-from seg_perception.scenes.classes import SceneClass
+from seg_perception.scenes.layout import SceneClass
 from seg_perception.scenes.weather import Light, Weather, sun_place
 
 

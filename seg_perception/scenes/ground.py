@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Floats, GroundView
-from seg_perception.scenes.classes import SceneClass
-from seg_perception.scenes.layout import CELL, Plan
+from seg_perception.scenes.layout import CELL, Plan, SceneClass
 from seg_perception.scenes.textures import GROUND_LEVELS, GROUND_TEXEL, GROUND_TILE, coarse_ground, ground_tiles
 from seg_perception.scenes.weather import Light
 

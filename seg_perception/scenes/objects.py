@@ -8,9 +8,8 @@ import numpy as np
 
 from seg_perception.scenes.camera import NEAREST, Camera, Floats
 from seg_perception.scenes.canvas import Canvas, Glow, Texture
-from seg_perception.scenes.classes import SceneClass
 from seg_perception.scenes.facades import facade
-from seg_perception.scenes.layout import House, Kind, Post, Thing, Wall
+from seg_perception.scenes.layout import House, Kind, Post, SceneClass, Thing, Wall
 from seg_perception.scenes.plants import (
     BUSH_VARIANTS,
     FOREST_VARIANTS,

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from handmade import encoded, exif, tiff_of, with_exif
 
-from seg_perception.core.encoded import decode_labels, decode_rgb, inspect_encoded, upright
+from seg_perception.core.encoded import decode_labels, decode_rgb, inspect_encoded, parse_encoded, upright
 from seg_perception.core.errors import InputError
-from seg_perception.core.image_file import read_labels, read_rgb, read_values
+from seg_perception.core.image_file import read_labels, read_rgb
 from seg_perception.core.image_message import decode_compressed
 from seg_perception.core.types import Size
 
@@ -66,7 +66,8 @@ def test_files_come_out_upright(kind: str, orientation: int, tmp_path: Path) -> 
     assert header.size == Size(2 * BLOCK, 3 * BLOCK)  # as stored
     expected = picture(UPRIGHT[orientation])
     (tmp_path / "file").write_bytes(data)
-    for answer in (decode_rgb(data, "test"), read_rgb(tmp_path / "file"), read_values(tmp_path / "file")[0]):
+    values = upright(parse_encoded(data, "test").values("test"), orientation)
+    for answer in (decode_rgb(data, "test"), read_rgb(tmp_path / "file"), values):
         assert answer.shape == expected.shape
         assert answer.flags.c_contiguous
         # chroma is shared by 2x2 pixels, so colors bleed by one pixel at the borders: the letters' middles count

@@ -14,8 +14,7 @@ from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes import Drive, SceneFrame, Weather, random_scene
 from seg_perception.scenes.car_parts import SHAPES
 from seg_perception.scenes.cars import _paintwork
-from seg_perception.scenes.classes import SceneClass
-from seg_perception.scenes.layout import CELL
+from seg_perception.scenes.layout import CELL, SceneClass
 
 SMALL = Size(240, 180)
 
