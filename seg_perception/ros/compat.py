@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rclpy._rclpy_pybind11 import RCLError  # rclpy has no public name for it
+from rclpy.executors import Executor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.subscription import Subscription
+from rclpy.task import Future
 
 try:  # Humble has the same classes under their older name
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -19,7 +23,10 @@ except ImportError:
 __all__ = [
     "HAS_MESSAGE_INFO",
     "PublisherEventCallbacks",
+    "RCLError",
     "SubscriptionEventCallbacks",
+    "finish",
+    "parameter_overrides",
     "publisher_count",
     "with_message_info",
 ]
@@ -40,3 +47,14 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
     if hasattr(subscription, "get_publisher_count"):
         return int(subscription.get_publisher_count())
     return int(node.count_publishers(subscription.topic_name))
+
+
+def finish(executor: Executor, stopped: Future) -> None:
+    """End another thread's `spin_until_future_complete`; Humble's does not wake up for the future alone."""
+    stopped.set_result(None)
+    executor.wake()
+
+
+def parameter_overrides(node: Node) -> Mapping[str, Parameter]:
+    """What was given at start, by name, also of parameters that nobody declared; rclpy has no public way to ask."""
+    return getattr(node, "_parameter_overrides", {})

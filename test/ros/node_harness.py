@@ -32,6 +32,7 @@ from std_msgs.msg import Header
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
+from seg_perception.ros.compat import finish, publisher_count
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
 from seg_perception.ros.node.lifecycle import SegmentationNode
 from seg_perception.ros.node.spinning import spin_until
@@ -158,7 +159,7 @@ class Peer:
         known = self.subscriptions_known_to_the_node(topic)
         subscription = self.node.create_subscription(message_type, topic, lambda m: received.append(keep(m)), qos)
         if wait:
-            wait_until(subscription.get_publisher_count, f"a publisher on {topic}")
+            wait_until(lambda: publisher_count(self.node, subscription), f"a publisher on {topic}")
             wait_until(lambda: self.subscriptions_known_to_the_node(topic) > known, f"the node hears of {topic}'s peer")
         return received
 
@@ -279,7 +280,7 @@ def _running(
     finally:
         stop.set()
         node_thread.join(TIMEOUT)
-        stopped.set_result(None)
+        finish(executor, stopped)
         peer_thread.join(TIMEOUT)
         executor.shutdown()
         assert not node_thread.is_alive()

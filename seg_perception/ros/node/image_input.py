@@ -20,7 +20,12 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.node_settings import InputQos
 from seg_perception.ros import qos
-from seg_perception.ros.compat import SubscriptionEventCallbacks, publisher_count, with_message_info
+from seg_perception.ros.compat import (
+    SubscriptionEventCallbacks,
+    parameter_overrides,
+    publisher_count,
+    with_message_info,
+)
 from seg_perception.ros.log import Throttle
 
 _BEST_EFFORT_FOR_S = 3.0  # after an event: discovery may list the publisher that it was about only later
@@ -47,7 +52,7 @@ class ImageInput:
         self._message_type = message_type
         self._on_frame = on_frame
         self._depth = wanted.depth
-        overridden = f"qos_overrides.{topic}.subscription.reliability" in getattr(node, "_parameter_overrides", {})
+        overridden = f"qos_overrides.{topic}.subscription.reliability" in parameter_overrides(node)
         self._fixed = wanted.reliability if wanted.reliability != qos.BEST_AVAILABLE or overridden else None
         self._subscription: Subscription | None = None
         self._reliability = ReliabilityPolicy.RELIABLE

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy import clock as rclpy_clock
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -31,6 +30,7 @@ from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import diagnostic_array

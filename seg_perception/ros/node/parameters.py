@@ -23,6 +23,7 @@ from seg_perception.node_settings import (
     camera_name_faults,
     cost_parameter,
 )
+from seg_perception.ros.compat import parameter_overrides
 
 
 class NodeParameters:
@@ -89,8 +90,7 @@ class NodeParameters:
                     self._declare(spec.override_for(camera))
 
     def _overrides(self) -> Mapping[str, Parameter]:
-        # rclpy has no public way to see overrides of parameters nobody declared
-        return getattr(self._node, "_parameter_overrides", {})
+        return parameter_overrides(self._node)
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter_or(name, Parameter(name)).value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.task import Future
 
+from seg_perception.ros.compat import finish
 from seg_perception.ros.log import describe_error
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def spin_until(node: SegmentationNode, stop: threading.Event) -> int:
     while not stop.wait(SIGNALS_LOOKED_AT_S):
         pass
     node.request_stop()
-    stopped.set_result(None)
+    finish(executor, stopped)
     thread.join()
     executor.shutdown()  # only now: under a thread that still spins, rclpy can trip over its own guard condition
     node.close()
