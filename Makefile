@@ -96,6 +96,14 @@ benchmark: $(STAMPS)/test ## The measurements in benchmarks/ that need no GPU: e
 		$(BIN)/python "benchmarks/$$name.py" || failed="$$failed $$name"; done; \
 		[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
 
+##@ Pages
+
+.PHONY: web
+web: $(STAMPS)/run ## The model in a page of its own, in out/web: everything stays with the visitor (needs npm)
+	@command -v npm >/dev/null || { echo "npm is needed: on Debian and Ubuntu, apt install npm" >&2; exit 1; }
+	@npm ci --prefix web --ignore-scripts --no-audit --no-fund --silent
+	$(BIN)/python web/build.py --out "$(OUT)/web"
+
 ##@ Environment
 
 .PHONY: setup
