@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.resizing import check_aspect
 from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
 
 log = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ def checked_rows(image: RawImage) -> NDArray[np.uint8]:
     what = f"a {image.encoding} image of {size}"
     if size.width * size.height > MAX_PIXELS:
         raise InputError(f"{what} is not accepted: more than {MAX_PIXELS} pixels")
+    check_aspect(size, f"a {image.encoding} image")
     if (encoding.even_width and size.width % 2) or (encoding.even_height and size.height % 2):
         sides = "width and height" if encoding.even_height else "width"
         raise InputError(f"{what} is not accepted: neighboring pixels share their color, so its {sides} must be even")

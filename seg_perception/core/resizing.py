@@ -41,15 +41,19 @@ def network_size(camera: Size, budget: Size, multiple: int) -> Size:
     return Size(long, short) if camera.width > camera.height else Size(short, long)
 
 
-def check_aspect(image: Size) -> None:
+def check_aspect(image: Size, what: str = "an image") -> None:
     """Refuse slivers: 1x3000000 pixels are no picture, and no shape that a network was trained on.
+
+    Args:
+        image: its size.
+        what: it is, for the text.
 
     Raises:
         InputError: one side is more than `MAX_ASPECT` times the other.
     """
     if max(image.width, image.height) > MAX_ASPECT * min(image.width, image.height):
         raise InputError(
-            f"an image of {image} is not accepted: one side is more than {MAX_ASPECT} times the other; "
+            f"{what} of {image} is not accepted: one side is more than {MAX_ASPECT} times the other; "
             "crop it or cut it into parts"
         )
 

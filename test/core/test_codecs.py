@@ -275,6 +275,13 @@ def test_kinds_that_are_refused(data: bytes, words: str) -> None:
         decode_rgb(data, "x")
 
 
+@pytest.mark.parametrize("kind", [kind for kind in LOSSLESS if "," not in kind])
+def test_slivers_are_refused_by_their_header(kind: str) -> None:
+    assert decode_rgb(LOSSLESS[kind](np.zeros((2, 128, 3), np.uint8)), "x").shape == (2, 128, 3)
+    with pytest.raises(InputError, match=r"^x: an image of 129x2 is not accepted: one side is more than 64 times"):
+        decode_rgb(LOSSLESS[kind](np.zeros((2, 129, 3), np.uint8)), "x")
+
+
 def test_values_of_tiffs_that_mean_colors() -> None:
     with pytest.raises(InputError, match=r"a TIFF whose white is 0 is not accepted"):
         values(tiff_of(GRAY, colors=0))

@@ -79,7 +79,7 @@ def _changed(**changes: Any) -> str:
         (_changed(data="CamVid"), "data: a list is expected, got 'CamVid'"),
         (_changed(run=[1]), "run: a table is expected"),
         (_changed(scores={"camvid": {"mean_iou": "high"}}), "scores.camvid.mean_iou: 'high' is not accepted"),
-        (_changed(precision="fp8"), "precision 'fp8' is not one of fp32, fp16, int8"),
+        (_changed(precision="fp8"), r"precision: 'fp8' is not accepted; accepted: 'fp32', 'fp16', 'int8'"),
     ],
 )
 def test_a_wrong_card_is_refused_with_the_fault(text: str, message: str) -> None:

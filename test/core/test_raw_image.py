@@ -226,6 +226,12 @@ def test_step_and_length_must_fit(encoding: str) -> None:
         decode_raw(replace(image, data=array("B")))
 
 
+def test_slivers_are_refused() -> None:
+    decode_raw(raw("mono8", np.zeros((1, 64), np.uint8), Size(64, 1)))
+    with pytest.raises(InputError, match="a mono8 image of 1x3000000 is not accepted: one side is more than 64 times"):
+        decode_raw(raw("mono8", np.zeros((3_000_000, 1), np.uint8), Size(1, 3_000_000)))
+
+
 def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
     side = 1 << 31
     with pytest.raises(InputError, match=f"more than {MAX_PIXELS} pixels"):

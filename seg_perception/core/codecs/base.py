@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.resizing import check_aspect
 from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
 
 
@@ -67,9 +68,12 @@ class ImageFile(Protocol):
 
 
 def checked_size(width: int, height: int, source: str) -> Size:
+    """A size that some camera makes: neither too large nor a sliver."""
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InputError(f"{source}: a size of {width}x{height} is not accepted; 1 to {MAX_PIXELS} pixels are")
-    return Size(width, height)
+    size = Size(width, height)
+    check_aspect(size, f"{source}: an image")
+    return size
 
 
 def truncated(codec: Codec, data: memoryview, source: str) -> InputError:
