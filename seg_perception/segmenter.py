@@ -13,7 +13,15 @@ import numpy as np
 from seg_perception.core.errors import InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resizing import check_aspect, check_multiple, network_size, resize_image, resize_labels
-from seg_perception.core.types import ConfidenceImage, LabelImage, RgbImage, Segmentation, Size, check_rgb
+from seg_perception.core.types import (
+    CameraEncoding,
+    ConfidenceImage,
+    LabelImage,
+    RgbImage,
+    Segmentation,
+    Size,
+    check_rgb,
+)
 from seg_perception.engines.base import Engine, EngineInfo, check_answer
 
 
@@ -50,6 +58,11 @@ class Segmenter:
 
     def __init__(self, engine: Engine, size: Size | None = None) -> None:
         self._engine = engine
+        if engine.card.camera_encoding is not CameraEncoding.RGB:
+            raise InputError(
+                f"{engine.card.id} takes {engine.card.camera_encoding} bytes as its camera gives them, not RGB images: "
+                "hand them to the engine's infer, or take a model without --camera-encoding"
+            )
         fixed, multiple = engine.info.fixed_size, engine.card.size_multiple
         if fixed is not None and size not in (None, fixed):
             raise InputError(f"network size {size} does not fit this engine, which was built for {fixed}")

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="largest batch (default: 1)")
     parser.add_argument("--size", metavar="WxH", help="the only input size (default: any camera shape)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the engine")
+    parser.add_argument(
+        "--camera-encoding",
+        choices=("rgb", "bgr", "yuv422", "yuv422_yuy2", "nv12"),
+        default="rgb",
+        help="of the camera's bytes, which the engine decodes (with --camera-size; default: %(default)s)",
+    )
     parser.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory for the builder to plan with")
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here for later builds")
     parser.add_argument("--optimization-level", type=int, metavar="0-5", help="0 builds fastest, 5 searches longest")
@@ -40,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.commands import compile_model
-    from seg_perception.core.types import Precision, Size
+    from seg_perception.core.types import CameraEncoding, Precision, Size
     from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
     from seg_perception.engines.tensorrt.settings import BuildSettings
 
@@ -49,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         size=Size.parse(arguments.size) if arguments.size else None,
         camera_size=Size.parse(arguments.camera_size) if arguments.camera_size else None,
+        camera_encoding=CameraEncoding.parse(arguments.camera_encoding),
         workspace_mib=arguments.workspace,
         optimization_level=arguments.optimization_level,
         dla_core=arguments.dla_core,

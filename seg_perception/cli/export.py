@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="fix the input size (default: any)")
     parser.add_argument("--deployed-size", metavar="WxH", help="pixel budget on the model card (default: training's)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the graph")
+    parser.add_argument(
+        "--camera-encoding",
+        choices=("rgb", "bgr", "yuv422", "yuv422_yuy2", "nv12"),
+        default="rgb",
+        help="of the camera's bytes, which the graph decodes (with --camera-size; default: %(default)s)",
+    )
     parser.add_argument("--temperature", type=float, default=1.0, help="of the softmax (default: %(default)s)")
     parser.add_argument("--model-name", help="name for the model card (default: the run's)")
     parser.add_argument("--model-version", default="0", help="version for the model card (default: %(default)s)")
@@ -60,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             size=arguments.size,
             deployed_size=arguments.deployed_size,
             camera_size=arguments.camera_size,
+            camera_encoding=arguments.camera_encoding,
             temperature=arguments.temperature,
             name=arguments.model_name,
             version=arguments.model_version,

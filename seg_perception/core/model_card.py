@@ -10,7 +10,7 @@ from typing import Any
 from seg_perception.core.errors import InputError, ModelError, SegPerceptionError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping
-from seg_perception.core.types import MAX_PIXELS, Precision, Size
+from seg_perception.core.types import MAX_PIXELS, CameraEncoding, Precision, Size
 
 METADATA_KEY = "seg_perception.model_card"
 FORMAT = 1
@@ -37,6 +37,7 @@ class ModelCard:
         limits: where it should not be trusted.
         confidence: "probability"; or "none" of an imported model that answers ids only: then the confidence is
             255 everywhere, and no threshold on it means anything.
+        camera_encoding: of the images that the graph takes; other than RGB only where it was made for one camera.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelCard:
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     confidence: str = "probability"
+    camera_encoding: CameraEncoding = CameraEncoding.RGB
 
     def __post_init__(self) -> None:
         if not 1 <= self.size_multiple <= MAX_MULTIPLE:
@@ -61,6 +63,7 @@ class ModelCard:
             raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
         try:
             object.__setattr__(self, "precision", Precision.parse(self.precision))
+            object.__setattr__(self, "camera_encoding", CameraEncoding.parse(self.camera_encoding))
         except InputError as error:
             raise ModelError(f"model card: {error}") from error
         if self.confidence not in ("probability", "none"):

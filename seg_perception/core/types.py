@@ -55,6 +55,47 @@ class Precision(str, Enum):
         return self.value
 
 
+class CameraEncoding(str, Enum):
+    """How the bytes of a camera image lie, for graphs that take them as they come.
+
+    YUV is BT.601 in studio range, as `core.raw_image` reads it.
+    """
+
+    RGB = "rgb"  # [H, W, 3]
+    BGR = "bgr"  # [H, W, 3]
+    YUV422 = "yuv422"  # [H, W, 2]: U Y V Y, as sensor_msgs' yuv422 and uyvy
+    YUV422_YUY2 = "yuv422_yuy2"  # [H, W, 2]: Y U Y V, as sensor_msgs' yuv422_yuy2 and yuyv
+    NV12 = "nv12"  # [H * 3 / 2, W, 1]: H rows of Y, then H / 2 rows of U V U V ...
+
+    @classmethod
+    def parse(cls, text: str) -> CameraEncoding:
+        """Parse "nv12".
+
+        Raises:
+            InputError: not one of them; lists them.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise InputError(f"camera encoding {text!r} is not one of {', '.join(cls)}") from None
+
+    def array_shape(self, size: Size) -> tuple[int, int, int]:
+        """Rows, columns and bytes of a column, of the uint8 array of an image of this size.
+
+        Raises:
+            InputError: the encoding needs an even width (and height).
+        """
+        odd = size.width % 2 or (self is CameraEncoding.NV12 and size.height % 2)
+        if self not in (CameraEncoding.RGB, CameraEncoding.BGR) and odd:
+            raise InputError(f"{self} images of {size} cannot be: chroma is shared by two pixels, so sides are even")
+        if self is CameraEncoding.NV12:
+            return size.height * 3 // 2, size.width, 1
+        return size.height, size.width, 3 if self in (CameraEncoding.RGB, CameraEncoding.BGR) else 2
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Size:
     """Image size in pixels; prints and parses as WIDTHxHEIGHT."""

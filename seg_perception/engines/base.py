@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resizing import check_multiple
-from seg_perception.core.types import Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("labels", "confidence")
@@ -159,16 +158,33 @@ class EngineSpec:
     suffixes: tuple[str, ...] = (".onnx",)
 
 
+def answer_shape(images: tuple[int, ...], card: ModelCard) -> tuple[int, int, int]:
+    """[N, H, W] of labels and confidence, from the shape of a batch of images as the card's encoding has them."""
+    rows = images[1] * 2 // 3 if card.camera_encoding is CameraEncoding.NV12 else images[1]
+    return images[0], rows, images[2]
+
+
 def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) -> None:
     """The check every engine makes before it runs.
 
     Raises:
         InputError: says what came and what is accepted.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.size == 0:
+    encoding = card.camera_encoding
+    if encoding is not CameraEncoding.RGB:
+        shape = encoding.array_shape(info.fixed_size or card.input_size)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or images.size == 0:
+            raise InputError(
+                f"this engine takes {encoding} images of {info.fixed_size or card.input_size} as uint8 [N, "
+                f"{', '.join(map(str, shape))}], got {images.dtype} {list(images.shape)}"
+            )
+    elif images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or images.size == 0:
         raise InputError(f"an engine takes uint8 [N, H, W, 3] RGB images, got {images.dtype} {list(images.shape)}")
-    count, height, width, _ = images.shape
-    check_multiple((width, height), card.size_multiple, card.id, "input")
+    count, height, width = answer_shape(images.shape, card)
+    if height % card.size_multiple or width % card.size_multiple:
+        raise InputError(
+            f"input {width}x{height} does not fit {card.id}: width and height must be multiples of {card.size_multiple}"
+        )
     if info.fixed_size is not None and Size(width, height) != info.fixed_size:
         raise InputError(f"input {width}x{height} does not fit this engine, which was built for {info.fixed_size}")
     if info.max_batch is not None and count > info.max_batch:
@@ -184,10 +200,10 @@ def check_answer(
         EngineError: not uint8 [N, H, W] twice, or a label that is none of the card's classes.
     """
     for name, answer in zip(OUTPUT_NAMES, (labels, confidence), strict=True):
-        if answer.dtype != np.uint8 or answer.shape != images.shape[:3]:
+        if answer.dtype != np.uint8 or answer.shape != answer_shape(images.shape, card):
             raise EngineError(
                 f"{card.id}: the engine answered images of {list(images.shape)} with {name} of "
-                f"{answer.dtype} {list(answer.shape)}; uint8 {list(images.shape[:3])} is accepted"
+                f"{answer.dtype} {list(answer.shape)}; uint8 {list(answer_shape(images.shape, card))} is accepted"
             )
     highest, classes = int(labels.max()), len(card.label_set)
     if highest >= classes:

@@ -219,11 +219,11 @@ class DeviceTensors:
         pair = self._pairs[INPUT_NAME]
         self._cuda.copy_to_device(pair.device, pair.host, int(np.prod(shape)), self.stream)
 
-    def enqueue_outputs(self, shape: tuple[int, ...]) -> None:
-        """Copy the answers to a batch of this shape back to the host."""
+    def enqueue_outputs(self, shape: tuple[int, int, int]) -> None:
+        """Copy answers of this shape, [N, H, W], back to the host."""
         for name in OUTPUT_NAMES:
             pair = self._pairs[name]
-            self._cuda.copy_to_host(pair.host, pair.device, int(np.prod(shape[:3])), self.stream)
+            self._cuda.copy_to_host(pair.host, pair.device, int(np.prod(shape)), self.stream)
 
     def synchronize(self) -> None:
         """Wait for everything that was enqueued.
@@ -233,9 +233,9 @@ class DeviceTensors:
         """
         self._cuda.call("cudaStreamSynchronize", self.stream)
 
-    def answers(self, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Labels and confidence of a batch of this shape, each uint8 [N, H, W], as copies."""
-        labels, confidence = (self._pairs[name].view(shape[:3]).copy() for name in OUTPUT_NAMES)
+    def answers(self, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Labels and confidence of this shape, each uint8 [N, H, W], as copies."""
+        labels, confidence = (self._pairs[name].view(shape).copy() for name in OUTPUT_NAMES)
         return labels, confidence
 
     def release(self) -> list[EngineError]:

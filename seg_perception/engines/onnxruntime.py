@@ -54,6 +54,9 @@ def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
+    # Its threads would spin on after each run: at 10 Hz that costs half as much again in CPU, and on a busy machine
+    # time, too. What it buys is up to a quarter more throughput on a quiet machine that does nothing else.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises several unrelated classes

@@ -32,6 +32,7 @@ from seg_perception.engines.base import (
     EngineInfo,
     EngineOptions,
     EngineSpec,
+    answer_shape,
     check_batch,
 )
 from seg_perception.engines.cuda import Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
@@ -110,7 +111,7 @@ class OnnxRuntimeCudaEngine(ClosesItself):
             usual = sizes.fixed or sizes.tuned
             counts = (batch,) * warm_up if fixed_batch(model.graph) else (*range(1, batch), *([batch] * warm_up))
             for count in counts if warm_up else ():
-                self._run(np.zeros((count, usual.height, usual.width, 3), np.uint8))
+                self._run(np.zeros((count, *self._card.camera_encoding.array_shape(usual)), np.uint8))
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
                 self.close()
@@ -138,7 +139,7 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         if self._session is None:
             raise EngineError("this engine is closed")
         check_batch(images, self._card, self._info)
-        _, height, width, _ = images.shape
+        _, height, width = answer_shape(images.shape, self._card)
         if height > self._largest.height or width > self._largest.width:
             raise InputError(
                 f"input {width}x{height} does not fit this engine, which was opened for up to {self._largest}"
@@ -224,9 +225,10 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         else:
             if captures:
                 self._graphs[shape] = graph
-        tensors.enqueue_outputs(shape)
+        answers = answer_shape(shape, self._card)
+        tensors.enqueue_outputs(answers)
         tensors.synchronize()
-        return tensors.answers(shape)
+        return tensors.answers(answers)
 
     def _bind(self, shape: tuple[int, ...]) -> None:
         """Tell ONNX Runtime where the tensors of this shape lie on the device."""
@@ -235,8 +237,9 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         binding = self._open_library_session().io_binding()
         try:
             binding.bind_input(INPUT_NAME, "cuda", 0, np.uint8, list(shape), tensors.address(INPUT_NAME))
+            answers = list(answer_shape(shape, self._card))
             for name in OUTPUT_NAMES:
-                binding.bind_output(name, "cuda", 0, np.uint8, list(shape[:3]), tensors.address(name))
+                binding.bind_output(name, "cuda", 0, np.uint8, answers, tensors.address(name))
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise EngineError(f"ONNX Runtime refuses the buffers of {list(shape)}: {error}") from error
         self._binding, self._shape = binding, shape

@@ -12,7 +12,7 @@ from seg_perception.core.errors import InputError, ModelError, SettingsError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.resizing import check_multiple, resize_image
-from seg_perception.core.types import Precision, RgbImage, Size
+from seg_perception.core.types import CameraEncoding, Precision, RgbImage, Size
 from seg_perception.datasets.base import files_in, read_rgb
 from seg_perception.engines.graph.camera import for_camera
 from seg_perception.engines.graph.edits import card_of, pin_shapes
@@ -82,6 +82,7 @@ def export_model(
     size: Size | str | None = None,
     deployed_size: Size | str | None = None,
     camera_size: Size | str | None = None,
+    camera_encoding: CameraEncoding | str = CameraEncoding.RGB,
     temperature: float = 1.0,
     name: str | None = None,
     version: str = "0",
@@ -101,6 +102,7 @@ def export_model(
         size: fixes the input size, such as "480x352"; None: any.
         deployed_size: pixel budget on the model card; None: the training's.
         camera_size: take camera images of this size, and resize inside the graph.
+        camera_encoding: of the camera's bytes, which are decoded inside the graph; needs a camera size.
         temperature: of the softmax, see `calibrate`.
         name: for the model card; None: the run's.
         version: for the model card.
@@ -115,6 +117,9 @@ def export_model(
     """
     checkpoint, out, precision = Path(checkpoint), Path(out), Precision.parse(precision)
     _check_options(out, precision, calibration, batch)
+    encoding = CameraEncoding.parse(camera_encoding)
+    if encoding is not CameraEncoding.RGB and camera_size is None:
+        raise SettingsError(f"camera encoding {encoding} needs a camera size")
     fixed, camera, deployed = _parsed(size), _parsed(camera_size), _parsed(deployed_size)
     network, info = load_network(checkpoint)
     card = info.model_card(network, version, weights_sha256(checkpoint))
@@ -143,7 +148,7 @@ def export_model(
     if precision is not Precision.FP32:
         lowered = compare(answer_fp32, in_memory(model), judged, ("the fp32 graph", card_of(model).id))
     if camera is not None:
-        model = for_camera(model, camera, fixed)
+        model = for_camera(model, camera, fixed, encoding)
     pin_shapes(model, batch, camera or fixed)
     content = model.SerializeToString()
     write_atomically(out, content)

@@ -12,14 +12,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from seg_perception.core.errors import ModelError
+from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Precision, Size
-from seg_perception.engines.base import EngineInfo
+from seg_perception.core.raw_image import RawImage, decode_raw
+from seg_perception.core.types import CameraEncoding, Precision, Size
+from seg_perception.engines.base import EngineInfo, check_answer
 from seg_perception.engines.graph.camera import block_length, exact_scale, for_camera
 from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes, write_card
 from seg_perception.engines.graph.half import to_half
+from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.export.quantize import QuantizationSettings, quantize
 from seg_perception.scenes import random_scene
 from seg_perception.segmenter import Segmenter
@@ -263,3 +265,77 @@ def test_a_camera_size_before_bytes_that_stay_bytes_is_refused_with_the_reason()
     cast.op_type = "BitShift"
     with pytest.raises(ModelError, match=r"images cannot be resized inside this graph, leave the camera size out"):
         for_camera(model, Size(256, 192), Size(128, 96))
+
+
+def camera_bytes(image: NDArray[np.uint8], encoding: CameraEncoding) -> NDArray[np.uint8]:
+    """An RGB image as a camera of this encoding would give it, rounded; chroma of every second pixel."""
+    if encoding is CameraEncoding.BGR:
+        return np.ascontiguousarray(image[..., ::-1])
+    red, green, blue = (image[..., i].astype(float) for i in range(3))
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    y, u, v = (
+        np.rint(plane).astype(np.uint8)
+        for plane in (
+            16 + luma * 219 / 255,
+            128 + (blue - luma) / 1.772 * 224 / 255,
+            128 + (red - luma) / 1.402 * 224 / 255,
+        )
+    )
+    if encoding is CameraEncoding.NV12:
+        chroma = np.stack([u[::2, ::2], v[::2, ::2]], axis=-1).reshape(image.shape[0] // 2, image.shape[1])
+        return np.concatenate([y, chroma])[..., np.newaxis]
+    shared = np.empty_like(y)
+    shared[:, 0::2], shared[:, 1::2] = u[:, ::2], v[:, ::2]
+    pair = (shared, y) if encoding is CameraEncoding.YUV422 else (y, shared)
+    return np.stack(pair, axis=-1)
+
+
+HOST_NAMES = {"bgr": "bgr8", "yuv422": "yuv422", "yuv422_yuy2": "yuv422_yuy2", "nv12": "nv12"}
+
+
+def on_the_host(raw: NDArray[np.uint8], encoding: CameraEncoding, size: Size) -> NDArray[np.uint8]:
+    """The same bytes decoded as the node decodes a message."""
+    step = raw.shape[1] * raw.shape[2]
+    return decode_raw(RawImage(size, HOST_NAMES[encoding.value], step, False, raw.tobytes()))
+
+
+@pytest.mark.parametrize("encoding", list(CameraEncoding)[1:], ids=str)
+@pytest.mark.parametrize("camera", [Size(256, 192), Size(202, 150), Size(128, 96)], ids=str)
+def test_a_graph_for_a_cameras_bytes_decodes_as_the_host_does(
+    driving_model: Path, encoding: CameraEncoding, camera: Size
+) -> None:
+    """To the very byte: OpenCV's integers are exact in float, so that not one label differs."""
+    model = load_graph(driving_model.read_bytes())
+    raw = camera_bytes(random_scene(7, camera).image, encoding)
+    raw[:2] = np.random.default_rng(1).integers(0, 256, raw[:2].shape)  # out of range, too
+    assert raw.shape == encoding.array_shape(camera)
+    decoded = on_the_host(raw, encoding, camera)
+    labels, confidence = run(for_camera(model, camera, Size(128, 96)), decoded[np.newaxis])
+    inside = for_camera(model, camera, Size(128, 96), encoding)
+    own, own_confidence = run(inside, raw[np.newaxis])
+    assert len(np.unique(labels)) >= 4
+    np.testing.assert_array_equal(own, labels)
+    np.testing.assert_array_equal(own_confidence, confidence)
+    assert (fixed_size(inside), card_of(inside).camera_encoding) == (camera, encoding)
+    half, _ = run(to_half(inside), raw[np.newaxis])
+    assert np.mean(half == labels) > 0.99
+
+
+def test_engines_of_a_cameras_bytes_take_nothing_else(driving_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "nv12.onnx"
+    graph = for_camera(load_graph(driving_model.read_bytes()), Size(128, 96), Size(64, 64), CameraEncoding.NV12)
+    path.write_bytes(graph.SerializeToString())
+    with OnnxRuntimeEngine(path, threads=1) as engine:
+        raw = np.full((2, 144, 128, 1), 128, np.uint8)
+        labels, confidence = engine.infer(raw)
+        check_answer(labels, confidence, raw, engine.card)
+        assert labels.shape == (2, 96, 128)
+        for wrong in ((1, 96, 128, 3), (1, 144, 128, 3), (1, 142, 128, 1)):
+            with pytest.raises(InputError, match=r"takes nv12 images of 128x96 as uint8 \[N, 144, 128, 1\], got uint8"):
+                engine.infer(np.zeros(wrong, np.uint8))
+        with pytest.raises(InputError, match="takes nv12 bytes as its camera gives them, not RGB images"):
+            Segmenter(engine)
+    with pytest.raises(InputError, match="nv12 images of 129x96 cannot be: chroma is shared"):
+        for_camera(load_graph(driving_model.read_bytes()), Size(129, 96), Size(64, 64), CameraEncoding.NV12)
+    with pytest.raises(InputError, match="camera encoding 'mono8' is not one of rgb, bgr, yuv422"):
+        CameraEncoding.parse("mono8")

@@ -7,6 +7,7 @@ resizes nothing.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.resizing import check_multiple, network_size
-from seg_perception.core.types import Size
+from seg_perception.core.types import CameraEncoding, Size
 from seg_perception.engines.graph.edits import (
     FIRST_PERMUTATION,
     card_of,
@@ -25,7 +26,9 @@ from seg_perception.engines.graph.edits import (
 )
 
 
-def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None) -> onnx.ModelProto:
+def for_camera(
+    model: onnx.ModelProto, camera: Size, network: Size | None = None, encoding: CameraEncoding = CameraEncoding.RGB
+) -> onnx.ModelProto:
     """The same graph for images of one camera size; the argument is not changed.
 
     Images are shrunk by averaging whole blocks, then bilinearly to the network's size; labels and
@@ -36,8 +39,10 @@ def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None
         camera: width and height of the camera's images.
         network: input size of the network; None keeps the camera's shape and spends the model
             card's pixel count.
+        encoding: of the camera's images; they are decoded in the graph as `core.raw_image` does.
 
     Raises:
+        InputError: this encoding has no images of that size.
         ModelError: the graph is already for one size, or the network's size does not fit it.
     """
     card = card_of(model)
@@ -49,11 +54,12 @@ def for_camera(model: onnx.ModelProto, camera: Size, network: Size | None = None
     check_multiple(inner, card.size_multiple, card.id, error=ModelError)
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    write_card(result, dataclasses.replace(card, input_size=camera, size_multiple=1, camera_encoding=encoding))
     pin_shapes(result, fixed_batch(model), camera)
+    if inner != camera or encoding is not CameraEncoding.RGB:
+        _shrink_input(result, camera, inner, encoding)
     if inner != camera:
-        _shrink_input(result, camera, inner)
         _enlarge_outputs(result, inner, camera)
-    write_card(result, dataclasses.replace(card, input_size=camera, size_multiple=1))
     try:
         onnx.checker.check_model(result, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -69,35 +75,98 @@ def block_length(length: int, target: int) -> int:
     return next(block for block in range(max(1, length // target), 0, -1) if length % block == 0)
 
 
-def _shrink_input(model: onnx.ModelProto, camera: Size, inner: Size) -> None:
-    """Resize after the images have become float NCHW; where a graph never does that by itself, before everything."""
+def _shrink_input(model: onnx.ModelProto, camera: Size, inner: Size, encoding: CameraEncoding) -> None:
+    """Decode and resize where the images have become float NCHW, or, where a graph does that nowhere, before all."""
     graph = model.graph
     transpose = _own_transpose(model)
     if transpose is not None:
         index = list(graph.node).index(transpose)
         result_name = transpose.output[0]
-        current = f"{result_name}.camera"
-        graph.node[index].output[0] = current
-        added = _resizing(graph, current, result_name, camera, inner)
+        planes = f"{result_name}.camera"
+        graph.node[index].output[0] = planes
+        added: list[onnx.NodeProto] = []
         before = index + 1
+        tail: list[onnx.NodeProto] = []
     else:
         image = graph.input[0].name
-        result_name = f"{image}.resized"
+        result_name, planes = f"{image}.small", f"{image}.planes"
+        resized = f"{image}.resized"
         for node in graph.node:
             for position, name in enumerate(node.input):
                 if name == image:
-                    node.input[position] = result_name
+                    node.input[position] = resized
         added = [
             helper.make_node("Cast", [image], [f"{image}.float"], name="CameraCast", to=TensorProto.FLOAT),
-            helper.make_node(
-                "Transpose", [f"{image}.float"], [f"{image}.planes"], name="CameraPlanes", perm=FIRST_PERMUTATION
-            ),
-            *_resizing(graph, f"{image}.planes", f"{image}.small", camera, inner),
-            helper.make_node("Transpose", [f"{image}.small"], [result_name], name="CameraPixels", perm=[0, 2, 3, 1]),
+            helper.make_node("Transpose", [f"{image}.float"], [planes], name="CameraPlanes", perm=FIRST_PERMUTATION),
         ]
         before = 0
-    for offset, node in enumerate(added):
+        tail = [helper.make_node("Transpose", [result_name], [resized], name="CameraPixels", perm=[0, 2, 3, 1])]
+    decoded = planes if encoding is CameraEncoding.RGB else result_name if inner == camera else f"{planes}.rgb"
+    added += _decoding(graph, planes, decoded, camera, encoding)
+    added += _resizing(graph, decoded, result_name, camera, inner)
+    if decoded == planes and inner == camera:
+        added.append(helper.make_node("Identity", [planes], [result_name], name="CameraSame"))
+    for offset, node in enumerate([*added, *tail]):
         graph.node.insert(before + offset, node)
+
+
+# OpenCV's integers for BT.601 in studio range, of 2^20: with them the graph decodes to the very bytes of the host.
+_LUMA = 1220542 / 2**20
+_FROM_U = (0.0, -409993 / 2**20, 2116026 / 2**20)  # of R, G, B
+_FROM_V = (1673527 / 2**20, -852492 / 2**20, 0.0)
+
+
+def _decoding(
+    graph: onnx.GraphProto, source: str, target: str, size: Size, encoding: CameraEncoding
+) -> list[onnx.NodeProto]:
+    """Nodes from float [N, C, rows, W], the camera's bytes, to float RGB [N, 3, H, W] of whole numbers 0 to 255."""
+    if encoding is CameraEncoding.RGB:
+        return []
+    nodes: list[onnx.NodeProto] = []
+
+    def add(operator: str, inputs: list[str], output: str, **options: Any) -> str:
+        nodes.append(helper.make_node(operator, inputs, [output], name=f"Camera:{output}", **options))
+        return output
+
+    def number(name: str, values: list[float] | tuple[float, ...]) -> str:
+        return _constant(graph, f"{source}.{name}", np.array(values, np.float32).reshape(1, -1, 1, 1))
+
+    def part(name: str, start: tuple[int, int, int], end: tuple[int, int, int], step: int) -> str:
+        """Of channels, rows and columns; every `step`-th column."""
+        bounds = [(start, "start"), (end, "end"), ((1, 1, step), "step")]
+        inputs = [_constant(graph, f"{source}.{name}.{which}", np.array(v, np.int64)) for v, which in bounds]
+        axes = _constant(graph, f"{source}.{name}.axes", np.array([1, 2, 3], np.int64))
+        return add("Slice", [source, *inputs[:2], axes, inputs[2]], f"{source}.{name}")
+
+    if encoding is CameraEncoding.BGR:
+        order = _constant(graph, f"{source}.order", np.array([2, 1, 0], np.int64))
+        add("Gather", [source, order], target, axis=1)
+        return nodes
+    rows, width, _ = encoding.array_shape(size)
+    if encoding is CameraEncoding.NV12:
+        luma = part("y", (0, 0, 0), (1, size.height, width), 1)
+        chroma = [part(n, (0, size.height, i), (1, rows, width), 2) for i, n in enumerate("uv")]
+        half = Size(width // 2, size.height // 2)
+    else:
+        of_luma = 1 if encoding is CameraEncoding.YUV422 else 0
+        of_chroma = 1 - of_luma
+        luma = part("y", (of_luma, 0, 0), (of_luma + 1, rows, width), 1)
+        chroma = [part(n, (of_chroma, 0, i), (of_chroma + 1, rows, width), 2) for i, n in enumerate("uv")]
+        half = Size(width // 2, size.height)
+    above = add("Relu", [add("Sub", [luma, number("black", [16.0])], f"{source}.above")], f"{source}.light")
+    total = add("Mul", [above, number("luma", [_LUMA] * 3)], f"{source}.gray")
+    for name, plane, factors in zip("uv", chroma, (_FROM_U, _FROM_V), strict=True):
+        nodes.append(
+            _resize(graph, plane, f"{source}.{name}.full", half, size, "nearest", f"Camera:{source}.{name}.full")
+        )
+        offset = add("Sub", [f"{source}.{name}.full", number(f"{name}.zero", [128.0])], f"{source}.{name}.offset")
+        weighted = add("Mul", [offset, number(f"{name}.factors", factors)], f"{source}.{name}.rgb")
+        total = add("Add", [total, weighted], f"{source}.{name}.sum")
+    low, high = (
+        _constant(graph, f"{source}.{n}", np.array(v, np.float32)) for n, v in (("least", 0.0), ("most", 255.0))
+    )
+    add("Clip", [add("Round", [total], f"{source}.whole"), low, high], target)
+    return nodes
 
 
 def _own_transpose(model: onnx.ModelProto) -> onnx.NodeProto | None:

@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.files import read_regular_file
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
+from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
-from seg_perception.engines.graph.edits import fixed_size, pin_shapes
+from seg_perception.engines.graph.edits import encoding_of, fixed_size, pin_shapes
 from seg_perception.engines.graph.foreign_files import HEAD_BYTES, describe_folder, describe_foreign
 
 MAX_MODEL_BYTES = 1 << 30
@@ -84,7 +85,8 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     if has_external_data(model):
         faults.append("it keeps weights in external files; export it as one file")
     _check_work(model, faults)
-    _check_tensors("input", graph.input, {INPUT_NAME: 4}, faults)
+    channels = encoding_of(model).array_shape(Size(2, 2))[2]
+    _check_tensors("input", graph.input, {INPUT_NAME: 4}, faults, channels)
     _check_tensors("output", graph.output, dict.fromkeys(OUTPUT_NAMES, 3), faults)
     cards = [p.value for p in model.metadata_props if p.key == METADATA_KEY]
     if not cards:
@@ -160,7 +162,7 @@ _LIMITS = (1024, 1 << 15, 1 << 15)  # images in a batch, rows, columns
 
 
 def _check_tensors(
-    kind: str, tensors: Sequence[onnx.ValueInfoProto], accepted: dict[str, int], faults: list[str]
+    kind: str, tensors: Sequence[onnx.ValueInfoProto], accepted: dict[str, int], faults: list[str], channels: int = 3
 ) -> None:
     found = {tensor.name: tensor.type.tensor_type for tensor in tensors}
     if sorted(found) != sorted(accepted):
@@ -169,10 +171,10 @@ def _check_tensors(
     for name, rank in accepted.items():
         tensor = found[name]
         shape = [d.dim_value or d.dim_param or "?" for d in tensor.shape.dim]
-        layout = ["N", "H", "W", "3"][:rank]
+        layout = ["N", "H", "W", str(channels)][:rank]
         if tensor.elem_type != onnx.TensorProto.UINT8:
             faults.append(f"{kind} {name!r} is {_element_type(tensor.elem_type)}; accepted: UINT8")
-        if len(shape) != rank or (rank == 4 and shape[3] != 3):
+        if len(shape) != rank or (rank == 4 and shape[3] != channels):
             faults.append(f"{kind} {name!r} has shape {shape}; accepted: [{', '.join(layout)}]")
         elif any(isinstance(n, int) and not 0 < n <= limit for n, limit in zip(shape, _LIMITS, strict=False)):
             count, rows, columns = _LIMITS

@@ -55,7 +55,7 @@ def prepare_graph(plan: CompilePlan) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     if settings.camera_size is not None:
-        model = for_camera(model, settings.camera_size, settings.size)
+        model = for_camera(model, settings.camera_size, settings.size, settings.camera_encoding)
     if plan.precision is not Precision.FP32 and plan.library.strongly_typed and not is_half:
         model = to_half(model)
     pin_shapes(model, 1 if settings.batch == 1 else fixed_batch(graph), plan.sizes.fixed)
@@ -169,7 +169,7 @@ class _Build:
             return
         batch, sizes = self._settings.batch if shape[0] == -1 else shape[0], self._plan.sizes
         low, tuned, high = (
-            (count, size.height, size.width, 3)
+            (count, *self._plan.card.camera_encoding.array_shape(size))
             for count, size in ((1, sizes.smallest), (batch, sizes.tuned), (batch, sizes.largest))
         )
         profile = builder.create_optimization_profile()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, ClosesItself, EngineInfo, check_batch
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, ClosesItself, EngineInfo, answer_shape, check_batch
 from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
@@ -88,7 +88,7 @@ class TensorRtEngine(ClosesItself):
             self._allocate(file.key.batch)
             usual, batch = fixed or file.card.input_size, file.key.batch
             for count in (*range(1, batch), *([batch] * warm_up)) if warm_up else ():
-                self._run(np.zeros((count, usual.height, usual.width, 3), np.uint8))
+                self._run(np.zeros((count, *self._card.camera_encoding.array_shape(usual)), np.uint8))
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
                 self.close()
@@ -111,7 +111,7 @@ class TensorRtEngine(ClosesItself):
         if self._context is None:
             raise EngineError("this engine is closed")
         check_batch(images, self._card, self._info)
-        _, height, width, _ = images.shape
+        _, height, width = answer_shape(images.shape, self._card)
         if height > self._largest.height or width > self._largest.width:
             raise InputError(
                 f"input {width}x{height} does not fit this engine, which was built for up to {self._largest}"
@@ -169,7 +169,8 @@ class TensorRtEngine(ClosesItself):
         for name in names:
             mode = module.TensorIOMode.INPUT if name == INPUT_NAME else module.TensorIOMode.OUTPUT
             pixels = (size.height, size.width) if size else (-1, -1)
-            expected = (*pixels, 3) if name == INPUT_NAME else pixels
+            image = self._card.camera_encoding.array_shape(size) if size else (-1, -1, 3)
+            expected = image if name == INPUT_NAME else pixels
             dtype, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
             if engine.get_tensor_mode(name) != mode or dtype != module.uint8 or shape[1:] != expected:
                 raise EngineError(
@@ -197,7 +198,7 @@ class TensorRtEngine(ClosesItself):
         else:
             self._enqueue(images.shape)
         tensors.synchronize()
-        answers = tensors.answers(images.shape)
+        answers = tensors.answers(answer_shape(images.shape, self._card))
         # The first run of a shape may allocate, which a capture forbids; and a lone batch is not worth one.
         if self._use_graph and repeated and self._graph is None:
             self._capture(images.shape)
@@ -218,7 +219,7 @@ class TensorRtEngine(ClosesItself):
         tensors.enqueue_input(shape)
         if not self._open_context().execute_async_v3(int(tensors.stream)):
             raise EngineError(f"{self._library} could not run: {self._reasons()}")
-        tensors.enqueue_outputs(shape)
+        tensors.enqueue_outputs(answer_shape(shape, self._card))
 
     def _capture(self, shape: tuple[int, ...]) -> None:
         stream = self._open_tensors().stream

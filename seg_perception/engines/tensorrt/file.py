@@ -20,7 +20,7 @@ from seg_perception.core.errors import EngineError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import from_mapping, to_mapping
-from seg_perception.core.types import Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.cuda import Gpu
 from seg_perception.engines.graph.choices import InputSizes
 from seg_perception.engines.graph.edits import EDITS_VERSION
@@ -56,6 +56,7 @@ class EngineKey:
         precision: of the engine.
         batch: the largest.
         input_sizes: of the images the engine takes.
+        camera_encoding: of the images the engine takes.
         network_size: of the images inside, where asked for; None where it follows from the input sizes.
         workspace_mib, optimization_level, dla_core, hardware_compatible: see `BuildSettings`.
     """
@@ -71,6 +72,7 @@ class EngineKey:
     batch: int
     input_sizes: InputSizes
     network_size: Size | None
+    camera_encoding: CameraEncoding
     workspace_mib: int | None
     optimization_level: int | None
     dla_core: int | None
@@ -135,6 +137,7 @@ def engine_key(
         batch=settings.batch,
         input_sizes=sizes,
         network_size=settings.size if settings.camera_size else None,
+        camera_encoding=settings.camera_encoding,
         workspace_mib=settings.workspace_mib,
         optimization_level=settings.optimization_level,
         dla_core=settings.dla_core,

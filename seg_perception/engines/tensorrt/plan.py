@@ -88,7 +88,12 @@ def make_plan(
     settings = _for_turing(settings, library, gpu)
     of_engine = dataclasses.replace(card, precision=precision)
     if settings.camera_size is not None:
-        of_engine = dataclasses.replace(of_engine, input_size=settings.camera_size, size_multiple=1)
+        of_engine = dataclasses.replace(
+            of_engine,
+            input_size=settings.camera_size,
+            size_multiple=1,
+            camera_encoding=settings.camera_encoding,
+        )
     key = engine_key(model.content, sizes, settings, precision, library, gpu)
     return CompilePlan(source, model, settings, precision, sizes, of_engine, library, key)
 

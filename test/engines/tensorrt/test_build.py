@@ -17,7 +17,7 @@ from small_networks import small_networks
 
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.resizing import network_size
-from seg_perception.core.types import Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.cuda import Gpu
 from seg_perception.engines.graph.choices import input_sizes, resolve_precision
 from seg_perception.engines.graph.edits import card_of, load_graph, write_card
@@ -78,7 +78,8 @@ def check_contract(model: onnx.ModelProto, library: TensorRtLibrary, settings: B
     outputs = [network.get_output(i) for i in range(network.num_outputs)]
     camera = settings.camera_size
     shape = (1 if settings.batch == 1 else -1, *((camera.height, camera.width) if camera else (-1, -1)))
-    assert [(t.name, t.dtype, tuple(t.shape)) for t in inputs] == [("image", trt.uint8, (*shape, 3))]
+    image = settings.camera_encoding.array_shape(camera) if camera else (-1, -1, 3)
+    assert [(t.name, t.dtype, tuple(t.shape)) for t in inputs] == [("image", trt.uint8, (shape[0], *image))]
     assert {(t.name, t.dtype, tuple(t.shape)) for t in outputs} == {
         ("labels", trt.uint8, shape),
         ("confidence", trt.uint8, shape),
@@ -108,6 +109,15 @@ def test_graphs_for_cameras_build_and_keep_the_contract(
     settings = BuildSettings(precision, batch, camera_size=camera)
     assert input_sizes(parse_model(content, ""), settings.size, settings.camera_size).fixed == camera
     assert build_and_note(content, settings, nvidia, builds, f"efficientnet_ladder, camera {camera}").content
+
+
+@pytest.mark.parametrize("encoding", list(CameraEncoding)[1:], ids=str)
+def test_graphs_for_a_cameras_bytes_build_and_keep_the_contract(
+    nvidia: TensorRtLibrary, driving_model: Path, builds: list[Build], encoding: CameraEncoding
+) -> None:
+    settings = BuildSettings(FP16, batch=4, camera_size=Size(1280, 720), camera_encoding=encoding)
+    content = read_model(driving_model)
+    assert build_and_note(content, settings, nvidia, builds, f"shipped, {encoding} 1280x720").content
 
 
 @pytest.mark.parametrize("precision", list(Precision), ids=str)

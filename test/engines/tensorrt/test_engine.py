@@ -13,7 +13,7 @@ from fake_cuda import CudaError, FakeCudaRuntime, FakeTensorRt
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.graph.choices import InputSizes
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
@@ -33,6 +33,7 @@ KEY = EngineKey(
     batch=3,
     input_sizes=ONE_SIZE,
     network_size=None,
+    camera_encoding=CameraEncoding.RGB,
     workspace_mib=None,
     optimization_level=None,
     dla_core=None,
