@@ -10,8 +10,8 @@ from typing import Protocol
 from seg_perception.bags import messages
 from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
-from seg_perception.core.errors import SettingsError
-from seg_perception.core.image_file import read_rgb
+from seg_perception.core.errors import DatasetError, InputError, SettingsError
+from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
 from seg_perception.core.label_mapping import LabelMapping
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in
@@ -63,11 +63,16 @@ class FolderDrive:
     """A folder of images in the order of their names, as the frames of a drive.
 
     Args:
-        images: folder of JPEG or PNG images.
+        images: folder of images.
         labels: folder of 8-bit PNG label images with the same names; None: no truth.
         mapping: from the label files' values to class ids; needed with `labels`.
         fps: frames a second.
         limit: at most so many frames; None: all.
+        keep_going: list a file that cannot be read in `faults` and go on, instead of raising.
+
+    Attributes:
+        faults: after iterating: files that could not be read, and why.
+        left_out: names in the folder that are no images; hidden ones are not looked at.
 
     Raises:
         DatasetError: a folder is missing or empty, or an image has no label file.
@@ -75,28 +80,46 @@ class FolderDrive:
     """
 
     def __init__(
-        self, images: Path, labels: Path | None, mapping: LabelMapping | None, fps: float, limit: int | None = None
+        self,
+        images: Path,
+        labels: Path | None,
+        mapping: LabelMapping | None,
+        fps: float,
+        limit: int | None = None,
+        keep_going: bool = False,
     ) -> None:
         if labels is not None and mapping is None:
             raise SettingsError("label images need a mapping to our class ids: give its name or YAML file")
         self.fps = fps
         stamp_of_frame(0, fps)
         self._pairs = folder_pairs(images, labels, mapping) if labels is not None and mapping is not None else None
-        self._files = [] if self._pairs else files_in(images, (".jpg", ".jpeg", ".png"))
-
+        self._files = [] if self._pairs else files_in(images, IMAGE_SUFFIXES)
+        self._keep_going = keep_going
+        self.faults: list[str] = []
+        self.left_out = tuple(path.name for path in image_files(images.iterdir())[1])
         self._length = min(len(self._pairs or self._files), limit or len(self._pairs or self._files))
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[DriveFrame]:
+        self.faults = []
         for index in range(len(self)):
-            stamp_ns = stamp_of_frame(index, self.fps)
-            if self._pairs is None:
-                yield DriveFrame(stamp_ns, read_rgb(self._files[index]))
-            else:
-                sample = self._pairs.load(index)
-                yield DriveFrame(stamp_ns, sample.image, sample.labels)
+            try:
+                frame = self._frame(index)
+            except (DatasetError, InputError, OSError) as error:
+                if not self._keep_going:
+                    raise
+                self.faults.append(str(error))
+                continue
+            yield frame
+
+    def _frame(self, index: int) -> DriveFrame:
+        stamp_ns = stamp_of_frame(index, self.fps)
+        if self._pairs is None:
+            return DriveFrame(stamp_ns, read_rgb(self._files[index]))
+        sample = self._pairs.load(index)
+        return DriveFrame(stamp_ns, sample.image, sample.labels)
 
 
 class SceneDrive:

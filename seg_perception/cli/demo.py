@@ -69,6 +69,7 @@ class _Drive:
     image_topic: str
     truth_topic: str | None
     compressed: bool = False
+    faults: tuple[str, ...] = ()  # files that could not be driven
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -133,7 +134,9 @@ def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event
     drive: FolderDrive | SceneDrive
     if arguments.images:
         mapping = load_label_mapping(arguments.mapping) if arguments.mapping else None
-        drive = FolderDrive(arguments.images, arguments.labels, mapping, arguments.fps, arguments.frames)
+        drive = FolderDrive(
+            arguments.images, arguments.labels, mapping, arguments.fps, arguments.frames, keep_going=True
+        )
         words, truth = f"images of {arguments.images}", arguments.labels is not None
     else:
         drive = SceneDrive(arguments.seed, Size.parse(arguments.size), arguments.fps, arguments.frames or 90)
@@ -142,7 +145,13 @@ def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event
     for _ in tqdm(write_drive(drive, bag), total=len(drive), unit="frame", desc="prepare the drive"):
         if stop.is_set():
             return None
-    return _Drive(bag, f"{words}, {arguments.fps:g} Hz", "/image", "/truth" if truth else None)
+    faults, left_out = (drive.faults, drive.left_out) if isinstance(drive, FolderDrive) else ([], ())
+    if left_out:
+        print(f"left out, no images: {', '.join(left_out)}", file=sys.stderr)
+    if len(faults) == len(drive):
+        raise InputError(f"none of the {len(faults)} images can be read:\n  " + "\n  ".join(faults))
+    description = f"{words}, {arguments.fps:g} Hz"
+    return _Drive(bag, description, "/image", "/truth" if truth else None, faults=tuple(faults))
 
 
 def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) -> int:
@@ -195,7 +204,7 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     sheet, summary_file = arguments.out / "contact_sheet.png", arguments.out / "summary.json"
     with BagReader(recorded) as bag:
         scored = results.score_published(bag, card.label_set)
-        results.write_video(bag, video)
+        fitted = results.write_video(bag, video).fitted
         results.write_contact_sheet(bag, sheet, card.label_set)
         first = next(bag.messages((results.image_topic(bag),)))
         size = Size.of(rgb_of(bag.decode(first), first.topic.type))
@@ -211,6 +220,10 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     )
     write_atomically(summary_file, summary.to_json().encode())
     print(summary.text())
+    if fitted:
+        print(f"{video}: {fitted} frames of another size than the first were fitted into it", file=sys.stderr)
+    if drive.faults:
+        print(f"{len(drive.faults)} images could not be driven:", *drive.faults, sep="\n  ", file=sys.stderr)
     missing = [path for path in summary.files if not path.is_file() or not path.stat().st_size]
     if missing:
         print(f"not written: {', '.join(map(str, missing))}", file=sys.stderr)
@@ -218,4 +231,5 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
         print(f"{session.unknown_stamps} messages came with a stamp that no image had", file=sys.stderr)
     if session.account is not None and not session.account.adds_up:
         print("the node's account does not add up", file=sys.stderr)
-    return 1 if missing or session.unknown_stamps or not (session.account is None or session.account.adds_up) else 0
+    sound = session.account is None or session.account.adds_up
+    return 1 if missing or drive.faults or session.unknown_stamps or not sound else 0

@@ -3,7 +3,7 @@
 settings.yaml       the resolved settings: `seg-perception train --config` of it repeats the run
 steps.csv           loss and learning rate of each step
 validation.csv      scores of each validation, as fractions; nan for a class that is not in the truth
-tensorboard/        both, as curves
+tensorboard/        both, as curves, and pictures of the first validation images
 last.pt             what resuming needs
 last.safetensors    the weights of the last checkpoint
 best.safetensors    the weights that scored best on the validation data, if there is any
@@ -31,12 +31,17 @@ from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping, load_settings, to_mapping
+from seg_perception.datasets.base import Dataset
 from seg_perception.evaluation import Evaluation
+from seg_perception.evaluation.pictures import comparison
 from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
-from seg_perception.training.run_data import DataRecord, differences
+from seg_perception.training.run_data import DataRecord, RunData, differences
 from seg_perception.training.settings import TrainSettings
+
+_PICTURES = 2  # of each validation set
 
 _MAY_CHANGE = frozenset(
     {
@@ -166,6 +171,37 @@ class RunFolder:
         self._board.add_scalar("loss", loss, step)
         self._board.add_scalar("learning rate", rate, step)
         self._board.add_scalar("crops per second", per_second, step)
+
+    def announce(self, first_step: int, device: torch.device, network: SegmentationNetwork, data: RunData) -> None:
+        """Say what is about to be trained, on what, from where."""
+        settings = self._settings
+        if not self._writes or first_step == settings.steps:
+            return
+        parameters = sum(p.numel() for p in network.parameters())
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        frozen = "" if trained == parameters else f", {trained / 1e6:.2f} M of them trained"
+        where = f"CPU, {torch.get_num_threads()} threads"
+        if device.type == "cuda":
+            where = str(torch.cuda.get_device_name(device))
+        images = sum(map(len, data.train))
+        held = f"{sum(map(len, data.validation))} to validate on" if data.validation else "none to validate on"
+        start = settings.network.earlier_weights or settings.network.start
+        begin = f"resuming at step {first_step}" if first_step else f"from the start (weights: {start})"
+        tqdm.write(
+            f"{settings.run_folder}: {settings.network.name}, {parameters / 1e6:.2f} M parameters{frozen}; on {where}, "
+            f"{settings.precision}\n{images} images of {', '.join(d.name for d in data.train)}; {held}; "
+            f"{settings.steps} steps of {settings.batch_size} crops, {begin}"
+        )
+
+    def log_pictures(self, step: int, datasets: Sequence[Dataset], segmenter: Segmenter) -> None:
+        """Image, truth, answer, what is wrong and confidence of the first validation images, for TensorBoard."""
+        if self._board is None:
+            return
+        for dataset in datasets:
+            for index in range(min(_PICTURES, len(dataset))):
+                sample = dataset.load(index)
+                picture = comparison(sample, segmenter.segment(sample.image), self._label_set)
+                self._board.add_image(f"{dataset.name}/{sample.name}", picture, step, dataformats="HWC")
 
     def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
         for e in evaluations:

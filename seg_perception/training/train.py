@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,8 +20,7 @@ from tqdm import tqdm
 
 from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.datasets.base import Dataset
-from seg_perception.evaluation import Evaluation, evaluate
+from seg_perception.evaluation import evaluate
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network, networks
 from seg_perception.segmenter import Segmenter
@@ -118,6 +117,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         look_at_all(data)
     _check_same_everywhere(first_step, run, device, world)
     run.open_logs(first_step)
+    run.announce(first_step, device, network, data)
     run.remember_looked_at(work.records)
     if not validated and rank == 0:  # the run ended between a checkpoint and the validation that was due
         best_score = work.validate(first_step, best_score)
@@ -214,8 +214,11 @@ class _Work:
 
     def validate(self, done: int, best_score: float) -> float:
         """Score the averaged network, and keep its weights if they are the best; the best score so far."""
-        evaluations = _validate(self.data.validation, self.average, self.run.info(done, ()), self.settings)
+        card = self.run.info(done, ()).model_card(self.average, version="training", weights_sha256="")
+        segmenter = Segmenter(TorchEngine(self.average, card, autocast=_AUTOCAST[self.settings.precision]))
+        evaluations = [evaluate(dataset, segmenter) for dataset in self.data.validation]
         self.run.log_validation(done, evaluations)
+        self.run.log_pictures(done, self.data.validation, segmenter)
         score = sum(e.scores.mean_iou for e in evaluations) / len(evaluations)
         if score > best_score:
             self.run.save_weights("best", self.average, self.run.info(done, evaluations))
@@ -293,11 +296,3 @@ def _global_pixel_weight(
     if world > 1:
         dist.all_reduce(total)
     return torch.where(total > 0, total, 1.0)
-
-
-def _validate(
-    datasets: Sequence[Dataset], network: SegmentationNetwork, info: checkpoint.CheckpointInfo, settings: TrainSettings
-) -> list[Evaluation]:
-    card = info.model_card(network, version="training", weights_sha256="")
-    segmenter = Segmenter(TorchEngine(network, card, autocast=_AUTOCAST[settings.precision]))
-    return [evaluate(dataset, segmenter) for dataset in datasets]

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,27 @@ def test_the_folder_of_a_run(tiny: Tiny) -> None:
 
     assert load_settings(TrainSettings, settings.run_folder / "settings.yaml") == settings
     assert list((settings.run_folder / "tensorboard").iterdir())
+
+
+def test_a_run_says_what_it_trains_on_what_and_from_where_and_shows_pictures(
+    tiny: Tiny, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = tiny(steps=3, checkpoint_every=1, validation=validation(pictures), validate_every=3)
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        stop_after(patch, 2)
+        run_training(settings)
+    said = capsys.readouterr().out
+    assert re.search(r"tiny: reference, \d\.\d\d M parameters; on CPU, \d+ threads, fp32\n", said)
+    assert re.search(r"\d+ images of \S+; \d+ to validate on; 3 steps of \d+ crops, from the start", said)
+    run_training(settings)
+    assert "3 steps of" in (said := capsys.readouterr().out)
+    assert "resuming at step" in said
+    board = EventAccumulator(str(settings.run_folder / "tensorboard")).Reload()
+    shown = board.Tags()["images"]
+    assert shown
+    assert {event.step for name in shown for event in board.Images(name)} == {3}
 
 
 def test_the_same_seed_repeats_a_run_exactly_and_another_does_not(tiny: Tiny, tmp_path: Path) -> None:

@@ -62,25 +62,25 @@ def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
     return Scored(score, hits / union if union else math.nan)
 
 
-def write_video(bag: BagReader, path: Path) -> int:
-    """Write the overlay topic as a video at the drive's own pace; returns the number of frames.
+def write_video(bag: BagReader, path: Path) -> VideoWriter:
+    """Write the overlay topic as a video in real time; returns the writer, which knows what it changed.
 
-    Where an image has no overlay (it was superseded) the one before stands still, as on a display.
+    Where an image has no overlay (it was superseded) the one before stands still, as on a display; before the
+    first overlay the camera's image is shown. Images of other sizes are fitted into the first one's.
     """
     from seg_perception.bags.images import rgb_of
 
-    images = [message.stamp_ns for message in bag.messages((image_topic(bag),))]
     with VideoWriter(path, frame_rate(bag)) as video:
         shown: RgbImage | None = None
         overlays = bag.messages((OVERLAY,))
         following = next(overlays, None)
-        for stamp_ns in images:
-            while following is not None and following.stamp_ns <= stamp_ns:
+        for message in bag.messages((image_topic(bag),)):
+            while following is not None and following.stamp_ns <= message.stamp_ns:
                 shown = rgb_of(bag.decode(following), following.topic.type)
                 following = next(overlays, None)
-            if shown is not None:
-                video.add(shown)
-        return video.frames
+            image = rgb_of(bag.decode(message), message.topic.type) if shown is None else shown
+            video.add(image, message.stamp_ns / 1e9)
+    return video
 
 
 def image_topic(bag: BagReader) -> str:
@@ -92,7 +92,7 @@ def frame_rate(bag: BagReader) -> float:
     """Frames a second of the images, by the median time between their stamps; 15 for a single image."""
     stamps = sorted(message.stamp_ns for message in bag.messages((image_topic(bag),)))
     intervals = [after - before for before, after in pairwise(stamps) if after > before]
-    return min(120.0, 1e9 / statistics.median(intervals)) if intervals else 15.0
+    return min(120.0, 1e9 / statistics.median_low(intervals)) if intervals else 15.0
 
 
 def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments: int = 5) -> None:
