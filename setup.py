@@ -37,6 +37,10 @@ ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install
     "ros-jazzy-rmw-fastrtps-cpp==8.4.3",
     "cv-bridge==1.13.0.post0",
 ]
+CONVERT = [  # annotations of other tools (docs/adr/0014)
+    "pillow>=9.1",  # draws polygons as labelme and Cityscapes' scripts do
+    "pycocotools>=2.0.8",  # fills polygons as COCO and CVAT do
+]
 TRAIN = [
     *ONNX,
     "torch>=2.10",  # before 2.10, weights_only=True could be made to run code
@@ -45,6 +49,7 @@ TRAIN = [
     "tensorboard>=2.14",
     "matplotlib>=3.5",  # figures of evaluation reports
     "Jinja2>=3.0",  # their pages; torch brings it, too
+    *CONVERT,
 ]
 TENSORRT = [  # TensorRT-RTX from PyPI; plain TensorRT comes with JetPack or apt
     "onnx>=1.21",  # the graph is checked and edited before TensorRT's parser sees it
@@ -90,6 +95,7 @@ setup(
         "bags": BAGS,  # bag, predict and demo
         "view": VIEW,
         "ros": [*ROS, *BAGS, *VIEW],
+        "convert": CONVERT,  # dataset convert
         "train": TRAIN,
         "tensorrt": TENSORRT,
         "openvino": [*ONNX, *OPENVINO],

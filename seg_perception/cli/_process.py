@@ -24,6 +24,8 @@ EXTRA_OF = {
     "onnxruntime": "onnx",
     "jinja2": "train",
     "markupsafe": "train",
+    "PIL": "convert",
+    "pycocotools": "convert",
     "matplotlib": "train",
     "onnxscript": "train",
     "safetensors": "train",

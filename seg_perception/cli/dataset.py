@@ -1,20 +1,23 @@
-"""Look after datasets: `check` reads every file and reports all that is wrong, and the class balance.
+"""Look after datasets: check them, convert annotations of other tools, give labels to other tools.
 
-Its exit status is 0 for a sound dataset, 1 when faults were found or something is hardly what was meant, and 2
-when it could not be opened.
+`check` reads every file and reports all that is wrong, and the class balance. Its exit status is 0 for a sound
+dataset, 1 when faults were found or something is hardly what was meant, and 2 when it could not be opened.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from seg_perception.cli._options import add_dataset_arguments, dataset_settings
 
-HELP = "check a dataset: unreadable files, unknown labels, sizes, class balance"
+HELP = "check a dataset, convert annotations of CVAT, labelme, COCO, ..., or export labels to them"
 EXAMPLES = (
-    "check --dataset folder --root my_data --mapping driving",
+    "check --dataset folder --root my_data --mapping identity",
     "check --dataset cityscapes --root cityscapes --split val --picture balance.png",
+    "convert annotations.xml --images pictures --out my_data --to driving",
+    "export --images pictures --labels out/labels --format cvat --out annotations.xml",
 )
 
 
@@ -25,7 +28,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--picture", type=Path, metavar="FILE", help="write the class balance as a PNG")
     check.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     check.add_argument("--show", type=int, default=10, metavar="N", help="faults shown of each kind (default: 10)")
+    _add_convert_arguments(actions.add_parser("convert", help="bring another tool's annotations into a folder of ours"))
+    _add_export_arguments(
+        actions.add_parser("export", help="write labels as annotations that CVAT, labelme, COCO take")
+    )
     actions.add_parser("kinds", help="list the datasets that are known, as a Markdown table")
+
+
+class _Formats:
+    """The known formats, looked for only when they are asked about."""
+
+    def __init__(self, exported: bool = False) -> None:
+        self._exported = exported
+
+    def __iter__(self) -> Iterator[str]:
+        if self._exported:
+            from seg_perception.datasets.convert.exporting import EXPORTS
+
+            return iter(EXPORTS)
+        from seg_perception.datasets.convert.conversion import formats
+
+        return iter(formats())
+
+    def __contains__(self, name: object) -> bool:
+        return True  # the conversion judges it
+
+
+def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder that the tool exported")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, made whole or not at all")
+    help_ = "%(choices)s (default: what SOURCE looks like)"
+    parser.add_argument("--from", dest="format", metavar="FORMAT", choices=_Formats(), help=help_)
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the pictures (default: beside the annotations)")
+    help_ = "driving, or another label set: its classes by their names (default: the source's own classes)"
+    parser.add_argument("--to", default="own", metavar="LABELS", help=help_)
+    help_ = "what a class of the source becomes: a class of the target, or ignore; may be given again"
+    parser.add_argument("--map", action="append", default=[], metavar="NAME=CLASS", help=help_)
+    help_ = "what pixels become that no shape covers (default: ignore, not labeled)"
+    parser.add_argument("--unlabeled", default="ignore", metavar="CLASS", help=help_)
+    help_ = "leave out pictures that cannot be converted (then the exit status is 1)"
+    parser.add_argument("--keep-going", action="store_true", help=help_)
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the pictures")
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="label files of the same names")
+    parser.add_argument("--mapping", default="identity", help="what the label files hold (default: %(default)s)")
+    help_ = "%(choices)s"
+    parser.add_argument("--format", required=True, metavar="FORMAT", choices=_Formats(exported=True), help=help_)
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file; for labelme a folder")
+    parser.add_argument("--shape", default="polygon", choices=("polygon", "mask"), help="(default: %(default)s)")
+    help_ = "pixels that a polygon may be off by (default: %(default)s)"
+    parser.add_argument("--tolerance", type=float, default=1.0, metavar="PX", help=help_)
+    help_ = "leave out smaller regions (default: %(default)s pixels)"
+    parser.add_argument("--least-pixels", type=int, default=20, metavar="N", help=help_)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,7 +90,47 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(datasets_table())
         return 0
-    return _check(arguments)
+    return {"check": _check, "convert": _convert, "export": _export}[arguments.action](arguments)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.datasets.convert.conversion import ConvertSettings, convert
+
+    renamed = {}
+    for given in arguments.map:
+        name, equals, meant = given.rpartition("=")
+        if not equals or not name or not meant:
+            raise SettingsError(f"--map {given!r} is not accepted: write NAME=CLASS")
+        renamed[name] = meant
+    settings = ConvertSettings(
+        arguments.format, arguments.images, arguments.to, renamed, arguments.unlabeled, arguments.keep_going
+    )
+    done = convert(arguments.source, arguments.out, settings, progress=True)
+    print(done.table())
+    check = f"seg-perception dataset check --dataset folder --root {arguments.out}"
+    print(f"next: {check} --mapping {arguments.out / 'mapping.yaml'}")
+    return 1 if done.left_out else 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from seg_perception.core.files import make_room_for
+    from seg_perception.core.label_mapping import load_label_mapping
+    from seg_perception.datasets.base import describe_left_out
+    from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
+    from seg_perception.datasets.folder import folder_pairs
+
+    settings = ExportSettings(ShapeKind(arguments.shape), arguments.tolerance, arguments.least_pixels)
+    dataset = folder_pairs(arguments.images, arguments.labels, load_label_mapping(arguments.mapping))
+    if arguments.format != "labelme":
+        make_room_for(arguments.out)
+    items = (Labeled(pair.image, dataset.load(index).labels) for index, pair in enumerate(dataset.pairs))
+    report = write_annotations(arguments.format, items, dataset.label_set, arguments.out, settings)
+    if text := describe_left_out(dataset.left_out):
+        print(text)
+    small = f"; {report.left_out} regions of under {settings.least_pixels} pixels left out" if report.left_out else ""
+    print(f"{arguments.out}: {report.images} images, {report.shapes} shapes{small}")
+    return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,253 @@
+"""Writes what a format gives as a folder of ours: images/, labels/, label_set.yaml, mapping.yaml."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+import seg_perception.datasets.convert
+from seg_perception.core.encoded import inspect_encoded
+from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError
+from seg_perception.core.files import read_regular_file
+from seg_perception.core.image_file import MAX_FILE_BYTES
+from seg_perception.core.label_mapping import IGNORE
+from seg_perception.core.types import Size
+from seg_perception.datasets.convert.base import Annotated, Annotations, Format, SourceClass, checked
+from seg_perception.datasets.convert.meaning import OWN, Meaning
+from seg_perception.datasets.convert.pictures import Pictures
+
+
+def formats() -> Mapping[str, Format]:
+    """Every known format by name, read-only."""
+    package = seg_perception.datasets.convert
+    modules = (
+        importlib.import_module(f"{package.__name__}.{name}")
+        for name in sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    )
+    found = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    return MappingProxyType({one.name: one for one in found})
+
+
+def formats_table() -> str:
+    """The formats as a Markdown table, as docs/your_masks.md shows it."""
+    lines = ["| `--from` | what SOURCE names | which of two overlapping shapes is seen |", "|---|---|---|"]
+    lines += [f"| `{one.name}` | {one.summary} | {one.order} |" for one in formats().values()]
+    return "\n".join(lines)
+
+
+def detect(source: Path) -> Format:
+    """The format that a path looks like.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        DatasetError: none, or more than one.
+    """
+    if not source.exists():
+        raise FileNotFoundError(2, "no such file or folder", str(source))
+    found = [one for one in formats().values() if one.matches(source)]
+    if len(found) == 1:
+        return found[0]
+    known = "; ".join(f"{one.name}: {one.summary}" for one in formats().values())
+    which = " or ".join(one.name for one in found) if found else "none of the formats"
+    raise DatasetError(f"{source}: looks like {which}; say which with --from. Known: {known}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """One class of a conversion: how much of it there is, and what it became."""
+
+    name: str
+    value: int
+    pixels: int
+    images: int
+    became: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted.
+
+    Attributes:
+        format: its name.
+        images: how many were written.
+        rows: the classes, and last the pixels that no shape covers.
+        remarks: what was not drawn, taken or found, a line each.
+        left_out: pictures that could not be converted, with the reason.
+    """
+
+    format: str
+    images: int
+    rows: tuple[ClassRow, ...]
+    remarks: tuple[str, ...]
+    left_out: tuple[str, ...] = field(default_factory=tuple)
+
+    def table(self) -> str:
+        width = max(5, *(len(row.name) for row in self.rows))
+        lines = [f"{self.images} images from {self.format}"]
+        lines.append(f"  {'class':<{width}}{'value':>7}{'pixels':>14}{'images':>8}  became")
+        lines += [
+            f"  {row.name:<{width}}{row.value:>7}{row.pixels:>14}{row.images:>8}  {row.became}" for row in self.rows
+        ]
+        return "\n".join([*lines, *self.remarks, *(f"left out: {text}" for text in self.left_out)])
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertSettings:
+    """How a source is converted.
+
+    Attributes:
+        format: a name of `formats()`; None: what the source looks like.
+        images: folder of the pictures; None: beside the annotations.
+        to: "own" keeps the source's classes; a label set (name or file) takes those of equal names.
+        renamed: source class -> class of the target, or "ignore".
+        unlabeled: what pixels that no shape covers become: "ignore", or a class of the target.
+        keep_going: leave out pictures that cannot be converted; else the first faults end the conversion.
+    """
+
+    format: str | None = None
+    images: Path | None = None
+    to: str = OWN
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    unlabeled: str = IGNORE
+    keep_going: bool = False
+
+
+def convert(source: Path, out: Path, settings: ConvertSettings | None = None, progress: bool = False) -> Conversion:
+    """Convert a source into a new folder, which is there as a whole or not at all.
+
+    Raises:
+        FileNotFoundError: no such source.
+        FileExistsError: the folder is there and not empty.
+        SettingsError: an unknown format or class.
+        DatasetError: the source cannot be read, or pictures cannot be converted (all are listed).
+    """
+    settings = settings or ConvertSettings()
+    if settings.format is not None and settings.format not in formats():
+        raise SettingsError(f"no format {settings.format!r}; known: {', '.join(formats())}")
+    chosen = formats()[settings.format] if settings.format else detect(source)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(17, "the output must be a new or empty folder", str(out))
+    annotations = chosen.read(source)
+    if not annotations.classes:
+        raise DatasetError(f"{source}: no classes; there is nothing to convert")
+    meaning = Meaning.of(annotations, settings.to, settings.renamed, settings.unlabeled)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
+    try:
+        writer = _Writer(work, annotations, Pictures(source, settings.images), settings.keep_going)
+        for picture in tqdm(annotations.pictures, f"convert {chosen.name}", unit="image", disable=not progress):
+            writer.add(picture)
+        writer.finish(source)
+        meaning.write(work)
+        work.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        work.rename(out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    remarks = [f"{text}: {count}" for text, count in annotations.remarks.items()]
+    return Conversion(
+        chosen.name,
+        writer.count,
+        tuple(writer.rows(meaning)),
+        (*remarks, *writer.images.unused(), *meaning.remarks),
+        tuple(writer.faults),
+    )
+
+
+class _Writer:
+    """Writes pictures and label files, and counts."""
+
+    def __init__(self, folder: Path, annotations: Annotations, images: Pictures, keep_going: bool) -> None:
+        self._folder, self._annotations, self.images = folder, annotations, images
+        self._keep_going = keep_going
+        self.count = 0
+        self.faults: list[str] = []
+        self._names: set[str] = set()
+        self._pixels = np.zeros(65536, np.int64)
+        self._images_of = np.zeros(65536, np.int64)
+        largest = max(annotations.unlabeled, *(c.value for c in annotations.classes))
+        self._dtype = np.uint8 if largest <= 255 else np.uint16
+        for name in ("images", "labels"):
+            (folder / name).mkdir()
+
+    def add(self, picture: Annotated) -> None:
+        try:
+            content, suffix = self._picture(picture)
+            header = inspect_encoded(content, picture.image)
+            across, down = header.size.width, header.size.height
+            size = Size(down, across) if header.orientation >= 5 else header.size
+            if picture.size is not None and picture.size != size:
+                raise DatasetError(f"annotated at {picture.size}, but the picture is {size}")
+            checked(size.width, size.height, picture.image)
+            ids = picture.draw(size)
+        except (SegPerceptionError, OSError) as error:
+            self.faults.append(f"{picture.image}: {error}")
+            return
+        name = self._name(picture.image)
+        counts = np.bincount(ids.reshape(-1), minlength=65536)
+        self._pixels += counts
+        self._images_of += counts > 0
+        (self._folder / "images" / f"{name}{suffix}").write_bytes(content)
+        done, encoded = cv2.imencode(".png", ids.astype(self._dtype))
+        assert done
+        (self._folder / "labels" / f"{name}.png").write_bytes(encoded.tobytes())
+        self.count += 1
+
+    def _picture(self, picture: Annotated) -> tuple[bytes, str]:
+        path = self.images.find(picture.image)
+        if path is not None:
+            return read_regular_file(path, MAX_FILE_BYTES), path.suffix.lower()
+        if picture.embedded is not None:
+            codec = inspect_encoded(picture.embedded, picture.image).codec.value.lower()
+            return picture.embedded, ".jpg" if codec == "jpeg" else f".{codec}"
+        raise InputError(f"no such picture below {self.images.root}; name its folder with --images")
+
+    def _name(self, image: str) -> str:
+        """A name of its own in one flat folder."""
+        path = Path(image)
+        for name in (path.stem, "__".join((*path.parts[:-1], path.stem))):
+            if name not in self._names:
+                break
+        else:
+            number = 2
+            while (numbered := f"{name}_{number}") in self._names:
+                number += 1
+            name = numbered
+        self._names.add(name)
+        return name
+
+    def finish(self, source: Path) -> None:
+        if self.faults and not self._keep_going:
+            listed = "\n  ".join(self.faults[:8])
+            more = f"\n  and {len(self.faults) - 8} more" if len(self.faults) > 8 else ""
+            total = self.count + len(self.faults)
+            raise DatasetError(
+                f"{source}: {len(self.faults)} of {total} pictures cannot be converted, and nothing was written; mend "
+                f"them, or leave them out with --keep-going:\n  {listed}{more}"
+            )
+        if not self.count:
+            raise DatasetError(
+                f"{source}: no picture could be converted" + "".join(f"\n  {f}" for f in self.faults[:8])
+            )
+
+    def rows(self, meaning: Meaning) -> Iterable[ClassRow]:
+        classes: Sequence[SourceClass] = self._annotations.classes
+        free = self._annotations.unlabeled
+        if free not in {c.value for c in classes}:
+            classes = (*classes, SourceClass("(not labeled)", free))
+        for c in classes:
+            became = meaning.became[c.value]
+            pixels, images = int(self._pixels[c.value]), int(self._images_of[c.value])
+            yield ClassRow(c.name, c.value, pixels, images, became)
