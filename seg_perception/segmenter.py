@@ -87,7 +87,7 @@ class Segmenter:
     def prepare(self, image: RgbImage) -> PreparedImage:
         """Resize an RGB image, uint8 [H, W, 3], to the network's size.
 
-        Area interpolation when shrinking, bilinear when growing: `core.resizing.resize_image`.
+        How: `core.resizing.resize_image`.
 
         Raises:
             InputError: not uint8 [H, W, 3], or a sliver (`core.resizing.check_aspect`).
@@ -110,7 +110,8 @@ class Segmenter:
             step = self._engine.info.max_batch or len(indices)
             for start in range(0, len(indices), step):
                 chunk = indices[start : start + step]
-                images = np.stack([prepared[i].pixels for i in chunk])
+                one = len(chunk) == 1  # which needs no copy
+                images = prepared[chunk[0]].pixels[np.newaxis] if one else np.stack([prepared[i].pixels for i in chunk])
                 labels, confidence = self._engine.infer(images)
                 check_answer(labels, confidence, images, self._engine.card)
                 for position, i in enumerate(chunk):

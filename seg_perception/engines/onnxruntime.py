@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 NAME = "onnxruntime"
 
+_SPINNING = (("session.force_spinning_stop", "1"), ("session.intra_op.spin_duration_us", "200"))
+"""The threads spin briefly between the layers of a run and never after it. With ONNX Runtime's own settings a run at
+10 Hz costs 140 ms of CPU instead of 96, at the same latency and throughput; without any spinning it is 95, and up to
+15 % slower (docs/adr/0011-threads.md). Versions that do not know a setting ignore it."""
+
 Answerer: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Takes uint8 [N, H, W, 3] RGB, returns (labels, confidence), each uint8 [N, H, W]: `Engine.infer` is one."""
 
@@ -54,9 +59,8 @@ def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
-    # Its threads would spin on after each run: at 10 Hz that costs half as much again in CPU, and on a busy machine
-    # time, too. What it buys is up to a quarter more throughput on a quiet machine that does nothing else.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in _SPINNING:
+        options.add_session_config_entry(key, value)
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises several unrelated classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.resizing import check_multiple, network_size, resize_image, resize_labels
 from seg_perception.core.types import Size
+from seg_perception.scenes import Drive
 
 sizes = st.builds(Size, st.integers(200, 4000), st.integers(200, 4000)).filter(
     lambda size: 1 / 4 <= size.width / size.height <= 4
@@ -108,6 +110,32 @@ def test_shrinking_takes_the_mean_of_what_a_pixel_covers() -> None:
     # a black and white picket fence at a third of its width is gray: bilinear would keep black or white
     fence = np.tile(np.array([0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255], np.uint8), (12, 1))
     assert set(resize_image(fence, Size(3, 3)).reshape(-1).tolist()) == {128}
+
+
+@pytest.mark.parametrize(
+    "camera, size, difference",
+    [
+        (Size(640, 480), Size(320, 240), 0.0),  # whole blocks: the same
+        (Size(1242, 375), Size(736, 224), 0.0),  # no block divides it, and 1.7 is much: the same
+        (Size(640, 480), Size(480, 352), 1.0),  # 1.36: bilinear
+        (Size(1280, 720), Size(544, 320), 2.0),  # blocks of 2, then 1.18
+        (Size(1920, 1080), Size(544, 320), 2.0),  # blocks of 3, then 1.18
+    ],
+)
+def test_shrinking_is_close_to_the_mean_of_the_covered_area(camera: Size, size: Size, difference: float) -> None:
+    image = Drive(seed=3, size=camera).frame(0).image
+    area = cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_AREA)
+    resized = resize_image(image, size)
+    assert Size.of(resized) == size
+    assert np.abs(resized.astype(np.int16) - area).mean() <= difference
+
+
+def test_shrinking_does_not_alias() -> None:
+    """Lines one pixel wide at 1280x720: sampling two pixels of five would leave black and white."""
+    stripes = np.zeros((720, 1280), np.uint8)
+    stripes[:, ::2] = 200
+    resized = resize_image(stripes, Size(544, 320))
+    assert resized.min() == resized.max() == 100
 
 
 def test_growing_is_bilinear_between_pixel_centers() -> None:
