@@ -110,8 +110,9 @@ class Segmenter:
             step = self._engine.info.max_batch or len(indices)
             for start in range(0, len(indices), step):
                 chunk = indices[start : start + step]
-                one = len(chunk) == 1  # which needs no copy
-                images = prepared[chunk[0]].pixels[np.newaxis] if one else np.stack([prepared[i].pixels for i in chunk])
+                pixels = [prepared[i].pixels for i in chunk]
+                in_place = len(chunk) == 1 and pixels[0].flags.writeable  # not a view of somebody's message
+                images = pixels[0][np.newaxis] if in_place else np.stack(pixels)
                 labels, confidence = self._engine.infer(images)
                 check_answer(labels, confidence, images, self._engine.card)
                 for position, i in enumerate(chunk):
