@@ -307,6 +307,9 @@ def _make(arguments: argparse.Namespace) -> int:
         frames += 1
         truths += frame.truth is not None
     print(f"{arguments.out}: {frames} images on /image, {truths} truth images on /truth")
+    if drive.left_out:
+        shown = ", ".join(drive.left_out[:3]) + ", ..." * (len(drive.left_out) > 3)
+        print(f"left out, no image: {len(drive.left_out)}: {shown}", file=sys.stderr)
     return 0
 
 

@@ -52,6 +52,16 @@ def test_the_same_folder_gives_the_same_bag(folder: Path) -> None:
     assert {topic for topic, *_ in contents(folder / "one.mcap")} == {"/image"}
 
 
+def test_every_kind_of_image_is_a_frame_and_the_rest_is_named(tmp_path: Path) -> None:
+    for suffix in (".BMP", ".tif", ".webp", ".jpg"):
+        (tmp_path / f"a{suffix}").write_bytes(cv2.imencode(suffix.lower(), picture(0))[1].tobytes())
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "._a.jpg").write_bytes(b"what macOS writes")
+    drive = FolderDrive(tmp_path, None, None, 10.0)
+    assert len(drive) == sum(1 for _ in drive) == 4
+    assert drive.left_out == ("notes.txt",)
+
+
 def test_an_unknown_label_value_leaves_no_bag(folder: Path) -> None:
     cv2.imwrite(str(folder / "labels" / "c.png"), np.full((48, 64), 77, np.uint8))
     with pytest.raises(DatasetError, match=r"c\.png: label values 77 \(3072 pixels\) are unknown"):  # 64 x 48 = 3072

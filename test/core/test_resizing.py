@@ -152,7 +152,9 @@ def test_labels_are_never_mixed() -> None:
         resized = resize_labels(labels, size)
         assert Size.of(resized) == size
         assert set(np.unique(resized)) <= {0, 7, 255}
-    assert resize_labels(np.array([[1, 2, 3, 4]], np.uint8), Size(2, 1)).tolist() == [[2, 4]]  # centers at 1.0 and 3.0
+    # 6 -> 2 pixels: centers at 1.5 and 4.5, in the middle of the second and fifth; 2 -> 6: three of each
+    assert resize_labels(np.array([[1, 2, 3, 4, 5, 6]], np.uint8), Size(2, 1)).tolist() == [[2, 5]]
+    assert resize_labels(np.array([[1, 2]], np.uint8), Size(6, 1)).tolist() == [[1, 1, 1, 2, 2, 2]]
 
 
 def test_the_same_size_is_passed_through() -> None:
