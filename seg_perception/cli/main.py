@@ -117,6 +117,14 @@ def _list_commands(parser: argparse.ArgumentParser) -> Callable[[argparse.Namesp
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; our own errors and missing packages become one line on stderr and exit status 2."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # while commands are imported or arguments read
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")

@@ -24,6 +24,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.time_source import CLOCK_TOPIC
+from rclpy.utilities import get_rmw_implementation_identifier
 from rosgraph_msgs.msg import Clock
 
 from seg_perception.core.errors import SegPerceptionError
@@ -37,6 +38,7 @@ from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
 from seg_perception.ros.node.inference import EngineState, InferenceThread
 from seg_perception.ros.node.lanes import Lanes
+from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.metres import MetresThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
@@ -81,6 +83,8 @@ class SegmentationNode(LifecycleNode):
         self._watch.missing_outputs = missing_outputs()
         for name, reason in self._watch.missing_outputs.items():
             self.get_logger().warning(f"~/{name} is not published: {reason} (docs/node.md says how)")
+        if "fastrtps" in get_rmw_implementation_identifier() and (hint := leftovers_hint()) is not None:
+            self.get_logger().warning(hint)
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())

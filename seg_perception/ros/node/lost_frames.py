@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import statistics
+import time
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 
 from seg_perception.core.resources import share_path
 
 LARGE_MESSAGE_BYTES = 512 * 1024
 """Fast DDS's default shared-memory segment: a message near or above it is lost easily."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory is on Linux; nothing is made there
+LEFTOVERS_WORTH_A_WORD = 50_000_000  # bytes: one segment of config/fastdds_large_images.xml has 70 MB
+_SURELY_LOCKED_S = 10.0  # a segment younger than that may not be locked yet
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
@@ -39,6 +46,35 @@ def large_images_remedy(environment: Mapping[str, str]) -> str:
         f"does not): let the publisher offer reliable, or start publisher and node with {_PROFILE_VARIABLES[0]}="
         f"{_profile()}"
     )
+
+
+def leftovers_hint(folder: Path = SHARED_MEMORY) -> str | None:
+    """What killed processes have left in shared memory, and how to be rid of it; None: little or nothing.
+
+    Fast DDS removes its segments when a process ends, not when it is killed. Each segment has a file NAME_el
+    that its process keeps locked as long as it lives.
+    """
+    # fastrtps_ or, from Fast DDS 3, fastdds_
+    sizes = [size for lock in folder.glob("fast*_el") if (size := _unlocked_size(lock))]
+    if sum(sizes) < LEFTOVERS_WORTH_A_WORD:
+        return None
+    return (
+        f"{len(sizes)} Fast DDS segments of processes that were killed hold {sum(sizes) / 1e6:.0f} MB of {folder}: "
+        "'fastdds shm clean' removes them (nothing that is in use)"
+    )
+
+
+def _unlocked_size(lock: Path) -> int:
+    """Bytes of a segment whose process is gone; 0: it lives, or cannot be asked."""
+    try:
+        size = lock.with_name(lock.name.removesuffix("_el")).stat().st_size
+        if time.time() - lock.stat().st_mtime < _SURELY_LOCKED_S:
+            return 0
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # locked, or gone meanwhile, or another user's
+        return 0
+    return size
 
 
 def _profile() -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +28,7 @@ from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts
 from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
-from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint
+from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint, leftovers_hint
 from seg_perception.ros.node.outputs import CameraInfoMatcher
 
 
@@ -106,6 +109,29 @@ def test_the_hint_depends_on_whether_a_profile_is_set() -> None:
     assert "3 of the last 30 frames on /image (2700 KB each)" in without
     assert "config/fastdds_large_images.xml" in without
     assert "overloaded" in large_images_hint(3, 30, "/image", 1, {"FASTDDS_DEFAULT_PROFILES_FILE": "x.xml"})
+
+
+def test_segments_that_nobody_locks_are_leftovers(tmp_path: Path) -> None:
+    long_ago = time.time() - 60
+
+    def segment(name: str) -> Path:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(70_000_000)
+        lock = tmp_path / f"{name}_el"
+        lock.touch()
+        os.utime(lock, (long_ago, long_ago))
+        return lock
+
+    lock = segment("fastrtps_0123456789abcdef")
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as its process does
+        assert leftovers_hint(tmp_path) is None
+    hint = leftovers_hint(tmp_path)
+    assert hint is not None
+    assert hint.startswith("1 Fast DDS segments of processes that were killed hold 70 MB")
+    assert "'fastdds shm clean' removes them" in hint
+    os.utime(lock)  # just made: perhaps not locked yet
+    assert leftovers_hint(tmp_path) is None
 
 
 def test_no_hint_before_the_window_is_full() -> None:
