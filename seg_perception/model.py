@@ -23,7 +23,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage, Segmentation, Size
-from seg_perception.core.visual import colorize, outline, overlay, with_legend
+from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay, with_legend
 from seg_perception.engines.base import EngineInfo, EngineOptions
 from seg_perception.engines.opening import open_engine
 from seg_perception.segmenter import Segmenter
@@ -76,7 +76,7 @@ class Result:
         """The labels in their classes' colors, uint8 [H, W, 3] RGB."""
         return colorize(self.labels, self.label_set)
 
-    def overlay(self, opacity: float = 0.5, border: bool = True, legend: bool = False) -> RgbImage:
+    def overlay(self, opacity: float = DEFAULT_OPACITY, border: bool = True, legend: bool = False) -> RgbImage:
         """The image with the colors laid over it, uint8 RGB.
 
         Args:
@@ -97,7 +97,7 @@ class Result:
         counts = np.bincount(self.labels.reshape(-1), minlength=len(self.label_set))
         return {c.name: float(counts[c.id]) / self.labels.size for c in self.label_set.classes}
 
-    def save(self, folder: str | Path, opacity: float = 0.5) -> dict[str, Path]:
+    def save(self, folder: str | Path, opacity: float = DEFAULT_OPACITY) -> dict[str, Path]:
         """Write PNG files: labels (class ids, which look black), colors, confidence, drivable and overlay.
 
         Args:

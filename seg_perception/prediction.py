@@ -19,7 +19,7 @@ import cv2
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
-from seg_perception.core.visual import with_legend
+from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
 from seg_perception.model import Model, Result, load
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
 from seg_perception.video import VideoWriter
@@ -87,7 +87,7 @@ def predict(
     size: str | Size | tuple[int, int] | None = None,
     threads: int = 0,
     drivable: DrivableSettings | None = None,
-    opacity: float = 0.5,
+    opacity: float = DEFAULT_OPACITY,
     gif: bool = False,
     every_frame: bool = False,
     topic: str | None = None,

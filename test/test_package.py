@@ -186,3 +186,13 @@ def test_installed_code_finds_its_installed_files(installed: Path) -> None:
     assert settings == installed / "share/seg_perception/config/labels/driving.yaml"
     assert model == site / "seg_perception/weights/driving.onnx"
     assert model.stat().st_size == DEFAULT_MODEL.stat().st_size
+
+
+def test_the_overlay_s_opacity_has_one_default() -> None:
+    found = [
+        f"{path.name}:{number}"
+        for path in sorted((Path(__file__).parents[1] / "seg_perception").rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"opacity(: float)? = 0?\.\d", line, flags=re.IGNORECASE)
+    ]
+    assert [place.partition(":")[0] for place in found] == ["visual.py"], found

@@ -16,7 +16,7 @@ import numpy as np
 
 from seg_perception.core.encoded import encode_png_bytes
 from seg_perception.core.types import RgbImage
-from seg_perception.core.visual import colorize, outline, overlay
+from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay
 from seg_perception.view.board import ViewFrame
 
 WIDTHS: Final = (320, 480, 640, 960, 1280)
@@ -59,7 +59,7 @@ class Look:
     """What a page wants to see of one camera. `view` is one of VIEWS or the name of a frame's extra."""
 
     view: str = "overlay"
-    opacity: float = 0.5
+    opacity: float = DEFAULT_OPACITY
     width: int = 640
 
 
