@@ -20,6 +20,9 @@ from seg_perception.ros.node.accounting import Fate, Ticket
 PATIENCE_S = 0.05
 """A batch waits at most this long for a camera whose frame is about to be prepared."""
 
+STALE_S = 0.25
+"""A prepared frame that the engine has not taken for so long, because it hangs, gives way to a newer one."""
+
 _LEAD_MARGIN_S = 0.002  # begin to prepare so much earlier than it usually takes
 
 
@@ -52,6 +55,7 @@ class Job(Generic[FrameT, AnswerT]):
 class _Lane(Generic[FrameT, WorkT, AnswerT]):
     waiting: FrameT | None = None
     prepared: WorkT | None = None
+    prepared_at: float = 0.0
     answered: AnswerT | None = None
     due_since: float | None = None  # a frame waits or is being prepared: batches are patient for a while from here
     lead_s: float = 0.0  # how long preparing takes
@@ -115,7 +119,7 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                     answer, lane.answered = lane.answered, None
                     return Job(self._epoch, answer=answer)
                 begin_at = self._engine_free_at - lane.lead_s
-                if lane.waiting is not None and lane.prepared is None:
+                if lane.waiting is not None and (lane.prepared is None or now - lane.prepared_at > STALE_S):
                     if now >= begin_at:
                         frame, lane.waiting = lane.waiting, None
                         return Job(self._epoch, frame=frame)
@@ -136,7 +140,9 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                 if epoch != self._epoch or not self._open:
                     work.ticket.book(Fate.FAILED)
                 else:
-                    lane.prepared = work
+                    if lane.prepared is not None:
+                        lane.prepared.ticket.book(Fate.SUPERSEDED)
+                    lane.prepared, lane.prepared_at = work, time.monotonic()
             lane.due_since = self._due(lane)
             self._changed.notify_all()
 

@@ -73,6 +73,19 @@ def test_one_frame_is_prepared_ahead_and_no_more() -> None:
     assert take(lanes).number == 3
 
 
+def test_a_prepared_frame_gives_way_when_the_engine_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = FrameAccount()
+    lanes: NumberedLanes = Lanes([""])
+    lanes.put("", Numbered(account.receive(), 1))
+    prepare(lanes)
+    lanes.put("", Numbered(account.receive(), 2))
+    assert lanes.next_job("", timeout=0.0) is None
+    monkeypatch.setattr("seg_perception.ros.node.lanes.STALE_S", -1.0)  # as if that time had passed
+    prepare(lanes)
+    assert numbers(lanes.take_prepared(0.0)) == {"": 2}
+    assert account.counts().superseded == 1
+
+
 def test_an_answer_goes_before_a_frame_and_a_newer_answer_supersedes() -> None:
     account = FrameAccount()
     lanes: NumberedLanes = Lanes([""])
