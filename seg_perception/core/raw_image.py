@@ -7,10 +7,8 @@ order of the packed YUV formats are those of V4L2 (Linux kernel documentation, "
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,11 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seg_perception.core.codecs.base import say_if_low
 from seg_perception.core.errors import InputError
 from seg_perception.core.resizing import check_aspect
 from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
-
-log = logging.getLogger(__name__)
 
 _SHOWN: Final = 80  # characters of a name: nobody says how long a message's is
 _NAMELESS_CHANNELS: Final = {
@@ -32,7 +29,6 @@ _NAMELESS_CHANNELS: Final = {
     "16UC1": "mono16, if it is no depth,",
     "16UC3": "bgr16 or rgb16",
 }
-_LEAST_UPPER_BYTE: Final = 64  # 2^14 / 256: below it, the values fit a sensor of 14 bits that nobody shifted up
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +95,10 @@ def _upper_bytes(bytes_per_pixel: int, to_rgb: Callable[[_Rows, RawImage], RgbIm
     def of_upper(rows: _Rows, image: RawImage) -> RgbImage:
         numbers = rows[:, : image.size.width * bytes_per_pixel].reshape(image.size.height, -1, 2)
         upper = np.asarray(cv2.extractChannel(numbers, 0 if image.is_bigendian else 1), np.uint8)
-        if not upper.any() or int(upper.max()) >= _LEAST_UPPER_BYTE:
-            return to_rgb(upper, image)
-        _say_once(
-            f"the values of a {image.encoding} image are all below {256 * _LEAST_UPPER_BYTE} of 65535: the picture is "
-            "nearly black and its labels are worth little; if the sensor has 10, 12 or 14 bits, let the driver "
-            "shift them up (sensor_msgs: 16 bits, full range) or publish 8 bits (said once)"
-        )
+        say_if_low(upper, f"{image.encoding} image")
         return to_rgb(upper, image)
 
     return _packed(bytes_per_pixel, of_upper)
-
-
-@cache
-def _say_once(text: str) -> None:
-    log.warning(text)
 
 
 def _bayer(code: int) -> Callable[[_Rows, RawImage], RgbImage]:

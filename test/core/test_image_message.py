@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from handmade import encoded, tiff_of
 
+from seg_perception.core.codecs import base
 from seg_perception.core.errors import InputError
 from seg_perception.core.image_message import decode_compressed, decode_mono8
 from seg_perception.core.raw_image import RawImage, decode_raw
@@ -71,6 +72,15 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
     assert (compressed("bgr16; png compressed bgr16", encoded(".png", red)) == (0xCD, 0, 0)).all()
     # the encoder was given RGB where it takes BGR: what it stores as red is blue
     assert (compressed("rgb16; png compressed rgb16", encoded(".png", red)) == (0, 0, 0xCD)).all()
+
+
+def test_twelve_bits_in_a_png_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    base._say_once.cache_clear()
+    low = encoded(".png", np.full((4, 4), 4095, np.uint16))
+    for _ in range(2):
+        assert (compressed("mono16; png compressed", low) == 15).all()  # 4095 // 256
+    (record,) = caplog.records
+    assert "the values of a 16-bit PNG are all below 16384 of 65535" in record.message
 
 
 @pytest.mark.parametrize(

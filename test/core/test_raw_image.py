@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from reference_conversions import REFERENCES, SIZE, Bytes, channels, noise
 
+from seg_perception.core.codecs import base
 from seg_perception.core.errors import InputError
-from seg_perception.core.raw_image import ENCODINGS, RawImage, _say_once, decode_raw
+from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
 from seg_perception.core.types import MAX_PIXELS, Size
 
 
@@ -75,7 +76,7 @@ def test_mono16_takes_the_high_byte_in_either_byte_order() -> None:
 
 def test_twelve_bits_that_nobody_shifted_up_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A 12-bit sensor's numbers in the lower bits of mono16: 0 to 4095 of 65535 is nearly black."""
-    _say_once.cache_clear()
+    base._say_once.cache_clear()
     low = np.full((2, 2), 4095, "<u2").view(np.uint8)
     shifted = np.full((2, 2), 4095 << 4, "<u2").view(np.uint8)
     dark = np.zeros((2, 4), np.uint8)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +15,10 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import InputError
 from seg_perception.core.resizing import check_aspect
 from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+
+log = logging.getLogger(__name__)
+
+_LEAST_UPPER_BYTE: Final = 64  # 2^14 / 256: below it, the values fit a sensor of 14 bits that nobody shifted up
 
 
 class Codec(Enum):
@@ -122,3 +128,26 @@ def opencv_values(data: Any, header: EncodedImage, source: str) -> NDArray[np.ge
     if pixels.ndim == 2:
         return pixels
     return np.ascontiguousarray(pixels[..., 0] if header.channels <= 2 else pixels[..., 2::-1])
+
+
+def say_if_low(upper: NDArray[np.uint8], what: str) -> None:
+    """Say once in the log that 16-bit numbers use their lower bits only.
+
+    A sensor of 10, 12 or 14 bits that nobody shifted up cannot be told from a dark street, so the picture
+    is taken as it is; a covered lens (all 0) is nothing to say.
+
+    Args:
+        upper: the upper bytes of the numbers.
+        what: they are, for the text.
+    """
+    if 0 < int(upper.max()) < _LEAST_UPPER_BYTE:
+        _say_once(
+            f"the values of a {what} are all below {256 * _LEAST_UPPER_BYTE} of 65535: the picture is nearly black "
+            "and its labels are worth little; if the sensor has 10, 12 or 14 bits, let the driver shift them up "
+            "(sensor_msgs: 16 bits, full range) or publish 8 bits (said once)"
+        )
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)

@@ -20,6 +20,7 @@ from seg_perception.core.codecs.base import (
     opencv_rgb,
     opencv_values,
     refused,
+    say_if_low,
     truncated,
 )
 from seg_perception.core.codecs.tiff import exif_orientation
@@ -55,7 +56,10 @@ class PngFile:
     def rgb(self, source: str) -> RgbImage:
         if self.palette is not None:
             return np.asarray(cv2.applyColorMap(self._numbers(source), self.palette), np.uint8)
-        return opencv_rgb(self._lean(self.start), self.header, source)
+        pixels = opencv_rgb(self._lean(self.start), self.header, source)
+        if self.header.bit_depth == 16:
+            say_if_low(pixels, "16-bit PNG")
+        return pixels
 
     def values(self, source: str) -> NDArray[np.generic]:
         return self._numbers(source)

@@ -17,6 +17,7 @@ from seg_perception.core.codecs.base import (
     opencv_rgb,
     opencv_values,
     refused,
+    say_if_low,
     truncated,
 )
 from seg_perception.core.codecs.tiff_strips import UNPACKED_LENGTH
@@ -57,7 +58,10 @@ class TiffFile:
     white_is_zero: bool
 
     def rgb(self, source: str) -> RgbImage:
-        return opencv_rgb(self.data, self.header, source)
+        pixels = opencv_rgb(self.data, self.header, source)
+        if self.header.bit_depth == 16:
+            say_if_low(pixels, "16-bit TIFF")
+        return pixels
 
     def values(self, source: str) -> NDArray[np.generic]:
         if self.header.has_palette or self.white_is_zero:
