@@ -238,6 +238,15 @@ def _enlarging(model: onnx.ModelProto) -> None:
     scales.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 1, 1e5, 1e5], np.float32), scales.name))
 
 
+def _no_text(model: onnx.ModelProto) -> None:
+    model.graph.output[1].name = "confidenz"  # made no UTF-8 in the file, below
+
+
+def _many_outputs(model: onnx.ModelProto) -> None:
+    cast = next(n for n in model.graph.node if n.op_type == "Cast")
+    model.graph.node.append(helper.make_node("Split", [cast.output[0]], ["part"], axis=1, num_outputs=1 << 31))
+
+
 def _big_numbers(model: onnx.ModelProto) -> None:
     card = json.loads(card_of(model).to_json())
     card["scores"] = {"x": {"y": 10**400}}
@@ -261,6 +270,8 @@ def _deep_card(model: onnx.ModelProto) -> None:
         (_function, r"defines 1 functions of its own \(F\)"),
         (_doubling, r"its tensor 'twice\d+' would be .* up to 1024 numbers a pixel are accepted"),
         (_enlarging, r"its tensor .* would be .* up to 1024 numbers a pixel are accepted"),
+        (_no_text, r"holds names that are no text \(UTF-8\)"),
+        (_many_outputs, "says that it has another number of outputs than it has"),
         (_big_numbers, "model.onnx: .*(too large|not accepted)"),
         (_deep_card, "the model card is not JSON: maximum recursion depth"),
     ],
@@ -271,7 +282,7 @@ def test_graphs_that_lie_or_would_never_end_are_refused(
     model = onnx.load(driving_model)
     edit(model)
     path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(model.SerializeToString().replace(b"confidenz", b"confid\xe9nc"))
     for read in (read_model, OnnxRuntimeEngine):
         with pytest.raises(ModelError, match=f"(?s){message}"):
             read(path)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -82,6 +83,8 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
     """
     faults: list[str] = []
     graph = model.graph
+    if not is_text(model):  # protobuf hands such names over as bytes, which fit nowhere
+        raise ModelError(f"{source} breaks the contract of a deployed graph: it holds names that are no text (UTF-8)")
     if has_external_data(model):
         faults.append("it keeps weights in external files; export it as one file")
     _check_work(model, faults)
@@ -102,6 +105,19 @@ def check_model(model: onnx.ModelProto, source: str) -> ModelCard:
         raise ModelError(f"{source}: {error}") from error
     _check_memory(model, card, source)
     return card
+
+
+def is_text(message: Message) -> bool:
+    """Whether every text in a message, at any depth, is text."""
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        values: tuple[Any, ...] = (value,) if isinstance(value, (str, bytes, Message)) else tuple(value)
+        if field.type == field.TYPE_STRING and any(isinstance(item, bytes) for item in values):
+            return False
+        if field.message_type is not None and not all(is_text(item) for item in values):
+            return False
+    return True
 
 
 def has_external_data(message: Message) -> bool:
@@ -126,6 +142,11 @@ def _check_work(model: onnx.ModelProto, faults: list[str]) -> None:
             f"it holds control flow ({', '.join(branching)}), whose work nobody can bound; export it without "
             "(fixed sizes, or a tool that folds constants such as onnxsim)"
         )
+    counted = [
+        n.name or n.op_type for n in nodes for a in n.attribute if a.name == "num_outputs" and a.i != len(n.output)
+    ]
+    if counted:  # shape inference would make room for as many as it says
+        faults.append(f"{counted[0]!r} says that it has another number of outputs than it has")
     if model.functions:
         names = ", ".join(f.name for f in model.functions[:4])
         faults.append(f"it defines {len(model.functions)} functions of its own ({names}); export it with them inlined")
@@ -145,7 +166,7 @@ def _check_memory(model: onnx.ModelProto, card: ModelCard, source: str) -> None:
     pin_shapes(pinned, 1, size)
     try:
         inferred = onnx.shape_inference.infer_shapes(pinned, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         return  # the runtime says it better
     limit = _NUMBERS_A_PIXEL * size.width * size.height
     for tensor in (*inferred.graph.value_info, *inferred.graph.output):
