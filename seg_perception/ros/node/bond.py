@@ -49,10 +49,24 @@ class ManagerBond:
         self._bond.start()
 
     def stop(self) -> None:
-        """Tell the manager that this is no failure, and end."""
+        """Tell the manager that this is no failure, and end.
+
+        bondpy's own `shutdown` destroys its subscription and publisher behind the node's back, and rclpy's executor
+        trips over that (Jazzy); so its end is made here, in the order that rclpy knows.
+        """
         bond, self._bond = self._bond, None
-        if bond is not None:
-            bond.shutdown()
+        if bond is None:
+            return
+        with bond.lock:
+            bond.break_bond()
+            bond.is_shutdown = True
+            bond.condition.notify_all()
+            for timer in ("connect_timer", "heartbeat_timer", "disconnect_timer"):
+                if hasattr(bond, timer):
+                    getattr(bond, timer).cancel()
+        bond.thread.join(1.0)
+        self._node.destroy_subscription(bond.sub)
+        self._node.destroy_publisher(bond.pub)
 
     def _broken(self) -> None:
         if self._bond is not None:  # else it was this node that ended it

@@ -80,6 +80,7 @@ class NodeReport:
     opening_s: float | None  # how long the engine has been opening
     clock_jumps: int
     missing_outputs: Mapping[str, str]  # what is not published here, each with the reason
+    bond: str  # with a lifecycle manager: held, or why there is none
     warnings: Sequence[str]  # what does not stop the node and must not be overlooked
     cameras: Sequence[CameraReport]
 
@@ -148,6 +149,7 @@ def node_status(report: NodeReport, thresholds: DiagnosticsSettings) -> Diagnost
         "engine_failure": engine.failure or "none",
         "engine_rebuilds": engine.rebuilds,
         "inference_running_s": engine.busy_s,
+        "bond": report.bond,
         "clock_jumps": report.clock_jumps,
         **{name: f"not published: {reason}" for name, reason in report.missing_outputs.items()},
         "gpu_memory_mb": None if engine.device_memory is None else engine.device_memory / 1e6,

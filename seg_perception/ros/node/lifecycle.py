@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rclpy import clock as rclpy_clock
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -33,6 +35,7 @@ from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
+from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import diagnostic_array
 from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
@@ -50,7 +53,41 @@ if TYPE_CHECKING:
 
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0  # for an inference under way
+OPENING_STEP_S = 0.05
 ABANDON_TIMEOUT_S = 0.3  # for an engine that is still opening (that may take minutes), or when the process ends
+
+
+_SHUTDOWNS = ("shutdown", "unconfigured_shutdown", "inactive_shutdown", "active_shutdown")
+_LABELS = {
+    Transition.TRANSITION_CONFIGURE: "configure",
+    Transition.TRANSITION_CLEANUP: "cleanup",
+    Transition.TRANSITION_ACTIVATE: "activate",
+    Transition.TRANSITION_DEACTIVATE: "deactivate",
+    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "unconfigured_shutdown",
+    Transition.TRANSITION_INACTIVE_SHUTDOWN: "inactive_shutdown",
+    Transition.TRANSITION_ACTIVE_SHUTDOWN: "active_shutdown",
+}
+
+
+def _transition_of(transition: Transition) -> str:
+    """The label of a request's transition; by its id if it has none."""
+    return str(transition.label or _LABELS.get(transition.id, transition.id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """An engine on its way, for these settings."""
+
+    settings: NodeSettings
+    lanes: FrameLanes
+    engine: Future[ModelCard]
+
+
+class _Others:
+    """Awaited, it lets the executor run what else is ready, once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 class SegmentationNode(LifecycleNode):
@@ -77,7 +114,11 @@ class SegmentationNode(LifecycleNode):
         self.left_behind = False  # whether a thread could not be ended
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
-        self._settings_source = NodeParameters(self, lambda: self.settings is not None, self._apply)
+        self._opening: _Opening | None = None  # an engine that configure waits for
+        self._abandoned = False  # whether it shall not wait any more
+        self._settings_source = NodeParameters(self, self._is_configured, self._apply)
+        managed = not self.get_parameter("autostart").value
+        self._bond = ManagerBond(self, managed)
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("seg_perception").addHandler(self._log_handler)
         self._watch.missing_outputs = missing_outputs()
@@ -88,14 +129,17 @@ class SegmentationNode(LifecycleNode):
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
-        self._refuse_impossible_transitions()
+        self._answer_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
             post_callback=self._on_clock_jump,
         )
-        if self.get_parameter("autostart").value:
-            self._autostart_timer = self.create_timer(0.0, self._configure_and_activate, clock=_steady_clock())
+        if not managed:
+            group = ReentrantCallbackGroup()  # it waits for the engine while others are served
+            self._autostart_timer = self.create_timer(
+                0.0, self._configure_and_activate, callback_group=group, clock=_steady_clock()
+            )
 
     @property
     def state(self) -> str:
@@ -148,7 +192,11 @@ class SegmentationNode(LifecycleNode):
         self.publish_diagnostics()
         return TransitionCallbackReturn.SUCCESS
 
-    def _configure(self) -> None:
+    def _is_configured(self) -> bool:
+        return self.settings is not None or self._opening is not None
+
+    def _begin_opening(self) -> _Opening:
+        """Read the settings and let the inference thread open the engine."""
         settings = self._settings_source.read()
         unknown = self._settings_source.unknown()
         for line in unknown:
@@ -159,7 +207,14 @@ class SegmentationNode(LifecycleNode):
         self._inference = InferenceThread(
             settings, lanes, self.get_logger(), self._on_engine_failure, self._open_configured
         )
-        card = self._wait_for_engine(self._inference.open())
+        self._opening = _Opening(settings, lanes, self._inference.open())
+        return self._opening
+
+    def _configure(self) -> None:
+        opening = self._opening or self._begin_opening()
+        card = self._wait_for_engine(opening.engine)
+        settings, lanes = (self._opening or opening).settings, opening.lanes  # a live one may have changed meanwhile
+        assert self._inference is not None
         self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
         if card.confidence == "none":
             self.get_logger().warning(
@@ -170,7 +225,7 @@ class SegmentationNode(LifecycleNode):
         for name in settings.cameras:
             self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres, self._page)
         self._latched = LatchedOutputs(self, settings.cameras)
-        self.settings, self._card = settings, card
+        self.settings, self._card, self._opening = settings, card, None
 
     def _serve_page(self, settings: NodeSettings) -> None:
         """As the settings say; a page outlives cleaning up, so that it can configure the node again."""
@@ -186,24 +241,40 @@ class SegmentationNode(LifecycleNode):
             self._page.set_cameras(settings.cameras)
 
     def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
-        """Building an engine can take minutes: say so once a second, and let a stop through."""
-        began = last = time.monotonic()
-        while True:
-            try:
-                return opened.result(timeout=0.05)
-            except FutureTimeoutError:
-                if opened.done():
-                    return opened.result()
-            now = time.monotonic()
-            if self._stop_requested.is_set():
-                raise SegPerceptionError("stopped while the engine was opening")
-            if now - last >= DIAGNOSTICS_PERIOD_S:
-                last = now
-                self._watch.opening_s = now - began
-                self.publish_diagnostics()
-                if int(now - began) % 5 == 0 and self._inference is not None:
-                    progress = self._inference.status().opening or "no progress is reported"
-                    self.get_logger().info(f"still opening the engine, for {now - began:.0f} s: {progress}")
+        """Block until the engine is open, but let a stop through."""
+        began = time.monotonic()
+        while not opened.done():
+            self._check_not_stopped()
+            self._say_that_it_opens(began)
+            wait([opened], timeout=OPENING_STEP_S)
+        return opened.result()
+
+    async def _let_engine_open(self, opened: Future[ModelCard]) -> None:
+        """Wait until the engine is open, or the waiting is given up, while the executor serves others.
+
+        A build takes minutes, in which services, timers and the bond must answer. Each step blocks the executor for a
+        moment: rclpy polls what waits as fast as it can.
+        """
+        began = time.monotonic()
+        while not (opened.done() or self._stop_requested.is_set() or self._abandoned):
+            self._say_that_it_opens(began)
+            wait([opened], timeout=OPENING_STEP_S)
+            await _Others()
+
+    def _check_not_stopped(self) -> None:
+        if self._stop_requested.is_set() or self._abandoned:
+            raise SegPerceptionError("stopped while the engine was opening")
+
+    def _say_that_it_opens(self, began: float) -> None:
+        """Once a second in the diagnostics, every five seconds in the log."""
+        seconds, said = time.monotonic() - began, self._watch.opening_s or 0.0
+        if seconds - said < DIAGNOSTICS_PERIOD_S:
+            return
+        self._watch.opening_s = seconds
+        self.publish_diagnostics()
+        if int(seconds) % 5 == 0 and self._inference is not None:
+            progress = self._inference.status().opening or "no progress is reported"
+            self.get_logger().info(f"still opening the engine, for {seconds:.0f} s: {progress}")
 
     def _publish_latched(self) -> None:
         assert self.settings is not None
@@ -226,8 +297,10 @@ class SegmentationNode(LifecycleNode):
             self._metres.activate()
         for camera in self.cameras.values():
             camera.subscribe()
+        self._bond.start()
 
     def _deactivate(self, state: LifecycleState) -> None:
+        self._bond.stop()
         for camera in self.cameras.values():
             camera.unsubscribe()
         if self._inference is not None:
@@ -249,26 +322,50 @@ class SegmentationNode(LifecycleNode):
         if self._latched is not None:
             self._latched.destroy()
         self._inference, self.cameras, self._latched, self._metres = None, {}, None, None
-        self.settings, self._card = None, None
+        self.settings, self._card, self._opening, self._abandoned = None, None, None, False
 
-    def _refuse_impossible_transitions(self) -> None:
-        """Answer a request for a transition that the state does not have; rclpy would end the process."""
+    def _answer_transitions(self) -> None:
+        """Answer requests for transitions while an engine is being built, and those that the state does not have.
+
+        rclpy would block every other service until the build is done, and end the process for the latter.
+        """
         service = self._service_change_state
         change_state = service.callback
 
-        def answer(request: Any, response: Any) -> Any:
+        async def answer(request: Any, response: Any) -> Any:
+            wanted = _transition_of(request.transition)
+            if self._opening is not None and wanted not in _SHUTDOWNS:
+                self.get_logger().error(f"transition {wanted} is not possible while the engine is being opened")
+                response.success = False
+                return response
+            self._abandoned = self._opening is not None
+            while self._opening is not None:  # to shut down, configure has to end
+                await _Others()
+            await self._open_before(wanted)
             try:
                 return change_state(request, response)
             except RCLError as error:
-                wanted = request.transition.label or request.transition.id
                 self.get_logger().error(f"transition {wanted} is not possible while {self.state}: {error}")
                 response.success = False
                 return response
 
-        service.callback = answer
+        service.callback = answer  # type: ignore[assignment]  # rclpy awaits coroutines
+        service.callback_group = ReentrantCallbackGroup()  # what waits in it holds nobody up
+        service.callback_group.add_entity(service)
 
-    def _configure_and_activate(self) -> None:
+    async def _open_before(self, transition: str) -> None:
+        """Open the engine that a transition needs, if it can be; whatever is wrong, the transition itself says."""
+        if transition == "configure" and self.state == "unconfigured":
+            try:
+                await self._let_engine_open(self._begin_opening().engine)
+            except (SegPerceptionError, OSError):
+                self._opening = None
+        elif transition == "activate" and self._inference is not None and not self._inference.ready:
+            await self._let_engine_open(self._inference.open())
+
+    async def _configure_and_activate(self) -> None:
         self._autostart_timer.cancel()  # once, as soon as the node spins
+        await self._open_before("configure")
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
@@ -351,6 +448,9 @@ class SegmentationNode(LifecycleNode):
 
     def _apply(self, settings: NodeSettings) -> None:
         """All cameras or none: `prepare_update` may refuse."""
+        if self._opening is not None:
+            self._opening = replace(self._opening, settings=settings)
+            return
         commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
         rules = {} if self._metres is None else self._metres.prepared(settings)
         for commit in commits:
@@ -375,6 +475,7 @@ class SegmentationNode(LifecycleNode):
         """One message; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
         metres = {} if self._metres is None else {name: self._metres.report(name) for name in self.cameras}
+        self._watch.bond = self._bond.description
         report = self._watch.report(self.cameras.values(), status, metres)
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)

@@ -34,6 +34,7 @@ class NodeWatch:
         self.misspelt: list[str] = []
         self.namesakes = 0
         self.opening_s: float | None = None
+        self.bond = "none"
         self._failure: str | None = None
         self._rejected_before: dict[str, int] = {}
         self._jumps_before: dict[str, int] = {}
@@ -73,6 +74,7 @@ class NodeWatch:
             opening_s=self.opening_s,
             clock_jumps=self.clock_jumps,
             missing_outputs=self.missing_outputs,
+            bond=self.bond,
             warnings=self.warnings(),
             cameras=[self._camera_report(camera, metres.get(camera.name)) for camera in cameras],
         )

@@ -6,7 +6,9 @@ messages are real (built by ROS's own generators where no ROS is installed), and
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,21 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from bond_stand_in import StandInLifecycleManager, bondpy_or_stand_in
 from geometry_msgs.msg import TransformStamped
 from layer_stand_in import StandInSemanticLayer
+from lifecycle_msgs.msg import Transition
 from metres_harness import IDS, START, STEP, Driver, cells_of, parameters, road_below_300
 from nav_msgs.msg import OccupancyGrid
-from node_harness import running, stamp, values
+from node_harness import running, stamp, values, wait_until
+from rcl_interfaces.srv import GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import share_path
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.node.engine_setup import open_configured_engine
 
 pytestmark = pytest.mark.usefixtures("ros_interfaces")
 
@@ -131,3 +139,85 @@ def test_a_transform_that_is_missing_is_said(tiny_model: Path) -> None:
         grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
         static.publish(tf(transforms=[transform("base_footprint", "base_link", 0, z=0.3)]))
         driver.send_until(lambda: grids, "a grid")
+
+
+class SlowBuild:
+    """An engine whose build takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, settings: NodeSettings, opening: Any) -> Any:
+        self.begun.set()
+        opening.progress = "tactic 3 of 9"
+        while not self.go_on.wait(0.02):
+            if opening.stop.is_set():
+                raise EngineError("the build was stopped")
+        return open_configured_engine(settings, opening)
+
+
+def test_services_answer_while_an_engine_is_being_built(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lifecycle manager configures a node whose engine takes long: nobody gives up, and the bond forms."""
+    build = SlowBuild()
+    with (
+        bondpy_or_stand_in(monkeypatch) as which,
+        running(parameters(tiny_model, autostart=False), open_configured=build) as run,
+    ):
+        manager = StandInLifecycleManager(run.peer.node)
+        answered = manager.begin(Transition.TRANSITION_CONFIGURE)
+        assert build.begun.wait(10)
+        ask = run.peer.node.create_client(GetParameters, "/segmentation_node/get_parameters")
+        slowest, began = 0.0, time.monotonic()
+        while time.monotonic() < began + 3.0:
+            asked = time.monotonic()
+            assert manager.state() == "unconfigured"
+            future = ask.call_async(GetParameters.Request(names=["engine"]))
+            wait_until(future.done, "an answer of get_parameters", 2.0)
+            slowest = max(slowest, time.monotonic() - asked)
+            time.sleep(0.1)
+        assert answered() is None  # the manager waits, as it does without a limit
+        assert slowest < 2.0
+        statuses = wait_until(lambda: run.peer.statuses(": engine")[-1:], "diagnostics")
+        assert "opening the engine, for" in statuses[0].message
+        assert "tactic 3 of 9" in statuses[0].message
+        assert not manager.request(Transition.TRANSITION_CONFIGURE)  # one at a time
+        assert run.peer.lines("not possible while the engine is being opened")
+        assert "read when the node is configured" in run.set("grid.resolution", 0.2)
+        assert run.set("overlay.opacity", 0.25) == ""
+        build.go_on.set()
+        assert wait_until(lambda: answered() is not None and [answered()], "the answer") == [True]
+        assert manager.state() == "inactive"
+        assert run.node.settings is not None
+        assert run.node.settings.overlay.opacity == 0.25
+        assert manager.request(Transition.TRANSITION_ACTIVATE)
+        manager.form_bond()
+        assert manager.bond_holds
+        assert values(run.peer.statuses(": engine")[-1])["bond"] in ("held", "none while inactive"), which
+        time.sleep(1.0)
+        assert manager.bond_holds
+        assert manager.request(Transition.TRANSITION_DEACTIVATE)
+        wait_until(lambda: manager.bond is not None and manager.bond.farewell, "the farewell")
+        assert manager.request(Transition.TRANSITION_CLEANUP)
+        assert manager.bond is not None
+        manager.bond.end()
+
+
+def test_a_build_can_be_given_up_by_a_shutdown(tiny_model: Path) -> None:
+    build = SlowBuild()
+    with running(parameters(tiny_model, autostart=False), open_configured=build) as run:
+        manager = StandInLifecycleManager(run.peer.node)
+        answered = manager.begin(Transition.TRANSITION_CONFIGURE)
+        assert build.begun.wait(10)
+        assert manager.request(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        wait_until(lambda: answered() is not None, "the answer of configure")
+        assert answered() is False
+        run.wait_state("finalized")
+
+
+def test_without_a_manager_or_without_bondpy_there_is_no_bond(tiny_model: Path) -> None:
+    with running(parameters(tiny_model)) as run:
+        run.wait_state("active")
+        assert run.node._bond.description == "none: no manager: autostart is on"
+    if importlib.util.find_spec("bondpy") is None:
+        with running(parameters(tiny_model, autostart=False)) as run:
+            assert "none: bondpy is not installed" in run.node._bond.description

@@ -1,0 +1,148 @@
+"""Stand-ins for what no registry carries: bondpy (Python, of bond_core) and Nav2's lifecycle manager (C++).
+
+Both speak the real bond/msg/Status, as bond_core and nav2_lifecycle_manager do. Where bondpy is installed, tests use
+it instead of `StandInBond`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from node_harness import wait_until
+from rclpy.node import Node
+
+from seg_perception.ros.interfaces import message_class
+
+
+class StandInBond:
+    """One side of a bond, with what of bondpy's interface the node uses: heartbeats, and at the end a farewell."""
+
+    def __init__(self, node: Node, topic: str, bond_id: str, on_broken: Any = None, on_formed: Any = None) -> None:
+        self._node, self._topic, self._id = node, topic, bond_id
+        self._on_broken, self._on_formed = on_broken, on_formed
+        self._instance = str(uuid.uuid4())
+        self._status = message_class("bond/msg/Status")
+        self.pub = node.create_publisher(self._status, topic, 1)
+        self._period, self._timeout = 1.0, 4.0
+        self.lock = threading.RLock()
+        self.condition = threading.Condition(self.lock)
+        self.is_shutdown = False
+        self.heard_at: float | None = None
+        self.farewell = False
+
+    def set_heartbeat_period(self, seconds: float) -> None:
+        self._period = seconds
+
+    def set_heartbeat_timeout(self, seconds: float) -> None:
+        self._timeout = seconds
+
+    def start(self) -> None:
+        self.sub = self._node.create_subscription(self._status, self._topic, self._hear, 1)
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+        self.thread.start()
+
+    def _hear(self, message: Any) -> None:
+        if message.id == self._id and message.instance_id != self._instance:
+            self.heard_at, self.farewell = time.monotonic(), not message.active
+
+    def _beat(self) -> None:
+        with self.lock:
+            while not self.is_shutdown:
+                self._publish(True)
+                if self.heard_at is not None and time.monotonic() - self.heard_at > self._timeout and self._on_broken:
+                    self._on_broken()
+                self.condition.wait(self._period)
+
+    def _publish(self, active: bool) -> None:
+        self.pub.publish(
+            self._status(
+                id=self._id,
+                instance_id=self._instance,
+                active=active,
+                heartbeat_timeout=self._timeout,
+                heartbeat_period=self._period,
+            )
+        )
+
+    def break_bond(self) -> None:
+        with self.lock:
+            self._publish(False)
+
+    def end(self) -> None:
+        """Of the manager's side: no farewell."""
+        with self.lock:
+            self.is_shutdown = True
+            self.condition.notify_all()
+        self.thread.join(1.0)
+
+
+@contextmanager
+def bondpy_or_stand_in(monkeypatch: Any) -> Iterator[str]:
+    """Makes `bondpy.bondpy` importable; answers which one it is."""
+    try:
+        importlib.import_module("bondpy.bondpy")
+        yield "bondpy"
+    except ImportError:
+        package, module = ModuleType("bondpy"), ModuleType("bondpy.bondpy")
+        module.Bond = StandInBond  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setitem(__import__("sys").modules, "bondpy", package)
+            patch.setitem(__import__("sys").modules, "bondpy.bondpy", module)
+            yield "stand-in"
+
+
+class StandInLifecycleManager:
+    """Brings one node up as nav2_lifecycle_manager does: configure, get_state, activate, get_state, bond.
+
+    A request waits for its answer without a limit; get_state has 2 s; the bond must form in half of bond_timeout.
+    """
+
+    BOND_TIMEOUT_S, GET_STATE_S = 4.0, 2.0
+
+    def __init__(self, node: Node, name: str = "segmentation_node") -> None:
+        self._node, self._name = node, name
+        self._change = node.create_client(ChangeState, f"/{name}/change_state")
+        self._get = node.create_client(GetState, f"/{name}/get_state")
+        self.bond: StandInBond | None = None
+
+    def _call(self, client: Any, request: Any, timeout: float, what: str) -> Any:
+        assert client.wait_for_service(timeout)
+        future = client.call_async(request)
+        return wait_until(lambda: future.done() and future.result(), what, timeout)
+
+    def state(self) -> str:
+        answer = self._call(self._get, GetState.Request(), self.GET_STATE_S, "an answer of get_state")
+        return str(answer.current_state.label)
+
+    def request(self, transition: int, timeout: float = 60.0) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self._call(self._change, request, timeout, "an answer of change_state").success)
+
+    def begin(self, transition: int) -> Callable[[], bool | None]:
+        """Send a request; the answer tells its success, None while there is none."""
+        assert self._change.wait_for_service(10.0)
+        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        return lambda: bool(future.result().success) if future.done() else None
+
+    def form_bond(self) -> None:
+        self.bond = StandInBond(self._node, "bond", self._name)
+        self.bond.set_heartbeat_period(0.1)
+        self.bond.set_heartbeat_timeout(self.BOND_TIMEOUT_S)
+        self.bond.start()
+        bond = self.bond
+        wait_until(lambda: bond.heard_at is not None and not bond.farewell, "the bond", self.BOND_TIMEOUT_S / 2)
+
+    @property
+    def bond_holds(self) -> bool:
+        assert self.bond is not None
+        heard = self.bond.heard_at
+        return heard is not None and not self.bond.farewell and time.monotonic() - heard < self.BOND_TIMEOUT_S
