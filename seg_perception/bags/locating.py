@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import zstandard
 
@@ -22,7 +22,7 @@ from seg_perception.core.files import open_regular_file
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SUFFIXES: Final = (".mcap", ".db3", ".zstd")
 _EXPANDS_BY: Final = 200  # more than images of one color do
-_EXPANDS_TO: Final = 256 * 2**20  # bytes that are always accepted
+_EXPANDS_TO: Final = 64 * 2**20  # bytes that are always accepted
 _PART: Final = re.compile(r"(.*?)_?(\d*)(\.[a-z0-9]+)(\.zstd)?")
 
 ROS1_ADVICE: Final = (
@@ -165,30 +165,33 @@ class Located:
 
     def _expand(self, path: Path) -> Part:
         """A file that rosbag2 compressed as a whole, expanded into a temporary folder."""
-        limit = max(_EXPANDS_BY * path.stat().st_size, _EXPANDS_TO)
-        written, storage = 0, None
-        try:
-            with open_regular_file(path) as file:
-                reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(file, read_across_frames=True)
-                part = reader.read(2**20)
-                storage = _storage_of(part)
-                if storage is None:
-                    raise InputError(f"{path} is compressed with zstd, and what is in it is {_describe(path, part)}")
-                self._expanded = self._expanded or tempfile.TemporaryDirectory(prefix="seg_perception_bag_")
-                free = shutil.disk_usage(self._expanded.name).free
-                target = Path(self._expanded.name) / f"{len(list(Path(self._expanded.name).iterdir()))}{storage.suffix}"
-                with target.open("xb") as out:
-                    while part:
-                        written += len(part)
-                        if written > min(limit, free - 2**28):
-                            why = f"{_EXPANDS_BY} times its size" if written > limit else "the free space on the disk"
-                            raise InputError(f"{path} expands to more than {why}; not read any further")
-                        out.write(part)
-                        part = reader.read(2**20)
-        except zstandard.ZstdError as error:
-            damage = f"{path} is compressed with zstd, and damaged or cut off: {error}"
-            if not self._tolerant or not written or storage is None:
-                raise InputError(damage) from error
+        with open_regular_file(path) as file:
+            size, claimed = file.seek(0, 2), _claimed_size(file)
+            file.seek(0)
+            reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(file, read_across_frames=True)
+            start, problem = _read(reader)
+            storage = _storage_of(start)
+            if storage is None:
+                what = _describe(path, start) if start else f"nothing readable: {problem or 'it is cut off'}"
+                raise InputError(f"{path} is compressed with zstd, and what is in it is {what}")
+            self._expanded = self._expanded or tempfile.TemporaryDirectory(prefix="seg_perception_bag_")
+            target = Path(self._expanded.name) / f"{len(list(Path(self._expanded.name).iterdir()))}{storage.suffix}"
+            ratio_limit = max(_EXPANDS_BY * size, _EXPANDS_TO)
+            disk_limit = shutil.disk_usage(self._expanded.name).free - 2**28
+            with target.open("xb") as out:
+                part = start
+                while part:
+                    out.write(part)
+                    if out.tell() > min(ratio_limit, disk_limit):
+                        why = f"{_EXPANDS_BY} times its size" if ratio_limit < disk_limit else "the disk has room for"
+                        raise InputError(f"{path} expands to more than {why}; not read any further")
+                    part, problem = _read(reader)
+                if out.tell() < claimed:  # a frame that is cut off ends without an error
+                    problem = problem or f"it expands to {out.tell()} bytes instead of {claimed}"
+        if problem:
+            damage = f"{path} is compressed with zstd, and damaged or cut off: {problem}"
+            if not self._tolerant:
+                raise InputError(damage)
             self.notes.append(damage)
         return Part(path, target, storage)
 
@@ -197,6 +200,23 @@ class Located:
         if self._expanded is not None:
             self._expanded.cleanup()
             self._expanded = None
+
+
+def _read(reader: Any) -> tuple[bytes, str]:
+    """The next megabyte, and what is wrong with what follows."""
+    try:
+        return reader.read(2**20), ""
+    except zstandard.ZstdError as error:
+        return b"", str(error)
+
+
+def _claimed_size(file: BinaryIO) -> int:
+    """What the first frame of a zstd file says of its size; -1 if it does not."""
+    file.seek(0)
+    try:
+        return int(zstandard.frame_content_size(file.read(64)))
+    except zstandard.ZstdError:
+        return -1
 
 
 def _storage_files(folder: Path) -> list[Path]:

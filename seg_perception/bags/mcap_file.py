@@ -23,6 +23,7 @@ from seg_perception.bags.types import OfferedQos, Topic, TypeDefinition
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import open_regular_file
 
+_SCANNED_BYTES, _SCANNED_RATIO = 256 * 2**20, 1000  # what a file without an index may expand to while it is opened
 _ROS2_NOTATIONS = {"ros2msg": False, "ros2idl": True, "omgidl": True}  # encoding of a schema -> whether it is IDL
 
 
@@ -164,6 +165,11 @@ class McapFile:
 
     def _scan(self) -> None:
         """Take schemas, channels and counts from the chunks themselves."""
+        size, claimed = self._file.seek(0, 2), sum(chunk.size for chunk in self._chunks)
+        if claimed > max(_SCANNED_BYTES, _SCANNED_RATIO * size):
+            raise BrokenRecordError(
+                f"it has no index, and {size} bytes that claim to hold {claimed}; that is not expanded"
+            )
         for number, chunk in enumerate(self._chunks):
             counts: Counter[int] = Counter()
             for operation, content in records.records_in(records.open_chunk(self._file, chunk)):

@@ -26,6 +26,8 @@ STATISTICS, DATA_END, SUMMARY_OFFSET = 0x0B, 0x0F, 0x0E
 RECORD: Final = struct.Struct("<BQ")  # operation, length of what follows
 FOOTER_BYTES: Final = RECORD.size + 20
 MESSAGE_HEAD: Final = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
+_ALWAYS_EXPANDED, _EXPANDS_BY = 32 * 2**20, 1000  # bytes; beyond these, a chunk may not expand by so many times
+_TINY_RECORDS: Final = 1000  # of a chunk, with less than two bytes: no kind of record is so small
 _CHUNK_HEAD: Final = struct.Struct("<QQQI")  # first and last time, uncompressed size, CRC-32
 
 
@@ -230,6 +232,8 @@ def open_chunk(file: BinaryIO, chunk: Chunk, whole: bool = True) -> bytes:
     if chunk.size > MAX_BYTES or chunk.data_size > MAX_BYTES:
         claimed = max(chunk.size, chunk.data_size)
         raise BrokenRecordError(f"{where} claims to hold {claimed} bytes; at most {MAX_BYTES} are accepted")
+    if chunk.size > max(_ALWAYS_EXPANDED, _EXPANDS_BY * chunk.data_size):
+        raise BrokenRecordError(f"{where} claims to expand {chunk.data_size} bytes to {chunk.size}; that is not done")
     file.seek(chunk.data_position)
     data = file.read(chunk.data_size)
     records = expand(data, chunk.compression, chunk.size, where, whole)
@@ -268,13 +272,36 @@ def expand(data: bytes, compression: str, size: int, where: str, whole: bool = T
     return bytes(expanded)
 
 
+def expand_message(data: bytes) -> bytes:
+    """A message that rosbag2 compressed by itself, expanded; any other as it is.
+
+    No message in CDR begins like a zstd frame, so metadata.yaml need not say which it is.
+
+    Raises:
+        BrokenRecordError: it expands to more than it claims, or to more than `MAX_BYTES`.
+    """
+    if data[:4] != zstandard.FRAME_HEADER:
+        return data
+    try:
+        size = zstandard.frame_content_size(data)
+    except zstandard.ZstdError as error:
+        raise BrokenRecordError(f"a compressed message is damaged: {error}") from error
+    limit = MAX_BYTES if size < 0 else size
+    if limit > MAX_BYTES:
+        raise BrokenRecordError(f"a compressed message claims {size} bytes; at most {MAX_BYTES} are accepted")
+    expanded = expand(data, "zstd", limit, "a compressed message")
+    if len(expanded) > limit or (size >= 0 and len(expanded) < size):
+        raise BrokenRecordError(f"a compressed message does not expand to {limit} bytes")
+    return expanded
+
+
 def records_in(records: bytes) -> Iterator[tuple[int, memoryview]]:
     """The records in a chunk: operation and content.
 
     Raises:
         BrokenRecordError: one does not end before the chunk ends.
     """
-    view, position, end = memoryview(records), 0, len(records)
+    view, position, end, tiny = memoryview(records), 0, len(records), 0
     while position < end:
         if position + RECORD.size > end:
             raise BrokenRecordError("a record in a chunk ends in the middle")
@@ -282,5 +309,7 @@ def records_in(records: bytes) -> Iterator[tuple[int, memoryview]]:
         position += RECORD.size
         if position + length > end:
             raise BrokenRecordError("a record in a chunk ends in the middle")
+        if not operation or (length < 2 and (tiny := tiny + 1) > _TINY_RECORDS):
+            raise BrokenRecordError("a chunk is full of empty records")
         yield operation, view[position : position + length]
         position += length

@@ -21,6 +21,8 @@ NEWEST_VERSION: Final = 9
 _ROOT: Final = "rosbag2_bagfile_information"
 _LARGEST: Final = 32 * 2**20  # bytes
 
+_KINDS: Final = {int: "a whole number, not negative,", str: "text", list: "a list", dict: "a table"}
+
 T = TypeVar("T")
 
 
@@ -41,14 +43,12 @@ class Metadata:
     Attributes:
         version: of the format, 1 to 9 so far.
         files: names of the storage files, in the order of recording.
-        messages_compressed: each message is a zstd frame of its own.
         message_count: of the whole bag.
         topics: by topic and type.
     """
 
     version: int
     files: tuple[str, ...]
-    messages_compressed: bool
     message_count: int
     topics: tuple[AnnouncedTopic, ...]
 
@@ -79,7 +79,7 @@ def read_metadata(folder: Path) -> Metadata:
         came = f"compression {compression!r} in mode {mode!r}"
         raise InputError(f"{path}: {came} is not accepted: zstd by file or message")
     topics = tuple(_topic(str(path), entry) for entry in values.get("topics_with_message_count", list, []) or [])
-    return Metadata(version, files, mode == "message", values.get("message_count", int), topics)
+    return Metadata(version, files, values.get("message_count", int), topics)
 
 
 def _file_name(path: Path, name: Any) -> str:
@@ -118,7 +118,7 @@ class _Values:
         good = isinstance(value, kind) and not isinstance(value, bool)
         if not good or (isinstance(value, int) and not 0 <= value < 2**64):
             came = "is missing" if name not in self.values else f"is {str(value)[:60]!r}"
-            raise InputError(f"{self.where}: {name} {came}; a {kind.__name__} is needed")
+            raise InputError(f"{self.where}: {name} {came}; {_KINDS[kind]} is needed")
         return value  # type: ignore[return-value]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.locking import partial_path, writer_of
+from seg_perception.bags.locking import OutputLock, partial_path, writer_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topic, TypeDefinition
@@ -137,8 +137,11 @@ def process_bag(
     """
     source, out, model = Path(source), Path(out), Path(model or DEFAULT_MODEL)
     wanted = Size.parse(size) if isinstance(size, str) else size
-    with BagReader(source) as bag:  # a wrong bag is known before an engine is built
+    settings = settings or ProcessSettings()
+    _check_output(source, out, overwrite)
+    with BagReader(source) as bag:  # what is wrong is known before an engine is built
         total = bag.message_count
+        _cameras(bag, settings)
     opened = open_engine(model, engine, threads)
     try:
         description = f"{opened.card.id} with {opened.info}"
@@ -148,7 +151,7 @@ def process_bag(
             source,
             out,
             Segmenter(opened, wanted),
-            settings or ProcessSettings(),
+            settings,
             f"{description}; model {digest}; input size {wanted or 'automatic'}",
             overwrite,
             on_message,
@@ -187,12 +190,7 @@ def segment_bag(
         FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
         EngineError: the engine failed.
     """
-    check_apart(source, out)
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already: move or remove it first")
-    partial = partial_path(out)
-    if partial.exists() and not journal_path(out).exists() and not overwrite and writer_of(partial) is None:
-        raise FileExistsError(f"{partial} exists, left by another program's run: move or remove it first")
+    _check_output(source, out, overwrite)
     with BagReader(source) as bag:
         cameras = _cameras(bag, settings)
         if bag.start_ns < 0 and Storage.of(out) is not Storage.SQLITE3:
@@ -203,13 +201,13 @@ def segment_bag(
         report.notes = (*bag.notes, *(note for _, note in copied.values() if note))
         writer = BagWriter(out, overwrite=True)  # first: it locks the output, and with it the journal
         try:
+            for topic in bag.topics:
+                if topic.name in copied:
+                    writer.add_topic(topic.name, copied[topic.name][0], topic.qos, topic.serialization)
+            for name in sorted(outputs):
+                writer.add_topic(name, messages.IMAGE, OfferedQos())
             with Journal(journal_path(out), _job(source, identity, cameras)) as journal:
                 with writer as written:
-                    for topic in bag.topics:
-                        if topic.name in copied:
-                            written.add_topic(topic.name, copied[topic.name][0], topic.qos, topic.serialization)
-                    for name in sorted(outputs):
-                        written.add_topic(name, messages.IMAGE, OfferedQos())
                     work = _Work(segmenter, settings, cameras, journal, written, report)
                     for message in bag.messages():
                         if message.topic.name in copied:
@@ -222,6 +220,20 @@ def segment_bag(
             writer.abort()
             raise
     return report
+
+
+def _check_output(source: Path, out: Path, overwrite: bool) -> None:
+    """Refuse an output that could not be written after all the work."""
+    check_apart(source, out)
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists already: move or remove it first")
+    partial = partial_path(out)
+    if writer := writer_of(partial):
+        raise FileExistsError(f"{out} is being written by {writer}: wait until it is done, or stop it")
+    if partial.exists() and not journal_path(out).exists() and not overwrite:
+        raise FileExistsError(f"{partial} exists, left by another program's run: move or remove it first")
+    if not partial.exists():
+        OutputLock(out).release(remove=True)  # the folder can be made and written
 
 
 def _definition(bag: BagReader, topic: Topic) -> tuple[TypeDefinition, str | None]:

@@ -12,12 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import zstandard
-
 from seg_perception.bags.locating import ROS1_ADVICE, Located, Part
 from seg_perception.bags.locking import partial_path
 from seg_perception.bags.mcap_file import McapFile
-from seg_perception.bags.mcap_records import MAX_BYTES, BrokenRecordError, expand
+from seg_perception.bags.mcap_records import BrokenRecordError, expand_message
 from seg_perception.bags.metadata import announced_counts
 from seg_perception.bags.sqlite_file import SqliteFile
 from seg_perception.bags.storage import StorageReader
@@ -54,7 +52,6 @@ class BagReader:
         try:
             located = Located(path)
             self._stack.callback(located.close)
-            self._compressed = bool(located.metadata and located.metadata.messages_compressed)
             self._notes = list(located.notes)
             for part in located.parts:
                 self._add(part)
@@ -205,8 +202,8 @@ class BagReader:
         shared = {connection: self._shared(topics[connection]) for connection in ids}
         try:
             for connection, stamp_ns, data in storage.messages(ids, start_ns, stop_ns):
-                whole = _expand_message(data) if self._compressed else data
-                yield stamp_ns, shared[connection], whole
+                topic = shared[connection]
+                yield stamp_ns, topic, expand_message(data) if topic.serialization == CDR else data
         except BrokenRecordError as error:
             raise InputError(_damaged(part, error)) from error
 
@@ -243,20 +240,6 @@ class BagReader:
 
 def _count(topics: dict[int, Topic]) -> int:
     return sum(topic.count for topic in topics.values())
-
-
-def _expand_message(data: bytes) -> bytes:
-    """A message that rosbag2 compressed by itself."""
-    try:
-        size = zstandard.frame_content_size(data)
-    except zstandard.ZstdError as error:
-        raise BrokenRecordError(f"a message that metadata.yaml calls compressed is not: {error}") from error
-    if size > MAX_BYTES:
-        raise BrokenRecordError(f"a compressed message claims {size} bytes; at most {MAX_BYTES} are accepted")
-    expanded = expand(data, "zstd", MAX_BYTES if size < 0 else size, "a compressed message")
-    if len(expanded) > (MAX_BYTES if size < 0 else size):
-        raise BrokenRecordError(f"a compressed message expands to more than it claims, {size} bytes")
-    return expanded
 
 
 def _damaged(part: Part, error: Exception) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.bags.locating import Located
+from seg_perception.bags.mcap_records import expand_message
+from seg_perception.bags.metadata import announced_counts
 from seg_perception.bags.salvage import Losses, salvage
 from seg_perception.bags.types import CDR, Topic
 from seg_perception.bags.writer import BagWriter, check_apart
@@ -54,6 +57,8 @@ def recover(damaged: Path, out: Path, overwrite: bool = False) -> Recovery:
             for part in located.parts:
                 for topic, stamp_ns, data in salvage(part.readable, part.storage, losses):
                     saved.take(topic, stamp_ns, data)
+            if located.metadata is not None:
+                saved.compare(announced_counts(located.metadata.topics))
             if not saved.serializations:
                 raise InputError(f"{damaged}: no whole message was written before it was cut off")
             if CDR not in saved.serializations:
@@ -93,6 +98,13 @@ class _Saved:
             self._losses.left_out[f"message on {topic.name} of type {topic.type}; its others are {first}"] += 1
             return
         try:
-            self._out.write_raw(topic.name, stamp_ns, data)
+            self._out.write_raw(topic.name, stamp_ns, expand_message(data) if topic.serialization == CDR else data)
         except InputError as error:
             self._losses.left_out[str(error)] += 1
+
+    def compare(self, announced: Mapping[tuple[str, str], int]) -> None:
+        """Count what metadata.yaml announces and the files do not hold."""
+        counts = self._out.counts
+        for (name, _), count in announced.items():
+            if (missing := count - counts.get(name, 0)) > 0:
+                self._losses.left_out[f"message on {name} that metadata.yaml announces; it is not there"] += missing

@@ -14,7 +14,7 @@ from typing import Final
 from seg_perception.bags import mcap_records as records
 from seg_perception.bags.mcap_file import topic_of
 from seg_perception.bags.mcap_records import BrokenRecordError, Channel, Chunk, Schema
-from seg_perception.bags.sqlite_file import connect_to
+from seg_perception.bags.sqlite_file import check_tables, connect_to
 from seg_perception.bags.types import CDR, OfferedQos, Storage, Topic, TypeDefinition
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import open_regular_file
@@ -201,8 +201,6 @@ class _McapSalvage:
 
     def _definitions_of_damaged(self, chunk: Chunk) -> None:
         """Schemas and channels at the front of a damaged chunk, where nothing better defines them."""
-        if max(chunk.size, chunk.data_size) > records.MAX_BYTES:
-            return
         try:
             for operation, content in records.records_in(records.open_chunk(self._file, chunk, whole=False)):
                 if operation in (records.SCHEMA, records.CHANNEL):
@@ -233,6 +231,7 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
     """The rows of a SQLite file in the order in which they were written."""
     try:
         with connect_to(path, losses.notes) as database:
+            check_tables(database)
             topics = _topics_of(database, losses)
             last, failures = -(2**63), 0
             query = "SELECT id, topic_id, timestamp, data FROM messages WHERE id > ? ORDER BY id"
@@ -252,8 +251,10 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
                     losses.left_out[f"row of the table of messages ({error})"] += 1
                     if failures > gap:
                         return
+    except BrokenRecordError as error:
+        raise InputError(f"{path}: {error}") from error
     except sqlite3.Error as error:
-        raise InputError(f"{path}: SQLite says: {error}") from error
+        raise InputError(f"{path}: SQLite says: {' '.join(str(error).split())}") from error
 
 
 def _topics_of(database: sqlite3.Connection, losses: Losses) -> dict[int, Topic]:
@@ -270,6 +271,9 @@ def _topics_of(database: sqlite3.Connection, losses: Losses) -> dict[int, Topic]
     topics = {}
     query = f"SELECT id, name, type, serialization_format, {qos_column} FROM topics"  # noqa: S608
     for number, name, type_name, serialization, recorded in database.execute(query):
+        if not isinstance(name, str) or not isinstance(type_name, str):
+            losses.notes.append(f"topic {number} has no name and type that are text")
+            continue
         try:
             qos = OfferedQos.from_recorded(recorded)
         except InputError:

@@ -123,14 +123,14 @@ class SqliteFile:
             self._read_topics(notes)
         except sqlite3.Error as error:
             self.close()
-            raise BrokenRecordError(f"SQLite says: {error}") from error
+            raise BrokenRecordError(f"SQLite says: {' '.join(str(error).split())}") from error
         except BaseException:
             self.close()
             raise
         self.notes = tuple(notes)
 
     def _read_topics(self, notes: list[str]) -> None:
-        self._check_tables()
+        check_tables(self._database)
         counts = self._counts()
         columns = {row[1] for row in self._database.execute("PRAGMA table_xinfo(topics)")}
         definitions = self._definitions()
@@ -154,16 +154,6 @@ class SqliteFile:
         if counts:
             raise BrokenRecordError(f"{sum(counts.values())} messages belong to topics that it does not list")
         self.connections = tuple(connections)
-
-    def _check_tables(self) -> None:
-        """Plain tables only: a view or a computed column could stand for any amount of data."""
-        kinds = dict(self._database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-        for name, needed in (("topics", {"id", "name", "type"}), ("messages", {"id", "topic_id", "timestamp", "data"})):
-            if name not in kinds:
-                raise BrokenRecordError(f"it has no table {name!r}: it is not a bag of rosbag2")
-            columns = {row[1]: row[6] for row in self._database.execute(f"PRAGMA table_xinfo({name})")}
-            if "VIRTUAL" in str(kinds[name])[:30].upper() or any(columns.values()) or not needed <= columns.keys():
-                raise BrokenRecordError(f"its table {name!r} is not rosbag2's: it has the columns {', '.join(columns)}")
 
     def _counts(self) -> dict[Any, int]:
         """Messages by topic id; their types and sizes are checked, and their time span is kept."""
@@ -210,12 +200,27 @@ class SqliteFile:
         try:
             yield from self._database.execute(f"{query} ORDER BY timestamp", bounds)
         except sqlite3.Error as error:
-            raise BrokenRecordError(f"SQLite says: {error}") from error
+            raise BrokenRecordError(f"SQLite says: {' '.join(str(error).split())}") from error
 
     def close(self) -> None:
         """Release the file, and remove what reading needed beside it."""
         if hasattr(self, "_open_database"):
             self._open_database.close()
+
+
+def check_tables(database: sqlite3.Connection) -> None:
+    """Plain tables only: a view or a computed column could stand for any amount of data.
+
+    Raises:
+        BrokenRecordError: the tables are missing, or not rosbag2's.
+    """
+    kinds = dict(database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+    for name, needed in (("topics", {"id", "name", "type"}), ("messages", {"id", "topic_id", "timestamp", "data"})):
+        if name not in kinds:
+            raise BrokenRecordError(f"it has no table {name!r}: it is not a bag of rosbag2")
+        columns = {row[1]: row[6] for row in database.execute(f"PRAGMA table_xinfo({name})")}
+        if "VIRTUAL" in str(kinds[name])[:30].upper() or any(columns.values()) or not needed <= columns.keys():
+            raise BrokenRecordError(f"its table {name!r} is not rosbag2's: it has the columns {', '.join(columns)}")
 
 
 def _tried(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mcap.writer import CompressionType
@@ -90,11 +92,20 @@ class SqliteWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         # as bytes and absolute: a name may hold anything and is no URI
-        self._database = sqlite3.connect(os.fsencode(path.absolute()), uri=False, isolation_level=None)
-        self._database.executescript(_TABLES)
-        self._database.execute("INSERT INTO schema VALUES (4, '')")
-        self._database.execute("BEGIN")
+        with self._errors():
+            self._database = sqlite3.connect(os.fsencode(path.absolute()), uri=False, isolation_level=None)
+            self._database.executescript(_TABLES)
+            self._database.execute("INSERT INTO schema VALUES (4, '')")
+            self._database.execute("BEGIN")
         self._types: set[str] = set()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors (a full disk, a path of more than 512 bytes) as what they are, with the file's name."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path} cannot be written: SQLite says: {' '.join(str(error).split())}") from error
 
     def add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos, serialization: str) -> int:
         """See `StorageWriter`."""
@@ -119,16 +130,18 @@ class SqliteWriter:
 
     def write(self, number: int, stamp_ns: int, data: bytes) -> None:
         """See `StorageWriter`."""
-        self._database.execute(
-            "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", (number, stamp_ns, data)
-        )
+        with self._errors():
+            self._database.execute(
+                "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", (number, stamp_ns, data)
+            )
 
     def close(self, metadata: str) -> None:
         """See `StorageWriter`."""
         row = (WRITTEN_VERSION, metadata)
-        self._database.execute("INSERT INTO metadata (metadata_version, metadata) VALUES (?, ?)", row)
-        self._database.execute("COMMIT")
-        self._database.close()
+        with self._errors():
+            self._database.execute("INSERT INTO metadata (metadata_version, metadata) VALUES (?, ?)", row)
+            self._database.execute("COMMIT")
+            self._database.close()
 
     def abort(self) -> None:
         """Close the file as it is."""

@@ -78,7 +78,7 @@ def types_of(definition: TypeDefinition) -> Typestore:
     return store
 
 
-_LONGEST_TEXT: Final = 2**20  # characters; the largest definition of ROS's own packages has 30,000
+_LONGEST_TEXT: Final = 2**17  # characters; the largest definition of ROS's own packages has 30,000
 _MOST_FIELDS: Final = 100_000  # of one message with all its parts
 
 

@@ -88,7 +88,9 @@ class BagWriter:
             self._storage = Storage.of(path) or Storage.MCAP
             self._single = Storage.of(path) is not None
             # A name that is no UTF-8 cannot stand in metadata.yaml, so the file in a folder gets another one.
-            self._folder = self._lock.folder / (path.stem if self._single else path.name)
+            # SQLite opens paths of 512 bytes, so a single .db3 file gets a short one while it is written.
+            short = self._storage is Storage.SQLITE3
+            self._folder = self._lock.folder / ("bag" if short else path.stem if self._single else path.name)
             inner = self._folder.name.encode(errors="replace").decode()
             self._folder.mkdir()
             self._file = self._folder / f"{inner}{self._storage.suffix}"
@@ -171,7 +173,8 @@ class BagWriter:
             return
         self._open = False
         topics = tuple(replace(topic, count=self._counts[name]) for name, topic in self._topics.items())
-        written = Written(self._storage, self._file.name, self._first_ns, self._last_ns, topics).information()
+        name = self.path.name if self._single else self._file.name
+        written = Written(self._storage, name, self._first_ns, self._last_ns, topics).information()
         try:
             self._writer.close(to_yaml(written))
             if not self._single:

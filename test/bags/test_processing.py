@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -9,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bag_helpers import START, contents, drivable_of, picture, truth_of, write_bag
+from bag_helpers import START, STEP, contents, drivable_of, picture, truth_of, write_bag
+from hand_made import IMAGE_TYPE, RULE, channel, image_data, image_parts, mcap, message, schema, sqlite_bag
 
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, segment_bag
+from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, process_bag, segment_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos
 from seg_perception.bags.writer import BagWriter
+from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
@@ -260,3 +263,135 @@ def test_wrong_topics_and_outputs_are_refused(tmp_path: Path, segmenter: Segment
     write_bag(tmp_path / "out.mcap", [picture(0)])
     with pytest.raises(FileExistsError, match="exists already"):
         segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+
+
+def test_topics_that_are_only_copied_may_hold_anything(tmp_path: Path, segmenter: Segmenter) -> None:
+    odd = (
+        schema(2, "foxglove.Log", b"\x80\xff", "protobuf"), channel(2, 2, "/pb", "protobuf"), message(2, 6, b"\xff"),
+        channel(3, 0, "/none", "json"), message(3, 7, b"{}"),
+        schema(4, "test_msgs/BasicTypes", "bool x\n"), channel(4, 4, "/plain"), message(4, 8),
+        schema(5, "a_msgs/msg/B", f'{RULE}IDL: a_msgs/msg/B\n#include "c.idl"', "ros2idl"), channel(5, 5, "/idl"),
+        message(5, 9),
+        schema(6, "a_msgs/srv/A_Event", f"uint8 x\n{RULE}MSG: a_msgs/srv/A_Request\n"),
+        channel(6, 6, "/a/_service_event"), message(6, 10),
+    )  # fmt: skip
+    source = mcap(tmp_path / "in.mcap", *image_parts(), *odd)
+    report = segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(outputs=("labels",)), "tiny")
+    assert (report.segmented, report.notes) == (2, ())
+    before, after = contents(source), contents(tmp_path / "out.mcap")
+    assert [m for m in after if not m[0].startswith(PREFIX)] == before
+    assert len(after) == len(before) + 2
+    with pytest.raises(InputError, match=r"topic /pb \(foxglove\.Log, protobuf\) has no place in a SQLite bag"):
+        segment_bag(source, tmp_path / "out.db3", segmenter, ProcessSettings(), "tiny")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mcap", "out.mcap"]
+
+
+def test_a_definition_is_only_added_where_it_fits(tmp_path: Path, segmenter: Segmenter) -> None:
+    """Humble's SQLite has no definitions. A Log of Foxy has a builtin_interfaces/Time where today's has it, too, but
+    px4's messages are nobody's standard, and the Bool here has eight bytes."""
+
+    def edit(database: sqlite3.Connection) -> None:
+        rows = (
+            (2, "/image", messages.IMAGE),
+            (3, "/status", "px4_msgs/msg/VehicleStatus"),
+            (4, "/bool", "std_msgs/msg/Bool"),
+        )
+        database.executemany("INSERT INTO topics VALUES (?, ?, ?, 'cdr', '')", rows)
+        datas = ((2, 2, START, image_data(0)), (3, 3, START, b"\0\1\0\0?"), (4, 4, START, b"\0\1\0\0" + bytes(8)))
+        database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", datas)
+
+    source = sqlite_bag(tmp_path / "in.db3", edit)
+    report = segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(outputs=("labels",)), "tiny")
+    assert report.segmented == 1
+    assert [note.split(" (")[0].split(":")[0] for note in report.notes] == [
+        "the input has no definition of px4_msgs/msg/VehicleStatus",
+        "the input has no definition of std_msgs/msg/Bool, and today's does not fit",
+    ]
+    with BagReader(tmp_path / "out.mcap") as bag:
+        texts = {topic.name: bool(topic.definition.text) for topic in bag.topics}
+    assert texts == {"/talk": True, "/image": True, "/status": False, "/bool": False, f"{PREFIX}/labels": True}
+
+
+def test_a_negative_stamp_is_kept_and_the_rest_goes_on(tmp_path: Path, segmenter: Segmenter) -> None:
+    data = bytearray(image_data(0))
+    data[4:8] = (-5).to_bytes(4, "little", signed=True)  # the header's seconds
+    parts = schema(1, messages.IMAGE, IMAGE_TYPE.text), channel(1, 1, "/image")
+    source = mcap(tmp_path / "in.mcap", *parts, message(1, 5, bytes(data)), message(1, 6, image_data(1)))
+    report = segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+    assert (report.segmented, report.frames) == (2, 2)
+    with BagReader(tmp_path / "out.mcap") as bag:
+        stamps = [bag.decode(m).header.stamp.sec for m in bag.messages([f"{PREFIX}/drivable"])]
+    assert stamps == [-5, (START + STEP) // 10**9]
+
+
+def test_what_was_recorded_before_1970_goes_to_sqlite_only(tmp_path: Path, segmenter: Segmenter) -> None:
+    def edit(database: sqlite3.Connection) -> None:
+        database.execute("INSERT INTO topics VALUES (2, '/image', ?, 'cdr', '')", (messages.IMAGE,))
+        database.execute("INSERT INTO messages VALUES (2, 2, -7, ?)", (image_data(0),))
+
+    source = sqlite_bag(tmp_path / "in.db3", edit)
+    with pytest.raises(InputError, match=r"recorded before 1970, which MCAP cannot hold: name the output x\.db3"):
+        segment_bag(source, tmp_path / "out.mcap", segmenter, ProcessSettings(), "tiny")
+    segment_bag(source, tmp_path / "out.db3", segmenter, ProcessSettings(outputs=("labels",)), "tiny")
+    assert [m[2] for m in contents(tmp_path / "out.db3")] == [-7, -7, 5]
+
+
+def test_a_second_process_with_one_output_is_refused_and_harms_nothing(tmp_path: Path, tiny_model: Path) -> None:
+    source = write_bag(tmp_path / "in.mcap", [picture(i, Size(320, 240)) for i in range(120)])
+    out = tmp_path / "out.mcap"
+    command = [
+        sys.executable,
+        "-m",
+        "seg_perception.cli.main",
+        "bag",
+        "process",
+        str(source),
+        str(out),
+        "--model",
+        str(tiny_model),
+    ]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not journal_path(out).exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(first.pid, signal.SIGSTOP)  # so that it is there, however fast it is
+        said = rf"out\.mcap is being written by process {first.pid} \(.*bag process .*\): wait until it is done"
+        for overwrite in (False, True):
+            with pytest.raises(FileExistsError, match=said):
+                process_bag(source, out, model=tiny_model, overwrite=overwrite)
+        os.kill(first.pid, signal.SIGCONT)
+        stdout, stderr = first.communicate(timeout=60)
+    finally:
+        if first.poll() is None:
+            first.kill()
+    assert "120 of 120 frames segmented" in stdout, stderr
+    assert len(contents(out)) == 120 * 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mcap", "out.mcap"]
+
+
+def test_one_call_does_what_the_command_does(tmp_path: Path, tiny_model: Path) -> None:
+    source = write_bag(tmp_path / "in.mcap", [picture(i) for i in range(3)])
+    said: list[tuple[str, int]] = []
+    settings = ProcessSettings(outputs=("labels",))
+    out = tmp_path / "out.mcap"
+    report = process_bag(str(source), str(out), settings, model=str(tiny_model), on_open=lambda *a: said.append(a))
+    assert (report.segmented, len(contents(out))) == (3, 6)
+    assert said[0][1] == 3
+    assert said[0][0].startswith("tiny-1-fp32")
+    command = [
+        "bag",
+        "process",
+        str(source),
+        str(tmp_path / "same.mcap"),
+        "--model",
+        str(tiny_model),
+        "--outputs",
+        "labels",
+    ]
+    assert main(command) == 0
+    assert contents(tmp_path / "same.mcap") == contents(out)
+    # what cannot work is known before a model is opened
+    for name, match in (("nothing.mcap", "no bag at"), ("in.mcap", "has no topic '/rear'")):
+        with pytest.raises((FileNotFoundError, InputError), match=match):
+            process_bag(tmp_path / name, tmp_path / "x.mcap", ProcessSettings(images=("/rear",)), model="no such model")

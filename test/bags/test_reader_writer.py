@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from bag_helpers import START, STEP, contents, noise, picture, write_bag
+from mcap.reader import make_reader
+from rosbags import rosbag2
 
 from seg_perception.bags import messages
 from seg_perception.bags.images import labels_of, rgb_of
@@ -14,6 +18,9 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
+
+IMAGE_HASH = "RIHS01_d31d41a9a4c4bc8eae9be757b0beed306564f7526c88ea6a4588fb9582527d47"
+"""Of sensor_msgs/msg/Image, as ROS 2 Jazzy's own package carries it."""
 
 NAMES = ("drive.mcap", "drive.db3", "drive")  # one file of each storage, and a bag folder
 
@@ -58,10 +65,9 @@ def test_messages_come_in_order_and_can_be_chosen(tmp_path: Path, name: str) -> 
 
 
 def test_foxglove_reads_our_files(tmp_path: Path) -> None:
-    mcap_reader = pytest.importorskip("mcap.reader", reason="the independent MCAP reader is missing")
     path = write_bag(tmp_path / "drive.mcap", [picture(i) for i in range(7)])
     with path.open("rb") as file:
-        reader = mcap_reader.make_reader(file, validate_crcs=True)
+        reader = make_reader(file, validate_crcs=True)
         assert reader.get_header().profile == "ros2"
         found = list(reader.iter_messages())
         metadata = {m.name: m.metadata for m in reader.iter_metadata()}
@@ -73,12 +79,55 @@ def test_foxglove_reads_our_files(tmp_path: Path) -> None:
     assert "- drive.mcap" in metadata["rosbag2"]["serialized_metadata"]
 
 
-def test_a_bag_folder_has_the_metadata_of_rosbag2(tmp_path: Path) -> None:
-    write_bag(tmp_path / "drive", [picture(0)])
-    assert sorted(p.name for p in (tmp_path / "drive").iterdir()) == ["drive.mcap", "metadata.yaml"]
-    text = (tmp_path / "drive" / "metadata.yaml").read_text()
-    assert "version: 8" in text
-    assert "storage_identifier: mcap" in text
+def test_every_rosbag2_from_humble_on_can_read_what_we_write(tmp_path: Path) -> None:
+    """Humble's yaml-cpp conversions take the list of profiles as text, and numbers for the policies."""
+    for name in NAMES:
+        with BagWriter(tmp_path / name) as bag:
+            bag.add_topic("/image", messages.IMAGE, OfferedQos(reliable=False, latched=True, depth=7))
+            bag.write("/image", START, messages.image(picture(0), messages.header(START, "")))
+    folder = tmp_path / "drive"
+    assert sorted(p.name for p in folder.iterdir()) == ["drive.mcap", "metadata.yaml"]
+    inside = sqlite3.connect(tmp_path / "drive.db3")
+    texts = {
+        "drive": (folder / "metadata.yaml").read_text(),
+        "drive.db3": inside.execute("SELECT metadata FROM metadata").fetchone()[0],
+    }
+    with (tmp_path / "drive.mcap").open("rb") as file:
+        reader = make_reader(file)
+        texts["drive.mcap"] = next(reader.iter_metadata()).metadata["serialized_metadata"]
+        (channel,) = reader.get_summary().channels.values()
+    for name, text in texts.items():
+        found = yaml.safe_load(text)
+        found = found.get("rosbag2_bagfile_information", found)
+        assert (found["version"], found["message_count"], found["duration"]) == (8, 1, {"nanoseconds": 0})
+        assert found["starting_time"] == {"nanoseconds_since_epoch": START}
+        file_name = "drive.mcap" if name == "drive" else name
+        assert found["relative_file_paths"] == [file_name]
+        assert found["files"][0]["path"] == file_name
+        (topic,) = found["topics_with_message_count"]
+        assert topic["topic_metadata"]["type_description_hash"] == IMAGE_HASH
+        offered = topic["topic_metadata"]["offered_qos_profiles"]
+        assert isinstance(offered, str)
+        (profile,) = yaml.safe_load(offered)
+        # rmw: keep last 1, best effort 2, transient local 1, automatic 1
+        policies = [profile[k] for k in ("history", "depth", "reliability", "durability", "liveliness")]
+        assert policies == [1, 7, 2, 1, 1]
+        assert profile["deadline"] == {"sec": 2147483647, "nsec": 4294967295}  # what Humble calls infinite
+        assert channel.metadata == {"offered_qos_profiles": offered, "topic_type_hash": IMAGE_HASH}
+        assert "&" not in text, "no YAML anchors"
+    row = inside.execute("SELECT offered_qos_profiles, type_description_hash FROM topics").fetchone()
+    assert row == (channel.metadata["offered_qos_profiles"], IMAGE_HASH)
+    inside.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rosbags_reads_our_files(tmp_path: Path, name: str) -> None:
+    """An independent reader, of both storages."""
+    path = write_bag(tmp_path / name, [picture(i) for i in range(7)])
+    with rosbag2.Reader(path) as bag:
+        found = [(c.topic, c.msgtype, stamp, data) for c, stamp, data in bag.messages()]
+        assert bag.connections[0].ext.offered_qos_profiles[0].depth == 10
+    assert found == contents(path)
 
 
 def test_compression_makes_labels_small(tmp_path: Path) -> None:
