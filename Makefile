@@ -139,15 +139,18 @@ $(STAMPS)/venv-$(MODE):
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/run: $(STAMPS)/venv-$(MODE) $(RUN_REQUIREMENTS) $(CONSTRAINTS) setup.py setup.cfg
-	@echo "Installing what demo and node need ($(MODE))"
+	@echo "Installing what demo and node need ($(MODE)) into $(VENV): $(RUN_REQUIREMENTS)$(if $(CONSTRAINTS),; 0.8 GB on disk)"
 	@$(PIP) $(RUN_REQUIREMENTS:%=-r %)
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@echo "Installed: $(VENV) has $$(du -sh $(VENV) | cut -f1) now; 'source $(BIN)/activate' puts seg-perception into your path"
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/run $(TEST_REQUIREMENTS) requirements/tensorrt.txt requirements/openvino.txt
-	@echo "Installing what training, tests and checks need"
+	@echo "Installing what training, tests and checks need: torch, TensorRT-RTX, OpenVINO, checkers; 1.8 GB more on disk"
+	@echo "with a torch for the CPU, some GB more with PyPI's, which brings CUDA; minutes the first time"
 	@$(PIP) $(TEST_REQUIREMENTS:%=-r %)
 	@$(PIP) --no-deps -r requirements/tensorrt.txt -r requirements/openvino.txt
+	@echo "Installed: $(VENV) has $$(du -sh $(VENV) | cut -f1) now"
 	@touch $@
 
 $(STAMPS)/verify: $(STAMPS)/test requirements/verify.txt

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ def evaluate(
                 examples += write_examples(folder, dataset, opened.segmenter, evaluation)
         content = EvaluationFile(opened.card.id, opened.identity, tuple(evaluations), tuple(examples))
     if json is not None:
-        write_evaluations(Path(json), content)
+        write_evaluations(Path(json), replace(content, examples=()))  # their pictures lie beside the report's file
     if folder is not None:
         from seg_perception.evaluation.report import read_source, write_report
 

@@ -274,7 +274,7 @@ def _opened(source: Path | int | str) -> cv2.VideoCapture:
             raise FileNotFoundError(2, "there is no such video", str(source))
         if not source.is_file():
             raise InputError(f"{source}: not a regular file; a video file is accepted")
-        capture = cv2.VideoCapture(str(source.absolute()))  # absolute: "a:b.mp4" is no protocol
+        capture = _opened_file(source)
         fault = f"{source}: not a video that can be decoded (cut off, or an unknown format)"
     else:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS]
@@ -286,6 +286,16 @@ def _opened(source: Path | int | str) -> cv2.VideoCapture:
     if not capture.isOpened():
         raise InputError(fault)
     return capture
+
+
+def _opened_file(path: Path) -> cv2.VideoCapture:
+    name = str(path.absolute())  # absolute: "a:b.mp4" is no protocol
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no text: OpenCV's Python layer would crash on them
+        with path.open("rb") as file:
+            return cv2.VideoCapture(f"/proc/self/fd/{file.fileno()}")
+    return cv2.VideoCapture(name)
 
 
 class _Newest:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import inspect
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +26,7 @@ import seg_perception as sp
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.types import Size
-from seg_perception.video import VideoWriter
+from seg_perception.video import VideoReader, VideoWriter
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +262,61 @@ def test_a_url_streams(tiny: Path, video: Path) -> None:
             thread.join()
     assert len(results) == 4
     assert results[0].source == address
+
+
+class MotionJpeg(http.server.BaseHTTPRequestHandler):
+    """A camera on the network: JPEGs without an end, as fast as they are taken."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        jpeg = cv2.imencode(".jpg", picture(0)[..., ::-1])[1].tobytes()
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+        with contextlib.suppress(OSError):  # the reader has gone
+            while True:
+                self.wfile.write(head + jpeg + b"\r\n")
+                time.sleep(0.01)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def camera() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), MotionJpeg) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/front"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_live_stream_gives_its_newest_frame_and_counts_those_in_between(camera: str) -> None:
+    with VideoReader(camera) as reader:
+        assert reader.is_live
+        frames = reader.frames()
+        before = next(frames)
+        for _ in range(3):
+            time.sleep(0.3)  # a slow model; dozens of frames come meanwhile
+            asked, frame = time.time(), next(frames)
+            assert frame.seconds > before.seconds
+            assert frame.seconds > asked - 0.3  # not the next one in a queue
+            before = frame
+        frames.close()
+        assert reader.superseded > 3
+
+
+def test_predicting_a_live_stream_ends_at_the_limit_or_when_asked(camera: str, tiny: Path, tmp_path: Path) -> None:
+    report = sp.predict(camera, tmp_path / "limit", tiny, threads=1, limit=3)
+    assert (report.films, report.film_frames, report.faults, report.interrupted) == (1, 3, [], False)
+    for name in ("front_overlay.mp4", "front_mask.mp4"):
+        assert (tmp_path / "limit" / name).is_file()
+    stop = threading.Event()
+    report = sp.predict(camera, tmp_path / "stop", tiny, threads=1, stop=stop, on_step=lambda _: stop.set())
+    assert (report.film_frames, report.interrupted, report.live) == (1, True, True)
+    assert (tmp_path / "stop" / "front_overlay.mp4").is_file()
 
 
 def test_a_camera_that_is_not_there(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

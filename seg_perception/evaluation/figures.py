@@ -47,6 +47,12 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return content.getvalue()
 
 
+def _plain(text: str) -> str:
+    """Text as it is: Matplotlib takes dollars for formulas, hides labels that begin with _, and knows no lone bytes."""
+    readable = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return f" {readable}" if readable.startswith("_") else readable
+
+
 def _colors(label_set: LabelSet) -> list[tuple[float, ...]]:
     return [tuple(channel / 255 for channel in c.color) for c in label_set.classes]
 
@@ -58,7 +64,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 
 def confusion_of(counts: NDArray[np.int64], label_set: LabelSet) -> Figure:
     """The same of counts [truth, answer]."""
-    names = label_set.names
+    names = [_plain(name) for name in label_set.names]
     truth = counts.sum(axis=1)
     shares = counts / np.maximum(truth, 1)[:, None]
     side = 2.2 + 0.46 * len(names)
@@ -89,7 +95,7 @@ def _count(pixels: int) -> str:
 def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
     """Per-class IoU of one or several models on one dataset; the key names each."""
     first = next(iter(evaluations.values()))
-    names = first.label_set.names
+    names = [_plain(name) for name in first.label_set.names]
     figure, (axis,) = _figure(8.6, 3.4)
     width = 0.8 / len(evaluations)
     for place, (label, evaluation) in enumerate(evaluations.items()):
@@ -97,7 +103,7 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
         left = np.arange(len(names)) - 0.4 + width * (place + 0.5)
         color = _colors(first.label_set) if len(evaluations) == 1 else SERIES[place % len(SERIES)]
         edge = "#555555" if len(evaluations) == 1 else "none"
-        bars = axis.bar(left, heights, width * 0.94, color=color, label=label, edgecolor=edge, linewidth=0.5)
+        bars = axis.bar(left, heights, width * 0.94, color=color, label=_plain(label), edgecolor=edge, linewidth=0.5)
         if len(evaluations) <= 3:
             texts = ["" if math.isnan(height) else f"{height:.1f}" for height in heights]
             for text in axis.bar_label(bars, texts, fontsize=7.5, padding=2):
@@ -130,7 +136,7 @@ def reliability_figure(calibrations: Mapping[str, Calibration]) -> Figure:
             color=color,
             marker="o",
             markersize=4,
-            label=f"{label}: ECE {100 * calibration.expected_error:.2f} %",
+            label=_plain(f"{label}: ECE {100 * calibration.expected_error:.2f} %"),
         )
         total = max(sum(b.pixels for b in calibration.bins), 1)
         edges = [b.low for b in calibration.bins] + [calibration.bins[-1].high]
@@ -152,7 +158,7 @@ def training_curves(runs: Mapping[str, TrainingRun]) -> Figure:
     for place, (label, run) in enumerate(runs.items()):
         color = SERIES[place % len(SERIES)]
         left.plot(run.steps, run.loss, color=color, linewidth=0.5, alpha=0.25)
-        left.plot(run.steps, _smoothed(run.loss), color=color, linewidth=1.5, label=label)
+        left.plot(run.steps, _smoothed(run.loss), color=color, linewidth=1.5, label=_plain(label))
         for style, (dataset, points) in zip(_styles(), run.validation.items(), strict=False):
             marker = "o" if len(points) < 30 else None
             right.plot(
@@ -162,7 +168,7 @@ def training_curves(runs: Mapping[str, TrainingRun]) -> Figure:
                 color=color if len(runs) > 1 else None,
                 marker=marker,
                 markersize=3.5,
-                label=dataset if len(runs) == 1 else f"{label}: {dataset}",
+                label=_plain(dataset if len(runs) == 1 else f"{label}: {dataset}"),
             )
     left.set(xlabel="step", ylabel="training loss")
     right.set(xlabel="step", ylabel="validation mean IoU, %")
@@ -186,7 +192,7 @@ def _smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
 
 def class_balance(check: DatasetCheck) -> Figure:
     """Each class's share of the labeled pixels (log scale), and of the images that hold it."""
-    names = list(check.label_set.names)
+    names = [_plain(name) for name in check.label_set.names]
     colors = _colors(check.label_set)
     places = np.arange(len(names))
     figure, (left, right) = _figure(8.6, 1.2 + 0.3 * len(names), columns=2)
@@ -204,5 +210,5 @@ def class_balance(check: DatasetCheck) -> Figure:
     left.set_xlim(0.005, 300)
     right.set_xlim(0, 115)
     right.set_yticks(places, [""] * len(names))
-    figure.suptitle(f"{check.name}: {check.samples} images", fontsize=11, color=_INK)
+    figure.suptitle(_plain(f"{check.name}: {check.samples} images"), fontsize=11, color=_INK)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import zlib
 from pathlib import Path
@@ -71,7 +72,7 @@ def write_examples(
     examples = []
     # two names can become one here ("a/b" and "a-b"): the hash keeps their pictures apart
     short = re.sub(r"[^A-Za-z0-9]+", "-", evaluation.dataset).strip("-") or "dataset"
-    short += f"-{zlib.crc32(evaluation.dataset.encode()):08x}"
+    short += f"-{zlib.crc32(os.fsencode(evaluation.dataset)):08x}"
     (folder / "examples").mkdir(parents=True, exist_ok=True)
     for place, image in best_and_worst(evaluation, best, worst):
         sample = dataset.load(image.index)

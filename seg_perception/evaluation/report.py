@@ -83,7 +83,7 @@ def write_report(path: Path, sources: Sequence[Source]) -> None:
     if not sources:
         raise InputError("a report needs at least one run or evaluation")
     named = _with_unique_labels(sources)
-    write_atomically(path, _page(named).encode())
+    write_atomically(path, _page(named).encode("utf-8", "backslashreplace"))
 
 
 def _with_unique_labels(sources: Sequence[Source]) -> dict[str, Source]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 import seg_perception
@@ -19,8 +20,10 @@ import seg_perception.cli
 from seg_perception.cli import main as cli
 from seg_perception.cli._process import EXTRA_OF
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.types import Size
 from seg_perception.engines.registry import engine_choices
 from seg_perception.evaluation.evaluator import EvaluationOptions
+from seg_perception.scenes import random_scene
 
 
 def subcommands() -> list[str]:
@@ -259,3 +262,25 @@ def test_the_program_starts_where_ctrl_c_is_answered(repository: Path) -> None:
 def test_the_version_is_one(repository: Path) -> None:
     for file in ("setup.py", "package.xml"):
         assert seg_perception.__version__ in (repository / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["a b #1?x&y%d", "'q\"$1$2", "_grün-dash", os.fsdecode(b"latin\xe4")], ids=ascii)
+def test_any_name_of_data_and_results(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / name / folder).mkdir(parents=True)
+    scene = random_scene(1, Size(96, 64))
+    for folder, pixels in (("images", scene.image), ("labels", scene.labels)):
+        (tmp_path / name / folder / f"{name}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    scores, page = f"./{name}.json", f"./{name}.html"
+    commands = (
+        ["evaluate", "--dataset", "folder", "--mapping", "identity", f"--root=./{name}", "--threads", "2",
+         f"--json={scores}", f"--report=./{name}/report"],
+        ["report", scores, f"./{name}/report", f"--out={page}"],
+        ["dataset", "check", "--dataset", "folder", "--mapping", "identity", f"--root=./{name}",
+         f"--picture=./{name}/balance.png"],
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert cli.main(command) in (0, 1)  # 1: the check has its doubts
+    assert (tmp_path / f"{name}.html").stat().st_size > 10_000
+    assert (tmp_path / name / "balance.png").is_file()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def read(path: Path) -> np.ndarray:
 
 def write_image(path: Path, index: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture(index)[:, :, ::-1])
+    path.write_bytes(cv2.imencode(path.suffix, picture(index)[:, :, ::-1])[1].tobytes())
 
 
 def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,3 +189,87 @@ def test_a_broken_video_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InputError, match=r"is written as \.mp4 or \.gif"):
         VideoWriter(tmp_path / "c.avi", fps=5.0)
+
+
+NAMES = ["a b", "#1?x=y&z %d %2e", "'quoted\"", "grün", "-dash", "a:b", os.fsdecode(b"latin\xe4"), "n" * 240]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_any_name_goes_in_and_out(
+    name: str, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write_image(Path(f"./{name}.png"), 0)
+    with VideoWriter(Path(f"./{name}.mp4"), fps=10.0) as video:
+        for i in range(2):
+            video.add(picture(i))
+    inputs = [f"./{name}.png", f"./{name}.mp4"]
+    assert main(["predict", *inputs, f"--out=./{name[:200]}", "--model", model]) == 0
+    assert "1 images, 1 videos with 2 frames" in capsys.readouterr().out
+    out = folder / name[:200]
+    assert (out / "labels" / f"{name}.png").is_file()
+    assert (out / f"{name}_overlay.mp4").is_file()
+
+
+@pytest.mark.parametrize("option", ["input", "--model", "--params-file"])
+@pytest.mark.parametrize("place", ["/dev/zero", "{tmp}/pipe", "{tmp}"])
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(
+    option: str, place: str, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    write_image(tmp_path / "one" / "one.png", 0)
+    place = place.format(tmp=tmp_path)
+    given = {"input": [place], "--model": [str(tmp_path / "one")], "--params-file": [str(tmp_path / "one")]}[option]
+    options = ["--model", model] if option == "input" else [option, place]
+    if option == "--params-file":
+        options += ["--model", model]
+    status = main(["predict", *given, "--out", str(tmp_path / "out"), *options])
+    said = capsys.readouterr().err
+    if option == "input" and place == str(tmp_path):
+        assert status == 0  # a folder is an input; the pipe in it is named
+        assert "1 that are no regular file (pipe)" in said
+        return
+    assert status in (1, 2)
+    assert place in said
+
+
+def test_what_a_folder_s_other_files_are_is_said(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    for name in ("a.BMP", "b.tif", "c.png"):
+        write_image(folder / name, 0)
+    for name in ("x.heic", "y.heic", "README", "._a.png", ".DS_Store", "notes.txt"):
+        (folder / name).touch()
+    assert main(["predict", str(folder), "--out", str(tmp_path / "out"), "--model", model]) == 0
+    captured = capsys.readouterr()
+    assert f"{tmp_path / 'out'}: 3 images" in captured.out
+    listed = captured.err.split("left out, neither images nor videos: ")[1]
+    assert listed.startswith(f"{folder}: 1 without an ending (README); 1 of type .txt (notes.txt); 2 of type .heic (x.")
+
+
+def test_the_bar_keeps_no_text_of_a_video_behind(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "one.png", 0)
+    with VideoWriter(tmp_path / "drive.mp4", fps=10.0) as video:
+        for i in range(3):
+            video.add(picture(i))
+    inputs = [str(tmp_path / name) for name in ("drive.mp4", "one.png")]
+    assert main(["predict", *inputs, "--out", str(tmp_path / "out"), "--model", model]) == 0
+    last = capsys.readouterr().err.rstrip().splitlines()[-1].split("\r")[-1]
+    assert "frame" not in last
+    assert "2/2" in last
+
+
+def test_a_window_needs_a_display(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tkinter", reason="Tk is not installed")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    write_image(tmp_path / "one.png", 0)
+    command = ["predict", str(tmp_path / "one.png"), "--out", str(tmp_path / "out"), "--model", model, "--show"]
+    assert main(command) == 2
+    assert "--show needs a display, and there is none to use (DISPLAY: none)" in capsys.readouterr().err
