@@ -22,7 +22,11 @@ _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both d
 
 
 def pixel_loss_sum(
-    scores: Tensor, labels: Tensor, class_weights: Tensor | None = None, hard_pixels: float = 1.0
+    scores: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    hard_pixels: float = 1.0,
+    unknown: bool = True,
 ) -> Tensor:
     """The sum of the (weighted) cross-entropy over labeled pixels.
 
@@ -31,38 +35,36 @@ def pixel_loss_sum(
         labels: uint8 or int64 [N, H, W]; 255 is unlabeled, 254 unknown.
         class_weights: float [C] or None for 1, which unknown pixels always have.
         hard_pixels: share of the pixels with a class, those of highest loss, to sum; the sum is scaled
-            up by its inverse, so that the magnitude does not depend on the share.
+            up by its inverse, so that the magnitude does not depend on the share. Any but 1 waits for the device.
+        unknown: whether label 254 may occur; without it, looking for it is saved.
     """
     scores = scores.float().contiguous()  # here, where the map is small: the loss runs slower on other layouts
     if scores.shape[2:] != labels.shape[1:]:
         scores = F.interpolate(scores, size=labels.shape[1:], mode="bilinear", align_corners=False)
-    unknown = labels == UNKNOWN
-    loss_of_unknown = _divergence_from_uniform(scores.movedim(1, -1)[unknown]).sum() if unknown.any() else 0.0
-    classes = labels.long().masked_fill(unknown, UNLABELED)
-    losses = F.cross_entropy(scores, classes, weight=class_weights, ignore_index=UNLABELED, reduction="none").flatten()
+    logs = scores.log_softmax(dim=1)  # [N, C, H, W]
+    classes = labels.long()
+    total = scores.new_zeros(())
+    if unknown:
+        is_unknown = labels == UNKNOWN
+        divergence = -logs.mean(dim=1) - math.log(scores.shape[1])  # 0 where all classes are equally likely
+        total = total + (divergence * is_unknown).sum()
+        classes = classes.masked_fill(is_unknown, UNLABELED)
+    losses = F.nll_loss(logs, classes, weight=class_weights, ignore_index=UNLABELED, reduction="none").flatten()
     if hard_pixels == 1:
-        return losses.sum() + loss_of_unknown
+        return losses.sum() + total
     losses = losses[classes.flatten() != UNLABELED]
     kept = math.ceil(losses.numel() * hard_pixels)
-    hardest = losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept))
-    return hardest + loss_of_unknown
-
-
-def _divergence_from_uniform(scores: Tensor) -> Tensor:
-    """Scores float [P, C] to [P]: 0 where all classes are equally likely."""
-    return -scores.log_softmax(dim=1).mean(dim=1) - math.log(scores.shape[1])
+    return losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept)) + total
 
 
 def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """The divisor: how many pixels are labeled or unknown, or the sum of their class weights."""
     if class_weights is None:
         return (labels != UNLABELED).sum().float()
-    return class_weights[labels[labels < UNKNOWN].long()].sum() + (labels == UNKNOWN).sum()
-
-
-def mean_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """L for one minibatch: scores float [N, C, H, W], labels [N, H, W] with 255 unlabeled; 0 without labels."""
-    return pixel_loss_sum(scores, labels) / pixel_weight(labels).clamp(min=1)
+    table = class_weights.new_zeros(256)  # a look-up has no need to know how many pixels there are, as indexing has
+    table[: len(class_weights)] = class_weights
+    table[UNKNOWN] = 1.0
+    return table[labels.long()].sum()
 
 
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
@@ -76,31 +78,31 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
         scores: float [N, C, h, w] unnormalized.
         labels: uint8 or int64 [N, h, w]; 255 and 254 do not count. The IoU is that of the whole batch.
     """
-    labeled = labels < UNKNOWN
-    probabilities = scores.float().softmax(dim=1).movedim(1, -1)[labeled]  # [P, C]
-    truth = labels[labeled].long()
-    losses = []
-    for index in range(scores.shape[1]):
-        belongs = truth == index
-        if not belongs.any():
-            continue
-        error = (belongs.float() - probabilities[:, index]).abs()
-        error, order = error.sort(descending=True)
-        belongs = belongs[order]
-        # with the k largest errors taken as wrong: the pixels of the class that are still found, and the union
-        found = belongs.sum() - belongs.cumsum(0)
-        union = belongs.sum() + (~belongs).cumsum(0)
-        loss = 1 - found / union
-        growth = torch.diff(loss, prepend=loss.new_zeros(1))
-        losses.append(error @ growth)
-    return torch.stack(losses).mean() if losses else scores.sum() * 0.0
+    classes = scores.shape[1]
+    labeled = (labels < UNKNOWN).flatten()  # [P]
+    probabilities = scores.float().softmax(dim=1).movedim(1, 0).flatten(1)  # [C, P]
+    belongs = (labels.flatten()[None] == torch.arange(classes, device=labels.device)[:, None]).float()
+    # a pixel without label has no error, comes last and adds nothing
+    error = (belongs - probabilities).abs() * labeled
+    error, order = error.sort(dim=1, descending=True)
+    belongs, counted = belongs.gather(1, order), labeled.float().expand(classes, -1).gather(1, order)
+    # with the k largest errors taken as wrong: the pixels of the class that are still found, and the union
+    size = belongs.sum(dim=1, keepdim=True)  # [C, 1]
+    found = size - belongs.cumsum(dim=1)
+    union = size + (counted - belongs).cumsum(dim=1)
+    jaccard = 1 - found / union.clamp(min=1)
+    growth = torch.diff(jaccard, dim=1, prepend=jaccard.new_zeros(classes, 1))
+    present = (size > 0).float().squeeze(1)
+    losses = (error * growth).sum(dim=1) * present
+    return losses.sum() / present.sum().clamp(min=1)
 
 
 class LossModule(nn.Module):
     """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
 
     `forward` takes uint8 [n, h, w, 3] and [n, h, w] and returns the weighted sum of the losses;
-    the caller divides by the pixel weight of the whole global batch. The Lovasz loss, which is no sum
+    the caller divides by the pixel weight of the whole global batch. Nothing in it waits for the device (but
+    hard pixels). The Lovasz loss, which is no sum
     over pixels, is that of each call's pixels, at the scores' size.
     """
 
@@ -111,6 +113,7 @@ class LossModule(nn.Module):
         auxiliary: float,
         hard_pixels: float,
         lovasz: float = 0.0,
+        unknown: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
@@ -119,15 +122,16 @@ class LossModule(nn.Module):
         self.auxiliary = auxiliary
         self.hard_pixels = hard_pixels
         self.lovasz = lovasz
+        self.unknown = unknown
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalize(images).contiguous(memory_format=torch.channels_last)
         scores, *coarser = self.network.scores_with_auxiliary(x)
-        loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels)
+        loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels, self.unknown)
         for other in coarser:
             sparse = labels[:, ::_AUXILIARY_STEP, ::_AUXILIARY_STEP]
             scale = self.auxiliary * labels.numel() / sparse.numel()
-            loss = loss + scale * pixel_loss_sum(other, sparse, self.class_weights)
+            loss = loss + scale * pixel_loss_sum(other, sparse, self.class_weights, unknown=self.unknown)
         if self.lovasz:
             stride = self.network.score_stride
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]

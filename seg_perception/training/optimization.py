@@ -26,6 +26,7 @@ def build_optimizer(network: SegmentationNetwork, settings: OptimizerSettings) -
     return torch.optim.AdamW(
         [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in groups.items()],
         lr=settings.learning_rate,
+        fused=next(network.parameters()).is_cuda or None,  # one kernel instead of hundreds
     )
 
 
@@ -50,19 +51,18 @@ class AveragedNetwork:
     """
 
     def __init__(self, network: SegmentationNetwork, decay: float) -> None:
-        self._source = network
         self._decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval() if decay else network
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
+        """Move towards the network's weights; the whole list at once, which a GPU does in a few kernels."""
         if not self._decay:
             return
-        decay = min(self._decay, (1 + step) / (10 + step))
-        for average, current in zip(
-            self.network.state_dict().values(), self._source.state_dict().values(), strict=True
-        ):
-            if average.is_floating_point():
-                average.lerp_(current, 1 - decay)
-            else:
-                average.copy_(current)
+        weight = 1 - min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_([a for a, _ in self._floats], [c for _, c in self._floats], weight)
+        for average, current in self._counts:
+            average.copy_(current)

@@ -34,6 +34,7 @@ from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 from seg_perception.training.torch_engine import TorchEngine
 
+_LOSSES_READ_AT_ONCE = 20
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,7 +102,12 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
     module: nn.Module = LossModule(
-        network, class_weights, settings.loss.auxiliary, settings.loss.hard_pixels, settings.loss.lovasz
+        network,
+        class_weights,
+        settings.loss.auxiliary,
+        settings.loss.hard_pixels,
+        settings.loss.lovasz,
+        unknown=settings.augmentation.unknown > 0,
     )
     without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     if world > 1:
@@ -126,6 +132,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     batches = training_batches(crops, settings, first_step, rank, world)
     steps = tqdm(range(first_step, settings.steps), "train", settings.steps, initial=first_step, disable=rank > 0)
     started, crops_seen = time.monotonic(), 0
+    losses: list[tuple[int, Tensor, float, float]] = []  # step, loss, learning rate, crops a second
     for step in steps:
         _set_training_mode(network, settings.network)
         rate = learning_rate(step, settings.steps, settings.optimizer)
@@ -146,9 +153,6 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
             loss_sum += part.detach()
         if world > 1:
             dist.all_reduce(loss_sum)
-        loss = float(loss_sum / weight)
-        if not math.isfinite(loss):
-            raise TrainingDivergedError(f"the loss is {loss} at step {step}; lower the learning rate or use fp32")
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -157,11 +161,14 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         done = step + 1
         crops_seen += settings.batch_size
         per_second = crops_seen / (time.monotonic() - started)
-        steps.set_postfix_str(f"loss {loss:.3f}, {per_second:.1f} crops/s", refresh=False)
-        run.log_step(done, loss, rate, per_second)
+        losses.append((done, loss_sum / weight, rate, per_second))
         last = done == settings.steps
         due = rank == 0 and bool(data.validation) and (last or done % settings.validate_every == 0)
         keep = last or done % settings.checkpoint_every == 0
+        if keep or due or len(losses) == _LOSSES_READ_AT_ONCE:  # reading a loss waits for the device
+            loss = _log_losses(losses, run)
+            steps.set_postfix_str(f"loss {loss:.3f}, {per_second:.1f} crops/s", refresh=False)
+            losses = []
         if keep:  # before validating, which can fail
             work.save(done, best_score, validated=not due)
         if due:
@@ -170,6 +177,20 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
                 work.save(done, best_score, validated=True)
     run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
+
+
+def _log_losses(losses: Sequence[tuple[int, Tensor, float, float]], run: RunFolder) -> float:
+    """Read and log the losses of the last steps; the newest.
+
+    Raises:
+        TrainingDivergedError: one is infinite or NaN; no checkpoint has been written since.
+    """
+    values = torch.stack([loss for _, loss, _, _ in losses]).tolist()
+    for (done, _, rate, per_second), value in zip(losses, values, strict=True):
+        if not math.isfinite(value):
+            raise TrainingDivergedError(f"the loss is {value} at step {done - 1}; lower the learning rate or use fp32")
+        run.log_step(done, value, rate, per_second)
+    return float(values[-1])
 
 
 @dataclass(frozen=True, slots=True)

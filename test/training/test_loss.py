@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seg_perception.networks.registry import build_network
-from seg_perception.training.loss import LossModule, lovasz_softmax, mean_cross_entropy, pixel_loss_sum, pixel_weight
+from seg_perception.training.loss import LossModule, lovasz_softmax, pixel_loss_sum, pixel_weight
 
 # Two images of one row and two pixels, two classes. Scores (class 0, class 1) of each pixel:
 SCORES = torch.tensor(
@@ -22,6 +22,10 @@ LABELS = torch.tensor([[[0, 0]], [[1, 255]]], dtype=torch.uint8)
 CE_00 = math.log(2)  # (0, 0): one half
 CE_01 = math.log(1 + math.exp(-2))  # (2, 0), truth 0: 1 / (1 + e^-2)
 CE_10 = math.log(1 + math.exp(-3))  # (1, 4), truth 1: 1 / (1 + e^-3)
+
+
+def mean_cross_entropy(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return pixel_loss_sum(scores, labels) / pixel_weight(labels).clamp(min=1)
 
 
 def test_the_mean_over_all_labeled_pixels_of_all_images() -> None:
@@ -174,3 +178,75 @@ def test_unknown_pixels_have_weight_one_and_are_never_mined() -> None:
     mined = (CE_00 + CE_01) * 3 / 2 + unknown
     assert float(pixel_loss_sum(SCORES, labels, hard_pixels=2 / 3)) == pytest.approx(mined, rel=1e-5)
     assert float(lovasz_softmax(SCORES, labels)) == pytest.approx(float(lovasz_softmax(SCORES, LABELS)), rel=1e-6)
+
+
+def slow_lovasz(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """By the definition, a class and a pixel at a time: the Jaccard loss grows as errors are taken as wrong."""
+    pixels = [
+        (scores.softmax(1)[n, :, y, x].tolist(), int(labels[n, y, x]))
+        for n in range(labels.shape[0])
+        for y in range(labels.shape[1])
+        for x in range(labels.shape[2])
+        if labels[n, y, x] < 254
+    ]
+    losses = []
+    for c in range(scores.shape[1]):
+        size = sum(truth == c for _, truth in pixels)
+        if not size:
+            continue
+        rows = sorted(((abs((truth == c) - p[c]), truth == c) for p, truth in pixels), key=lambda row: -row[0])
+        loss, before, found, union = 0.0, 0.0, size, size
+        for error, belongs in rows:
+            found, union = found - belongs, union + (not belongs)
+            loss, before = loss + error * (1 - found / union - before), 1 - found / union
+        losses.append(loss)
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+def test_lovasz_of_all_classes_at_once_is_that_of_one_after_another() -> None:
+    generator = torch.Generator().manual_seed(3)
+    scores = torch.randn(2, 5, 6, 7, generator=generator)
+    labels = torch.randint(0, 4, (2, 6, 7), generator=generator).to(torch.uint8)  # class 4 is nowhere
+    labels[0, :2], labels[1, 0, 0] = 255, 254
+    assert float(lovasz_softmax(scores, labels)) == pytest.approx(slow_lovasz(scores, labels), rel=1e-5)
+    assert float(lovasz_softmax(scores, torch.full_like(labels, 255))) == 0
+
+
+class _Waits:
+    """Counts what would make a step wait for a GPU: values or sizes that only the device knows."""
+
+    NAMES = ("item", "__bool__", "__float__", "__int__", "nonzero", "tolist", "__index__")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        for name in self.NAMES:
+            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
+        getitem = torch.Tensor.__getitem__
+
+        def counted_index(tensor: torch.Tensor, index: object) -> torch.Tensor:
+            parts = index if isinstance(index, tuple) else (index,)
+            self.count += any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in parts)
+            return getitem(tensor, index)
+
+        monkeypatch.setattr(torch.Tensor, "__getitem__", counted_index)
+
+    def _counted(self, function: object) -> object:
+        def call(*args: object, **options: object) -> object:
+            self.count += 1
+            return function(*args, **options)  # type: ignore[operator]
+
+        return call
+
+
+def test_no_part_of_the_loss_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("reference", 5, width=0.1)
+    weights = torch.tensor([1.0, 2.0, 1.0, 1.0, 3.0])
+    module = LossModule(network, weights, auxiliary=0.4, hard_pixels=1.0, lovasz=0.5, unknown=True)
+    images = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    labels = torch.randint(0, 5, (2, 64, 64), dtype=torch.uint8)
+    labels[0, :8], labels[1, :8] = 255, 254
+    waits = _Waits(monkeypatch)
+    (module(images, labels) / pixel_weight(labels, weights)).backward()
+    assert waits.count == 0
+    assert bool(torch.ones(1) > 0)  # the counter counts
+    assert waits.count == 1
