@@ -32,6 +32,8 @@ CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt requir
 
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
+# Nothing is installed for train-gpu: where there is no .venv, the machine's own Python and PyTorch serve.
+PYTHON_OF_GPU = $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input $(CONSTRAINTS:%=--constraint %)
 
 # Nothing here talks to other machines, or to another robot program on this one.
@@ -95,6 +97,14 @@ benchmark: $(STAMPS)/test ## The measurements in benchmarks/ that need no GPU: e
 	@mkdir -p $(OUT); failed=""; for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" || failed="$$failed $$name"; done; \
 		[ -z "$$failed" ] || { echo "not passed:$$failed" >&2; exit 1; }
+
+##@ Training
+
+MINUTES ?= 6
+.PHONY: train-gpu
+train-gpu: ## Pack the data and train for MINUTES (6) on this machine's GPU: weights, curves and a report in out/gpu
+	$(PYTHON_OF_GPU) benchmarks/train_gpu.py pack --data "$(DATA)" --out "$(OUT)/parts"
+	PYTHONPATH=. $(PYTHON_OF_GPU) benchmarks/train_gpu.py run --parts "$(OUT)/parts" --minutes $(MINUTES) --out "$(OUT)/gpu" $(TRAIN_ARGS)
 
 ##@ Pages
 

@@ -8,6 +8,7 @@ ONNX or bag libraries.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -242,12 +243,15 @@ def _compared(
         yield dataset.name, len(dataset), (ComparedFrame(s.name, s.image, s.labels) for s in samples)
 
 
-def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides: Any) -> Path:
+def train(
+    settings: TrainSettings | Mapping[str, Any] | str | Path, minutes: float | None = None, **overrides: Any
+) -> Path:
     """Train a network; where the run's folder holds an unfinished run of the same settings, go on with it.
 
     Args:
         settings: `training.settings.TrainSettings`, the same as a table, a YAML file, or the name of one that
             ships in config/train ("folder").
+        minutes: train so many steps as fit into this time on this machine, the last validation included.
         **overrides: fields of it to replace: steps=2000, output="runs", ...
 
     Returns:
@@ -268,6 +272,14 @@ def train(settings: TrainSettings | Mapping[str, Any] | str | Path, **overrides:
         settings = from_mapping(TrainSettings, settings, "the training's settings")
     if overrides:
         settings = from_mapping(TrainSettings, {**to_mapping(settings), **overrides}, "the training's settings")
+    if minutes is not None:
+        if "steps" in overrides:
+            raise SettingsError("minutes and steps were both given: one of them says how long to train")
+        from seg_perception.training.timed import plan_run
+
+        plan = plan_run(settings, minutes)
+        logging.getLogger(__name__).warning("%s", plan)
+        settings = plan.settings
     return run_training(settings)
 
 

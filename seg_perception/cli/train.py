@@ -21,12 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder of the runs (overrides the settings)")
     parser.add_argument("--steps", type=int, help="optimizer steps (overrides the settings)")
 
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="probe the rate of this machine and train so many steps as fit, validation included",
+    )
+
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.commands import train
 
     overrides = {name: getattr(arguments, name) for name in ("data_root", "output", "steps")}
-    weights = train(arguments.config, **{name: value for name, value in overrides.items() if value is not None})
+    given = {name: value for name, value in overrides.items() if value is not None}
+    weights = train(arguments.config, minutes=arguments.minutes, **given)
     if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
         onnx = weights.with_suffix(".onnx")
         print(f"weights: {weights}\nnext: seg-perception export --checkpoint {weights} --out {onnx}")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from seg_perception.core.types import UNKNOWN, UNLABELED
 from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.training.distillation import Teachers, divergence_from
 
 _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both directions is enough for them
 
@@ -114,9 +115,13 @@ class LossModule(nn.Module):
         hard_pixels: float,
         lovasz: float = 0.0,
         unknown: bool = True,
+        teachers: Teachers | None = None,
+        distillation: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
+        self._teachers = (teachers,)  # hidden from state_dict and from DDP
+        self.distillation = distillation
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.auxiliary = auxiliary
@@ -136,4 +141,11 @@ class LossModule(nn.Module):
             stride = self.network.score_stride
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
             loss = loss + self.lovasz * pixel_weight(labels, self.class_weights) * lovasz_softmax(scores, sparse)
+        (teachers,) = self._teachers
+        if teachers is not None:
+            stride = self.network.score_stride
+            sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
+            answer = teachers(images, (scores.shape[2], scores.shape[3]))
+            divergence = divergence_from(answer, scores, sparse, teachers.temperature)
+            loss = loss + self.distillation * pixel_weight(labels, self.class_weights) * divergence
         return loss

@@ -200,6 +200,27 @@ class LossSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DistillationSettings:
+    """Learn what other networks answer, beside the labels (Hinton, Vinyals and Dean, arXiv:1503.02531).
+
+    Attributes:
+        teachers: weights files of runs with the same classes; their probabilities are averaged.
+        temperature: scores are divided by it on both sides, which shows more of the unlikely classes.
+        weight: of the divergence from the teachers, over all pixels, labeled or not; beside 1 for the labels.
+    """
+
+    teachers: tuple[Path, ...] = ()
+    temperature: float = 1.0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(
+            _unless(self.temperature > 0, f"temperature: {self.temperature} must be above 0"),
+            _unless(self.weight >= 0, f"weight: {self.weight} is below 0"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OptimizerSettings:
     """AdamW with a linear warm-up and a polynomial decay.
 
@@ -261,6 +282,7 @@ class TrainSettings:
     network: NetworkSettings = field(default_factory=NetworkSettings)  # built when asked for: it imports PyTorch
     augmentation: AugmentationSettings = AugmentationSettings()
     loss: LossSettings = LossSettings()
+    distillation: DistillationSettings = DistillationSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     deployed_size: Size = Size(480, 352)
     steps: int = 1000

@@ -27,6 +27,7 @@ from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
 from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches, worker_fault
+from seg_perception.training.distillation import open_teachers
 from seg_perception.training.loss import LossModule, pixel_weight
 from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
 from seg_perception.training.run_data import DataRecord, RunData, demand_shared_memory, look_at_all, open_run_data
@@ -101,6 +102,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     autocast = _AUTOCAST[settings.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
+    teaching = settings.distillation
+    teachers = open_teachers(teaching.teachers, teaching.temperature, label_set)
     module: nn.Module = LossModule(
         network,
         class_weights,
@@ -108,6 +111,8 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         settings.loss.hard_pixels,
         settings.loss.lovasz,
         unknown=settings.augmentation.unknown > 0,
+        teachers=None if teachers is None else teachers.to_device(device),
+        distillation=teaching.weight,
     )
     without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     if world > 1:

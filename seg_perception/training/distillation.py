@@ -1,0 +1,82 @@
+"""Teachers: networks of earlier runs whose answers a new one learns, beside the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seg_perception.core.errors import SettingsError
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.types import UNKNOWN
+from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.networks.registry import build_network
+from seg_perception.training import checkpoint
+
+
+class Teachers(nn.Module):
+    """Frozen networks; `forward` takes uint8 images [N, H, W, 3] and gives their mean probabilities.
+
+    Args:
+        networks: in any mode; they are left frozen and evaluating.
+        temperature: scores are divided by it.
+    """
+
+    def __init__(self, networks: Sequence[SegmentationNetwork], temperature: float) -> None:
+        super().__init__()
+        self._networks = tuple(network.eval().requires_grad_(False) for network in networks)  # in no state_dict
+        self.temperature = temperature
+
+    def to_device(self, device: torch.device) -> Teachers:
+        for network in self._networks:
+            network.to(device)
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Float [N, C, h, w] of sum 1, for scores of h x w."""
+        answers: list[Tensor] = []
+        for network in self._networks:
+            scores = network(network.normalize(images)).float()
+            if scores.shape[2:] != size:
+                scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+            answers.append((scores / self.temperature).softmax(dim=1))
+        return torch.stack(answers).mean(dim=0)
+
+
+def open_teachers(files: Sequence[Path], temperature: float, label_set: LabelSet) -> Teachers | None:
+    """Load teachers; None where there are none.
+
+    Raises:
+        SettingsError: a teacher has other classes than the training data.
+        FileNotFoundError, ModelError: see `checkpoint.load_weights`.
+    """
+    networks = []
+    for path in files:
+        weights, info = checkpoint.load_weights(path)
+        if info.label_set.names != label_set.names:
+            raise SettingsError(
+                f"distillation.teachers: {path} knows {', '.join(info.label_set.names)}; the training data has "
+                f"{', '.join(label_set.names)}"
+            )
+        network = build_network(info.network, len(label_set), **info.options)
+        checkpoint.load_strictly(network, weights, str(path))
+        networks.append(network)
+    return Teachers(networks, temperature) if networks else None
+
+
+def divergence_from(teacher: Tensor, scores: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """The mean over pixels of KL(teacher || student), times the temperature's square, which keeps its gradients' size.
+
+    Args:
+        teacher: probabilities at the temperature, float [N, C, h, w].
+        scores: the student's, float [N, C, h, w] unnormalized.
+        labels: uint8 [N, h, w]; pixels of nothing known (254) do not count: no teacher knows them either.
+    """
+    logs = (scores.float() / temperature).log_softmax(dim=1)
+    divergence = F.kl_div(logs, teacher, reduction="none").sum(dim=1)  # [N, h, w]
+    counts = (labels != UNKNOWN).float()
+    return (divergence * counts).sum() / counts.sum().clamp(min=1) * temperature**2
