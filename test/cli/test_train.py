@@ -76,7 +76,8 @@ def test_every_file_that_the_document_names_exists(repository: Path) -> None:
     named = re.findall(r"`(\w+\.yaml)`", text)
     for name in named:
         if name != "settings.yaml":
-            assert (repository / "config" / "train" / name).is_file(), name
+            places = (repository / "config" / "train", repository / "benchmarks" / "recipes")
+            assert any((place / name).is_file() for place in places), name
 
 
 def test_overrides_and_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
