@@ -137,7 +137,7 @@ class GroundPainter:
         if self.cobbled:
             self.material[[Surface.ASPHALT, Surface.PATCH]] = GROUND_LEVELS * GROUND_TILE * GROUND_TILE
         self.kerb = not (rng.random() < 0.1)
-        self.path_is_paved = bool(rng.random() < 0.5)
+        rng.random()  # decides nothing any more; drawn so that the pictures of a seed stay what they were
         self.double_yellow = plan.traffic < 0 and rng.random() < 0.5
 
     def surfaces(self, view: GroundView, width: int) -> NDArray[np.uint8]:
