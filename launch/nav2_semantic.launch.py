@@ -3,43 +3,43 @@
     ros2 launch seg_perception nav2_semantic.launch.py image:=/camera/image_raw params_file:=my_camera.yaml
 
 `params_file` says where the camera is (ground.source, ground.height, ...); docs/metres.md. The costmaps' own parameters
-are in config/nav2_semantic.yaml, for Nav2's bringup.
+are in config/nav2_semantic.yaml, for Nav2's bringup. Every other argument of segmentation.launch.py is accepted too.
 """
 
 from __future__ import annotations
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch import LaunchContext, LaunchDescription
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
-CONFIG = PathJoinSubstitution([FindPackageShare("seg_perception"), "config"])
+SHARE = FindPackageShare("seg_perception")
+
+
+def check_manager(context: LaunchContext) -> None:
+    """Before anything starts: what launch is starting when it fails stays behind, alive."""
+    try:
+        ExecutableInPackage("lifecycle_manager", "nav2_lifecycle_manager").perform(context)
+    except Exception as error:
+        raise RuntimeError(f"needs Nav2 (apt install ros-$ROS_DISTRO-nav2-lifecycle-manager): {error}") from error
 
 
 def generate_launch_description() -> LaunchDescription:
-    nav2 = PathJoinSubstitution([CONFIG, "nav2_semantic.yaml"])
+    segmentation = PathJoinSubstitution([SHARE, "launch", "segmentation.launch.py"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=PathJoinSubstitution([CONFIG, "segmentation.yaml"]),
-                description="YAML file with the node's parameters",
-            ),
-            DeclareLaunchArgument("image", default_value="image", description="image topic of a single camera"),
-            Node(
-                package="seg_perception",
-                executable="segmentation_node",
-                name="segmentation_node",
-                parameters=[LaunchConfiguration("params_file"), nav2],
-                remappings=[("image", LaunchConfiguration("image"))],
-                output="screen",
+            OpaqueFunction(function=check_manager),
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(segmentation),
+                launch_arguments={"autostart": "false"}.items(),  # the manager configures and activates
             ),
             Node(
                 package="nav2_lifecycle_manager",
                 executable="lifecycle_manager",
                 name="lifecycle_manager_perception",
-                parameters=[nav2],
+                parameters=[PathJoinSubstitution([SHARE, "config", "nav2_semantic.yaml"])],
                 output="screen",
             ),
         ]

@@ -69,19 +69,21 @@ sys.exit(service.run())
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A prefix such as colcon makes, for this source tree; `rviz2` only prints how it was called."""
+    """A prefix such as colcon makes, for this source tree; RViz and Nav2's manager only print how they were called."""
     prefix = tmp_path_factory.mktemp("prefix")
     share = prefix / "share" / "seg_perception"
     share.mkdir(parents=True)
     for name in ("package.xml", "launch", "config"):
         (share / name).symlink_to(ROOT / name)
-    for package in ("seg_perception", "rviz2"):
+    for package in ("seg_perception", "rviz2", "nav2_lifecycle_manager"):
         marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / package
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     node = f'exec "{sys.executable}" -m seg_perception.ros.node.segmentation_node "$@"'
     _script(prefix / "lib" / "seg_perception" / "segmentation_node", node)
     _script(prefix / "lib" / "rviz2" / "rviz2", 'echo "called: rviz2 $*"')
+    manager = 'echo "called: lifecycle_manager $*"'
+    _script(prefix / "lib" / "nav2_lifecycle_manager" / "lifecycle_manager", manager)
     player = f'exec "{sys.executable}" -m seg_perception.cli.main "$@"'
     shown = 'echo "profile: $FASTRTPS_DEFAULT_PROFILES_FILE"; echo "called: seg-perception $*"'
     _script(prefix / "lib" / "seg_perception" / "seg-perception", f"{shown}\n{player}")
@@ -361,16 +363,35 @@ def test_what_is_not_there_is_refused_before_anything_starts(
     assert "process started with pid" not in text_of(tmp_path / "log")
 
 
-def test_a_missing_rviz_is_refused_before_anything_starts(environment: dict[str, str], tmp_path: Path) -> None:
-    prefix = Path(environment["AMENT_PREFIX_PATH"].split(os.pathsep)[0])
-    rviz = prefix / "lib" / "rviz2" / "rviz2"
-    rviz.rename(tmp_path / "rviz2")
+@pytest.mark.parametrize(
+    "program, file, arguments, said",
+    [
+        ("rviz2/rviz2", "segmentation.launch.py", ["rviz:=true"], "rviz:=true needs rviz2"),
+        ("nav2_lifecycle_manager/lifecycle_manager", "nav2_semantic.launch.py", [], "needs Nav2"),
+    ],
+)
+def test_a_missing_program_is_refused_before_anything_starts(
+    environment: dict[str, str], tmp_path: Path, program: str, file: str, arguments: list[str], said: str
+) -> None:
+    path = Path(environment["AMENT_PREFIX_PATH"].split(os.pathsep)[0]) / "lib" / program
+    path.rename(tmp_path / "away")
     try:
-        assert launched_to_its_end(environment, tmp_path / "log", "segmentation.launch.py", "rviz:=true") == 1
+        assert launched_to_its_end(environment, tmp_path / "log", file, *arguments) == 1
     finally:
-        (tmp_path / "rviz2").rename(rviz)
-    assert "rviz:=true needs rviz2" in text_of(tmp_path / "log")
+        (tmp_path / "away").rename(path)
+    assert said in text_of(tmp_path / "log")
     assert "process started with pid" not in text_of(tmp_path / "log")
+
+
+def test_nav2_s_manager_gets_a_node_that_waits_for_it(
+    environment: dict[str, str], observer: Observer, tmp_path: Path
+) -> None:
+    arguments = ["image:=/front/image", "threads:=1"]
+    with launched(environment, tmp_path / "log", "nav2_semantic.launch.py", *arguments) as log:
+        wait_for(lambda: "called: lifecycle_manager" in text_of(log), log)
+        read = observer.parameters("/segmentation_node", ["autostart", "threads"], log)
+        assert read == {"autostart": False, "threads": 1}
+        assert "nav2_semantic.yaml" in text_of(log)
 
 
 def test_a_bag_that_cannot_be_played_ends_everything(environment: dict[str, str], tmp_path: Path) -> None:
@@ -413,5 +434,5 @@ def test_replay_sets_the_profile_for_large_images_unless_there_is_one(
 
 
 def test_every_launch_file_is_tried_here() -> None:
-    tried = {"segmentation.launch.py", "replay.launch.py", "multi_camera.launch.py"}
+    tried = {"segmentation.launch.py", "replay.launch.py", "multi_camera.launch.py", "nav2_semantic.launch.py"}
     assert {path.name for path in (ROOT / "launch").iterdir() if path.suffix == ".py"} == tried
