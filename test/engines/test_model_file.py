@@ -247,6 +247,18 @@ def _many_outputs(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Split", [cast.output[0]], ["part"], axis=1, num_outputs=1 << 31))
 
 
+def _opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 1 << 62
+
+
+def _circle(model: onnx.ModelProto) -> None:
+    model.graph.node[3].output[0] = "image"
+
+
+def _out_of_nowhere(model: onnx.ModelProto) -> None:
+    model.graph.node[5].input[0] = "nowhere"
+
+
 def _big_numbers(model: onnx.ModelProto) -> None:
     card = json.loads(card_of(model).to_json())
     card["scores"] = {"x": {"y": 10**400}}
@@ -272,6 +284,9 @@ def _deep_card(model: onnx.ModelProto) -> None:
         (_enlarging, r"its tensor .* would be .* up to 1024 numbers a pixel are accepted"),
         (_no_text, r"holds names that are no text \(UTF-8\)"),
         (_many_outputs, "says that it has another number of outputs than it has"),
+        (_opset, r"wants operator sets \[4611686018427387904\]; 1 to 100 are accepted"),
+        (_circle, "makes 'image' a second time"),
+        (_out_of_nowhere, "takes 'nowhere', made by no node before it"),
         (_big_numbers, "model.onnx: .*(too large|not accepted)"),
         (_deep_card, "the model card is not JSON: maximum recursion depth"),
     ],

@@ -152,6 +152,21 @@ def _check_work(model: onnx.ModelProto, faults: list[str]) -> None:
         faults.append(f"it defines {len(model.functions)} functions of its own ({names}); export it with them inlined")
     if not nodes:
         faults.append("it holds no nodes")
+    opsets = [o.version for o in model.opset_import]
+    if not all(1 <= version <= _NEWEST_OPSET for version in opsets):  # some runtimes count up to it
+        faults.append(f"it wants operator sets {opsets}; 1 to {_NEWEST_OPSET} are accepted")
+    known = {"", *(i.name for i in model.graph.input), *(t.name for t in model.graph.initializer)}
+    known |= {t.values.name for t in model.graph.sparse_initializer}
+    for node in nodes:
+        again = [name for name in node.output if name and name in known]
+        missing = [name for name in node.input if name not in known]
+        if again or missing:  # some runtimes follow such a circle until the memory is full
+            what = (
+                f"makes {again[0]!r} a second time" if again else f"takes {missing[0]!r}, which no node before it makes"
+            )
+            faults.append(f"its node {node.name or node.op_type!r} {what}")
+            break
+        known.update(node.output)
 
 
 def _check_memory(model: onnx.ModelProto, card: ModelCard, source: str) -> None:
@@ -178,6 +193,7 @@ def _check_memory(model: onnx.ModelProto, card: ModelCard, source: str) -> None:
             )
 
 
+_NEWEST_OPSET = 100  # ONNX has 28 in 2026
 _NUMBERS_A_PIXEL = 1024
 _LIMITS = (1024, 1 << 15, 1 << 15)  # images in a batch, rows, columns
 
