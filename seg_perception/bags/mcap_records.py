@@ -260,12 +260,12 @@ def expand(data: bytes, compression: str, size: int, where: str, whole: bool = T
     try:
         if compression == "zstd":
             reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(data)
-            while len(expanded) <= size and (part := reader.read(min(2**20, size + 1 - len(expanded)))):
+            if whole:
+                return reader.read(size + 1)
+            while len(expanded) <= size and (part := reader.read(min(2**16, size + 1 - len(expanded)))):
                 expanded += part
         else:
-            decompressor = lz4.frame.LZ4FrameDecompressor()
-            part = decompressor.decompress(data, max_length=size + 1)
-            expanded += part
+            expanded += lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=size + 1)
     except (zstandard.ZstdError, RuntimeError, MemoryError) as error:
         if whole:
             raise BrokenRecordError(f"{where} cannot be expanded: {error}") from error

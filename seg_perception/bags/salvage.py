@@ -248,7 +248,7 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
                     return
                 except sqlite3.Error as error:  # noqa: PERF203  a damaged page: perhaps the next one is whole
                     last, failures = max(last, 0) + 1, failures + 1
-                    losses.left_out[f"row of the table of messages ({error})"] += 1
+                    losses.left_out[f"row of the table of messages ({' '.join(str(error).split())})"] += 1
                     if failures > gap:
                         return
     except BrokenRecordError as error:
