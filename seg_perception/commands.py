@@ -52,6 +52,12 @@ def _opened(
         yield opened
 
 
+def _demand_report_packages() -> None:
+    """A package that the page needs is better missed before the work than after it."""
+    for name in ("jinja2", "matplotlib.figure"):
+        importlib.import_module(name)
+
+
 def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) -> list[Dataset]:
     """Datasets, from whatever names them.
 
@@ -131,7 +137,7 @@ def evaluate(
     if json is not None:
         make_room_for(Path(json))
     if folder is not None:
-        importlib.import_module("matplotlib.figure")  # what is missing is better known before the work
+        _demand_report_packages()
         make_room_for(folder / EVALUATION_REPORT)
     opened_datasets = open_datasets(datasets, data_root)
     for dataset in opened_datasets:
@@ -200,7 +206,7 @@ def compare(
     if (datasets is None) == (source is None):
         raise InputError("compare on labeled datasets, or on a bag, video or folder without truth: name one of the two")
     if out is not None:
-        importlib.import_module("matplotlib")  # what is missing is better known before the work
+        _demand_report_packages()
         make_room_for(Path(out))
     with ExitStack() as stack:
         sides = [one if isinstance(one, Model) else stack.enter_context(load(**one)) for one in (a, b)]

@@ -107,6 +107,12 @@ def test_the_extras_named_for_missing_packages_exist(repository: Path) -> None:
         ("torch", ["train", "--config", "config/train/scenes.yaml"], "train"),
         ("rclpy", ["bag", "record", "--all", "--out", "x.mcap"], "ros"),
         ("onnx", ["predict", "photo.png", "--out", "out"], "onnx"),
+        ("matplotlib", ["evaluate", "--dataset", "scenes", "--count", "1", "--report", "out"], "train"),
+        (
+            "jinja2",
+            ["report", "--a", "threads=1", "--b", "threads=2", "--dataset", "scenes", "--out", "r.html"],
+            "train",
+        ),
     ],
 )
 def test_a_missing_package_is_one_line_that_names_the_extra(
@@ -127,6 +133,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
     )
     assert done.returncode == 2, done.stderr
     message = done.stderr.splitlines()[-1]
+    assert done.stdout == ""  # before any work
     assert "Traceback" not in done.stderr
     assert package in message
     assert f"'seg_perception[{extra}]'" in message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -134,6 +135,48 @@ def test_the_page_stands_alone_and_shows_names_as_text(frame, sides, tmp_path: P
     assert drawn["frames"] == 3
     assert drawn["curves"][0]["a"] == [50.0] * 3  # percent of the image that is drivable
     assert drawn["curves"][0]["b"] == [75.0] * 3
+
+
+@pytest.mark.skipif(
+    shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+    reason="no Chromium here: apt install chromium chromium-driver",
+)
+def test_a_click_on_the_timeline_shows_the_nearest_frame(frame, sides, tmp_path: Path) -> None:
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    from selenium import webdriver
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    frames = [frame(f"f{i}", None, [SKY, SKY, 0, 0], [SKY, 0, 0, 0], stamp=i * 100_000_000) for i in range(11)]
+    write_comparison(tmp_path / "film.html", [compare("film", frames, *sides, timeline=6, announced=12)])
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900",
+                     "--disable-background-networking", "--disable-component-update", "--no-first-run",
+                     f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(argument)
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        driver.get((tmp_path / "film.html").as_uri())
+
+        def shown() -> list[str]:
+            figures = driver.find_elements(By.CSS_SELECTOR, ".viewer figure")
+            return [figure.get_attribute("data-frame") for figure in figures if figure.is_displayed()]
+
+        assert shown() == ["0"]
+        curve = driver.find_element(By.CSS_SELECTOR, ".timeline svg")
+        assert len(curve.find_elements(By.CSS_SELECTOR, "path")) == 2
+        ActionChains(driver).move_to_element(curve).click().perform()  # the middle, frame 5: 4 and 6 were kept
+        assert shown() in (["4"], ["6"])
+        driver.find_element(By.CSS_SELECTOR, ".on").click()
+        assert shown() in (["6"], ["8"])
+        assert driver.find_element(By.CSS_SELECTOR, ".where").text in ("frame 6, 0.60 s", "frame 8, 0.80 s")
+        assert "A 50 %, B 75 %" in driver.find_element(By.CSS_SELECTOR, ".timeline .value").text
+        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        driver.quit()
 
 
 @pytest.fixture(scope="module")
