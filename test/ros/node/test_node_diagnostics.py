@@ -58,6 +58,7 @@ NODE = NodeReport(
     clock_jumps=0,
     missing_outputs={},
     warnings=(),
+    bond="none",
     cameras=[GOOD],
 )
 
