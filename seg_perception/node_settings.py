@@ -39,6 +39,7 @@ class Form(Enum):
     NUMBER_LISTS = "number lists"  # a list of texts, each a list of numbers: ROS has no nested lists
 
 
+_SHOWN_CHARACTERS = 200
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", tuple: "a list of texts"}
 
 
@@ -85,8 +86,10 @@ class ParameterSpec:
         """What is wrong with a value; None if nothing is."""
         if (self.optional and value is None) or self._fits(self.converted(value)):
             return None
-        shown = list(value) if isinstance(value, tuple) else value
-        return f"{self.name}: {shown!r} is not accepted; accepted: {self.accepted()}"
+        shown = repr(list(value) if isinstance(value, tuple) else value)
+        if len(shown) > _SHOWN_CHARACTERS:  # the fault goes into the log and, each second, into the diagnostics
+            shown = f"{shown[:_SHOWN_CHARACTERS]}... ({len(shown)} characters)"
+        return f"{self.name}: {shown} is not accepted; accepted: {self.accepted()}"
 
     def _fits(self, value: object) -> bool:
         if type(value) is not type(self.default):  # True is an int to Python, but not to a person

@@ -167,6 +167,13 @@ def test_a_fault_is_named_once_as_the_parameter_that_was_set(values: dict[str, A
     assert str(raised.value).splitlines()[1].startswith(fault)
 
 
+def test_a_fault_of_any_size_stays_a_line() -> None:
+    with pytest.raises(SettingsError) as raised:
+        parse_settings({"engine": "x" * 10**6, "threads": tuple("y" * 10**5)}, "test")
+    assert len(str(raised.value)) < 1500
+    assert "(1000002 characters)" in str(raised.value)
+
+
 def service(run: Running, name: str, service_type: Any, request: Any) -> Any:
     """What `ros2 param` does: calls one of the node's parameter services over DDS."""
     client = run.peer.node.create_client(service_type, f"/segmentation_node/{name}")
