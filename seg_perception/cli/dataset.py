@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="read every file and report faults and class balance")
     add_dataset_arguments(check)
     check.add_argument("--picture", type=Path, metavar="FILE", help="write the class balance as a PNG")
-    check.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    check.add_argument("--workers", type=int, metavar="N", help="threads (default: one for each core)")
     check.add_argument("--show", type=int, default=10, metavar="N", help="faults shown of each kind (default: 10)")
     _add_convert_arguments(actions.add_parser("convert", help="bring another tool's annotations into a folder of ours"))
     _add_export_arguments(

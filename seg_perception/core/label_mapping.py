@@ -118,7 +118,7 @@ class LabelMapping:
         seen = {int(value) for value in present}
         if seen <= {0, 255}:
             return "; values 0 and 255 only are a binary mask: the mapping 'binary_road' reads 255 as road"
-        if seen <= TRAIN_IDS and len(seen) > 2:
+        if seen <= TRAIN_IDS and len(seen) > 2 and (255 in seen or max(seen) > 11):  # CamVid's go to 11
             return "; values in 0 to 18 and 255 look like Cityscapes train ids: the mapping 'cityscapes_train_ids'"
         return ""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
-from multiprocessing.synchronize import Event
 
 import cv2
 import numpy as np
@@ -25,8 +22,6 @@ from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
 from seg_perception.datasets.masks import Mask
 from seg_perception.datasets.pairs import FilePair, PairedFiles
-
-_FEW = 64  # samples that are looked at sooner than new processes start
 
 
 class FaultKind(Enum):
@@ -224,25 +219,21 @@ def check_dataset(
     progress: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> DatasetCheck:
-    """Look at every sample, in several processes.
+    """Look at every sample, in several threads.
 
     Args:
-        dataset: picklable; it is handed to each process once.
-        workers: processes; 0 works in this one; None takes one for each core.
+        dataset: what to look at.
+        workers: threads; None takes one for each core.
         progress: show a bar.
-        stopped: asked after each sample; once it is true, the check ends with KeyboardInterrupt. Let Ctrl-C set
-            it: an exception that strikes while this process waits for the others can leave their lock broken.
+        stopped: asked after each sample; once it is true, the check ends with KeyboardInterrupt.
     """
     faults: list[Fault] = []
     pixels, images = _no_pixels(), _no_pixels()
     sizes: Counter[Size] = Counter()
     values: frozenset[int] | None = frozenset()
     count = len(dataset)
-    processes = min(os.cpu_count() or 1, 16) if workers is None else workers
-    if workers is None and count <= _FEW:
-        processes = 0
-    checks = _checks_here(dataset) if processes == 0 else _checks_in_processes(dataset, processes)
-    with closing(checks):  # ends the processes at once when this loop is left by Ctrl-C
+    checks = _checks(dataset, max(1, min(os.cpu_count() or 1, 16) if workers is None else workers))
+    with closing(checks):  # ends the threads at once when this loop is left by Ctrl-C
         for check in tqdm(checks, f"check {dataset.name}", count, unit="image", disable=not progress, leave=False):
             if stopped():
                 raise KeyboardInterrupt
@@ -281,37 +272,13 @@ def look_at(dataset: Dataset, progress: bool = False) -> list[str]:
     return [f"{dataset.name}: {remark}" for remark in remarks]
 
 
-def _checks_here(dataset: Dataset) -> Generator[SampleCheck, None, None]:
-    return (check_sample(dataset, index) for index in range(len(dataset)))
-
-
-def _checks_in_processes(dataset: Dataset, processes: int) -> Generator[SampleCheck, None, None]:
-    # new interpreters, not forks: a fork while OpenCV's threads hold a lock would hang
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(processes, context, _start_worker, (dataset, stop)) as pool:
-        try:
-            # a terminal's Ctrl-C reaches every process; the workers, which inherit the mask, leave it to this one
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            checks = pool.map(_check_in_worker, range(len(dataset)), chunksize=8)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield from checks
-        finally:
-            stop.set()
-
-
-_work_of_worker: tuple[Dataset, Event] | None = None
-
-
-def _start_worker(dataset: Dataset, stop: Event) -> None:
-    global _work_of_worker  # noqa: PLW0603  what a worker process keeps
-    _work_of_worker = dataset, stop
-    cv2.setNumThreads(1)  # the processes are the parallelism
-
-
-def _check_in_worker(index: int) -> SampleCheck:
-    assert _work_of_worker is not None
-    dataset, stop = _work_of_worker
-    if stop.is_set():
-        raise InterruptedError("the check was ended; nobody waits for the rest")
-    return check_sample(dataset, index)
+def _checks(dataset: Dataset, threads: int) -> Generator[SampleCheck, None, None]:
+    """In the dataset's order. Threads: decoders release Python's lock, and a caller's script starts no process."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # the threads are the parallelism
+    pool = ThreadPoolExecutor(threads, "check")
+    try:
+        yield from pool.map(lambda index: check_sample(dataset, index), range(len(dataset)))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        cv2.setNumThreads(before)

@@ -172,7 +172,7 @@ def test_a_new_dataset_is_one_file(newcomer: Path) -> None:
     make_tree(info, root, "val")
     for command in ("evaluate", "dataset check"):
         assert "harbor" in said(*command.split(), "--help")[1]
-    status, text = said("dataset", "check", "--dataset", "harbor", "--root", str(root), "--workers", "0")
+    status, text = said("dataset", "check", "--dataset", "harbor", "--root", str(root), "--workers", "1")
     assert (status, "harbor/val: 2 images" in text) == (0, True), text
     assert "harbor" in said("dataset", "check", "--dataset", "harbour")[1], "an unknown name lists it"
     assert "| `harbor` | train, val | `{split}/rgb/*.jpg`, `{split}/ids/*.png` |" in datasets_table()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import itertools
 import json
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+import seg_perception.datasets.convert
 from seg_perception.cli.main import main
 from seg_perception.core.errors import DatasetError, SegPerceptionError, SettingsError
 from seg_perception.core.label_mapping import load_label_mapping
@@ -484,3 +487,26 @@ def test_a_canvas_paints_one_shape_over_another() -> None:
     assert canvas.ids.tolist() == [[1, 0, 0, 0], [2, 2, 0, 0], [2, 2, 0, 0]]
     with pytest.raises(DatasetError, match="x: a shape is labeled 'c', which is no class of it; known: a, b"):
         canvas.paint_mask(np.ones((1, 1)), "c")
+
+
+def test_a_new_format_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "pebbles.py").write_text(
+        "from seg_perception.datasets.convert.base import Annotations, Format, SourceClass\n"
+        "FORMAT = Format('pebbles', 'a file of pebbles, for a test', 'none', lambda path: path.suffix == '.pebble',\n"
+        "                lambda path: Annotations((SourceClass('road', 1),), iter(())))\n"
+    )
+    package = seg_perception.datasets.convert
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "modules")])
+    importlib.invalidate_caches()
+    assert "| `pebbles` | a file of pebbles, for a test | none |" in formats_table()
+    with pytest.raises(SystemExit):
+        main(["dataset", "convert", "--help"])
+    assert "pebbles" in capsys.readouterr().out
+    (tmp_path / "a.pebble").touch()
+    assert detect(tmp_path / "a.pebble").name == "pebbles"
+    with pytest.raises(DatasetError, match="no picture could be converted"):
+        convert(tmp_path / "a.pebble", tmp_path / "out")
+    sys.modules.pop("seg_perception.datasets.convert.pebbles")
