@@ -222,7 +222,7 @@ def _read_mapping(path: Path, _written: int) -> LabelMapping:
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a YAML mapping is expected, got {type(document).__name__}")
     faults = [f"{key}: unknown; known here: {', '.join(_KEYS)}" for key in document if key not in _KEYS]
-    tables = {key: document.get(key) for key in ("values", "colors") if document.get(key) is not None}
+    tables = {key: document[key] for key in ("values", "colors") if document.get(key) not in (None, {})}
     if not tables:
         raise SettingsError(
             f"{path}: a mapping needs 'values', a table of label value to class name or 'ignore', or 'colors', "

@@ -67,6 +67,7 @@ def test_what_is_no_label_image_is_refused(values: np.ndarray) -> None:
         ("values: {0: road}\ncolours: {}", "colours: unknown; known here: name, target, values, colors"),
         ("values: {0: road, 0: car}", "own.yaml: not valid YAML: the key '0' is given twice"),
         ("name: x", "a mapping needs 'values'.* or 'colors'"),
+        ("values: {}\ncolors:", "a mapping needs 'values'.* or 'colors'"),
         ('colors: {"1,2": road}', "colors.1,2: '1,2' is no color; write \"R,G,B\""),
         ('colors: {"1,2,256": road}', "'1,2,256' is no color"),
         ("colors: {7: road}", "colors.7: 7 is no color"),

@@ -335,6 +335,17 @@ def test_pictures_that_cannot_be_converted_are_all_named_and_nothing_is_left(tmp
     assert (done.images, len(done.left_out)) == (1, 2)
 
 
+def test_boxes_alone_make_no_labels(tmp_path: Path) -> None:
+    source = make_coco(tmp_path / "source")
+    document = json.loads(source.read_text())
+    for annotation in document["annotations"]:
+        annotation |= {"segmentation": [], "bbox": [1, 2, 3, 4]}
+    source.write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=r"(?s)no shape covers a pixel .*without a segmentation \(boxes only\).*: 4"):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_labelme_keeps_pictures_in_its_files_and_has_other_shapes(tmp_path: Path) -> None:
     source = make_labelme(tmp_path / "source")
     document = json.loads((source / "a.json").read_text())

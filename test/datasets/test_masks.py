@@ -46,6 +46,14 @@ def test_palette_files_give_their_indices(tmp_path: Path, bits: int) -> None:
     assert np.array_equal(saved(tmp_path / "a.bmp", with_palette(ids)).pixels, ids)
 
 
+def test_transparency_of_a_palette_or_of_one_color_changes_no_value(tmp_path: Path) -> None:
+    ids = RNG.integers(0, 200, (9, 7), np.uint8)
+    assert np.array_equal(saved(tmp_path / "a.png", with_palette(ids), transparency=3).pixels, ids)
+    colors = Image.fromarray(DRIVING.palette[IDS])
+    mask = saved(tmp_path / "b.png", colors, transparency=DRIVING.classes[0].color)
+    assert np.array_equal(mask.labels(BY_COLOR, "x"), IDS)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.bmp"])
 def test_masks_of_one_bit_are_0_and_1(tmp_path: Path, name: str) -> None:
     ids = RNG.integers(0, 2, (13, 19), np.uint8)

@@ -237,6 +237,11 @@ class _Writer:
                 f"{source}: {len(self.faults)} of {total} pictures cannot be converted, and nothing was written; mend "
                 f"them, or leave them out with --keep-going:\n  {listed}{more}"
             )
+        if self.count and int(self._pixels.sum()) == int(self._pixels[self._annotations.unlabeled]):
+            remarks = "".join(f"\n  {text}: {count}" for text, count in self._annotations.remarks.items())
+            raise DatasetError(
+                f"{source}: no shape covers a pixel of its {self.count} pictures; nothing written{remarks}"
+            )
         if not self.count:
             raise DatasetError(
                 f"{source}: no picture could be converted" + "".join(f"\n  {f}" for f in self.faults[:8])
