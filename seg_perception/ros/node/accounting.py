@@ -26,7 +26,7 @@ class FrameCounts:
     """What became of one camera's frames since the node was configured.
 
     Attributes:
-        received: messages that came, taken from the middleware or superseded there.
+        received: messages the subscription delivered.
         published, superseded, rejected, failed: see `Fate`.
         in_flight: frames that wait or are worked on: tickets that somebody holds and nobody has booked.
     """
@@ -78,12 +78,6 @@ class FrameAccount:
             self._received += 1
             self._open.add(ticket)
         return ticket
-
-    def leave(self, count: int) -> None:
-        """So many messages came and were left in the middleware, each superseded by a newer one."""
-        with self._lock:
-            self._received += count
-            self._ended[Fate.SUPERSEDED] += count
 
     def _book(self, ticket: Ticket, fate: Fate) -> bool:
         with self._lock:

@@ -28,7 +28,7 @@ from seg_perception.ros import qos
 from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
-from seg_perception.ros.node.image_input import Arrival, ImageInput
+from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import SAME_CLOCK_S, LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.metres import MetresFrame, MetresThread
@@ -67,7 +67,6 @@ class Camera:
     Args:
         name: '' for the one camera without a name.
         deliver: takes each received frame.
-        wanted: whether one would be prepared at once; `look` says that this has become true.
         metres: takes each calibration and each answer.
         page: shows each published frame, where the node serves one.
     """
@@ -79,7 +78,6 @@ class Camera:
         settings: NodeSettings,
         card: ModelCard,
         deliver: Callable[[CameraFrame], None],
-        wanted: Callable[[], bool],
         metres: MetresThread,
         page: NodePage | None = None,
     ) -> None:
@@ -115,7 +113,6 @@ class Camera:
             self.input_type,
             settings.qos.input,
             self._receive,
-            wanted,
         )
         self._info_subscription: Subscription | None = None
         self._outputs = CameraOutputs(node, name, settings.qos.output)
@@ -203,17 +200,13 @@ class Camera:
 
     # --- receiving, executor thread ------------------------------------------------------------
 
-    def _receive(self, message: Image | CompressedImage, arrival: Arrival) -> None:
+    def _receive(self, message: Image | CompressedImage, transport_s: float | None, sequence: int | None) -> None:
         now = time.monotonic()
-        if arrival.left:
-            self.account.leave(arrival.left)
-            for _ in range(arrival.left):
-                self.rate_in.tick(now)
         self.last_received_at = now
         self.rate_in.tick(now)
         stamp_ns = stamp_ns_of(message.header)
-        self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, arrival.transport_s))
-        self.losses.note(arrival.lost, stamp_ns)
+        self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, transport_s))
+        self.losses.note(sequence, stamp_ns)
         if not self._loss_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.losses.worth_a_hint():
             self._loss_hint_given = True
             lost, total = self.losses.recent()
@@ -223,10 +216,6 @@ class Camera:
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._outputs.add_camera_info(info)
         self._metres.add_camera_info(self.name, info)
-
-    def look(self) -> None:
-        """From any thread: a frame is wanted now."""
-        self._input.look()
 
     def follow_publishers(self) -> None:
         """Request what the image's publishers offer now; call it once a second."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -23,11 +23,7 @@ PATIENCE_S = 0.05
 STALE_S = 0.25
 """A prepared frame that the engine has not taken for so long, because it hangs, gives way to a newer one."""
 
-_LEAD_MARGIN_S = 0.004  # begin so much earlier than preparing takes: the frame has to be taken first
-
-
-def _nothing() -> None:
-    pass
+_LEAD_MARGIN_S = 0.002  # begin to prepare so much earlier than it usually takes
 
 
 class Ticketed(Protocol):
@@ -63,7 +59,6 @@ class _Lane(Generic[FrameT, WorkT, AnswerT]):
     answered: AnswerT | None = None
     due_since: float | None = None  # a frame waits or is being prepared: batches are patient for a while from here
     lead_s: float = 0.0  # how long preparing takes
-    called: bool = False  # whether a frame was called for since the last one came
 
 
 class Lanes(Generic[FrameT, WorkT, AnswerT]):
@@ -74,8 +69,6 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
     """
 
     def __init__(self, cameras: Iterable[str]) -> None:
-        self.on_wanted: dict[str, Callable[[], None]] = {}
-        """By camera, called on its thread when it could prepare a frame and none waits; must not block."""
         self._lanes: dict[str, _Lane[FrameT, WorkT, AnswerT]] = {name: _Lane() for name in cameras}
         self._changed = threading.Condition()
         self._open = True
@@ -109,15 +102,6 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                 lane.due_since = self._due(lane)
             self._changed.notify_all()
 
-    def wants(self, camera: str) -> bool:
-        """Whether a frame would be prepared at once; until then the middleware may keep the newest one."""
-        lane = self._lanes[camera]
-        with self._changed:
-            now = time.monotonic()
-            usable = lane.prepared is None or now - lane.prepared_at > STALE_S
-            unknown = not self._open or math.isinf(self._engine_free_at)
-            return unknown or (usable and now >= self._engine_free_at - lane.lead_s)
-
     # --- the camera's thread -------------------------------------------------------------------
 
     def next_job(self, camera: str, timeout: float) -> Job[FrameT, AnswerT] | None:
@@ -135,18 +119,13 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                     answer, lane.answered = lane.answered, None
                     return Job(self._epoch, answer=answer)
                 begin_at = self._engine_free_at - lane.lead_s
-                until = deadline
-                if lane.prepared is None or now - lane.prepared_at > STALE_S:
-                    if now < begin_at:
-                        until = min(begin_at, deadline)
-                    elif lane.waiting is not None:
+                if lane.waiting is not None and (lane.prepared is None or now - lane.prepared_at > STALE_S):
+                    if now >= begin_at:
                         frame, lane.waiting = lane.waiting, None
-                        lane.called = False
                         return Job(self._epoch, frame=frame)
-                    elif not lane.called and self._open:
-                        lane.called = True
-                        self.on_wanted.get(camera, _nothing)()
-                self._changed.wait(max(0.0, until - now))
+                    self._changed.wait(max(0.0, min(begin_at, deadline) - now))
+                else:
+                    self._changed.wait(max(0.0, deadline - now))
                 if time.monotonic() >= deadline:
                     break
             return None

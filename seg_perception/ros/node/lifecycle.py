@@ -223,9 +223,7 @@ class SegmentationNode(LifecycleNode):
             )
         metres = self._metres = MetresThread(self, settings, card, lambda name: self.cameras[name].info_topic)
         for name in settings.cameras:
-            put, wants = partial(lanes.put, name), partial(lanes.wants, name)
-            self.cameras[name] = Camera(self, name, settings, card, put, wants, metres, self._page)
-            lanes.on_wanted[name] = self.cameras[name].look
+            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres, self._page)
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card, self._opening = settings, card, None
 

@@ -85,7 +85,7 @@ def _profile() -> str:
 
 
 class LossMeter:
-    """Counts lost frames of one camera, as the middleware tells or else by stamps.
+    """Counts lost frames of one camera, by the middleware's sequence numbers or else by stamps.
 
     Args:
         window: frames looked back.
@@ -96,20 +96,20 @@ class LossMeter:
         self._share = share
         self._lost_before: deque[int] = deque(maxlen=window)
         self._intervals: deque[int] = deque(maxlen=window)
+        self._sequence: int | None = None
         self._stamp: int | None = None
         self.lost = 0
 
-    def note(self, lost: int | None, stamp_ns: int) -> None:
+    def note(self, sequence: int | None, stamp_ns: int) -> None:
         """A frame came.
 
         Args:
-            lost: frames lost since the one before; None where the middleware does not tell, or where
-                several publishers share the topic, so that their numbers mix.
-            stamp_ns: the frame's header stamp; used only where that is not told.
+            sequence: the publisher's sequence number; None where the middleware does not tell, or
+                where several publishers share the topic, so that their numbers mix.
+            stamp_ns: the frame's header stamp; used only without a sequence number.
         """
-        if lost is None:
-            lost = self._by_stamp(stamp_ns)
-        self._stamp = stamp_ns
+        lost = self._by_sequence(sequence) if sequence is not None else self._by_stamp(stamp_ns)
+        self._sequence, self._stamp = sequence, stamp_ns
         self._lost_before.append(lost)
         self.lost += lost
 
@@ -122,6 +122,11 @@ class LossMeter:
         """Lost frames, and all frames sent, over the window."""
         lost = sum(self._lost_before)
         return lost, lost + len(self._lost_before)
+
+    def _by_sequence(self, sequence: int) -> int:
+        if self._sequence is None or sequence <= self._sequence:  # first, or the publisher restarted
+            return 0
+        return sequence - self._sequence - 1
 
     def _by_stamp(self, stamp_ns: int) -> int:
         interval = 0 if self._stamp is None else stamp_ns - self._stamp

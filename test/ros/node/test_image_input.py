@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from node_harness import Running, image_message, picture, running, wait_until
-from numpy.typing import NDArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from seg_perception.core.types import Size
-from seg_perception.engines.base import Engine
-from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
-from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
 
 START = 1_700_000_000_000_000_000
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-
-
-class SlowEngine:
-    """The real engine, which waits where it is told to."""
-
-    def __init__(self, engine: Engine, started: threading.Event, release: threading.Event) -> None:
-        self._engine, self._started, self._release = engine, started, release
-        self.card, self.info, self.close = engine.card, engine.info, engine.close
-        release.set()
-
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        self._started.set()
-        assert self._release.wait(30.0)
-        return self._engine.infer(images)
 
 
 def requested(run: Running) -> list[str]:
@@ -115,35 +95,3 @@ def test_the_rule() -> None:
     reliable, best_effort = qos.profile("reliable", 1), qos.profile("best_effort", 1)
     assert qos.best_available([]) == qos.best_available([reliable]) == ReliabilityPolicy.RELIABLE
     assert qos.best_available([reliable, best_effort]) == ReliabilityPolicy.BEST_EFFORT
-
-
-def test_what_a_slow_engine_has_no_use_for_stays_in_the_middleware_and_is_counted(tiny_model: Path) -> None:
-    started, release = threading.Event(), threading.Event()
-
-    def open_slow(settings: NodeSettings, opening: Opening) -> SlowEngine:
-        return SlowEngine(open_configured_engine(settings, opening), started, release)
-
-    with running({"model": str(tiny_model)}, open_slow) as run:
-        run.wait_state("active")
-        images = run.peer.publisher(Image, "/image", RELIABLE)
-        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
-        for index in range(3):  # they run at once
-            images.publish(image_message(picture(index), START + index))
-            wait_until(lambda n=index: len(labels) > n, "labels")
-        started.clear()
-        release.clear()
-        images.publish(image_message(picture(3), START + 3))
-        assert started.wait(20.0)
-        for index in range(4, 24):
-            images.publish(image_message(picture(index), START + index))
-        release.set()
-        wait_until(lambda: labels[-1].header.stamp.nanosec == (START + 23) % 10**9, "the newest frame's labels")
-        for index in range(24, 26):  # what is missing is booked with the next message
-            images.publish(image_message(picture(index), START + index))
-            wait_until(lambda n=index: labels[-1].header.stamp.nanosec == (START + n) % 10**9, "labels")
-        counts = run.settled()
-        assert counts.received == 26
-        assert counts.published == len(labels)
-        assert counts.superseded == 26 - counts.published
-        assert counts.unaccounted == 0
-        assert run.node.cameras[""].losses.lost == 0

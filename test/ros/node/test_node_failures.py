@@ -43,7 +43,6 @@ from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import make_masker
 from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
-from seg_perception.ros.node.image_input import Arrival
 from seg_perception.ros.node.inference import EngineState
 
 START = 1_700_000_000_000_000_000
@@ -552,8 +551,8 @@ def test_large_frames_with_gaps_get_one_hint(tiny_model: Path, monkeypatch: pyte
         big = image_message(picture(0, Size(640, 360)), START)  # 691 200 bytes, above 512 KB
 
         def receive_half() -> None:
-            for index in range(40):  # every other one was lost
-                camera._receive(big, Arrival(lost=min(index, 1)))
+            for sequence in range(0, 80, 2):  # every other one was lost
+                camera._receive(big, None, sequence)
 
         run.call(receive_half)
         run.call(receive_half)

@@ -82,16 +82,18 @@ def test_rate_is_exact_falls_in_silence_and_waits_before_it_judges() -> None:
     assert early.rate(1.4) is None
 
 
-def test_losses_as_the_middleware_tells() -> None:
+def test_losses_by_sequence_number() -> None:
     watch = LossMeter(window=4, share=0.1)
-    for lost in (0, 0, 2, 0):
-        watch.note(lost, stamp_ns=0)
+    for sequence in (10, 11, 14, 15):  # 12 and 13 were lost
+        watch.note(sequence, stamp_ns=0)
     assert watch.lost == 2
     assert watch.worth_a_hint()
     assert watch.recent() == (2, 6)
+    watch.note(3, 0)  # the publisher restarted: nothing is known to be lost
+    assert watch.lost == 2
 
 
-def test_losses_by_stamp_where_they_are_not_told() -> None:
+def test_losses_by_stamp_where_there_are_no_sequence_numbers() -> None:
     watch = LossMeter(window=10)
     period = 33_000_000
     for index in (0, 1, 2, 3, 6, 7):  # 4 and 5 were lost
@@ -134,8 +136,8 @@ def test_segments_that_nobody_locks_are_leftovers(tmp_path: Path) -> None:
 
 def test_no_hint_before_the_window_is_full() -> None:
     watch = LossMeter(window=30)
-    for _ in range(20):
-        watch.note(1, 0)
+    for sequence in range(0, 40, 2):
+        watch.note(sequence, 0)
     assert not watch.worth_a_hint()
 
 
