@@ -10,26 +10,37 @@ the assumption of a level ground costs.
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from seg_perception.core.bird import beside, bird_view, draw_cells
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.grid import GridRules, GridSettings
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import load_label_set
+from seg_perception.core.metres import CameraMetres, GridAnswer, SharedGrid
 from seg_perception.core.optics import CameraModel, Distortion
+from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Segmentation, Size
+from seg_perception.engines.opening import open_engine
 from seg_perception.scenes.camera import Camera, GroundView
 from seg_perception.scenes.car_parts import SHAPES
 from seg_perception.scenes.cars import _paintwork
 from seg_perception.scenes.drive import Drive
 from seg_perception.scenes.ground import _CLASSES, GroundPainter
 from seg_perception.scenes.layout import CELL, Kind, Thing
+from seg_perception.segmenter import Segmenter
 
 SIZE = Size(1280, 720)  # labels are picked at the pixels' centers from 700x500 on
 DISTANCES = (5.0, 10.0, 20.0, 40.0)
@@ -206,46 +217,211 @@ class Counts:
     """Cells of many scenes."""
 
     free: int = 0
-    false: int = 0
-    near_free: int = 0  # truly free, seen and within 20 m
+    wrong: int = 0  # called free, and less than half of it is free road
+    near_free: int = 0  # truly free, seen, within 20 m and hidden by nothing
     near_found: int = 0
-    behind: int = 0  # free cells within 0.3 m behind a contact
-
-    def add(self, cells: np.ndarray, truth: np.ndarray, visible: np.ndarray, settings: GridSettings) -> None:
-        spec = settings.spec
-        called = cells == 0
-        self.free += int(called.sum())
-        self.false += int((called & (truth < 0.5)).sum())
-        x, _ = spec.centers()
-        within = visible & (x <= 20.0)[None, :] & (truth >= 0.999) & _lit(truth)
-        self.near_free += int(within.sum())
-        self.near_found += int((within & called).sum())
+    behind: int = 0  # called free within 0.3 m behind the contact line of what stands on the road
 
 
-def _lit(truth: np.ndarray) -> np.ndarray:
-    """Cells that nothing hides: no ray from the camera's foot (x = 0, y = 0) crosses an obstacle or another surface."""
-    return np.ones_like(truth, bool)
-
-
-def grid_scores(all_scenes: list[Scene], lens: str, turn: float, settings: GridSettings) -> dict[str, float]:
+def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: GridSettings) -> None:
     label_set = load_label_set()
-    counts = Counts()
-    for scene in all_scenes:
-        labels = scene.drive.frame(scene.index).labels
-        model, pose = exact_camera(scene.camera)
-        labels, model = through_lens(labels, model, lens)
-        pose = CameraPose.mounted(scene.camera.h, pitch=turn)
-        answer = Segmentation(labels, np.full_like(labels, 255))
-        mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
-        table = GridTable(model, pose, settings.spec)
-        cells = table.fill(answer, mask, GridRules(settings, label_set))
-        counts.add(cells, ground_plan(scene, settings), table.visible, settings)
-    return {
-        "free_cells": counts.free,
-        "called_free_but_not_percent": 100 * counts.false / max(counts.free, 1),
-        "free_within_20_m_found_percent": 100 * counts.near_found / max(counts.near_free, 1),
-    }
+    model, pose = exact_camera(scene.camera)
+    labels, model = through_lens(scene.drive.frame(scene.index).labels, model, lens)
+    answer = Segmentation(labels, np.full_like(labels, 255))
+    mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
+    table = GridTable(model, CameraPose.mounted(pose.position[2], pitch=turn), settings.spec)
+    rules = GridRules(settings, label_set)
+    unseen = np.where(labels == 255, np.uint8(255), np.uint8(0))  # by the scene's camera, through the other lens
+    ends = table.look(answer, mask, rules, unseen)
+    cells, truth = table.cells(answer, rules, ends), ground_plan(scene, settings)
+    free = cells == 0
+    x, _ = settings.spec.centers()
+    counts.free += int(free.sum())
+    counts.wrong += int((free & (truth < 0.5)).sum())
+    near = table.visible & (x <= 20.0)[None, :] & (truth >= 0.999) & ~hidden(scene, settings)
+    counts.near_free += int(near.sum())
+    counts.near_found += int((near & free).sum())
+    view = table.level
+    columns = np.flatnonzero(ends > -1e8).astype(np.float32)
+    for metres in np.arange(0.05, 0.31, 0.05):  # along each ray, from the contact on
+        rows = ends[columns.astype(int)] - view._cy
+        ahead = view._fy * view.height / np.maximum(rows, 1e-3) + metres
+        cell = view.cell_at(columns, (view._cy + view._fy * view.height / ahead).astype(np.float32))
+        counts.behind += int((cells.reshape(-1)[cell] == 0).sum())
+
+
+def hidden(scene: Scene, settings: GridSettings) -> np.ndarray:
+    """Cells whose ray from the camera crosses a car's outline (taller than the camera looks over) or its shadow."""
+    spec, camera = settings.spec, scene.camera
+    picture = np.zeros((spec.height, spec.width), np.uint8)
+    for outline in footprints(scene):
+        ahead = outline[:, 0] - camera.s
+        right = camera.course.x(outline[:, 0]) + outline[:, 1] - camera.position[0] - camera.heading * ahead
+        if ahead.max() < 1.0:
+            continue
+        corners = np.stack([np.maximum(ahead, 0.5), -right], axis=1)
+        shadow = np.concatenate([corners, corners * 40.0])
+        hull = cv2.convexHull(((shadow - (spec.x_min, spec.y_min)) / spec.resolution).astype(np.float32))
+        cv2.fillPoly(picture, [np.rint(np.clip(hull, -1e4, 1e4)).astype(np.int32)], 1)
+    return picture.astype(bool)
+
+
+# --- milliseconds --------------------------------------------------------------------------------
+
+
+def times(repeats: int = 200) -> dict[str, float]:
+    """CPU milliseconds of a frame at 1280x720 on one core, tables made before; and of making tables."""
+    cv2.setNumThreads(1)
+    settings, label_set = GridSettings(), load_label_set()
+    scene = next(scenes(1))
+    labels = scene.drive.frame(scene.index).labels
+    model, pose = exact_camera(scene.camera)
+    answer = Segmentation(labels, np.full_like(labels, 255))
+    mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
+    rules, metres, shared = GridRules(settings, label_set), CameraMetres(settings, None), SharedGrid(settings)
+    metres.place(model, pose)
+
+    def cpu_ms(act: Callable[[], object], count: int = repeats) -> float:
+        spent = []
+        for _ in range(count):
+            began = time.thread_time()
+            act()
+            spent.append((time.thread_time() - began) * 1e3)
+        return float(np.median(spent))
+
+    def grid() -> GridAnswer:
+        metres.look(answer, mask, rules)
+        assert metres.table is not None
+        return shared.merged("base_footprint", {"": (metres.cells(answer, rules), metres.table)})
+
+    def points() -> None:
+        metres.ground_points(answer)
+
+    def everything() -> None:
+        made = grid()
+        _ = made.outline, made.distance
+        points()
+
+    def outline() -> None:
+        made = replace(answered)
+        _ = made.outline, made.distance
+
+    answered = grid()
+    poses = [CameraPose.mounted(pose.position[2], pitch=p) for p in (0.1, 0.2, 0.3, 0.4)]
+
+    def moved() -> None:
+        poses.append(poses.pop(0))
+        metres.place(model, poses[0])
+
+    result = {"grid": cpu_ms(grid), "outline and distance": cpu_ms(outline), "points": cpu_ms(points)}
+    result["all three"] = cpu_ms(everything)
+    result["tables, when the pose has turned"] = cpu_ms(moved, 20)
+    result["tables, of a new camera"] = cpu_ms(lambda: CameraMetres(settings, None).place(model, pose), 5)
+    return result
+
+
+# --- real pictures -------------------------------------------------------------------------------
+
+# published: the rectified color camera's calibration, its height over the ground
+KITTI = {"fx": 721.5377, "fy": 721.5377, "cx": 609.5593, "cy": 172.854, "height": 1.65, "pitch": 0.0}
+# CamVid publishes no calibration that could be found: focal length from the vanishing points of the pictures
+CAMVID = {"fx": 530.0, "fy": 530.0, "cx": 240.0, "cy": 180.0, "height": 1.35, "pitch": 0.0}
+
+
+def bird_pictures(name: str, folder: Path, out: Path, camera: dict[str, Any], count: int = 5) -> None:
+    """Frame and bird's-eye view side by side; lanes must be parallel."""
+    label_set = load_label_set()
+    settings = GridSettings()
+    files = sorted((folder / "images").glob("*.jpg"))
+    with open_model() as model:
+        for path in files[:: max(1, len(files) // count)][:count]:
+            image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+            height, width = image.shape[:2]
+            sx, sy = (width / 1242, height / 375) if name == "kitti" else (width / 480, height / 360)
+            size = Size(width, height)
+            lens = CameraModel(size, camera["fx"] * sx, camera["fy"] * sy, camera["cx"] * sx, camera["cy"] * sy)
+            pose = CameraPose.mounted(camera["height"], pitch=camera["pitch"])
+            answer = model.segment(image)
+            mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
+            bird = bird_view(image, lens, pose, settings.spec)
+            table = GridTable(lens, pose, settings.spec)
+            cells = table.fill(answer, mask, GridRules(settings, label_set))
+            picture = beside(image, bird, draw_cells(cells, table.visible))
+            out.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(out / f"{name}_{path.stem}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+
+@contextmanager
+def open_model() -> Iterator[Segmenter]:
+    engine = open_engine(DEFAULT_MODEL, "onnxruntime", 2)
+    try:
+        yield Segmenter(engine)
+    finally:
+        engine.close()
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--out", type=Path, default=Path("out/metres.json"))
+    parser.add_argument("--pictures", type=Path, help="folder for bird's-eye views of real frames")
+    parser.add_argument("--kitti", type=Path, help="folder with images/ of KITTI")
+    parser.add_argument("--camvid", type=Path, help="folder with images/ of CamVid")
+    arguments = parser.parse_args()
+    every = list(scenes(arguments.scenes))
+    level = [scene for scene in every if not scene.hilly]
+    result: dict[str, Any] = {"scenes": len(every), "level": len(level)}
+    print(f"{len(every)} scenes at {SIZE}, {len(level)} of them level\n")
+    print("Error of ground points in metres, |error| median / p95\n")
+    print("| pitch wrong by | scenes |", " | ".join(f"{d:g} m: along, across" for d in DISTANCES), "|")
+    print("|---|---|" + "---|" * len(DISTANCES))
+    for turn in (0.0, 0.5, 1.0):
+        for kind, chosen in (("level", level), ("all", every)):
+            cells = []
+            for distance in DISTANCES:
+                pairs = [point_errors(scene, turn, distance) for scene in chosen]
+                along, across = (np.abs(np.concatenate([p[i] for p in pairs])) for i in (0, 1))
+                numbers = [
+                    float(np.percentile(v, q)) if len(v) else math.nan for v in (along, across) for q in (50, 95)
+                ]
+                result[f"pitch {turn} {kind} {distance:g} m"] = numbers
+                cells.append("{:.2f} / {:.2f}, {:.2f} / {:.2f}".format(*numbers))
+            print(f"| {turn:g}° | {kind} |", " | ".join(cells), "|")
+    print("\nLargest error through a lens (drawn by OpenCV, read back), metres along, across\n")
+    print("| lens |", " | ".join(f"{d:g} m" for d in DISTANCES), "|\n|---|" + "---|" * len(DISTANCES))
+    for name in LENSES:
+        errors = [lens_errors(name, distance) for distance in DISTANCES]
+        result[f"lens {name}"] = errors
+        print(f"| {name} |", " | ".join(f"{a:.4f}, {b:.4f}" for a, b in errors), "|")
+    print("\nGrid against the true ground plan\n")
+    print(
+        "| scenes | lens | pitch wrong by | free cells | called free, are not | free within 20 m found | free behind |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    settings = GridSettings()
+    runs = [("level", level, lens, 0.0) for lens in LENSES] + [("all", every, "none", 0.0)]
+    runs += [("level", level, "none", turn) for turn in (0.5, -0.5, 1.0, -1.0)]
+    for kind, chosen, lens, turn in runs:
+        counts = Counts()
+        for scene in chosen:
+            add_scene(counts, scene, lens, turn, settings)
+        wrong, found = 100 * counts.wrong / max(1, counts.free), 100 * counts.near_found / max(1, counts.near_free)
+        result[f"grid {kind} {lens} {turn}"] = [counts.free, wrong, found, counts.behind]
+        print(f"| {kind} | {lens} | {turn:g}° | {counts.free} | {wrong:.2f} % | {found:.1f} % | {counts.behind} |")
+    print("\nCPU milliseconds a frame at 1280x720, one core\n")
+    result["cpu_ms"] = times()
+    for name, value in result["cpu_ms"].items():
+        print(f"| {name} | {value:.2f} |")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    if arguments.pictures:
+        for name, folder, camera in (("kitti", arguments.kitti, KITTI), ("camvid", arguments.camvid, CAMVID)):
+            if folder:
+                bird_pictures(name, folder, arguments.pictures, camera)
 
 
 if __name__ == "__main__":
-    pass
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cv2
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from seg_perception.bags.topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from seg_perception.bags.typestore import standard_types
 from seg_perception.core.errors import InputError
+from seg_perception.node_outputs import Content
 
 __all__ = [
     "CAMERA_INFO",
     "COMPRESSED_IMAGE",
     "IMAGE",
+    "build",
     "camera_info",
     "compressed_png",
     "header",
@@ -117,3 +120,47 @@ def camera_info(
         binning_y=0,
         roi=types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False),
     )
+
+
+def build(type_name: str, content: Content, header: Any) -> Any:
+    """A message of any standard type from what it shall say, see `node_outputs.Content`.
+
+    Args:
+        header: a std_msgs/Header; stands in the message, with what the content says of it changed.
+
+    Raises:
+        InputError: pixels of another shape or type.
+    """
+    if isinstance(content, np.ndarray):
+        return image(content, header)
+    fields: dict[str, Any] = dict(content) if isinstance(content, Mapping) else {"data": content}
+    told = {"stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec}, "frame_id": header.frame_id}
+    named = [name for name, _ in standard_types().fielddefs[type_name][1]]
+    if "header" in named:
+        fields["header"] = told | dict(fields.get("header", {}))
+    return _filled(type_name, fields)
+
+
+def _filled(type_name: str, fields: Mapping[str, Any]) -> Any:
+    types = standard_types()
+    values = {name: _value(kind, fields.get(name)) for name, kind in types.fielddefs[type_name][1]}
+    return types.types[type_name](**values)
+
+
+_BASE, _NAMED = 1, 2  # rosbags' kinds of fields; others are arrays and sequences
+
+
+def _value(kind: Any, given: Any) -> Any:
+    """A field's value; its type's zero where nothing is given."""
+    node, what = int(kind[0]), kind[1]
+    if node == _NAMED:
+        return _filled(what, given or {})
+    if node == _BASE:
+        name = what[0]
+        zero: Any = "" if name == "string" else False if name == "bool" else 0.0 if name.startswith("float") else 0
+        return zero if given is None else given
+    element, length = what
+    if int(element[0]) == _NAMED:
+        return [_filled(element[1], part) for part in given or [{}] * length]
+    dtype = {"byte": "uint8", "octet": "uint8", "char": "uint8", "bool": "bool"}.get(element[1][0], element[1][0])
+    return np.zeros(length, dtype) if given is None else np.ascontiguousarray(given, dtype)

@@ -18,6 +18,7 @@ from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
 from seg_perception.bags.locking import OutputLock, partial_path, writer_of
+from seg_perception.bags.metres import BagMetres, metres_outputs
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topic, TypeDefinition
@@ -25,6 +26,7 @@ from seg_perception.bags.typestore import decode, standard_definition
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
+from seg_perception.core.metres import MetresSettings
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
@@ -54,6 +56,7 @@ class ProcessSettings:
         drivable: how the mask is judged; one masker for each image topic.
         camera_drivable: the same for single cameras, by `camera_name`; the others take `drivable`.
         opacity: of the overlay.
+        metres: where the cameras were; with a source the outputs in metres are written, too.
     """
 
     images: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class ProcessSettings:
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
     opacity: float = DEFAULT_OPACITY
+    metres: MetresSettings = field(default_factory=MetresSettings)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.outputs if name not in image_outputs()]:
@@ -82,6 +86,7 @@ class ProcessReport:
         resumed: of these, segmented by an earlier attempt that was stopped.
         rejected: images that could not be decoded, by reason; they have no outputs.
         replaced: topics of the input that the outputs replaced.
+        without_metres: images whose place was not known, by reason; they have no grid and no points.
         notes: what was guessed or left out, one sentence each.
     """
 
@@ -90,6 +95,7 @@ class ProcessReport:
     rejected: Counter[str] = field(default_factory=Counter)
     replaced: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    without_metres: Counter[str] = field(default_factory=Counter)
 
     @property
     def segmented(self) -> int:
@@ -195,7 +201,20 @@ def segment_bag(
         cameras = _cameras(bag, settings)
         if bag.start_ns < 0 and Storage.of(out) is not Storage.SQLITE3:
             raise InputError(f"{source} was recorded before 1970, which MCAP cannot hold: name the output x.db3")
-        outputs = {f"{prefix}/{name}" for prefix in cameras.values() for name in settings.outputs}
+        types = {f"{prefix}/{name}": messages.IMAGE for prefix in cameras.values() for name in settings.outputs}
+        maskings = {name: settings.camera_drivable.get(camera_name(name), settings.drivable) for name in cameras}
+        metres = BagMetres(
+            bag,
+            settings.metres,
+            cameras,
+            {name: camera_name(name) for name in cameras},
+            settings.prefix,
+            tuple(metres_outputs()),
+            segmenter.card.label_set,
+            maskings,
+        )
+        types |= metres.topics()
+        outputs = set(types)
         report = ProcessReport(replaced=tuple(sorted(outputs & {topic.name for topic in bag.topics})))
         copied = {t.name: _definition(bag, t) for t in bag.topics if t.name not in outputs}
         report.notes = (*bag.notes, *(note for _, note in copied.values() if note))
@@ -205,10 +224,10 @@ def segment_bag(
                 if topic.name in copied:
                     writer.add_topic(topic.name, copied[topic.name][0], topic.qos, topic.serialization)
             for name in sorted(outputs):
-                writer.add_topic(name, messages.IMAGE, OfferedQos())
+                writer.add_topic(name, types[name], OfferedQos())
             with Journal(journal_path(out), _job(source, identity, cameras)) as journal:
                 with writer as written:
-                    work = _Work(segmenter, settings, cameras, journal, written, report)
+                    work = _Work(segmenter, settings, cameras, journal, written, report, maskings, metres)
                     for message in bag.messages():
                         if message.topic.name in copied:
                             written.write_raw(message.topic.name, message.stamp_ns, message.data)
@@ -308,16 +327,14 @@ class _Work:
         journal: Journal,
         bag: BagWriter,
         report: ProcessReport,
+        maskings: Mapping[str, DrivableSettings],
+        metres: BagMetres,
     ) -> None:
         self._segmenter = segmenter
         self._settings = settings
         self._cameras = cameras
-        self._maskers = {
-            name: DrivableMasker(
-                settings.camera_drivable.get(camera_name(name), settings.drivable), segmenter.card.label_set
-            )
-            for name in cameras
-        }
+        self._maskers = {name: DrivableMasker(own, segmenter.card.label_set) for name, own in maskings.items()}
+        self._metres = metres
         self._journal = journal
         self._bag = bag
         self._report = report
@@ -343,6 +360,10 @@ class _Work:
             image = image_outputs()[name].make(answer)
             assert isinstance(image, np.ndarray)
             self._bag.write(topic, message.stamp_ns, messages.image(image, header))
+        ignored = self._maskers[message.topic.name].ignored
+        for topic, made in self._metres.make(message.topic.name, header, segmentation, mask, ignored):
+            self._bag.write(topic, message.stamp_ns, made)
+        self._report.without_metres = self._metres.without
 
     def _raw_segmentation(self, frame: int, pixels: RgbImage) -> RawSegmentation:
         raw = self._journal.get(frame)

@@ -230,6 +230,7 @@ def _process(arguments: argparse.Namespace) -> int:
         drivable=pictures.drivable,
         camera_drivable=pictures.camera_drivable,
         opacity=pictures.opacity,
+        metres=pictures.metres,
     )
     with tqdm(unit="msg", desc="process") as bar:
 
@@ -256,7 +257,9 @@ def _process(arguments: argparse.Namespace) -> int:
         print(f"replaced topics of the input: {', '.join(report.replaced)}")
     for reason, count in report.rejected.items():
         print(f"rejected {count} frames: {reason}", file=sys.stderr)
-    return 1 if report.rejected else 0
+    for reason, count in report.without_metres.items():
+        print(f"no grid for {count} frames: {reason}", file=sys.stderr)
+    return 1 if report.rejected or report.without_metres else 0
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -59,6 +59,28 @@ class MountSettings:
     def pose(self) -> CameraPose:
         """The pose of source "fixed"."""
         return CameraPose.mounted(self.height, self.pitch, self.roll, self.x, self.y, self.yaw)
+
+
+@dataclass(frozen=True, slots=True)
+class MetresSettings:
+    """All that offline metres need.
+
+    Attributes:
+        frame: the ground frame.
+        mount: of every camera that has no settings of its own.
+        camera_mounts: of single cameras, by name.
+        points_size: see `costmap_size`.
+    """
+
+    frame: str = "base_footprint"
+    mount: MountSettings = field(default_factory=MountSettings)
+    camera_mounts: Mapping[str, MountSettings] = field(default_factory=dict)
+    grid: GridSettings = field(default_factory=GridSettings)
+    points_size: Size | None = None
+
+    def mount_of(self, camera: str) -> MountSettings:
+        """Where a camera is."""
+        return self.camera_mounts.get(camera, self.mount)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,14 @@ class _Edge:
 
 
 class TransformBuffer:
-    """Thread-safe; lookups interpolate between the two transforms about a moment."""
+    """Thread-safe; lookups interpolate between the two transforms about a moment.
 
-    def __init__(self) -> None:
+    Args:
+        kept_ns: how long moving transforms are kept; None: for good, as for a bag.
+    """
+
+    def __init__(self, kept_ns: int | None = KEPT_NS) -> None:
+        self._kept_ns = kept_ns
         self._edges: dict[str, _Edge] = {}
         self._lock = threading.Lock()
 
@@ -70,7 +75,7 @@ class TransformBuffer:
             if static:
                 edge.values = [(translation, quaternion)]
                 return
-            if edge.stamps and stamp_ns < edge.stamps[-1] - KEPT_NS:
+            if edge.stamps and self._kept_ns is not None and stamp_ns < edge.stamps[-1] - self._kept_ns:
                 return  # too late to be of use; where time itself ran backwards, `clear` comes first
             at = bisect.bisect_left(edge.stamps, stamp_ns)
             if at < len(edge.stamps) and edge.stamps[at] == stamp_ns:
@@ -78,8 +83,9 @@ class TransformBuffer:
                 return
             edge.stamps.insert(at, stamp_ns)
             edge.values.insert(at, (translation, quaternion))
-            old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - KEPT_NS)
-            del edge.stamps[:old], edge.values[:old]
+            if self._kept_ns is not None:
+                old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._kept_ns)
+                del edge.stamps[:old], edge.values[:old]
 
     def add_message(self, message: Any, static: bool) -> list[str]:
         """Take in a tf2_msgs/TFMessage, whichever library read it; answers what was refused, and why."""

@@ -1,0 +1,113 @@
+"""`bag process` writes grids and points from the bag's own /tf, /tf_static and camera_info."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seg_perception.bags import messages
+from seg_perception.bags.processing import ProcessSettings, process_bag
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.types import OfferedQos
+from seg_perception.bags.typestore import standard_types
+from seg_perception.bags.writer import BagWriter
+from seg_perception.core.label_set import load_label_set
+from seg_perception.core.metres import MetresSettings, MountSettings
+
+IDS = {name: i for i, name in enumerate(load_label_set("driving").names)}
+STEP = 100_000_000
+PITCHES = (0.0, 0.5, 1.0, -0.5)
+
+
+def transform(parent: str, child: str, stamp_ns: int, z: float, quaternion: tuple[float, ...]) -> Any:
+    types = standard_types().types
+    stamped = types["geometry_msgs/msg/TransformStamped"](
+        header=messages.header(stamp_ns, parent),
+        child_frame_id=child,
+        transform=types["geometry_msgs/msg/Transform"](
+            translation=types["geometry_msgs/msg/Vector3"](x=0.0, y=0.0, z=z),
+            rotation=types["geometry_msgs/msg/Quaternion"](
+                x=quaternion[0], y=quaternion[1], z=quaternion[2], w=quaternion[3]
+            ),
+        ),
+    )
+    return types["tf2_msgs/msg/TFMessage"](transforms=[stamped])
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """Four frames of a road below row 300, of a car that pitches; the last has no camera_info."""
+    labels = np.full((480, 640), IDS["background"], np.uint8)
+    labels[300:] = IDS["road"]
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[..., 0], image[..., 1] = labels * 26 + 13, 255  # what the tiny model reads
+    path = tmp_path / "drive.mcap"
+    with BagWriter(path) as bag:
+        bag.add_topic("/front/image", messages.IMAGE, OfferedQos())
+        bag.add_topic("/front/camera_info", messages.CAMERA_INFO, OfferedQos())
+        bag.add_topic("/tf", "tf2_msgs/msg/TFMessage", OfferedQos())
+        bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", OfferedQos())
+        optical = (-0.5, 0.5, -0.5, 0.5)
+        bag.write("/tf_static", 1, transform("base_link", "camera_optical", 1, 1.5, optical))
+        for k, pitch in enumerate(PITCHES):
+            at = (k + 1) * STEP
+            header = messages.header(at, "camera_optical")
+            bag.write("/front/image", at, messages.image(image, header))
+            if k < 3:
+                bag.write("/front/camera_info", at, messages.camera_info(640, 480, 500.0, header, (320.0, 240.0)))
+            half = math.radians(pitch) / 2
+            turned = (0.0, math.sin(half), 0.0, math.cos(half))
+            late = at + STEP // 2  # recorded after the image it is for
+            bag.write("/tf", late, transform("base_footprint", "base_link", at, 0.0, turned))
+    return path
+
+
+def test_grids_and_points_of_a_bag(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
+    settings = ProcessSettings(
+        outputs=("drivable",), metres=MetresSettings(mount=MountSettings("tf"), points_size=None)
+    )
+    out = tmp_path / "out.mcap"
+    report = process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
+    assert report.segmented == 4
+    assert list(report.without_metres.values()) == [1]
+    (reason,) = report.without_metres
+    assert "no camera_info on /front/camera_info has the image's stamp" in reason
+    with BagReader(out) as bag:
+        counts = {topic.name: topic.count for topic in bag.topics}
+        for name in ("drivable_grid", "free_space", "free_distance", "ground_points", "costmap/labels"):
+            assert counts[f"/segmentation_node/{name}"] == 3, name
+        grids = [bag.decode(m) for m in bag.messages(["/segmentation_node/drivable_grid"])]
+        distances = [bag.decode(m).data for m in bag.messages(["/segmentation_node/free_distance"])]
+        clouds = [bag.decode(m) for m in bag.messages(["/segmentation_node/ground_points"])]
+    expected = [1.5 / math.tan(math.atan(60 / 500) + math.radians(p)) for p in PITCHES[:3]]
+    np.testing.assert_allclose(distances, expected, atol=0.25)
+    for k, grid in enumerate(grids):
+        assert grid.header.frame_id == "base_footprint"
+        assert messages.stamp_ns_of(grid) == (k + 1) * STEP
+        assert (grid.info.width, grid.info.height) == (400, 200)
+        assert np.asarray(grid.data).reshape(200, 400)[100, 60] == 0
+    assert (clouds[0].width, clouds[0].height, clouds[0].point_step) == (400, 300, 16)
+
+
+def test_a_place_by_hand_needs_no_transforms(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
+    settings = ProcessSettings(outputs=("drivable",), metres=MetresSettings(mount=MountSettings("fixed", height=1.5)))
+    out = tmp_path / "out.mcap"
+    process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
+    with BagReader(out) as bag:
+        distances = [bag.decode(m).data for m in bag.messages(["/segmentation_node/free_distance"])]
+    assert distances == [12.5] * 3
+
+
+def test_without_a_source_nothing_is_added(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mcap"
+    settings = ProcessSettings(outputs=("drivable",))
+    report = process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
+    assert not report.without_metres
+    with BagReader(out) as bag:
+        assert {t.name for t in bag.topics} - {"/front/image", "/front/camera_info", "/tf", "/tf_static"} == {
+            "/segmentation_node/drivable"
+        }
