@@ -239,6 +239,7 @@ def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: Gr
     counts.free += int(free.sum())
     counts.wrong += int((free & (truth < 0.5)).sum())
     near = table.visible & (x <= 20.0)[None, :] & (truth >= 0.999) & ~hidden(scene, settings)
+    near &= drawn_cells(labels, model, table.pose, settings)
     counts.near_free += int(near.sum())
     counts.near_found += int((near & free).sum())
     view = table.level
@@ -248,6 +249,15 @@ def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: Gr
         ahead = view._fy * view.height / np.maximum(rows, 1e-3) + metres
         cell = view.cell_at(columns, (view._cy + view._fy * view.height / ahead).astype(np.float32))
         counts.behind += int((cells.reshape(-1)[cell] == 0).sum())
+
+
+def drawn_cells(labels: np.ndarray, model: CameraModel, pose: CameraPose, settings: GridSettings) -> np.ndarray:
+    """Cells whose centers the scene's own camera had drawn, where another lens sees more than it did."""
+    x, y = (a.reshape(-1) for a in np.meshgrid(*settings.spec.centers()))
+    pixels, seen = model.project((np.stack([x, y, np.zeros_like(x)], axis=1) - pose.position) @ pose.matrix)
+    places = np.where(seen[:, None], np.rint(pixels), 0).astype(int)
+    drawn = seen & (labels[places[:, 1], places[:, 0]] != 255)
+    return drawn.reshape(settings.spec.height, settings.spec.width)
 
 
 def hidden(scene: Scene, settings: GridSettings) -> np.ndarray:

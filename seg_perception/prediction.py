@@ -3,7 +3,7 @@
 An image NAME gives labels/NAME.png (class ids), colors/NAME.png, confidence/NAME.png, drivable/NAME.png
 (0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept. A video, bag,
 camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, which keep real time, and, where every frame
-is asked for, those pictures of each under NAME/.
+is asked for, those pictures of each under NAME/. With a calibrated camera a bird's-eye view stands beside them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import cv2
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.types import Size
+from seg_perception.core.files import write_atomically
+from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
 from seg_perception.model import Model, Result, load
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
@@ -92,6 +93,7 @@ def predict(
     every_frame: bool = False,
     topic: str | None = None,
     limit: int | None = None,
+    bird: Callable[[Result], RgbImage] | None = None,
     stop: threading.Event | None = None,
     on_step: Callable[[PredictStep], object] = lambda _: None,
     on_start: Callable[[Model, int], object] = lambda _model, _files: None,
@@ -114,6 +116,8 @@ def predict(
         every_frame: write the pictures of every frame of a video, too.
         topic: the image topic of a bag; None takes /image or the only one.
         limit: at most so many frames of each video, bag, camera or URL; None: all.
+        bird: draws a result from above (see `core.bird.BirdsEye`): also written then, as bird/NAME.png of an image
+            and NAME_bird.mp4 of a video.
         stop: set it to end early; what was done so far is kept.
         on_step: is called after each image and frame.
         on_start: is called with the opened model and the number of files (or cameras, URLs) to segment.
@@ -139,7 +143,7 @@ def predict(
         )
         on_start(opened, len(jobs))
         work = _Work(
-            opened, folder, opacity, gif, every_frame, topic, limit, stop or threading.Event(), on_step, report
+            opened, folder, opacity, gif, every_frame, topic, limit, bird, stop or threading.Event(), on_step, report
         )
         for number, job in enumerate(jobs, 1):
             if work.stop.is_set():
@@ -188,6 +192,7 @@ class _Work:
     every_frame: bool
     topic: str | None
     limit: int | None
+    bird: Callable[[Result], RgbImage] | None
     stop: threading.Event
     on_step: Callable[[PredictStep], object]
     report: PredictReport
@@ -195,7 +200,12 @@ class _Work:
     def image(self, job: _Job, number: int, total: int) -> None:
         assert isinstance(job.source.place, Path)
         result = self.model(job.source.place).named(str(job.name))
+        from_above = None if self.bird is None else self.bird(result)
         result.save(self.out, self.opacity)
+        if from_above is not None:
+            path = self.out / "bird" / f"{job.name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, cv2.imencode(".png", cv2.cvtColor(from_above, cv2.COLOR_RGB2BGR))[1].tobytes())
         self.report.images += 1
         self.on_step(PredictStep(number, total, 1, 1, result))
 
@@ -205,15 +215,19 @@ class _Work:
         base.parent.mkdir(parents=True, exist_ok=True)
         ending = ".gif" if self.gif else ".mp4"
         count = 0
-        with (
-            VideoWriter(base.with_name(f"{base.name}_overlay{ending}"), fps) as overlays,
-            VideoWriter(base.with_name(f"{base.name}_mask{ending}"), fps) as masks,
-        ):
+        with ExitStack() as stack:
+            overlays = stack.enter_context(VideoWriter(base.with_name(f"{base.name}_overlay{ending}"), fps))
+            masks = stack.enter_context(VideoWriter(base.with_name(f"{base.name}_mask{ending}"), fps))
+            birds = None
+            if self.bird is not None:
+                birds = stack.enter_context(VideoWriter(base.with_name(f"{base.name}_bird{ending}"), fps))
             for count, result in enumerate(self._results(job.source), 1):
                 seconds = (result.stamp_ns or 0) / 1e9
                 # the legend of all classes: it has one size for all frames
                 overlays.add(with_legend(result.overlay(self.opacity), result.label_set), seconds)
                 masks.add(cv2.cvtColor(result.drivable, cv2.COLOR_GRAY2RGB), seconds)
+                if birds is not None and self.bird is not None:
+                    birds.add(self.bird(result), seconds)
                 if self.every_frame:
                     result.save(base, self.opacity)
                 self.on_step(PredictStep(number, total, count, announced, result))

@@ -4,20 +4,26 @@ An image NAME gives labels/NAME.png (class ids, which look black), colors/NAME.p
 drivable/NAME.png (0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept.
 A video, bag, camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, and with --frames those pictures
 of every frame under NAME/. A camera or live stream ends at Ctrl-C, or after --limit frames.
+With --camera, bird/NAME.png and NAME_bird.mp4 show the ground from above, and the grid of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.cli._options import add_model_arguments, add_params_file_argument, load_options
+from seg_perception.core.errors import InputError
 
 if TYPE_CHECKING:
-    from seg_perception.model import Model
+    from seg_perception.core.types import RgbImage
+    from seg_perception.model import Model, Result
+    from seg_perception.node_parameters import PictureSettings
     from seg_perception.prediction import PredictReport, PredictStep
 
 HELP = "segment images, folders, videos, bags, cameras and URLs"
@@ -25,6 +31,7 @@ EXAMPLES = (
     "photo.jpg --out out",
     "photos drive.mp4 --out out --opacity 0.4",
     "drive.mcap --topic /front/image --out out --frames",
+    "drive.mp4 --out out --camera front.yaml --height 1.5 --pitch 2",
     "0 --out out --show                          (the first camera, until Ctrl-C)",
     "rtsp://192.168.0.7/front --out out --limit 300",
 )
@@ -40,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gif", action="store_true", help="write a video's overlay and mask as GIF instead of MP4")
     parser.add_argument("--frames", action="store_true", help="write the pictures of every video frame, too")
     parser.add_argument("--limit", type=int, metavar="N", help="at most so many frames of each video, bag or camera")
+    parser.add_argument(
+        "--camera", type=Path, metavar="CALIBRATION.yaml",
+        help="calibration as ROS's camera_calibration writes it: also draw the ground from above, with the grid",
+    )  # fmt: skip
+    parser.add_argument("--height", type=float, metavar="METRES", help="of the camera over the ground, with --camera")
+    parser.add_argument("--pitch", type=float, metavar="DEGREES", help="that it looks down, with --camera (default: 0)")
     parser.add_argument("--topic", help="image topic of a bag (default: /image or the only one)")
     parser.add_argument("--show", action="store_true", help="show the overlays in a window while they are made")
     add_model_arguments(parser)
@@ -53,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.prediction import predict
 
     pictures = picture_settings(arguments.params_file)
+    bird = _bird(arguments, pictures)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         window = None
@@ -85,12 +99,48 @@ def run(arguments: argparse.Namespace) -> int:
             every_frame=arguments.frames,
             topic=arguments.topic,
             limit=arguments.limit,
+            bird=bird,
             stop=stop,
             on_step=show,
             on_start=start,
         )
         bar.set_postfix_str("")
     return _tell(report, arguments.out)
+
+
+def _bird(arguments: argparse.Namespace, pictures: PictureSettings) -> Callable[[Result], RgbImage] | None:
+    """What draws a result from above; None without a calibration.
+
+    Raises:
+        InputError: options that do not fit together, or no height.
+        OSError, SettingsError: the calibration cannot be read.
+    """
+    if arguments.camera is None:
+        if arguments.height is not None or arguments.pitch is not None:
+            raise InputError("--height and --pitch say where a camera is: they go with --camera CALIBRATION.yaml")
+        return None
+    from seg_perception.core.bird import BirdsEye
+    from seg_perception.core.optics import read_calibration
+    from seg_perception.core.types import Segmentation
+
+    calibration = read_calibration(arguments.camera)
+    mount = pictures.metres.mount
+    height = mount.height if arguments.height is None else arguments.height
+    if not height > 0.0:
+        raise InputError(
+            "--camera needs the camera's height over the ground: --height METRES, or ground.height in --params-file"
+        )
+    pitch = mount.pitch if arguments.pitch is None else arguments.pitch
+    mount = replace(mount, source="fixed", height=height, pitch=pitch)
+    drawn: dict[str, BirdsEye] = {}  # made with the first result: its classes are known then
+
+    def draw(result: Result) -> RgbImage:
+        if "" not in drawn:
+            grid = pictures.metres.grid
+            drawn[""] = BirdsEye(calibration, mount, grid, result.label_set, pictures.drivable)
+        return drawn[""].picture(result.image, Segmentation(result.labels, result.confidence), result.drivable)
+
+    return draw
 
 
 def _tell(report: PredictReport, out: Path) -> int:

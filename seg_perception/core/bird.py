@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.grid import FREE_CELL, OCCUPIED_CELL, UNKNOWN_CELL, Cells, GridSpec
+from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.grid import (
+    FREE_CELL,
+    OCCUPIED_CELL,
+    UNKNOWN_CELL,
+    Cells,
+    GridRules,
+    GridSettings,
+    GridSpec,
+)
 from seg_perception.core.ground import CameraPose
-from seg_perception.core.optics import CameraModel
-from seg_perception.core.types import RgbImage
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.metres import CameraMetres, MountSettings, SharedGrid
+from seg_perception.core.optics import Calibration, CameraModel, camera_model
+from seg_perception.core.types import MaskImage, RgbImage, Segmentation, Size
 
 PIXELS_A_CELL = 2
 """Of the pictures."""
@@ -17,6 +30,47 @@ PIXELS_A_CELL = 2
 _FREE, _OCCUPIED, _UNKNOWN, _UNSEEN = (52, 158, 75), (200, 48, 40), (96, 96, 104), (28, 28, 32)
 _COST = (214, 164, 40)
 _LINE = (70, 130, 255)
+
+
+class BirdsEye:
+    """Draws one camera's frames from above: the image on the ground, and beside it the grid with the outline.
+
+    Args:
+        calibration: what a camera_info says.
+        mount: of source "fixed".
+        drivable: how the masks were judged.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        mount: MountSettings,
+        settings: GridSettings,
+        label_set: LabelSet,
+        drivable: DrivableSettings,
+    ) -> None:
+        self._calibration, self._mount, self._settings = calibration, mount, settings
+        self._rules = GridRules(settings, label_set, drivable.classes, drivable.min_confidence)
+        self._metres, self._shared = CameraMetres(settings, None), SharedGrid(settings)
+
+    def picture(self, image: RgbImage, answer: Segmentation, mask: MaskImage) -> RgbImage:
+        """A frame from above, uint8 [H, W, 3] RGB; its free distance stands in it.
+
+        Raises:
+            InputError: the calibration is of another size.
+        """
+        camera = camera_model(self._calibration, Size.of(answer.labels), self._mount.rectified)
+        pose, spec = self._mount.pose(), self._settings.spec
+        self._metres.place(camera, pose)
+        table = self._metres.table
+        assert table is not None
+        self._metres.look(answer, mask, self._rules)
+        grid = self._shared.merged("", {"": (self._metres.cells(answer, self._rules), table)})
+        corners = (grid.outline - (spec.x_min, spec.y_min)) / spec.resolution
+        pair = beside(bird_view(image, camera, pose, spec), draw_cells(grid.cells, table.visible, corners))
+        text = "free: unknown" if math.isnan(grid.distance) else f"free: {grid.distance:.1f} m"
+        cv2.putText(pair, text, (12, pair.shape[0] - 14), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
+        return pair
 
 
 def bird_view(image: RgbImage, camera: CameraModel, pose: CameraPose, spec: GridSpec) -> RgbImage:

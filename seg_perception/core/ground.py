@@ -130,21 +130,22 @@ class SampledPixels:
 
     Attributes:
         columns, rows: the image's pixel for each column and row of the smaller one.
+        flat: the same as indices into the image, [h, w].
     """
 
     columns: NDArray[np.intp]
     rows: NDArray[np.intp]
+    flat: NDArray[np.intp]
 
     @classmethod
     def of(cls, image: Size, smaller: Size) -> SampledPixels:
-        return cls(
-            ((np.arange(smaller.width) + 0.5) * image.width / smaller.width).astype(np.intp),
-            ((np.arange(smaller.height) + 0.5) * image.height / smaller.height).astype(np.intp),
-        )
+        columns = ((np.arange(smaller.width) + 0.5) * image.width / smaller.width).astype(np.intp)
+        rows = ((np.arange(smaller.height) + 0.5) * image.height / smaller.height).astype(np.intp)
+        return cls(columns, rows, rows[:, None] * image.width + columns)
 
     def take(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The smaller image, uint8 [h, w], of an image uint8 [H, W]."""
-        return image[self.rows[:, None], self.columns[None, :]]
+        return image.reshape(-1).take(self.flat)
 
     def centers(self) -> NDArray[np.float64]:
         """The pixels' places (column, row) [h * w, 2]."""

@@ -180,17 +180,17 @@ class LevelView:
         rows = np.where(mine, ends[first:last] - np.float32(self._cy), np.float32(0.0))  # below the horizon
         below = np.rint(rows).astype(np.uint16)[None]
         closed, bodies = rows.copy(), np.zeros(below.shape, np.uint8)
-        columns = 8
+        columns = 14
         while columns < self.size.width // 2:
             # a gap of so many columns is at most _BETWEEN_WHEELS wide where it is near enough, below this row
             nearest = self._fy * self.height * columns / (self._fx * _BETWEEN_WHEELS)
-            if ((below >= 0.5 * nearest) & (below < 1.5 * nearest)).any():  # else larger gaps tell
+            if ((below >= 0.5 * nearest) & (below < 2 * nearest)).any():  # else larger gaps tell
                 filled = cv2.morphologyEx(below, cv2.MORPH_CLOSE, np.ones((1, columns + 1), np.uint8))
                 gap = (mine & (filled >= nearest) & (2 * below >= filled) & (filled > below))[0]
                 if gap.any():
                     np.maximum(closed, filled[0], out=closed, where=gap)
                     bodies |= cv2.dilate(gap.view(np.uint8)[None], np.ones((1, columns // 2 + 1), np.uint8))
-            columns = columns * 3 // 2
+            columns *= 2
         body = (bodies[0] != 0) & mine
         ahead = np.float32(self._fy * self.height) / np.maximum(closed, np.float32(1e-3))
         moved = np.float32(self._fy * self.height) / np.maximum(ahead - np.float32(_OVERHANG), np.float32(_NEAREST))

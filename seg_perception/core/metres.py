@@ -116,7 +116,7 @@ class CameraMetres:
         self._points_size = points_size
         self.table: GridTable | None = None
         self._rays: PixelRays | None = None
-        self._points: tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float32]] | None = None
+        self._points: tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] | None = None
         self._ends: NDArray[np.float32] | None = None
 
     def place(self, camera: CameraModel, pose: CameraPose) -> bool:
@@ -156,12 +156,14 @@ class CameraMetres:
         rays = self._rays_of_points()
         if self._points is None:
             ground = rays.ground_points(self.table.pose)
-            self._points = (ground, *self.table.places(ground))
-        ground, column, row = self._points
+            columns, rows = self.table.places(ground)
+            known = np.flatnonzero(np.isfinite(rows))
+            ground[np.isnan(rows)] = np.nan
+            self._points = ground, known, columns.reshape(-1)[known], rows.reshape(-1)[known]
+        ground, known, column, row = self._points
         coarser = self.table.camera.size.height / rays.size.height  # rows of the image for one of the points
-        hidden = row < self._ends.take(column) - np.float32(coarser)
         points = ground.copy()
-        points[hidden] = np.nan
+        points.reshape(-1, 3)[known[row < self._ends.take(column) - np.float32(coarser)]] = np.nan
         return GroundPoints(points, rays.sampled.take(answer.labels), rays.sampled.take(answer.confidence))
 
     def _rays_of_points(self) -> PixelRays:

@@ -54,24 +54,35 @@ _COEFFICIENTS = {
 class RegionLike(Protocol):
     """The fields of sensor_msgs/RegionOfInterest."""
 
-    x_offset: int
-    y_offset: int
-    height: int
-    width: int
+    @property
+    def x_offset(self) -> int: ...
+    @property
+    def y_offset(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
 
 
 class CameraInfoLike(Protocol):
     """The fields of sensor_msgs/CameraInfo that matter here, whichever library read it."""
 
-    width: int
-    height: int
-    distortion_model: str
-    d: Any
-    k: Any
-    p: Any
-    binning_x: int
-    binning_y: int
-
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def distortion_model(self) -> str: ...
+    @property
+    def d(self) -> Any: ...
+    @property
+    def k(self) -> Any: ...
+    @property
+    def p(self) -> Any: ...
+    @property
+    def binning_x(self) -> int: ...
+    @property
+    def binning_y(self) -> int: ...
     @property
     def roi(self) -> RegionLike: ...
 

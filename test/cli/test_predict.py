@@ -273,3 +273,35 @@ def test_a_window_needs_a_display(
     command = ["predict", str(tmp_path / "one.png"), "--out", str(tmp_path / "out"), "--model", model, "--show"]
     assert main(command) == 2
     assert "--show needs a display, and there is none to use (DISPLAY: none)" in capsys.readouterr().err
+
+
+def test_a_calibrated_camera_also_draws_the_ground_from_above(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "one.png", 0)
+    with VideoWriter(tmp_path / "drive.mp4", 10) as film:
+        for index in range(3):
+            film.add(picture(index))
+    calibration = tmp_path / "front.yaml"
+    calibration.write_text(
+        "image_width: 64\nimage_height: 48\ndistortion_model: plumb_bob\n"
+        "camera_matrix: {rows: 3, cols: 3, data: [50, 0, 32, 0, 50, 24, 0, 0, 1]}\n"
+        "distortion_coefficients: {rows: 1, cols: 5, data: [0, 0, 0, 0, 0]}\n"
+    )
+    out = tmp_path / "out"
+    inputs = [str(tmp_path / "one.png"), str(tmp_path / "drive.mp4")]
+    arguments = ["predict", *inputs, "--out", str(out), "--model", model, "--camera", str(calibration)]
+    assert main(arguments) == 2
+    assert "--camera needs the camera's height over the ground" in capsys.readouterr().err
+    assert main([*arguments, "--height", "1.5"]) == 0
+    bird = read(out / "bird" / "one.png")
+    assert bird.shape == (800, 800, 3)  # image and grid, 40 m by 20 m, two pixels a cell of 0.1 m
+    assert bird[:, :400].any()
+    with VideoReader(out / "drive_bird.mp4") as made:
+        assert sum(1 for _ in made) == 3
+    wide = tmp_path / "wide.yaml"
+    wide.write_text(calibration.read_text().replace("image_width: 64", "image_width: 128"))
+    arguments = ["predict", inputs[0], "--out", str(tmp_path / "no"), "--model", model, "--camera", str(wide)]
+    assert main([*arguments, "--height", "1.5"]) == 1
+    assert "camera_info is of 128x48 images and the image is 64x48" in capsys.readouterr().err
+    assert main(["predict", inputs[0], "--out", str(out), "--model", model, "--height", "1.5"]) == 2
