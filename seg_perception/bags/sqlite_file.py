@@ -34,8 +34,9 @@ class _Database:
         sqlite3.Error: it cannot be opened.
     """
 
-    def __init__(self, path: Path, notes: list[str]) -> None:
+    def __init__(self, path: Path, notes: list[str], mend: bool = False) -> None:
         self._path = path
+        self._mend = mend
         self._copies: tempfile.TemporaryDirectory[str] | None = None
         self._created: Path | None = None
         try:
@@ -53,16 +54,29 @@ class _Database:
         left = {suffix: path for suffix, path in journals.items() if _size(path)}
         if "-wal" in left and (problem := what_is_lost_of(left["-wal"])):
             notes.append(problem)
-        if not left:
+        missing = self._missing_bytes() if self._mend else 0
+        if missing:
+            notes.append(f"{self._path} was cut off: its last {missing} bytes are not there")
+        if not left and not missing:
             return self._open("immutable=1")
-        if "-journal" not in left and (database := self._open_with_wal()):
+        if "-journal" not in left and not missing and (database := self._open_with_wal()):
             return database
         self._copies = tempfile.TemporaryDirectory(prefix="seg_perception_bag_")
         copy = Path(self._copies.name) / "bag.db3"
         shutil.copyfile(self._path, copy)
         for suffix, path in left.items():
             shutil.copyfile(path, _beside(copy, suffix))
+        if missing:
+            os.truncate(copy, copy.stat().st_size + missing)  # as zeros, so that SQLite opens it at all
         return _tried(sqlite3.connect(copy))
+
+    def _missing_bytes(self) -> int:
+        """By how much the file is shorter than its header says; 0 if by more than it could ever be."""
+        with open_regular_file(self._path) as file:
+            head, size = file.read(32), file.seek(0, 2)
+        page = int.from_bytes(head[16:18], "big")
+        claimed = (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
+        return claimed - size if size < claimed < size + 2**40 else 0
 
     def _open(self, mode: str) -> sqlite3.Connection:
         uri = f"file:{quote(os.fsencode(self._path.absolute()))}?{mode}"
@@ -94,13 +108,13 @@ class _Database:
 
 @contextmanager
 def connect_to(path: Path, notes: list[str]) -> Iterator[sqlite3.Connection]:
-    """A connection for reading; `notes` is told what of a journal is lost.
+    """A connection for salvaging, also of a file that was cut off; `notes` is told what is lost.
 
     Raises:
         BrokenRecordError: no SQLite file.
         sqlite3.Error: it cannot be opened.
     """
-    database = _Database(path, notes)
+    database = _Database(path, notes, mend=True)
     try:
         yield database.connection
     finally:

@@ -187,3 +187,20 @@ def test_rows_behind_a_damaged_page_are_recovered(bags: dict[str, tuple[bytes, H
     recovery = recover(path, tmp_path / "saved.db3")
     assert (sum(recovery.recovered.values()), dict(recovery.left_out)) == (24, {})
     assert held(tmp_path / "saved.db3") == whole
+
+
+@pytest.mark.parametrize("share", [0.7, 0.95])
+def test_the_first_rows_of_a_cut_off_file_are_recovered(
+    bags: dict[str, tuple[bytes, Held]], tmp_path: Path, share: float
+) -> None:
+    content, whole = bags["bag.db3"]
+    path = tmp_path / "cut.db3"
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(SegPerceptionError, match=r"cut\.db3 is damaged .* 'seg-perception bag recover' saves"):
+        held(path)
+    recovery = recover(path, tmp_path / "saved.db3")
+    assert sum(recovery.left_out.values()) > 0
+    assert recovery.notes == (f"{path} was cut off: its last {len(content) - path.stat().st_size} bytes are not there",)
+    saved = held(tmp_path / "saved.db3")
+    assert 5 < len(saved) < 24
+    assert set(saved) <= set(whole)
