@@ -1,4 +1,4 @@
-"""Play, record, inspect, segment, score and make rosbag2 bags (MCAP and SQLite).
+"""Play, record, inspect, segment, select from, score and make rosbag2 bags (MCAP and SQLite).
 
 Everything works without a ROS installation; play and record need the rclpy wheels or a sourced ROS 2.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from seg_perception.cli._options import add_model_arguments, add_params_file_argument
 from seg_perception.node_outputs import image_outputs
 
-HELP = "play, record, inspect, segment, score and make bags"
+HELP = "play, record, inspect, segment, select from, score and make bags"
 EXAMPLES = (
     "info drive.mcap",
     "process drive.mcap segmented.mcap",
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("bag", type=Path)
     info.set_defaults(bag_action=_info)
     _add_process(actions.add_parser("process", help="segment every frame of a bag, offline; run again to resume"))
+    _add_select(actions.add_parser("select", help="choose the frames that are worth labeling"))
     _add_evaluate(actions.add_parser("evaluate", help="score a label topic against a truth topic"))
     _add_make(actions.add_parser("make", help="make a bag from a folder of images"))
     _add_recover(actions.add_parser("recover", help="save what is readable of a bag that was cut off or damaged"))
@@ -260,6 +261,55 @@ def _process(arguments: argparse.Namespace) -> int:
     for reason, count in report.without_metres.items():
         print(f"no grid for {count} frames: {reason}", file=sys.stderr)
     return 1 if report.rejected or report.without_metres else 0
+
+
+def _add_select(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bag", type=Path)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="images, picks.csv and contact_sheet.png"
+    )
+    parser.add_argument("--count", type=int, default=200, help="how many frames (default: %(default)s)")
+    parser.add_argument("--images", metavar="TOPIC", help="image topic (default: /image or the only one)")
+    parser.add_argument(
+        "--second", type=Path, metavar="MODEL", help="another ONNX model, to see where the two disagree"
+    )
+    add_model_arguments(parser)
+    parser.set_defaults(bag_action=_select)
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from tqdm import tqdm
+
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.selecting import select_frames, write_selection
+    from seg_perception.core.types import Size
+    from seg_perception.engines.opening import open_engine
+    from seg_perception.segmenter import Segmenter
+
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise FileExistsError(f"{arguments.out} exists already: move or remove it first")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    size = Size.parse(arguments.input_size) if arguments.input_size else None
+
+    def opened(model: Path) -> Segmenter:
+        engine = open_engine(model, arguments.engine, arguments.threads)
+        return stack.enter_context(Segmenter(engine, size))
+
+    with BagReader(arguments.bag) as bag, ExitStack() as stack, tqdm(unit="frame", desc="select") as bar:
+        _say_notes(bag.notes)
+        segmenter = opened(arguments.model)
+        second = opened(arguments.second) if arguments.second else None
+        chosen = select_frames(
+            bag, segmenter, arguments.count, arguments.images, second, on_frame=lambda _: bar.update()
+        )
+        write_selection(bag, chosen, segmenter, arguments.out)
+    alike = f"; {chosen.duplicates} look like a chosen one" if chosen.duplicates else ""
+    print(f"{arguments.out}: {len(chosen.picks)} of {chosen.frames} frames on {chosen.topic}{alike}")
+    for reason, count in chosen.rejected.items():
+        print(f"rejected {count} frames: {reason}", file=sys.stderr)
+    return 1 if chosen.rejected else 0
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
