@@ -100,7 +100,7 @@ def segmentation_node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    shown = ("overlay", "color", "drivable", "confidence", "labels")  # by segmentation.rviz
+    shown = ("overlay", "color", "drivable", "confidence", "labels", "drivable_grid", "free_space")
     with_rviz = IfCondition(LaunchConfiguration("rviz"))
     rviz = Node(
         package="rviz2",

@@ -91,7 +91,7 @@ class Output:
         type: of the message.
         description: for docs/node.md, a line of Markdown.
         recorded: the demo records it.
-        shown: a picture that the layouts in config/ show.
+        shown: the layouts in config/ show it.
     """
 
     name: str
@@ -317,6 +317,7 @@ OUTPUTS: tuple[Output, ...] = (
         POLYGON,
         "outline of the free area ahead that is connected to the car, in `ground.frame`; no corners: unknown",
         recorded=True,
+        shown=True,
         make=_free_space,
     ),
     GridOutput(
@@ -324,6 +325,7 @@ OUTPUTS: tuple[Output, ...] = (
         GRID,
         "of all cameras, in `ground.frame`: 0 free, 1 to 99 a cost, 100 occupied, -1 unknown (docs/metres.md)",
         recorded=True,
+        shown=True,
         make=_grid,
     ),
     PointsOutput(

@@ -76,7 +76,7 @@ def test_foxglove_shows_what_is_published_and_places_every_panel_once(recorded: 
     panels = layout["configById"]
     text = json.dumps(panels)
     topics = set(re.findall(r'"(/[\w/]+)(?:\.data)?"', text))
-    assert len(topics) == 7, topics  # four images, diagnostics, two numbers
+    assert len(topics) == 10, topics  # four images, diagnostics, three numbers, grid and outline
     assert topics <= recorded
     for name, panel in panels.items():
         assert "calibrationTopic" not in panel.get("imageMode", {}), name  # an empty one makes the panel wait for ever
