@@ -355,7 +355,7 @@ def compile_model(
         force: build even if a sound engine is there.
         timing_cache: keep kernel timings here for later builds.
         on_start: is told what is compiled, with what, for which GPU, where a build is needed.
-        on_stale: is told why an engine that is there is built anew.
+        on_stale: is told why an engine that is there is built anew, and why this machine could not run the new one.
         on_progress: is called with each phase while building, in another thread than the caller's.
         stop_requested: asked while building; True ends the build with a `BuildStoppedError`.
 
@@ -367,6 +367,7 @@ def compile_model(
     from concurrent.futures import ThreadPoolExecutor
 
     from seg_perception.engines.cuda import find_gpu
+    from seg_perception.engines.tensorrt import why_gpu_unsupported
     from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
     from seg_perception.engines.tensorrt.compilation import compile_engine
     from seg_perception.engines.tensorrt.file import read_engine
@@ -379,6 +380,10 @@ def compile_model(
     found = find_gpu()
     gpu = None if isinstance(found, str) else found
     plan = plan_compilation(DEFAULT_MODEL if model is None else Path(model), settings, loaded, gpu)
+    if gpu is not None and settings.target is None and (reason := why_gpu_unsupported(loaded, gpu)) is not None:
+        if not loaded.is_rtx:
+            raise EngineError(reason)
+        on_stale(f"the engine will not run on this machine: {reason}")
     if out is None:
         path = plan.cached_path()
         make_private_folder(path.parent)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_cuda import FakeCudaRuntime
 
 from seg_perception.cli.main import main
+from seg_perception.engines import cuda
 from seg_perception.engines.graph.edits import load_graph
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
@@ -47,6 +49,23 @@ def test_compiled_once_found_the_second_time(model: Path, capsys: pytest.Capture
     document = json.loads(description.read_text())
     assert document["key"]["library"] == "tensorrt_rtx"
     assert document["card"]["precision"] == "fp16"
+
+
+def test_a_gpu_that_could_not_run_the_engine_is_named(
+    nvidia: TensorRtLibrary,
+    driving_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On an H200, TensorRT-RTX builds for other machines only: that is said before the build, not when it is opened."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda, "load_cuda", lambda: FakeCudaRuntime(gpu=("H200", 9, 0)))
+    assert main(["compile", str(driving_model)]) == 0
+    assert (
+        "the engine will not run on this machine: TensorRT-RTX 1.7.1.116 does not support H200 "
+        "(compute capability 9.0); it supports 7.5, 8.0, 8.6, 8.9, 12.0, 12.1 and newer ones"
+    ) in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_stale_engine_is_built_anew(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,12 +25,13 @@ def why_no_engine(flavor: str) -> str | None:
     if isinstance(gpu, str):
         return gpu
     try:
-        return _unsupported(load_library(flavor), gpu)
+        return why_gpu_unsupported(load_library(flavor), gpu)
     except EngineError as error:
         return str(error)
 
 
-def _unsupported(library: TensorRtLibrary, gpu: Gpu) -> str | None:
+def why_gpu_unsupported(library: TensorRtLibrary, gpu: Gpu) -> str | None:
+    """Why engines of this library do not run on this GPU, as the library itself says; None where they do."""
     from seg_perception.engines.tensorrt.progress import make_logger
     from seg_perception.engines.tensorrt.versions import why_unsupported
 
@@ -60,7 +61,7 @@ def open_tensorrt(model: Path, options: EngineOptions, flavor: str) -> Engine:
     gpu = find_gpu()
     if isinstance(gpu, str):
         raise EngineError(f"{library} cannot run {model}: {gpu}")
-    unsupported = _unsupported(library, gpu)
+    unsupported = why_gpu_unsupported(library, gpu)
     if unsupported is not None:  # before minutes are spent on what would not open
         raise EngineError(f"{unsupported}; open {model} with the engine 'auto' or another one")
     settings = BuildSettings(options.precision, options.batch, options.size)
