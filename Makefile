@@ -51,9 +51,19 @@ demo: $(STAMPS)/run ## Drive, segment, record. Own material: BAG=drive.mcap or I
 	$(BIN)/seg-perception demo --out "$(OUT)" $(if $(BAG),--bag "$(BAG)") $(if $(IMAGES),--images "$(IMAGES)") \
 		$(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") $(DEMO_ARGS)
 
+# What keeps time with other processes, or prints a table, runs by itself; the rest in two processes.
+ALONE := test/engines/ test/launch/ test/network/ test/ros/ test/view/
+COVERAGE := --cov=seg_perception
+
 .PHONY: test
-test: lint ## All checks and tests that must be green (under 20 minutes on 2 cores); more with PYTEST_ARGS="..."
+test: lint ## All checks and tests that must be green; some of them with PYTEST_ARGS="test/core -k name"
+ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+else
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(COVERAGE) --cov-report= $(filter-out $(ALONE),$(wildcard test/*/ test/test_*.py))
+	$(BIN)/python -m pytest -m "not slow" $(COVERAGE) --cov-append --cov-report=term:skip-covered $(ALONE)
+endif
 
 .PHONY: lint
 lint: $(STAMPS)/test ## Style, format, types and import directions

@@ -14,7 +14,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_configure() -> None:
     # The machine is shared and the images are small: more threads only get in each other's way.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # "gw0", "gw1": see `make test`
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if worker else "2")
+    if worker:  # robots of two processes must not meet
+        domain = int(os.environ.get("ROS_DOMAIN_ID", "0")) + 1 + int(worker.removeprefix("gw"))
+        os.environ["ROS_DOMAIN_ID"] = str(domain % 101)
 
 
 @pytest.fixture(scope="session")
