@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import EngineError, InputError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import DEFAULT_MODEL, shipped_file
+from seg_perception.core.resources import model_file, shipped_file
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
@@ -379,7 +379,7 @@ def compile_model(
     loaded = load_library(library)
     found = find_gpu()
     gpu = None if isinstance(found, str) else found
-    plan = plan_compilation(DEFAULT_MODEL if model is None else Path(model), settings, loaded, gpu)
+    plan = plan_compilation(model_file(model), settings, loaded, gpu)
     if gpu is not None and settings.target is None and (reason := why_gpu_unsupported(loaded, gpu)) is not None:
         if not loaded.is_rtx:
             raise EngineError(reason)

@@ -21,7 +21,7 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.image_file import read_rgb
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import model_file
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay, with_legend
 from seg_perception.engines.base import EngineInfo, EngineOptions
@@ -293,7 +293,7 @@ def load(
         InputError: a malformed size, or one that the model does not take.
         SettingsError: `drivable` names a class that the model does not have.
     """
-    path = DEFAULT_MODEL if model is None else Path(model).expanduser()
+    path = model_file(model)
     wanted = _size(size)
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file; a model is an .onnx or .engine file")

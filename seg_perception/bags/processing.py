@@ -27,7 +27,7 @@ from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.metres import MetresSettings
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import model_file
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.engines.opening import open_engine
@@ -141,7 +141,7 @@ def process_bag(
         InputError: the bag, or a topic; a journal of another job; `out` is `source`.
         FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
     """
-    source, out, model = Path(source), Path(out), Path(model or DEFAULT_MODEL)
+    source, out, model = Path(source), Path(out), model_file(model)
     wanted = Size.parse(size) if isinstance(size, str) else size
     settings = settings or ProcessSettings()
     _check_output(source, out, overwrite)

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import DEFAULT_MODEL, model_file
 from seg_perception.engines.registry import AUTO, EngineChoices
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
+
+
+MODEL_HELP = "ONNX file, or a shipped model by name: driving (the default), reference"
 
 
 class _Kinds:
@@ -29,7 +32,7 @@ class _Kinds:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """--model, --engine, --input-size and --threads, for `load_options`."""
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
+    parser.add_argument("--model", type=model_file, default=DEFAULT_MODEL, metavar="FILE", help=MODEL_HELP)
     add_engine_argument(parser)
     parser.add_argument(
         "--input-size",

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_perception.cli._options import add_engine_argument
+from seg_perception.cli._options import MODEL_HELP, add_engine_argument
 from seg_perception.cli._process import stay_by_ourselves, use_profile_for_large_images
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import DEFAULT_MODEL, model_file
 
 if TYPE_CHECKING:
     from seg_perception.ros.demo.session import SessionReport
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lockstep", action=argparse.BooleanOptionalAction, default=None,
         help="wait for each answer before the next frame (default: with --bag and --images)",
     )  # fmt: skip
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="ONNX file (default: the shipped model)")
+    parser.add_argument("--model", type=model_file, default=DEFAULT_MODEL, metavar="FILE", help=MODEL_HELP)
     add_engine_argument(parser)
     parser.add_argument(
         "--node-timeout", type=float, default=300.0, metavar="SECONDS",

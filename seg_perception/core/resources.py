@@ -17,6 +17,16 @@ DEFAULT_WEIGHTS = _PACKAGE / "weights" / "driving.safetensors"
 """The checkpoint that the shipped model was exported from, for training to start from."""
 
 
+def model_file(name_or_path: str | Path | None = None) -> Path:
+    """A model's file: by path, or a shipped one by its bare name ("driving", "reference"); None: the default one."""
+    if name_or_path is None:
+        return DEFAULT_MODEL
+    path = Path(name_or_path).expanduser()
+    shipped = _PACKAGE / "weights" / f"{path}.onnx"
+    bare = len(path.parts) == 1 and not path.suffix and not path.exists()
+    return shipped if bare and shipped.is_file() else path
+
+
 @cache
 def share_path(relative: str = "") -> Path:
     """A file or folder of the package's share directory.

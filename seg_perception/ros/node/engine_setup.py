@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.resources import model_file
 from seg_perception.engines.base import Engine, EngineOptions
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
@@ -44,7 +44,7 @@ def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
         progress=opening.report,
         stop_requested=opening.stop.is_set,
     )
-    engine = open_engine(settings.model or DEFAULT_MODEL, settings.engine, options=options)
+    engine = open_engine(model_file(settings.model), settings.engine, options=options)
     size, wanted = engine.info.fixed_size, settings.network_size
     if size is not None and wanted is not None and size != wanted:
         engine.close()
