@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from seg_perception.bags import messages
-from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
+from seg_perception.bags.topics import IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
@@ -24,6 +24,14 @@ FIRST_STAMP_NS = 1_600_000_000 * 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class ExactCamera:
+    """A level pinhole camera: focal length and principal point in pixels."""
+
+    focal: float
+    center: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class DriveFrame:
     """One moment of a drive, from wherever.
 
@@ -32,12 +40,14 @@ class DriveFrame:
         image: uint8 [H, W, 3] RGB.
         truth: uint8 [H, W] class ids, 255 unlabeled; None when nobody knows.
         frame_id: of the camera.
+        camera: its exact calibration; None when nobody knows.
     """
 
     stamp_ns: int
     image: RgbImage
     truth: LabelImage | None = None
     frame_id: str = FRAME_ID
+    camera: ExactCamera | None = None
 
 
 class DriveSource(Protocol):
@@ -138,15 +148,24 @@ class SceneDrive:
 
     def __iter__(self) -> Iterator[DriveFrame]:
         for index in range(self._frames):
-            frame = self._drive.frame(index)
-            yield DriveFrame(stamp_of_frame(index, self.fps), frame.image, frame.labels)
+            frame, camera = self._drive.frame(index), self._drive.camera(index)
+            # the scenes' small pitch is a shift of the picture; pixels are counted from their corners there
+            center = camera.center_x - 0.5, camera.horizon + camera.focal * camera.pitch - 0.5
+            exact = ExactCamera(camera.focal, center)
+            yield DriveFrame(stamp_of_frame(index, self.fps), frame.image, frame.labels, camera=exact)
+
+    @property
+    def camera_height(self) -> float:
+        """Metres of the lens over the ground, the same for all frames."""
+        return self._drive.camera(0).h
 
 
 def write_drive(drive: DriveSource, out: Path, overwrite: bool = False) -> Iterator[DriveFrame]:
     """Write a drive's frames to a bag, yielding each after it was written (for a progress bar).
 
-    The topics are /image (rgb8) and, where there is truth, /truth (mono8 class ids). Both carry the
-    same stamp; the record time is the stamp. The bag exists once the iterator is exhausted.
+    The topics are /image (rgb8) and, where there is truth, /truth (mono8 class ids), where the camera is known
+    /camera_info before its image. All carry the same stamp; the record time is the stamp. The bag exists once the
+    iterator is exhausted.
 
     Raises:
         FileExistsError: the bag exists and `overwrite` is false.
@@ -154,9 +173,16 @@ def write_drive(drive: DriveSource, out: Path, overwrite: bool = False) -> Itera
     """
     with BagWriter(out, overwrite=overwrite) as bag:
         bag.add_topic(IMAGE_TOPIC, messages.IMAGE)
-        truth_added = False
+        truth_added = info_added = False
         for frame in drive:
             header = messages.header(frame.stamp_ns, frame.frame_id)
+            if frame.camera is not None:
+                if not info_added:
+                    bag.add_topic(INFO_TOPIC, messages.CAMERA_INFO)
+                    info_added = True
+                height, width = frame.image.shape[:2]
+                info = messages.camera_info(width, height, frame.camera.focal, header, frame.camera.center)
+                bag.write(INFO_TOPIC, frame.stamp_ns, info)
             bag.write(IMAGE_TOPIC, frame.stamp_ns, messages.image(frame.image, header))
             if frame.truth is not None:
                 if not truth_added:

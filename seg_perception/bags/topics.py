@@ -14,6 +14,7 @@ CAMERA_INFO: Final = "sensor_msgs/msg/CameraInfo"
 
 IMAGE_TOPIC: Final = "/image"
 TRUTH_TOPIC: Final = "/truth"
+INFO_TOPIC: Final = "/camera_info"
 
 INPUT_TOPICS: Final[Mapping[str, str]] = MappingProxyType({IMAGE: IMAGE_TOPIC, COMPRESSED_IMAGE: "/image/compressed"})
 """Where the node takes an image message, by its type."""

@@ -70,6 +70,7 @@ class _Drive:
     truth_topic: str | None
     compressed: bool = False
     faults: tuple[str, ...] = ()  # files that could not be driven
+    camera_height: float | None = None  # of an exactly known camera, whose camera_info the bag holds
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -151,7 +152,8 @@ def _made_drive(arguments: argparse.Namespace, work: Path, stop: threading.Event
     if len(faults) == len(drive):
         raise InputError(f"none of the {len(faults)} images can be read:\n  " + "\n  ".join(faults))
     description = f"{words}, {arguments.fps:g} Hz"
-    return _Drive(bag, description, "/image", "/truth" if truth else None, faults=tuple(faults))
+    height = drive.camera_height if isinstance(drive, SceneDrive) else None
+    return _Drive(bag, description, "/image", "/truth" if truth else None, faults=tuple(faults), camera_height=height)
 
 
 def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) -> int:
@@ -164,11 +166,19 @@ def _run(arguments: argparse.Namespace, drive: _Drive, stop: threading.Event) ->
 
     lockstep = bool(arguments.bag or arguments.images) if arguments.lockstep is None else arguments.lockstep
     settings = SessionSettings(
-        drive.image_topic, drive.truth_topic, lockstep, arguments.rate, arguments.frames, arguments.node_timeout
+        drive.image_topic,
+        drive.truth_topic,
+        lockstep,
+        arguments.rate,
+        arguments.frames,
+        arguments.node_timeout,
+        info_topic=None if drive.camera_height is None else "/camera_info",
     )
     recorded = arguments.out / RECORDED
     node_arguments = ["--ros-args", "-p", f"model:={arguments.model.resolve()}", "-p", f"engine:={arguments.engine}"]
     node_arguments += ["-p", "input:=compressed"] if drive.compressed else []
+    if drive.camera_height is not None:  # the rendered town has an exact camera: the grid is shown, too
+        node_arguments += ["-p", "ground.source:=fixed", "-p", f"ground.height:={drive.camera_height}"]
     with BagReader(drive.bag) as bag, NodeProcess(arguments.out / "node.log", node_arguments) as node:
         frames = bag.topic(drive.image_topic).count
         with tqdm(total=min(frames, arguments.frames or frames), unit="frame", desc="drive") as bar:

@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from seg_perception.bags import messages, typestore
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC
+from seg_perception.bags.topics import INFO_TOPIC, INPUT_TOPICS, TRUTH_TOPIC
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
@@ -60,6 +60,7 @@ class SessionSettings:
         limit: at most so many frames; None: all.
         start_timeout_s: how long the node may take until it answers a first frame.
         answer_timeout_s: how long one answer may take in lockstep.
+        info_topic: of the bag's camera_info, each before its image; None: it is not sent.
     """
 
     image_topic: str
@@ -69,6 +70,7 @@ class SessionSettings:
     limit: int | None = None
     start_timeout_s: float = 300.0
     answer_timeout_s: float = 30.0
+    info_topic: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,11 @@ class _Session:
                 durability=DurabilityPolicy.VOLATILE,
             ),
         )
+        self._info_publisher: Publisher | None = None
+        if settings.info_topic is not None:
+            info = bag.topic(settings.info_topic)
+            writer.add_topic(INFO_TOPIC, info.definition)
+            self._info_publisher = node.create_publisher(message_class(info.type), INFO_TOPIC, 10)
         self._recorder = TopicRecorder(node, tuple(self._recorded), self._add_topic, self._received)
 
     def _add_topic(self, name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
@@ -281,11 +288,16 @@ class _Session:
 
     def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], object]) -> None:
         """Publish every frame, then wait for the last answers."""
-        topics = [topic for topic in (self._settings.image_topic, self._settings.truth_topic) if topic]
+        wanted = (self._settings.image_topic, self._settings.truth_topic, self._settings.info_topic)
+        topics = [topic for topic in wanted if topic]
         began = time.monotonic()
         start_ns: int | None = None
         for message in self._limited(self._bag.messages(topics)):
             stamp_ns = stamp_ns_of(self._bag.decode(message))
+            if message.topic.name == self._settings.info_topic and self._info_publisher is not None:
+                self._writer.write_raw(INFO_TOPIC, stamp_ns, message.data)
+                self._info_publisher.publish(message.data)
+                continue
             if message.topic.name != self._settings.image_topic:
                 self._writer.write_raw(TRUTH_TOPIC, stamp_ns, message.data)
                 continue
