@@ -9,7 +9,7 @@ from bag_helpers import contents, picture
 
 from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.making import FIRST_STAMP_NS, FolderDrive, SceneDrive, write_drive
-from seg_perception.bags.messages import IMAGE
+from seg_perception.bags.messages import IMAGE, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.label_mapping import load_label_mapping
@@ -87,3 +87,15 @@ def test_a_scene_drive_is_reproducible_and_labeled() -> None:
         assert a.truth is not None
         assert a.truth.shape == (64, 96)
     assert first[1].stamp_ns - first[0].stamp_ns == 66_666_667
+
+
+def test_a_scene_drive_tells_its_exact_camera(tmp_path: Path) -> None:
+    drive = SceneDrive(3, Size(96, 64), 10.0, 2)
+    assert 1.2 < drive.camera_height < 1.7
+    out = tmp_path / "drive.mcap"
+    frames = list(write_drive(drive, out))
+    with BagReader(out) as bag:
+        infos = [bag.decode(m) for m in bag.messages(["/camera_info"])]
+    assert [stamp_ns_of(info) for info in infos] == [frame.stamp_ns for frame in frames]
+    assert frames[0].camera is not None
+    assert (infos[0].width, infos[0].height, infos[0].k[0]) == (96, 64, frames[0].camera.focal)
