@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seg_perception.bags.processing import ProcessSettings, process_bag
     from seg_perception.commands import calibrate, compare, evaluate, train
-    from seg_perception.commands import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
         DatasetError,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.engines.base import EngineOptions
     from seg_perception.engines.opening import open_engine
+    from seg_perception.engines.tensorrt.compiling import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
     from seg_perception.export.exporting import export_model as export
     from seg_perception.model import Model, Result, load
     from seg_perception.prediction import predict
@@ -74,7 +74,7 @@ _PLACES = {
     "Size": "core.types",
     "calibrate": "commands",
     "compare": "commands",
-    "compile": "commands:compile_model",
+    "compile": "engines.tensorrt.compiling:compile_model",
     "evaluate": "commands",
     "export": "export:",  # the room itself, which can be called: see its docstring
     "load": "model",

@@ -1,8 +1,8 @@
 """What the commands do, as Python functions of the same names: `seg_perception.evaluate(...)` and so on.
 
-`predict` has a module of its own (`prediction.py`), and so have `export` (`export/exporting.py`) and
-`process_bag` (`bags/processing.py`). The rooms are imported when a function is called: most need torch,
-ONNX or bag libraries.
+Modules of their own have `predict` (`prediction.py`), `export` (`export/exporting.py`), `process_bag`
+(`bags/processing.py`) and `compile` (`engines/tensorrt/compiling.py`). The rooms are imported when a function
+is called: most need torch, ONNX or bag libraries.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.core.errors import EngineError, InputError, SettingsError
+from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import model_file, shipped_file
+from seg_perception.core.resources import shipped_file
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
     from seg_perception.core.types import Size
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
-    from seg_perception.engines.tensorrt.build import BuiltEngine
-    from seg_perception.engines.tensorrt.plan import CompilePlan
-    from seg_perception.engines.tensorrt.progress import BuildProgress
-    from seg_perception.engines.tensorrt.settings import BuildSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
-    from seg_perception.evaluation.comparison import ComparedFrame, Comparison
+    from seg_perception.evaluation.comparing import ComparedFrame
+    from seg_perception.evaluation.comparison import Comparison
     from seg_perception.evaluation.files import EvaluationFile
     from seg_perception.training.calibration import TemperatureFit
     from seg_perception.training.settings import TrainSettings
@@ -200,8 +197,8 @@ def compare(
     """
     from itertools import islice
 
-    from seg_perception.evaluation.comparison import Contestant
-    from seg_perception.evaluation.comparison import compare as compare_frames
+    from seg_perception.evaluation.comparing import Contestant
+    from seg_perception.evaluation.comparing import compare as compare_frames
 
     if (datasets is None) == (source is None):
         raise InputError("compare on labeled datasets, or on a bag, video or folder without truth: name one of the two")
@@ -233,7 +230,7 @@ def _compared(
     datasets: AnyDatasets | None, source: str | Path | int | None, topic: str | None, data_root: str | Path | None
 ) -> Iterator[tuple[str, int, Iterator[ComparedFrame]]]:
     """Name, number of frames (0: unknown) and frames of each dataset, or of the source."""
-    from seg_perception.evaluation.comparison import ComparedFrame
+    from seg_perception.evaluation.comparing import ComparedFrame
     from seg_perception.sources import SourceKind, count_frames, find_source, frames
 
     if source is not None:
@@ -316,95 +313,3 @@ def calibrate(
     network, info = load_network(Path(checkpoint))
     card = info.model_card(network, "calibration", weights_sha256(Path(checkpoint)))
     return fit(network, card, opened, pixels, progress=progress)
-
-
-@dataclass(frozen=True, slots=True)
-class CompileReport:
-    """A compiled engine.
-
-    Attributes:
-        path: of the engine file.
-        plan: what it is made from and for.
-        built: how the build went; None where a sound engine was there already.
-    """
-
-    path: Path
-    plan: CompilePlan
-    built: BuiltEngine | None
-
-
-def compile_model(
-    model: str | Path | None = None,
-    out: str | Path | None = None,
-    library: str | None = None,
-    settings: BuildSettings | None = None,
-    force: bool = False,
-    timing_cache: str | Path | None = None,
-    on_start: Callable[[str], object] = lambda _: None,
-    on_stale: Callable[[str], object] = lambda _: None,
-    on_progress: Callable[[BuildProgress], None] = lambda _: None,
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> CompileReport:
-    """Compile an ONNX graph to a TensorRT engine, with a JSON file beside it that says what it is for.
-
-    Args:
-        model: an ONNX file; None: the shipped model.
-        out: the engine file; None: in the engine cache, where the node looks.
-        library: "tensorrt" or "tensorrt_rtx"; None: the first that is installed.
-        settings: precision, batch, sizes; None: fp16 (int8 of an int8 graph), batch 1, any camera shape.
-        force: build even if a sound engine is there.
-        timing_cache: keep kernel timings here for later builds.
-        on_start: is told what is compiled, with what, for which GPU, where a build is needed.
-        on_stale: is told why an engine that is there is built anew, and why this machine could not run the new one.
-        on_progress: is called with each phase while building, in another thread than the caller's.
-        stop_requested: asked while building; True ends the build with a `BuildStoppedError`.
-
-    Raises:
-        FileNotFoundError: no such model, or no folder to write to.
-        ModelError: the model breaks the contract, or cannot have this precision.
-        EngineError: no TensorRT or GPU here, or the build failed.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from seg_perception.engines.cuda import find_gpu
-    from seg_perception.engines.tensorrt import why_gpu_unsupported
-    from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
-    from seg_perception.engines.tensorrt.compilation import compile_engine
-    from seg_perception.engines.tensorrt.file import read_engine
-    from seg_perception.engines.tensorrt.plan import plan_compilation
-    from seg_perception.engines.tensorrt.settings import BuildSettings
-    from seg_perception.engines.tensorrt.versions import load_library
-
-    settings = settings or BuildSettings()
-    loaded = load_library(library)
-    found = find_gpu()
-    gpu = None if isinstance(found, str) else found
-    plan = plan_compilation(model_file(model), settings, loaded, gpu)
-    if gpu is not None and settings.target is None and (reason := why_gpu_unsupported(loaded, gpu)) is not None:
-        if not loaded.is_rtx:
-            raise EngineError(reason)
-        on_stale(f"the engine will not run on this machine: {reason}")
-    if out is None:
-        path = plan.cached_path()
-        make_private_folder(path.parent)
-    else:
-        path = Path(out)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
-        check_private(path.parent)  # else nothing would open the engine afterwards
-    if not force:
-        try:
-            read_engine(path, plan.key)
-            return CompileReport(path, plan, None)
-        except FileNotFoundError:
-            pass
-        except EngineError as error:
-            on_stale(f"building anew: {error}")
-    on_start(
-        f"compiling {plan.card.id} with {loaded} for {gpu.name if gpu else settings.target or 'any supported GPU'}"
-    )
-    # In a thread of its own: Python handles signals in the main one, and not while that is inside TensorRT.
-    with ThreadPoolExecutor(1, "compile") as worker:
-        cache = Path(timing_cache) if timing_cache is not None else None
-        built = worker.submit(compile_engine, plan, path, cache, on_progress, stop_requested).result()
-    return CompileReport(path, plan, built)

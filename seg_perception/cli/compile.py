@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.commands import compile_model
     from seg_perception.core.types import CameraEncoding, Precision, Size
+    from seg_perception.engines.tensorrt.compiling import compile_model
     from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
     from seg_perception.engines.tensorrt.settings import BuildSettings
 
