@@ -31,6 +31,7 @@ FORBIDDEN = {
     "sources": TORCH | ROS | RUNTIMES | FILES,
     "model": TORCH | ROS | RUNTIMES | FILES | {"PIL"},
     "prediction": TORCH | ROS | RUNTIMES | FILES | {"PIL"},
+    "view": TORCH | ROS | RUNTIMES,
     "commands": TORCH | ROS | RUNTIMES | FILES,  # importing it; what a function needs comes when it is called
     "node_parameters": TORCH | ROS | RUNTIMES | FILES,
     "node_settings": TORCH | ROS | RUNTIMES | FILES,
@@ -45,7 +46,7 @@ FORBIDDEN = {
     "training": ROS | RUNTIMES,
     "export": ROS | RUNTIMES - {"onnxruntime"},  # an imported model is compared with the original
 }
-NEEDED = {"ros": "rclpy", "networks": "torch", "training": "torch", "export": "torch"}
+NEEDED = {"ros": "rclpy", "view": "aiohttp", "networks": "torch", "training": "torch", "export": "torch"}
 
 IMPORT_ALL = """
 import importlib, importlib.abc, sys
