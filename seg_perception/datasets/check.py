@@ -21,7 +21,8 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
 from seg_perception.datasets.masks import Mask
-from seg_perception.datasets.pairs import FilePair, PairedFiles
+from seg_perception.datasets.pairs import PairedFiles
+from seg_perception.datasets.patterns import FilePair
 
 
 class FaultKind(Enum):
