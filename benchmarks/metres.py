@@ -279,7 +279,7 @@ def hidden(scene: Scene, settings: GridSettings) -> np.ndarray:
 # --- milliseconds --------------------------------------------------------------------------------
 
 
-def times(repeats: int = 200) -> dict[str, float]:
+def times(repeats: int = 200) -> dict[str, tuple[float, float]]:
     """CPU milliseconds of a frame at 1280x720 on one core, tables made before; and of making tables."""
     cv2.setNumThreads(1)
     settings, label_set = GridSettings(), load_label_set()
@@ -291,13 +291,14 @@ def times(repeats: int = 200) -> dict[str, float]:
     rules, metres, shared = GridRules(settings, label_set), CameraMetres(settings, None), SharedGrid(settings)
     metres.place(model, pose)
 
-    def cpu_ms(act: Callable[[], object], count: int = repeats) -> float:
+    def cpu_ms(act: Callable[[], object], count: int = repeats) -> tuple[float, float]:
+        """Median, and the fastest: what a machine that does other things, too, would do alone."""
         spent = []
         for _ in range(count):
             began = time.thread_time()
             act()
             spent.append((time.thread_time() - began) * 1e3)
-        return float(np.median(spent))
+        return float(np.median(spent)), min(spent)
 
     def grid() -> GridAnswer:
         metres.look(answer, mask, rules)
@@ -423,8 +424,9 @@ def main() -> None:
         print(f"| {kind} | {lens} | {turn:g}° | {counts.free} | {wrong:.2f} % | {found:.1f} % | {counts.behind} |")
     print("\nCPU milliseconds a frame at 1280x720, one core\n")
     result["cpu_ms"] = times()
-    for name, value in result["cpu_ms"].items():
-        print(f"| {name} | {value:.2f} |")
+    print("| | median | fastest |\n|---|---|---|")
+    for name, (median, fastest) in result["cpu_ms"].items():
+        print(f"| {name} | {median:.2f} | {fastest:.2f} |")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     if arguments.pictures:

@@ -168,10 +168,11 @@ class GridRules:
             elif c.name in WHEELED_CLASSES:
                 self._flags[c.id] |= WHEELED
 
-    def flags(self, answer: Segmentation, mask: MaskImage, ignored: MaskImage | None, top: int) -> NDArray[np.uint8]:
-        """One byte of flags for each pixel, uint8 [H, W]; rows above `top` are not filled in."""
+    def flags(
+        self, answer: Segmentation, mask: MaskImage, ignored: MaskImage | None, top: int, flags: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Fill in one byte of flags for each pixel, uint8 [H, W]; rows above `top` stay as they are."""
         labels, confidence = answer.labels[top:], answer.confidence[top:]
-        flags = np.empty_like(answer.labels)
         below = flags[top:]
         cv2.LUT(labels, self._flags, below)
         if self.costs is not None:

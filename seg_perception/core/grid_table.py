@@ -66,6 +66,7 @@ class GridTable:
             np.where(counts >= len(group.pixels) * _FEWEST_SEEN, group.row_near, 2 * NO_END)
             for group, counts in zip(view.groups, self._counts, strict=True)
         ]
+        self._flags = np.zeros((camera.size.height, camera.size.width), np.uint8)
         self._columns = np.arange(view.size.width, dtype=np.intp)
         self._blocks = view.size.height // _BLOCK + 1
         self._level = np.zeros(self._blocks * _BLOCK * view.size.width, np.uint8)  # beyond the view: nothing is seen
@@ -123,7 +124,7 @@ class GridTable:
         """
         if self._top >= self.camera.size.height:  # it shows no ground
             return np.full(self.level.size.width, NO_END)
-        self._seen_level(rules.flags(answer, mask, ignored, self._top))
+        self._seen_level(rules.flags(answer, mask, ignored, self._top, self._flags))
         return self._ends()
 
     def fill(self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None) -> Cells:
