@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from seg_perception.core.errors import EngineError
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.resources import DEFAULT_WEIGHTS
+from seg_perception.core.resources import DEFAULT_WEIGHTS, model_file
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
+from seg_perception.engines.tensorrt.build import build_engine
+from seg_perception.engines.tensorrt.plan import plan_compilation
+from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.versions import load_library
 from seg_perception.evaluation import Evaluation, evaluate
 from seg_perception.segmenter import Segmenter
 
@@ -66,3 +71,18 @@ def test_the_scores_on_the_card_are_above_what_we_promise(
 ) -> None:
     floors = runpy.run_path(str(repository / "benchmarks/shipped_model.py"), run_name="benchmark")["FLOORS"]
     assert read_card(driving_model).scores[dataset][metric] >= floors[dataset, metric]
+
+
+def test_the_larger_model_ships_by_its_name_and_nvidia_builds_it() -> None:
+    path = model_file("reference")
+    card = read_card(path)
+    assert (card.name, card.network, card.precision) == ("reference", "reference", "fp16")
+    assert card.scores["camvid/val (1 of 3)"]["mean_iou"] > 78
+    assert path.stat().st_size < 40e6
+    assert model_file("nothing.onnx") == Path("nothing.onnx")
+    assert model_file() == model_file("driving")
+    try:
+        library = load_library()
+    except EngineError as error:
+        pytest.skip(f"NVIDIA's compiler is not here: {error}")
+    assert build_engine(plan_compilation(path, BuildSettings(), library, None)).content
