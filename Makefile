@@ -116,6 +116,10 @@ train-gpu: ## Pack the data and train for MINUTES (6) on this machine's GPU: wei
 	$(PYTHON_OF_GPU) benchmarks/train_gpu.py pack --data "$(DATA)" --out "$(OUT)/parts"
 	PYTHONPATH=. $(PYTHON_OF_GPU) benchmarks/train_gpu.py run --parts "$(OUT)/parts" --minutes $(MINUTES) --out "$(OUT)/gpu" $(TRAIN_ARGS)
 
+.PHONY: loop
+loop: $(STAMPS)/test ## From a bag to better weights: choose frames, label (by the truth), train, score, report. BAG=drive.mcap
+	$(BIN)/python benchmarks/loop.py --out "$(OUT)/loop" $(if $(BAG),--bag "$(BAG)") $(LOOP_ARGS)
+
 ##@ Pages
 
 .PHONY: web
