@@ -40,10 +40,14 @@ def read_regular_file(path: Path, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise _too_large(path, f"{size}", limit)
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise _too_large(path, f"more than {limit}", limit)
-    return content
+        content = bytearray()
+        while len(content) <= limit:  # piece by piece: asking for `limit` bytes would claim that much memory
+            expected = max(size - len(content), 0) + 4096
+            piece = file.read(min(expected, limit + 1 - len(content)))
+            if not piece:
+                return bytes(content)
+            content += piece
+    raise _too_large(path, f"more than {limit}", limit)
 
 
 def open_regular_file(path: Path) -> BinaryIO:

@@ -114,7 +114,7 @@ def test_scores_of_something_else_are_refused(
     "content, message",
     [
         (None, "scores.json"),
-        ("{", "this evaluation cannot be read"),
+        ("{", "scores.json: not valid JSON"),
         ("{}", "not what 'seg-perception evaluate --json'"),
     ],
 )

@@ -286,7 +286,7 @@ def test_wrong_orders_on_the_command_line(tmp_path: Path, capsys: pytest.Capture
     assert main(["export", "--checkpoint", str(tmp_path / "none.safetensors"), "--out", out]) == 2
     assert "none.safetensors" in capsys.readouterr().err
     assert main(["export", "--checkpoint", "x", "--out", out, "--precision", "int8"]) == 2
-    assert "--precision int8 needs --calibration DIR" in capsys.readouterr().err
+    assert "precision int8 needs calibration, a folder of images" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

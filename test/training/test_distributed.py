@@ -56,7 +56,7 @@ def test_two_processes_with_accumulation_equal_one_and_resume(tiny: Tiny, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert losses(both) == pytest.approx(losses(alone), rel=1e-4)
     assert_same_weights(both.run_folder / "last.safetensors", alone.run_folder / "last.safetensors")
-    assert done.stdout.count("weights: ") == 1, "one process speaks"
+    assert done.stdout.count("next: seg-perception export") == 1, "one process speaks"
     assert {p.name for p in both.run_folder.iterdir()} == {p.name for p in alone.run_folder.iterdir()}
 
     # the same state as if it had been killed between steps 3 and 6
