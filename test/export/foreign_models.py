@@ -117,9 +117,11 @@ def hugging_face(name: str) -> nn.Module:
         model = transformers.SegformerForSemanticSegmentation(config)
     else:
         model = transformers.MobileViTForSemanticSegmentation(transformers.MobileViTConfig(num_labels=21))
-    for module in model.modules():  # as freshly initialized, the scores are so small that they are all equal
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
+    # as freshly initialized, the scores are so small that all are equal: let the normalizations see some data
+    model.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(torch.randn(2, 3, 64, 128))
     return Logits(model)
 
 
