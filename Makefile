@@ -51,8 +51,9 @@ demo: $(STAMPS)/run ## Drive, segment, record. Own material: BAG=drive.mcap or I
 	$(BIN)/seg-perception demo --out "$(OUT)" $(if $(BAG),--bag "$(BAG)") $(if $(IMAGES),--images "$(IMAGES)") \
 		$(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") $(DEMO_ARGS)
 
-# What keeps time with other processes, or prints a table, runs by itself; the rest in two processes.
-ALONE := test/engines/ test/launch/ test/network/ test/ros/ test/view/
+# What keeps time with other processes, kills its own children or prints a table runs by itself; the rest in two
+# processes.
+ALONE := test/engines test/launch test/network test/ros test/view test/training/test_train.py test/training/test_data.py
 COVERAGE := --cov=seg_perception
 
 .PHONY: test
@@ -61,7 +62,7 @@ ifdef PYTEST_ARGS
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 else
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(COVERAGE) --cov-report= $(filter-out $(ALONE),$(wildcard test/*/ test/test_*.py))
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(COVERAGE) --cov-report= $(ALONE:%=--ignore=%) test
 	$(BIN)/python -m pytest -m "not slow" $(COVERAGE) --cov-append --cov-report=term:skip-covered $(ALONE)
 endif
 
