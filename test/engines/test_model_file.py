@@ -286,7 +286,7 @@ def _deep_card(model: onnx.ModelProto) -> None:
         (_many_outputs, "says that it has another number of outputs than it has"),
         (_opset, r"wants operator sets \[4611686018427387904\]; 1 to 100 are accepted"),
         (_circle, "makes 'image' a second time"),
-        (_out_of_nowhere, "takes 'nowhere', made by no node before it"),
+        (_out_of_nowhere, "takes 'nowhere', which no node before it makes"),
         (_big_numbers, "model.onnx: .*(too large|not accepted)"),
         (_deep_card, "the model card is not JSON: maximum recursion depth"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import model_file
 from seg_perception.engines.cuda import find_gpu
+from seg_perception.engines.tensorrt import why_gpu_unsupported
 from seg_perception.engines.tensorrt.build import BuiltEngine
 from seg_perception.engines.tensorrt.cache import check_private, make_private_folder
 from seg_perception.engines.tensorrt.compilation import compile_engine
@@ -57,7 +58,7 @@ def compile_model(
         force: build even if a sound engine is there.
         timing_cache: keep kernel timings here for later builds.
         on_start: is told what is compiled, with what, for which GPU, where a build is needed.
-        on_stale: is told why an engine that is there is built anew.
+        on_stale: is told why an engine that is there is built anew, and why what is built cannot run here.
         on_progress: is called with each phase while building, in another thread than the caller's.
         stop_requested: asked while building; True ends the build with a `BuildStoppedError`.
 
@@ -71,6 +72,10 @@ def compile_model(
     found = find_gpu()
     gpu = None if isinstance(found, str) else found
     plan = plan_compilation(model_file(model), settings, loaded, gpu)
+    if gpu is not None and settings.target is None and (reason := why_gpu_unsupported(loaded, gpu)) is not None:
+        if not loaded.is_rtx:
+            raise EngineError(reason)
+        on_stale(f"the engine will not run on this machine: {reason}")
     if out is None:
         path = plan.cached_path()
         make_private_folder(path.parent)

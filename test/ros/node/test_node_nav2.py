@@ -165,7 +165,7 @@ def test_services_answer_while_an_engine_is_being_built(tiny_model: Path, monkey
     ):
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(10)
+        assert build.begun.wait(30)
         ask = run.peer.node.create_client(GetParameters, "/segmentation_node/get_parameters")
         slowest, began = 0.0, time.monotonic()
         while time.monotonic() < began + 3.0:
@@ -207,7 +207,7 @@ def test_a_build_can_be_given_up_by_a_shutdown(tiny_model: Path) -> None:
     with running(parameters(tiny_model, autostart=False), open_configured=build) as run:
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(10)
+        assert build.begun.wait(30)
         assert manager.request(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         wait_until(lambda: answered() is not None, "the answer of configure")
         assert answered() is False
