@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,14 +37,11 @@ class ImportReport:
         lines += classes.notes
         if card.confidence == "none":
             lines.append("the model answers ids only: the confidence is 255 everywhere, thresholds on it mean nothing")
-        foreign = sorted(self.imported_operators() & NOT_IN_TENSORRT)
+        foreign = sorted({node.op_type for node in self.imported.model.graph.node} & NOT_IN_TENSORRT)
         if foreign:
             lines.append(f"operators that TensorRT does not take: {', '.join(foreign)}")
         lines.append(str(self.comparison))
         return "\n".join(lines)
-
-    def imported_operators(self) -> set[str]:
-        return set(Counter(node.op_type for node in self.imported.model.graph.node))
 
 
 def import_file(
@@ -79,11 +75,8 @@ def import_file(
 
 
 def _compare(foreign: ForeignModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> Comparison:
-    engine = open_engine(out, "onnxruntime")
-    try:
+    with open_engine(out, "onnxruntime") as engine:
         return compare_with_original(foreign, imported, engine.infer, pictures)
-    finally:
-        engine.close()
 
 
 def _pictures(folder: Path | None, size: Size) -> dict[str, RgbImage]:
