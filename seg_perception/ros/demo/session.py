@@ -219,6 +219,8 @@ class _Session:
         stamp_ns = stamp_ns_of(decoded)
         if stamp_ns in self._warm_up:
             self._answers.setdefault(stamp_ns, set()).add(output)
+            if output == "labels":
+                self._times.labeled(message.received_ns, None)
             return
         if stamp_ns not in self._sent_ns:
             self.report.unknown_stamps += 1
@@ -367,7 +369,7 @@ class _Session:
         sent = time.monotonic()
         while not self._stop.is_set() and time.monotonic() - max(sent, self._last_answer) < _QUIET_S:
             self._process.check()
-            if all(len(answers) == len(self._expected) for answers in self._answers.values()):
+            if all(map(self._complete, self._answers)) and self._times.complete:
                 return
             executor.spin_once(timeout_sec=_SPIN_S)
 
