@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from seg_perception.ros.node.accounting import Fate, Ticket
 
 PATIENCE_S = 0.05
-"""A batch waits at most this long for a camera whose frame is about to be prepared."""
+"""A batch that could go waits at most this long for cameras whose frames are about to be prepared."""
 
 STALE_S = 0.25
 """A prepared frame that the engine has not taken for so long, because it hangs, gives way to a newer one."""
@@ -57,8 +57,17 @@ class _Lane(Generic[FrameT, WorkT, AnswerT]):
     prepared: WorkT | None = None
     prepared_at: float = 0.0
     answered: AnswerT | None = None
-    due_since: float | None = None  # a frame waits or is being prepared: batches are patient for a while from here
+    busy_since: float | None = None  # the camera's thread is at a job
+    preparing: bool = False  # and that job is to prepare a frame
     lead_s: float = 0.0  # how long preparing takes
+
+    def patient_until(self, could_go: float) -> float:
+        """Until when a batch that could go at that moment shall wait for this camera's next frame."""
+        if self.prepared is not None or not (self.preparing or self.waiting is not None):
+            return could_go  # nothing to wait for
+        began = could_go if self.busy_since is None else self.busy_since
+        ready = began + self.lead_s if self.preparing else began
+        return could_go if ready > could_go + PATIENCE_S else min(ready, could_go) + PATIENCE_S
 
 
 class Lanes(Generic[FrameT, WorkT, AnswerT]):
@@ -98,8 +107,6 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             if lane.waiting is not None:
                 lane.waiting.ticket.book(Fate.SUPERSEDED)
             lane.waiting = frame
-            if lane.due_since is None and lane.prepared is None:
-                lane.due_since = self._due(lane)
             self._changed.notify_all()
 
     # --- the camera's thread -------------------------------------------------------------------
@@ -113,15 +120,18 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
         lane = self._lanes[camera]
         deadline = time.monotonic() + timeout
         with self._changed:
+            self._idle(lane)
             while not self._stopped:
                 now = time.monotonic()
                 if lane.answered is not None:
                     answer, lane.answered = lane.answered, None
+                    lane.busy_since = now
                     return Job(self._epoch, answer=answer)
                 begin_at = self._engine_free_at - lane.lead_s
                 if lane.waiting is not None and (lane.prepared is None or now - lane.prepared_at > STALE_S):
                     if now >= begin_at:
                         frame, lane.waiting = lane.waiting, None
+                        lane.busy_since, lane.preparing = now, True
                         return Job(self._epoch, frame=frame)
                     self._changed.wait(max(0.0, min(begin_at, deadline) - now))
                 else:
@@ -143,7 +153,7 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                     if lane.prepared is not None:
                         lane.prepared.ticket.book(Fate.SUPERSEDED)
                     lane.prepared, lane.prepared_at = work, time.monotonic()
-            lane.due_since = self._due(lane)
+            self._idle(lane)
             self._changed.notify_all()
 
     # --- inference thread ----------------------------------------------------------------------
@@ -151,23 +161,20 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
     def take_prepared(self, timeout: float) -> dict[str, WorkT]:
         """Every camera's prepared frame at once, as soon as there is one.
 
-        A camera whose frame is about to be prepared is waited for, but not longer than PATIENCE_S; one without a
-        frame is absent and delays nobody. Empty after `timeout` seconds, or at once after `nudge`.
+        A camera whose frame is about to be prepared is waited for, but not longer than PATIENCE_S, and not if it
+        usually takes longer or takes longer than usual; one without a frame is absent and delays nobody. Empty after
+        `timeout` seconds, or at once after `nudge`.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             while not self._nudged:
                 now = time.monotonic()
-                ready = any(lane.prepared is not None for lane in self._lanes.values())
-                patient = max(
-                    (lane.due_since + PATIENCE_S - now for lane in self._lanes.values() if lane.due_since is not None),
-                    default=0.0,
-                )
-                if ready and patient <= 0.0:
+                go_at = self._go_at()
+                if go_at <= now:
                     break
                 if now >= deadline:
                     return {}
-                self._changed.wait(min(patient, deadline - now) if ready else deadline - now)
+                self._changed.wait(min(go_at, deadline) - now)
             if self._nudged:
                 self._nudged = False
                 return {}
@@ -175,16 +182,18 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             for name, lane in self._lanes.items():
                 if lane.prepared is not None:
                     taken[name], lane.prepared = lane.prepared, None
-                    lane.due_since = self._due(lane)
             return taken
+
+    def _go_at(self) -> float:
+        """Until when the next batch waits for more frames; infinity while it has none."""
+        prepared = (lane.prepared_at for lane in self._lanes.values() if lane.prepared is not None)
+        could_go = max(min(prepared, default=math.inf), self._engine_free_at)
+        return max(lane.patient_until(could_go) for lane in self._lanes.values())
 
     def expect_engine(self, free_in_s: float) -> None:
         """When the engine will be free: at once (0.0), in so many seconds, or nobody knows (infinity)."""
         with self._changed:
             self._engine_free_at = time.monotonic() + free_in_s
-            for lane in self._lanes.values():
-                if lane.due_since is None:
-                    lane.due_since = self._due(lane)
             self._changed.notify_all()
 
     def answer(self, camera: str, epoch: int, answer: AnswerT) -> None:
@@ -238,11 +247,8 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             lane.prepared = lane.answered = None
             if waiting:
                 lane.waiting = None
-            lane.due_since = self._due(lane)
         self._changed.notify_all()
 
-    def _due(self, lane: _Lane[FrameT, WorkT, AnswerT]) -> float | None:
-        """When a lane's waiting frame may be prepared; None: there is none, or one is prepared already."""
-        if lane.waiting is None or lane.prepared is not None or math.isinf(self._engine_free_at):
-            return None
-        return max(time.monotonic(), self._engine_free_at - lane.lead_s)
+    @staticmethod
+    def _idle(lane: _Lane[FrameT, WorkT, AnswerT]) -> None:
+        lane.busy_since, lane.preparing = None, False

@@ -133,6 +133,49 @@ def test_a_batch_waits_for_a_camera_that_is_about_to_be_ready() -> None:
         assert numbers(lanes.take_prepared(timeout=10.0)) == {"rear": 1}
 
 
+class Clock:
+    """A stand-in for the time module, so that the test decides how late it is."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_patience_begins_when_a_batch_could_go_and_ends_for_a_camera_that_is_stuck(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("seg_perception.ros.node.lanes.time", clock)
+    account = FrameAccount()
+    lanes: NumberedLanes = Lanes(("front", "rear"))
+
+    def put_and_prepare_front(number: int) -> None:
+        lanes.put("front", Numbered(account.receive(), number))
+        prepare(lanes, "front")
+
+    lanes.put("rear", Numbered(account.receive(), 1))
+    clock.now += 10.0  # the engine was busy all the while
+    put_and_prepare_front(1)
+    lanes.expect_engine(0.0)
+    assert lanes.take_prepared(timeout=0.0) == {}  # rear has a frame, and its thread may take it
+    stuck = take(lanes, "rear")
+    clock.now += 0.9 * PATIENCE_S
+    assert lanes.take_prepared(timeout=0.0) == {}
+    clock.now += 0.2 * PATIENCE_S
+    assert numbers(lanes.take_prepared(timeout=0.0)) == {"front": 1}
+    put_and_prepare_front(2)
+    lanes.put("rear", Numbered(account.receive(), 2))
+    assert numbers(lanes.take_prepared(timeout=0.0)) == {"front": 2}  # rear takes longer than usual: nobody waits
+    assert lanes.next_job("rear", timeout=0.0) is not None  # it came back
+    lanes.prepared("rear", lanes.epoch, stuck, took_s=10 * PATIENCE_S)
+    lanes.take_prepared(timeout=0.0)
+    lanes.put("rear", Numbered(account.receive(), 3))
+    take(lanes, "rear")
+    put_and_prepare_front(3)
+    assert numbers(lanes.take_prepared(timeout=0.0)) == {"front": 3}  # it usually takes longer than the patience
+
+
 def test_a_camera_that_takes_long_stops_no_other() -> None:
     account = FrameAccount()
     lanes: NumberedLanes = Lanes(("front", "rear"))

@@ -132,7 +132,8 @@ class OverloadedEngine:
         return self._engine.infer(images)
 
 
-def test_three_cameras_at_three_times_the_load(tiny_model: Path) -> None:
+def test_three_cameras_at_three_times_the_load(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg_perception.ros.node.lanes.PATIENCE_S", 5.0)  # however busy the machine
     parameters = {
         "model": str(tiny_model),
         "cameras": list(CAMERAS),
@@ -179,11 +180,11 @@ def test_three_cameras_at_three_times_the_load(tiny_model: Path) -> None:
             wait_until(lambda n=name, p=counts.published: len(labels[n]) == p, f"{name}: every published frame")
             assert labels[name] == sorted(set(labels[name])), f"{name}: never an older frame after a newer one"
             published[name] = counts.published
-        # a camera with a fresh frame should be in the next batch; each camera prepares on a thread of its own, and one
-        # whose frame is not ready within lanes.PATIENCE_S is left for the next: about one batch in five here
-        full = sum(size == len(CAMERAS) for size in engine.batches) / len(engine.batches)
-        assert full > 0.5, engine.batches
-        assert min(published.values()) >= 0.6 * (WARM_BATCHES + BATCHES), published
+        # a camera that has a fresh frame is in the next batch: only the first, before all had sent, may lack some,
+        # and the very last, after the load
+        assert set(engine.batches[1:]) == {len(CAMERAS)}, engine.batches
+        assert min(published.values()) >= WARM_BATCHES + BATCHES - 1, published
+        assert max(published.values()) - min(published.values()) <= 2, published
         # BATCHES x LOAD front frames of 0.7 MB alone would be 124 MB, were they kept
         print(f"memory grew by {grown:.1f} MB; sent {sent}, published {published}")
         assert grown < 25.0, f"memory grew by {grown:.0f} MB"
