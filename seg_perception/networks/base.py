@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.resizing import check_multiple
+from seg_perception.networks.narrowing import ChannelGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class SegmentationNetwork(nn.Module):
         if count == 0:
             return []
         raise SettingsError(f"{type(self).__name__} has no stages to freeze; set network.frozen_stages to 0")
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """The channels that a narrower network of this kind may lack.
+
+        Raises:
+            SettingsError: this network does not say.
+        """
+        raise SettingsError(f"{type(self).__name__} cannot be narrowed; set network.narrowed to false")
 
     def prefixes(self, submodules: Sequence[str], called: str) -> tuple[str, ...]:
         """How the names of these submodules' entries in `state_dict` begin.

@@ -3,7 +3,8 @@
 The encoder is EfficientNet-Lite0 (Tan and Le, https://arxiv.org/abs/1905.11946, in its "Lite"
 variant without squeeze-and-excitation and with ReLU6), so that public ImageNet weights can start it.
 
-3.3 M parameters and 4.2 GFLOP at 480x352 (counted by `seg-perception inspect`).
+3.3 M parameters and 4.2 GFLOP at 480x352, 1.6 M and 1.9 GFLOP with `expand` 3 and `decoder_channels` 64
+(counted by `seg-perception inspect`).
 Scores: see docs/results.md.
 """
 
@@ -11,16 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seg_perception.core.errors import ModelError
+from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork
 from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
+from seg_perception.networks.narrowing import ChannelGroup, narrowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class _Stage:
 
 
 _STEM_CHANNELS = 32
+_EXPAND = 6
 _STAGES = (
     _Stage(repeats=1, kernel=3, stride=1, expand=1, channels=16),
     _Stage(repeats=2, kernel=3, stride=2, expand=6, channels=24),
@@ -108,12 +112,29 @@ class _InvertedResidual(nn.Module):
         y = self.project_norm(self.project(y))
         return x + y if self.has_identity else y
 
+    def hidden_channels(self, name: str) -> ChannelGroup | None:
+        """Those between expansion and projection, of the block of this name; None if it does not expand."""
+        if self.expand is None:
+            return None
+        depthwise = f"{name}.depthwise" if isinstance(self.depthwise, nn.Conv2d) else f"{name}.depthwise.1"
+        norms = (f"{name}.expand.1", f"{name}.depthwise_norm")
+        return ChannelGroup((f"{name}.expand.0", depthwise), norms, (f"{name}.project",))
+
 
 class EfficientNetLite0(LadderEncoder):
-    """Feature extractor: returns maps at strides 2, 4, 8, 16 and 32 (16, 24, 40, 112, 320 channels)."""
+    """Feature extractor: returns maps at strides 2, 4, 8, 16 and 32 (16, 24, 40, 112, 320 channels).
 
-    def __init__(self) -> None:
+    Args:
+        expand: inside of each block but the first, its channels are multiplied by it; 6 in the published table.
+
+    Raises:
+        SettingsError: expand is not positive.
+    """
+
+    def __init__(self, expand: int = _EXPAND) -> None:
         super().__init__()
+        if expand < 1:
+            raise SettingsError(f"efficientnet_ladder: expand {expand} must be at least 1")
         self.stem = nn.Sequential(
             _SamePad(3),
             nn.Conv2d(3, _STEM_CHANNELS, 3, 2, bias=False),
@@ -122,7 +143,8 @@ class EfficientNetLite0(LadderEncoder):
         )
         stages: list[nn.Module] = []
         channels = _STEM_CHANNELS
-        for stage in _STAGES:
+        for published in _STAGES:
+            stage = replace(published, expand=min(published.expand, expand))
             blocks: list[nn.Module] = []
             for index in range(stage.repeats):
                 blocks.append(_InvertedResidual(channels, stage, stage.stride if index == 0 else 1))
@@ -139,6 +161,15 @@ class EfficientNetLite0(LadderEncoder):
                 maps.append(x)
         return [*maps, x]  # strides 2, 4, 8, 16, 32
 
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """What is inside of each block that expands."""
+        return tuple(
+            group
+            for number, stage in enumerate(self.stages)
+            for index, block in enumerate(cast("nn.Sequential", stage))
+            if (group := cast("_InvertedResidual", block).hidden_channels(f"encoder.stages.{number}.{index}"))
+        )
+
 
 class EfficientNetLadder(LadderNetwork):
     """EfficientNet-Lite0 with a ladder decoder; scores at stride 2, or 4 without the detail rung.
@@ -147,17 +178,20 @@ class EfficientNetLadder(LadderNetwork):
         num_classes: number of output classes.
         decoder_channels: channels of the ladder; the last two rungs have half.
         detail_channels: of the rung at stride 2; 0: without it.
+        expand: of the encoder's blocks; 6 in the published table, less for a quicker network.
 
     Raises:
-        SettingsError: decoder_channels is not even and positive, or detail_channels is negative.
+        SettingsError: decoder_channels is not even and positive, detail_channels is negative, or expand below 1.
     """
 
     scaling = InputScaling(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
 
-    def __init__(self, num_classes: int, decoder_channels: int = 128, detail_channels: int = 16) -> None:
+    def __init__(
+        self, num_classes: int, decoder_channels: int = 128, detail_channels: int = 16, expand: int = _EXPAND
+    ) -> None:
         at2, at4, at8, at16 = _LATERALS.values()
         channels = (at2, at4, at8, at16, _STAGES[-1].channels)
-        super().__init__(num_classes, EfficientNetLite0(), channels, decoder_channels, detail_channels)
+        super().__init__(num_classes, EfficientNetLite0(expand), channels, decoder_channels, detail_channels)
 
 
 def load_imagenet_encoder(network: SegmentationNetwork) -> None:
@@ -182,10 +216,14 @@ def load_imagenet_encoder(network: SegmentationNetwork) -> None:
     public = torch.load(io.BytesIO(content), weights_only=True)
     # both list their layers in forward order; the classifier after the last stage is not ours
     values = [v for k, v in public.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]
-    own = network.encoder.state_dict()
+    with torch.device("meta"):
+        own = EfficientNetLite0().state_dict()
     if [v.shape for v in values] != [v.shape for v in own.values()]:
         raise ModelError("the ImageNet weights do not have the shapes of EfficientNet-Lite0")
-    network.encoder.load_state_dict(dict(zip(own, values, strict=True)), strict=True)
+    weights = {f"encoder.{name}": value for name, value in zip(own, values, strict=True)}
+    groups = network.encoder.channel_groups()  # with less expansion: the strongest channels
+    weights = narrowed(weights, groups, network.state_dict(), "the ImageNet weights")
+    network.encoder.load_state_dict({n.removeprefix("encoder."): v for n, v in weights.items()}, strict=True)
 
 
 NETWORK = NetworkInfo(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.networks.narrowing import ChannelGroup
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
@@ -63,6 +64,10 @@ class LadderEncoder(nn.Module):
 
     stem: nn.Sequential
     stages: nn.ModuleList
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Channels that a narrower encoder of this kind may lack, by their names in the network; none unless told."""
+        return ()
 
 
 class LadderNetwork(SegmentationNetwork):
@@ -123,6 +128,28 @@ class LadderNetwork(SegmentationNetwork):
         if not 0 <= count <= len(stages):
             raise SettingsError(f"network.frozen_stages: {count} is not in 0 to {len(stages)}")
         return [self.encoder.stem, *stages[:count]] if count else []
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """Those of the decoder; the encoder's are its own to tell."""
+
+        def rung(deep: str, name: str, *others: str) -> ChannelGroup:
+            """What comes up into a rung, with the lateral map that is added to it."""
+            made, norms = (f"{deep}.0", f"{name}.lateral.0"), (f"{deep}.1", f"{name}.lateral.1")
+            return ChannelGroup(made, norms, (f"{name}.blend.0", *others))
+
+        groups = [
+            ChannelGroup(("context.reduce.0",), ("context.reduce.1",), ("context.fuse.0",)),
+            rung("context.fuse", "rung16"),
+            rung("rung16.blend", "rung8", "auxiliary"),
+            rung("rung8.blend", "rung4"),
+            ChannelGroup(("rung4.blend.0",), ("rung4.blend.1",), ("head", *(["narrow.0"] if self.has_detail else []))),
+        ]
+        if self.has_detail:
+            groups += [
+                rung("narrow", "rung2"),
+                ChannelGroup(("rung2.blend.0",), ("rung2.blend.1",), ("correction",)),
+            ]
+        return (*self.encoder.channel_groups(), *groups)
 
     def scores_with_auxiliary(self, x: Tensor) -> tuple[Tensor, ...]:
         scores, y16 = self._scores(x)

@@ -52,6 +52,7 @@ class NetworkSettings:
         fresh_head: leave the layers that give the scores random, to go on from weights of other classes.
         fresh_layers: other submodules that begin as they are built, among them those that the earlier
             weights lack.
+        narrowed: the earlier weights are of a wider network of this name: of its channels, the strongest are kept.
         frozen_stages: the first so many encoder stages (with the stem) stay as they start.
         freeze_batch_norm: keep every BatchNorm's statistics; needed for runs that must not depend
             on how a batch is split over processes.
@@ -63,6 +64,7 @@ class NetworkSettings:
     checkpoint: Path | None = None
     fresh_head: bool = False
     fresh_layers: tuple[str, ...] = ()
+    narrowed: bool = False
     frozen_stages: int = 0
     freeze_batch_norm: bool = False
 
@@ -75,7 +77,7 @@ class NetworkSettings:
                     not getattr(self, name) or self.earlier_weights is not None,
                     f"{name}: needs a checkpoint, or start: driving",
                 )
-                for name in ("fresh_head", "fresh_layers")
+                for name in ("fresh_head", "fresh_layers", "narrowed")
             ),
         )
 
@@ -96,6 +98,8 @@ class NetworkSettings:
             return
         if self.frozen_stages >= 0 and (fault := _refusal(lambda: network.first_stages(self.frozen_stages))):
             yield f"frozen_stages: {fault}"
+        if self.narrowed and (fault := _refusal(network.channel_groups)):
+            yield f"narrowed: {fault}"
         if fault := _refusal(lambda: network.prefixes(self.fresh_layers, f"{self.name!r}")):
             yield f"fresh_layers: {fault}"
 
@@ -204,7 +208,8 @@ class DistillationSettings:
     """Learn what other networks answer, beside the labels (Hinton, Vinyals and Dean, arXiv:1503.02531).
 
     Attributes:
-        teachers: weights files of runs with the same classes; their probabilities are averaged.
+        teachers: weights files of runs with the same classes, or "driving" for the weights that this package ships;
+            their probabilities are averaged.
         temperature: scores are divided by it on both sides, which shows more of the unlikely classes.
         weight: of the divergence from the teachers, over all pixels, labeled or not; beside 1 for the labels.
     """
@@ -218,6 +223,11 @@ class DistillationSettings:
             _unless(self.temperature > 0, f"temperature: {self.temperature} must be above 0"),
             _unless(self.weight >= 0, f"weight: {self.weight} is below 0"),
         )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The teachers' weights files."""
+        return tuple(DEFAULT_WEIGHTS if path == Path("driving") else path for path in self.teachers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsE
 from seg_perception.core.label_set import LabelSet
 from seg_perception.evaluation import evaluate
 from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.networks.narrowing import narrowed
 from seg_perception.networks.registry import build_network, networks
 from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
@@ -103,7 +104,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
     teaching = settings.distillation
-    teachers = open_teachers(teaching.teachers, teaching.temperature, label_set)
+    teachers = open_teachers(teaching.files, teaching.temperature, label_set)
     module: nn.Module = LossModule(
         network,
         class_weights,
@@ -279,6 +280,8 @@ def _load_earlier_weights(
         )
     fresh = (*settings.fresh_layers, *(network.score_layers if settings.fresh_head else ()))
     prefixes = network.prefixes(fresh, f"network.fresh_layers: {settings.name!r}")
+    if settings.narrowed:
+        weights = narrowed(weights, network.channel_groups(), network.state_dict(), str(path))
     kept = {name: value for name, value in weights.items() if not name.startswith(prefixes)}
     begun = {name: value for name, value in network.state_dict().items() if name.startswith(prefixes)}
     checkpoint.load_strictly(network, kept | begun, str(path))

@@ -90,7 +90,7 @@ def test_another_file_than_the_expected_one_is_refused(tmp_path: Path, monkeypat
 
 def test_weights_of_other_shapes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = EfficientNetLadder(10, decoder_channels=16)
-    network.encoder.stages[0] = torch.nn.Identity()
+    monkeypatch.setattr(efficientnet_ladder, "_STEM_CHANNELS", 24)
     with pytest.raises(ModelError, match="the ImageNet weights do not have the shapes of EfficientNet-Lite0"):
         load_imagenet_encoder(network)
 
@@ -108,6 +108,18 @@ def test_every_encoder_value_comes_from_the_file(pretrained: EfficientNetLadder)
     ours = list(pretrained.encoder.state_dict().values())
     assert len(ours) == len(theirs) > 200
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_with_less_expansion_the_encoder_keeps_the_strongest_public_channels() -> None:
+    narrow = EfficientNetLadder(10, decoder_channels=16, expand=2)
+    load_imagenet_encoder(narrow)
+    wide = EfficientNetLadder(10, decoder_channels=16)
+    load_imagenet_encoder(wide)
+    ours, theirs = (n.encoder.state_dict()["stages.1.0.project.weight"] for n in (narrow, wide))
+    assert (ours.shape[1], theirs.shape[1]) == (32, 96)
+    assert all((theirs == column[:, None]).all(dim=0).any() for column in ours.unbind(1))
+    with pytest.raises(SettingsError, match="expand 0 must be at least 1"):
+        EfficientNetLadder(10, expand=0)
 
 
 @pytest.mark.parametrize("channels", [0, -2, 7])
