@@ -4,6 +4,7 @@ An image NAME gives labels/NAME.png (class ids), colors/NAME.png, confidence/NAM
 (0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept. A video, bag,
 camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, which keep real time, and, where every frame
 is asked for, those pictures of each under NAME/. With a calibrated camera a bird's-eye view stands beside them.
+Images can also become a file of annotations, which a person corrects in CVAT, labelme or a tool that reads COCO.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
+from seg_perception.datasets.convert.exporting import Export, Labeled, export_type
+from seg_perception.datasets.convert.regions import ExportSettings
 from seg_perception.model import Model, Result, load
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
 from seg_perception.video import VideoWriter
@@ -43,6 +46,30 @@ class PredictStep:
     result: Result
 
 
+@dataclass(frozen=True, slots=True)
+class PreLabel:
+    """Annotations for a person to correct, beside the pictures.
+
+    Attributes:
+        format: cvat, labelme or coco.
+        settings: what becomes a shape.
+
+    Raises:
+        SettingsError: an unknown format.
+    """
+
+    format: str
+    settings: ExportSettings = field(default_factory=ExportSettings)
+
+    def __post_init__(self) -> None:
+        export_type(self.format)
+
+    def open(self, folder: Path, model: Model) -> Export:
+        """The writer, below the folder of the results."""
+        kind = export_type(self.format)
+        return kind(folder / kind.file_name, model.segmenter.card.label_set, self.settings)
+
+
 @dataclass(slots=True)
 class PredictReport:
     """What was done.
@@ -54,6 +81,7 @@ class PredictReport:
         faults: inputs that could not be used, or only in part, and why.
         left_out: files in folders that are neither images nor videos.
         notes: what was changed on the way, such as frames fitted into a video of another size.
+        pre_labels: where annotations were written, and how many: a line; empty where none were asked for.
         interrupted: `stop` was set before the end.
         live: that was while a camera or live stream ran, which has no other end.
     """
@@ -64,6 +92,7 @@ class PredictReport:
     faults: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pre_labels: str = ""
     interrupted: bool = False
     live: bool = False
 
@@ -94,6 +123,7 @@ def predict(
     topic: str | None = None,
     limit: int | None = None,
     bird: Callable[[Result], RgbImage] | None = None,
+    pre_label: PreLabel | str | None = None,
     stop: threading.Event | None = None,
     on_step: Callable[[PredictStep], object] = lambda _: None,
     on_start: Callable[[Model, int], object] = lambda _model, _files: None,
@@ -118,12 +148,14 @@ def predict(
         limit: at most so many frames of each video, bag, camera or URL; None: all.
         bird: draws a result from above (see `core.bird.BirdsEye`): also written then, as bird/NAME.png of an image
             and NAME_bird.mp4 of a video.
+        pre_label: also write annotations of the images for a person to correct: "cvat", "labelme" or "coco", or a
+            `PreLabel` with settings; films are refused then.
         stop: set it to end early; what was done so far is kept.
         on_step: is called after each image and frame.
         on_start: is called with the opened model and the number of files (or cameras, URLs) to segment.
 
     Raises:
-        InputError: a wrong option, or two inputs that would be written under one name.
+        InputError: a wrong option, two inputs that would be written under one name, or a film to be annotated.
         FileNotFoundError, ModelError, EngineError, SettingsError: the model cannot be opened, see `load`.
         OSError: the output folder cannot be written.
     """
@@ -135,6 +167,10 @@ def predict(
     places = [inputs] if isinstance(inputs, (str, Path, int)) else list(inputs)
     jobs = list(_jobs(places, report))
     _check_names(jobs)
+    if isinstance(pre_label, str):
+        pre_label = PreLabel(pre_label)
+    if pre_label is not None:
+        _demand_images(jobs)
     folder = Path(out).expanduser()
     folder.mkdir(parents=True, exist_ok=True)  # what cannot be made is better known before the work
     with ExitStack() as stack:
@@ -142,9 +178,11 @@ def predict(
             model if isinstance(model, Model) else stack.enter_context(load(model, engine, size, threads, drivable))
         )
         on_start(opened, len(jobs))
+        annotations = pre_label.open(folder, opened) if pre_label is not None else None
         work = _Work(
-            opened, folder, opacity, gif, every_frame, topic, limit, bird, stop or threading.Event(), on_step, report
-        )
+            opened, folder, opacity, gif, every_frame, topic, limit, bird, annotations, stop or threading.Event(),
+            on_step, report,
+        )  # fmt: skip
         for number, job in enumerate(jobs, 1):
             if work.stop.is_set():
                 report.interrupted = True
@@ -153,7 +191,19 @@ def predict(
                 work.film(job, number, len(jobs)) if job.is_film else work.image(job, number, len(jobs))
             except (InputError, OSError) as error:
                 report.faults.append(str(error))
+    if annotations is not None and pre_label is not None:
+        report.pre_labels = f"{annotations.out}: {annotations.finish().text(pre_label.settings)}"
     return report
+
+
+def _demand_images(jobs: list[_Job]) -> None:
+    films = [job.source for job in jobs if job.is_film]
+    if films:
+        more = f" and {len(films) - 1} more" if len(films) > 1 else ""
+        raise InputError(
+            f"{films[0]}{more}: annotations are made of images, and this is a {films[0].kind.value}; "
+            "'seg-perception bag select' takes the frames of a bag that are worth labeling, of a video other tools do"
+        )
 
 
 def _jobs(places: Iterable[str | Path | int], report: PredictReport) -> Iterator[_Job]:
@@ -193,6 +243,7 @@ class _Work:
     topic: str | None
     limit: int | None
     bird: Callable[[Result], RgbImage] | None
+    annotations: Export | None
     stop: threading.Event
     on_step: Callable[[PredictStep], object]
     report: PredictReport
@@ -206,6 +257,9 @@ class _Work:
             path = self.out / "bird" / f"{job.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, cv2.imencode(".png", cv2.cvtColor(from_above, cv2.COLOR_RGB2BGR))[1].tobytes())
+        if self.annotations is not None:
+            name = f"{job.name.as_posix()}{job.source.place.suffix}"  # as the annotator's tool knows the picture
+            self.annotations.add(Labeled(job.source.place, result.labels, name))
         self.report.images += 1
         self.on_step(PredictStep(number, total, 1, 1, result))
 

@@ -12,6 +12,7 @@ from seg_perception.engines.registry import AUTO, EngineChoices
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
+    from seg_perception.datasets.convert.regions import ExportSettings
     from seg_perception.datasets.registry import DatasetSettings
 
 
@@ -28,6 +29,40 @@ class _Kinds:
 
     def __contains__(self, name: object) -> bool:
         return True  # DatasetSettings judges it, with the other faults
+
+
+class _Exports:
+    """The formats that labels are written in, looked for only when they are asked about."""
+
+    def __iter__(self) -> Iterator[str]:
+        from seg_perception.datasets.convert.exporting import EXPORTS
+
+        return iter(EXPORTS)
+
+    def __contains__(self, name: object) -> bool:
+        return True  # `export_type` judges it
+
+
+def add_export_arguments(parser: argparse.ArgumentParser, option: str, help_: str, required: bool) -> None:
+    """A format for annotators under `option`, and what becomes a shape: for `export_settings`."""
+    parser.add_argument(option, required=required, metavar="FORMAT", choices=_Exports(), help=help_)
+    help_ = "polygons to drag, or masks of every pixel: polygon, mask (default: %(default)s)"
+    parser.add_argument("--shape", default="polygon", metavar="KIND", choices=("polygon", "mask"), help=help_)
+    help_ = "pixels that a polygon may be off by (default: %(default)s)"
+    parser.add_argument("--tolerance", type=float, default=1.0, metavar="PX", help=help_)
+    help_ = "leave out smaller regions (default: %(default)s pixels)"
+    parser.add_argument("--least-pixels", type=int, default=20, metavar="N", help=help_)
+
+
+def export_settings(arguments: argparse.Namespace) -> ExportSettings:
+    """What the options of `add_export_arguments` say of shapes.
+
+    Raises:
+        SettingsError: a wrong value.
+    """
+    from seg_perception.datasets.convert.regions import ExportSettings, ShapeKind
+
+    return ExportSettings(ShapeKind(arguments.shape), arguments.tolerance, arguments.least_pixels)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from seg_perception.cli._options import add_dataset_arguments, dataset_settings
+from seg_perception.cli._options import add_dataset_arguments, add_export_arguments, dataset_settings, export_settings
 
 HELP = "check a dataset, convert annotations of CVAT, labelme, COCO, ..., or export labels to them"
 EXAMPLES = (
@@ -38,14 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class _Formats:
     """The known formats, looked for only when they are asked about."""
 
-    def __init__(self, exported: bool = False) -> None:
-        self._exported = exported
-
     def __iter__(self) -> Iterator[str]:
-        if self._exported:
-            from seg_perception.datasets.convert.exporting import EXPORTS
-
-            return iter(EXPORTS)
         from seg_perception.datasets.convert.conversion import formats
 
         return iter(formats())
@@ -74,14 +67,8 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the pictures")
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="label files of the same names")
     parser.add_argument("--mapping", default="identity", help="what the label files hold (default: %(default)s)")
-    help_ = "%(choices)s"
-    parser.add_argument("--format", required=True, metavar="FORMAT", choices=_Formats(exported=True), help=help_)
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file; for labelme a folder")
-    parser.add_argument("--shape", default="polygon", choices=("polygon", "mask"), help="(default: %(default)s)")
-    help_ = "pixels that a polygon may be off by (default: %(default)s)"
-    parser.add_argument("--tolerance", type=float, default=1.0, metavar="PX", help=help_)
-    help_ = "leave out smaller regions (default: %(default)s pixels)"
-    parser.add_argument("--least-pixels", type=int, default=20, metavar="N", help=help_)
+    add_export_arguments(parser, "--format", "%(choices)s", required=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -117,19 +104,21 @@ def _export(arguments: argparse.Namespace) -> int:
     from seg_perception.core.files import make_room_for
     from seg_perception.core.label_mapping import load_label_mapping
     from seg_perception.datasets.base import describe_left_out
-    from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
+    from seg_perception.datasets.convert.exporting import Labeled, write_annotations
     from seg_perception.datasets.folder import folder_pairs
 
-    settings = ExportSettings(ShapeKind(arguments.shape), arguments.tolerance, arguments.least_pixels)
+    settings = export_settings(arguments)
     dataset = folder_pairs(arguments.images, arguments.labels, load_label_mapping(arguments.mapping))
     if arguments.format != "labelme":
         make_room_for(arguments.out)
-    items = (Labeled(pair.image, dataset.load(index).labels) for index, pair in enumerate(dataset.pairs))
+    items = (
+        Labeled(pair.image, dataset.load(index).labels, pair.image.relative_to(arguments.images).as_posix())
+        for index, pair in enumerate(dataset.pairs)
+    )
     report = write_annotations(arguments.format, items, dataset.label_set, arguments.out, settings)
     if text := describe_left_out(dataset.left_out):
         print(text)
-    small = f"; {report.left_out} regions of under {settings.least_pixels} pixels left out" if report.left_out else ""
-    print(f"{arguments.out}: {report.images} images, {report.shapes} shapes{small}")
+    print(f"{arguments.out}: {report.text(settings)}")
     return 0
 
 

@@ -5,6 +5,8 @@ drivable/NAME.png (0 or 255) and overlay/NAME.png under the output folder; a fol
 A video, bag, camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, and with --frames those pictures
 of every frame under NAME/. A camera or live stream ends at Ctrl-C, or after --limit frames.
 With --camera, bird/NAME.png and NAME_bird.mp4 show the ground from above, and the grid of it.
+With --pre-label, images also give what an annotator opens and corrects: pre_labels.xml for CVAT, pre_labels.json for
+COCO, pre_labels/NAME.json for labelme. `dataset convert` brings the corrected labels back.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seg_perception.cli._options import add_model_arguments, add_params_file_argument, load_options
+from seg_perception.cli._options import (
+    add_export_arguments,
+    add_model_arguments,
+    add_params_file_argument,
+    export_settings,
+    load_options,
+)
 from seg_perception.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +39,7 @@ EXAMPLES = (
     "photo.jpg --out out",
     "photos drive.mp4 --out out --opacity 0.4",
     "drive.mcap --topic /front/image --out out --frames",
+    "picks/images --out out --pre-label cvat",
     "drive.mp4 --out out --camera front.yaml --height 1.5 --pitch 2",
     "0 --out out --show                          (the first camera, until Ctrl-C)",
     "rtsp://192.168.0.7/front --out out --limit 300",
@@ -54,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=float, metavar="METRES", help="of the camera over the ground, with --camera")
     parser.add_argument("--pitch", type=float, metavar="DEGREES", help="that it looks down, with --camera (default: 0)")
     parser.add_argument("--topic", help="image topic of a bag (default: /image or the only one)")
+    help_ = "also write what an annotator corrects, of images: %(choices)s; with the three options below"
+    add_export_arguments(parser, "--pre-label", help_, required=False)
     parser.add_argument("--show", action="store_true", help="show the overlays in a window while they are made")
     add_model_arguments(parser)
 
@@ -63,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from seg_perception.cli._process import stop_on_signals
     from seg_perception.node_parameters import picture_settings
-    from seg_perception.prediction import predict
+    from seg_perception.prediction import PreLabel, predict
 
     pictures = picture_settings(arguments.params_file)
     bird = _bird(arguments, pictures)
@@ -100,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
             topic=arguments.topic,
             limit=arguments.limit,
             bird=bird,
+            pre_label=PreLabel(arguments.pre_label, export_settings(arguments)) if arguments.pre_label else None,
             stop=stop,
             on_step=show,
             on_start=start,
@@ -147,6 +159,8 @@ def _tell(report: PredictReport, out: Path) -> int:
     """Print what was done; the exit status."""
     films = f", {report.films} videos with {report.film_frames} frames" if report.films else ""
     print(f"{out}: {report.images} images{films}")
+    if report.pre_labels:
+        print(report.pre_labels)
     for note in report.notes:
         print(note, file=sys.stderr)
     for folder in report.left_out:

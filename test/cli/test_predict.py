@@ -17,6 +17,8 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.core.visual import colorize, outline, overlay
+from seg_perception.datasets.convert.conversion import ConvertSettings, convert
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.video import VideoReader, VideoWriter
 
 DRIVING = load_label_set("driving")
@@ -59,6 +61,71 @@ def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFi
         np.testing.assert_array_equal(shown[:48, :64], drawn)
         assert shown.shape[0] > 48 + 100  # below it the legend: ten classes at 64 pixels, one a row
     assert len(list(out.rglob("*.png"))) == 15
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    """Three pictures of 64x48, one in an inner folder, for which the model answers blobs of all ten classes."""
+    for index, name in enumerate(("a.png", "front/b.png", "c.bmp")):
+        noise = np.random.default_rng(index).random((48, 64)).astype(np.float32)
+        smooth = cv2.GaussianBlur(noise, (0, 0), 5)
+        ids = np.digitize(smooth, np.quantile(smooth, np.arange(0.1, 1.0, 0.1)))
+        (tmp_path / "streets" / name).parent.mkdir(parents=True, exist_ok=True)
+        red = (ids * 26 + 7).astype(np.uint8)
+        assert cv2.imwrite(str(tmp_path / "streets" / name), np.dstack([0 * red, 0 * red + 200, red]))
+    return tmp_path / "streets"
+
+
+@pytest.mark.parametrize("shape", ["mask", "polygon"])
+@pytest.mark.parametrize(
+    "name, place", [("cvat", "pre_labels.xml"), ("labelme", "pre_labels"), ("coco", "pre_labels.json")]
+)
+def test_what_an_annotator_gets_is_what_was_predicted(
+    tmp_path: Path, streets: Path, model: str, name: str, place: str, shape: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """predict -> pre-labels -> dataset convert gives the predicted ids back; polygons too, with every corner kept."""
+    out = tmp_path / "out"
+    command = ["predict", str(streets), "--out", str(out), "--model", model, "--pre-label", name, "--shape", shape]
+    assert main([*command, "--tolerance", "0", "--least-pixels", "0"]) == 0
+    assert f"{out / place}: 3 images, " in capsys.readouterr().out
+    convert(out / place, tmp_path / "back", ConvertSettings(images=streets, to="driving"))
+    back = open_dataset(DatasetSettings("folder", tmp_path / "back", mapping=str(tmp_path / "back/mapping.yaml")))
+    assert len(back) == 3
+    for index, file in enumerate(("a", "front/b", "c")):
+        predicted = read(out / "labels" / f"{file}.png")
+        assert set(np.unique(predicted).tolist()) == set(range(10))
+        np.testing.assert_array_equal(back.load(sorted(("a", "b", "c")).index(Path(file).name)).labels, predicted)
+        assert back.load(index).labels.shape == (48, 64)
+
+
+def test_small_regions_are_left_to_the_annotator(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = np.full((48, 64, 3), 7, np.uint8)
+    image[10:12, 20:23, 2], image[30, 40, 2], image[40:, :, 2] = 8 * 26 + 7, 4 * 26 + 7, 26 + 7
+    assert cv2.imwrite(str(tmp_path / "one.png"), image)
+    command = ["predict", str(tmp_path / "one.png"), "--out", str(tmp_path / "out"), "--model", model]
+    assert main([*command, "--pre-label", "coco"]) == 0
+    said = capsys.readouterr().out
+    assert "pre_labels.json: 1 images, 2 shapes; 2 regions of under 20 pixels left out (7 pixels)" in said
+
+
+def test_films_and_unknown_formats_make_no_annotations(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "mixed" / "one.png", 0)
+    with VideoWriter(tmp_path / "mixed" / "drive.mp4", 10.0) as video:
+        video.add(picture(0), 0.0)
+    command = ["predict", str(tmp_path / "mixed"), "--out", str(tmp_path / "out"), "--model", model, "--pre-label"]
+    assert main([*command, "cvat"]) == 2
+    assert (
+        "drive.mp4: annotations are made of images, and this is a video; 'seg-perception bag" in capsys.readouterr().err
+    )
+    assert main([*command, "yolo"]) == 2
+    assert "no format 'yolo' to export; known: cvat, labelme, coco" in capsys.readouterr().err
+    assert main([*command, "cvat", "--tolerance", "-1"]) == 2
+    assert "tolerance: -1.0 is not in 0 to 100" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_unusable_inputs_are_listed_and_the_rest_is_done(

@@ -16,7 +16,8 @@ from PIL import Image
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.conversion import formats_table
-from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
+from seg_perception.datasets.convert.exporting import Labeled, write_annotations
+from seg_perception.datasets.convert.regions import ExportSettings, ShapeKind
 from seg_perception.scenes import random_scene
 
 DRIVING = load_label_set("driving")
@@ -63,7 +64,7 @@ def test_every_command_of_the_page(page: str, repository: Path, tmp_path: Path) 
         assert name is not None
         (tmp_path / name[1]).write_text(text)
     commands = [shlex.split(line) for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
-    assert len(commands) == 9
+    assert len(commands) == 10
     environment = {**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     said = []
     for command in commands:
@@ -81,7 +82,9 @@ def test_every_command_of_the_page(page: str, repository: Path, tmp_path: Path) 
     assert float(accuracy[1]) > 60
     assert "no faults" in said[5]
     assert "no faults" in said[6]
-    assert f"pre_labels.xml: {PICTURES} images" in said[8]
+    assert f"pre_labels.xml: {PICTURES} images" in said[7]
+    assert f"{PICTURES} images from cvat" in said[8]
+    assert f"for_labelme: {PICTURES} images" in said[9]
 
 
 def test_the_page_shows_the_formats_and_links_to_what_is_there(page: str, repository: Path) -> None:

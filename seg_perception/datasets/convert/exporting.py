@@ -1,8 +1,4 @@
-"""Writes labels, a model's or a dataset's, as annotations that other tools open: CVAT, labelme, COCO.
-
-Each region of one class becomes a polygon, or a mask. Polygons have no holes: they are given from the largest to the
-smallest, so that what lies in a hole covers it.
-"""
+"""Writes labels, a model's or a dataset's, as annotations that other tools open: CVAT, labelme, COCO."""
 
 from __future__ import annotations
 
@@ -10,11 +6,12 @@ import base64
 import json
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any, Final
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
@@ -25,106 +22,220 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage
 from seg_perception.datasets.convert.coco import to_text
-
-
-class ShapeKind(Enum):
-    """How a region is written: corners to drag, or every pixel."""
-
-    POLYGON = "polygon"
-    MASK = "mask"
-
-
-@dataclass(frozen=True, slots=True)
-class ExportSettings:
-    """What becomes a shape.
-
-    Attributes:
-        kind: polygons or masks.
-        tolerance: how far a polygon's side may lie from the region's edge, in pixels; 0 keeps every corner.
-        least_pixels: smaller regions are left out (and counted).
-    """
-
-    kind: ShapeKind = ShapeKind.POLYGON
-    tolerance: float = 1.0
-    least_pixels: int = 20
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not 0 <= self.tolerance <= 100:
-            faults.append(f"tolerance: {self.tolerance} is not in 0 to 100")
-        if self.least_pixels < 0:
-            faults.append(f"least_pixels: {self.least_pixels} is below 0")
-        if faults:
-            raise SettingsError("\n".join(faults))
+from seg_perception.datasets.convert.regions import ExportSettings, Region, ShapeKind, regions_of
 
 
 @dataclass(frozen=True, slots=True)
 class Labeled:
-    """A picture's file and its labels, uint8 [H, W] class ids."""
+    """A picture's file, its labels, uint8 [H, W] class ids, and the name by which the tool knows it.
+
+    Attributes:
+        name: a path below the folder of the pictures; empty: the file's own name.
+    """
 
     image: Path
     labels: LabelImage
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written: pictures, shapes, and regions that were too small."""
+    """What was written: pictures, shapes, regions that were too small, and the pixels of those."""
 
     images: int
     shapes: int
     left_out: int
+    left_out_pixels: int
+
+    def text(self, settings: ExportSettings) -> str:
+        """For people, in one line."""
+        small = (
+            f"; {self.left_out} regions of under {settings.least_pixels} pixels left out ({self.left_out_pixels} "
+            "pixels)"
+        )
+        return f"{self.images} images, {self.shapes} shapes{small if self.left_out else ''}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """One connected region of a class: its pixels in their bounding box, 1 inside, uint8 [h, w]."""
+class Export(ABC):
+    """Takes pictures one by one, and writes them in one format.
 
-    name: str
-    mask: NDArray[np.uint8]
-    left: int
-    top: int
-    pixels: int
-
-    def corners(self, tolerance: float, on_edges: bool) -> NDArray[np.float64]:
-        """The outline, [N, 2] of x and y: through the centers of its outer pixels, or along their edges."""
-        mask = cv2.resize(self.mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST) if on_edges else self.mask
-        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        outline = max(contours, key=len)
-        if tolerance:
-            simpler = cv2.approxPolyDP(outline, tolerance * (2 if on_edges else 1), closed=True)
-            outline = simpler if len(simpler) >= 3 else outline
-        points = outline.reshape(-1, 2).astype(np.float64)
-        points = (points + 0.5) / 2 if on_edges else points
-        if len(points) < 3:  # a dot or a line: give it the three corners that a polygon needs
-            points = np.concatenate([points, points[:1], points[-1:]])[:3]
-        return np.asarray(points + np.array([self.left, self.top]), np.float64)
-
-
-def _regions(labels: LabelImage, label_set: LabelSet, settings: ExportSettings) -> tuple[list[_Region], int]:
-    """The regions from the largest to the smallest, and how many were too small.
-
-    Neighbors by their sides only: then no region reaches through a corner into the hole of another.
+    Args:
+        out: the file, or for labelme the folder.
+        label_set: the classes.
+        settings: what becomes a shape.
     """
-    regions, small = [], 0
-    for c in label_set.classes:
-        count, numbers, stats, _ = cv2.connectedComponentsWithStats((labels == c.id).astype(np.uint8), connectivity=4)
-        for index in range(1, count):
-            left, top, width, height, pixels = (int(value) for value in stats[index])
-            if pixels < settings.least_pixels:
-                small += 1
-                continue
-            mask = (numbers[top : top + height, left : left + width] == index).astype(np.uint8)
-            regions.append(_Region(c.name, mask, left, top, pixels))
-    regions.sort(key=lambda region: -region.mask.size)  # what lies in a hole has the smaller box
-    return regions, small
 
+    file_name: ClassVar[str]
+    """What `out` is called where nobody says it."""
 
-def _checked(items: Iterable[Labeled], label_set: LabelSet) -> Iterator[Labeled]:
-    for item in items:
-        unknown = sorted(set(np.unique(item.labels).tolist()) - {*range(len(label_set)), UNLABELED})
+    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+        self.out, self.label_set, self.settings = out, label_set, settings
+        self._images = self._shapes = self._left_out = self._left_out_pixels = 0
+
+    def add(self, item: Labeled) -> None:
+        """Take one picture.
+
+        Raises:
+            DatasetError: a label that the label set does not have.
+            OSError: it cannot be written.
+        """
+        unknown = sorted(set(np.unique(item.labels).tolist()) - {*range(len(self.label_set)), UNLABELED})
         if unknown:
-            raise DatasetError(f"{item.image}: label {unknown[0]} is no class of {label_set.name!r}")
-        yield item
+            raise DatasetError(f"{item.image}: label {unknown[0]} is no class of {self.label_set.name!r}")
+        found = regions_of(item.labels, self.label_set, self.settings)
+        self._write(item, PurePosixPath(item.name or item.image.name), found.shapes)
+        self._images, self._shapes = self._images + 1, self._shapes + len(found.shapes)
+        self._left_out += found.left_out
+        self._left_out_pixels += found.left_out_pixels
+
+    def finish(self) -> ExportReport:
+        """Write what is left to write.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._finish()
+        return ExportReport(self._images, self._shapes, self._left_out, self._left_out_pixels)
+
+    @abstractmethod
+    def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None: ...
+
+    @abstractmethod
+    def _finish(self) -> None: ...
+
+
+class CvatExport(Export):
+    """CVAT for images 1.1: one XML file."""
+
+    file_name = "pre_labels.xml"
+
+    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+        super().__init__(out, label_set, settings)
+        self._root = ET.Element("annotations")
+        ET.SubElement(self._root, "version").text = "1.1"
+        labels = ET.SubElement(ET.SubElement(ET.SubElement(self._root, "meta"), "task"), "labels")
+        for c in label_set.classes:
+            label = ET.SubElement(labels, "label")
+            ET.SubElement(label, "name").text = c.name
+            ET.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*c.color)
+
+    def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None:
+        height, width = item.labels.shape
+        place = {"id": str(self._images), "name": str(name), "width": str(width), "height": str(height)}
+        image = ET.SubElement(self._root, "image", place)
+        for order, region in enumerate(regions):
+            common = {"label": region.name, "source": "auto", "occluded": "0", "z_order": str(order)}
+            if self.settings.kind is ShapeKind.MASK:
+                rows, columns = region.mask.shape
+                box = {"left": region.left, "top": region.top, "width": columns, "height": rows}
+                runs = ", ".join(map(str, _runs(region.mask.reshape(-1))))
+                ET.SubElement(image, "mask", {**common, "rle": runs, **{key: str(value) for key, value in box.items()}})
+            else:
+                corners = region.corners(self.settings.tolerance, on_edges=True)
+                ET.SubElement(image, "polygon", {**common, "points": ";".join(f"{x:.2f},{y:.2f}" for x, y in corners)})
+
+    def _finish(self) -> None:
+        ET.indent(self._root)
+        write_atomically(self.out, ET.tostring(self._root, encoding="utf-8", xml_declaration=True))
+
+
+class LabelmeExport(Export):
+    """labelme: a folder of JSON files, one a picture, that name the pictures where they are."""
+
+    file_name = "pre_labels"
+
+    def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None:
+        file = self.out / name.with_suffix(".json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        height, width = item.labels.shape
+        document: dict[str, Any] = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": [self._shape(region) for region in regions],
+            "imagePath": os.path.relpath(item.image, file.parent),
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        write_atomically(file, json.dumps(document, indent=1).encode())
+
+    def _shape(self, region: Region) -> dict[str, Any]:
+        shape: dict[str, Any] = {"label": region.name, "group_id": None, "description": "", "flags": {}}
+        if self.settings.kind is ShapeKind.POLYGON:
+            corners = region.corners(self.settings.tolerance, on_edges=False)
+            return shape | {"shape_type": "polygon", "points": corners.tolist()}
+        height, width = region.mask.shape
+        encoded = cv2.imencode(".png", region.mask * np.uint8(255))[1].tobytes()
+        return shape | {
+            "shape_type": "mask",
+            "points": [[region.left, region.top], [region.left + width - 1, region.top + height - 1]],
+            "mask": base64.b64encode(encoded).decode(),
+        }
+
+    def _finish(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+
+
+class CocoExport(Export):
+    """COCO: one JSON file."""
+
+    file_name = "pre_labels.json"
+
+    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+        super().__init__(out, label_set, settings)
+        self._entries: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None:
+        height, width = item.labels.shape
+        self._entries.append({"id": self._images + 1, "file_name": str(name), "width": width, "height": height})
+        for region in regions:
+            rows, columns = region.mask.shape
+            segmentation: Any
+            if self.settings.kind is ShapeKind.MASK:
+                whole = np.zeros((height, width), np.uint8)
+                whole[region.top : region.top + rows, region.left : region.left + columns] = region.mask
+                segmentation = {"size": [height, width], "counts": to_text(_runs(whole.T.reshape(-1)))}
+            else:
+                segmentation = [region.corners(self.settings.tolerance, on_edges=True).round(2).reshape(-1).tolist()]
+            self._annotations.append(
+                {
+                    "id": len(self._annotations) + 1,
+                    "image_id": self._images + 1,
+                    "category_id": self.label_set.id_of(region.name) + 1,
+                    "segmentation": segmentation,
+                    "area": region.pixels,
+                    "bbox": [region.left, region.top, columns, rows],
+                    "iscrowd": 0,
+                }
+            )
+
+    def _finish(self) -> None:
+        categories = [{"id": c.id + 1, "name": c.name, "supercategory": ""} for c in self.label_set.classes]
+        document = {"images": self._entries, "annotations": self._annotations, "categories": categories}
+        write_atomically(self.out, json.dumps(document).encode())
+
+
+def _runs(flat: NDArray[np.uint8]) -> list[int]:
+    """Run lengths of 0 and 1 in turn, beginning with 0."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
+    return [int(run) for run in np.diff(np.concatenate([[0], edges]))]
+
+
+EXPORTS: Final[Mapping[str, type[Export]]] = MappingProxyType(
+    {"cvat": CvatExport, "labelme": LabelmeExport, "coco": CocoExport}
+)
+
+
+def export_type(name: str) -> type[Export]:
+    """The export of a name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name not in EXPORTS:
+        raise SettingsError(f"no format {name!r} to export; known: {', '.join(EXPORTS)}")
+    return EXPORTS[name]
 
 
 def write_annotations(
@@ -137,120 +248,7 @@ def write_annotations(
         DatasetError: a label that the label set does not have.
         OSError: it cannot be written.
     """
-    if name not in EXPORTS:
-        raise SettingsError(f"no format {name!r} to export; known: {', '.join(EXPORTS)}")
-    return EXPORTS[name](_checked(items, label_set), label_set, out, settings or ExportSettings())
-
-
-def _write_cvat(items: Iterable[Labeled], label_set: LabelSet, out: Path, settings: ExportSettings) -> ExportReport:
-    root = ET.Element("annotations")
-    ET.SubElement(root, "version").text = "1.1"
-    labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels")
-    for c in label_set.classes:
-        label = ET.SubElement(labels, "label")
-        ET.SubElement(label, "name").text = c.name
-        ET.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*c.color)
-    images = shapes = left_out = 0
+    export = export_type(name)(out, label_set, settings or ExportSettings())
     for item in items:
-        height, width = item.labels.shape
-        place = {"id": str(images), "name": item.image.name, "width": str(width), "height": str(height)}
-        image = ET.SubElement(root, "image", place)
-        regions, small = _regions(item.labels, label_set, settings)
-        for order, region in enumerate(regions):
-            common = {"label": region.name, "source": "auto", "occluded": "0", "z_order": str(order)}
-            if settings.kind is ShapeKind.MASK:
-                runs = ", ".join(map(str, _runs(region.mask.reshape(-1))))
-                box = {
-                    "left": region.left,
-                    "top": region.top,
-                    "width": region.mask.shape[1],
-                    "height": region.mask.shape[0],
-                }
-                ET.SubElement(image, "mask", {**common, "rle": runs, **{key: str(value) for key, value in box.items()}})
-            else:
-                corners = region.corners(settings.tolerance, on_edges=True)
-                ET.SubElement(image, "polygon", {**common, "points": ";".join(f"{x:.2f},{y:.2f}" for x, y in corners)})
-        images, shapes, left_out = images + 1, shapes + len(regions), left_out + small
-    ET.indent(root)
-    write_atomically(out, ET.tostring(root, encoding="utf-8", xml_declaration=True))
-    return ExportReport(images, shapes, left_out)
-
-
-def _write_labelme(items: Iterable[Labeled], label_set: LabelSet, out: Path, settings: ExportSettings) -> ExportReport:
-    out.mkdir(parents=True, exist_ok=True)
-    images = shapes = left_out = 0
-    for item in items:
-        regions, small = _regions(item.labels, label_set, settings)
-        written = []
-        for region in regions:
-            shape: dict[str, Any] = {"label": region.name, "group_id": None, "description": "", "flags": {}}
-            if settings.kind is ShapeKind.MASK:
-                height, width = region.mask.shape
-                far = [region.left + width - 1, region.top + height - 1]
-                encoded = cv2.imencode(".png", region.mask * np.uint8(255))[1].tobytes()
-                shape |= {
-                    "shape_type": "mask",
-                    "points": [[region.left, region.top], far],
-                    "mask": base64.b64encode(encoded).decode(),
-                }
-            else:
-                corners = region.corners(settings.tolerance, on_edges=False)
-                shape |= {"shape_type": "polygon", "points": corners.tolist()}
-            written.append(shape)
-        height, width = item.labels.shape
-        document: dict[str, Any] = {
-            "version": "5.5.0",
-            "flags": {},
-            "shapes": written,
-            "imagePath": os.path.relpath(item.image, out),
-            "imageData": None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        write_atomically(out / f"{item.image.stem}.json", json.dumps(document, indent=1).encode())
-        images, shapes, left_out = images + 1, shapes + len(regions), left_out + small
-    return ExportReport(images, shapes, left_out)
-
-
-def _write_coco(items: Iterable[Labeled], label_set: LabelSet, out: Path, settings: ExportSettings) -> ExportReport:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    left_out = 0
-    for item in items:
-        height, width = item.labels.shape
-        images.append({"id": len(images) + 1, "file_name": item.image.name, "width": width, "height": height})
-        regions, small = _regions(item.labels, label_set, settings)
-        left_out += small
-        for region in regions:
-            segmentation: Any
-            if settings.kind is ShapeKind.MASK:
-                whole = np.zeros((height, width), np.uint8)
-                rows, columns = region.mask.shape
-                whole[region.top : region.top + rows, region.left : region.left + columns] = region.mask
-                segmentation = {"size": [height, width], "counts": to_text(_runs(whole.T.reshape(-1)))}
-            else:
-                segmentation = [region.corners(settings.tolerance, on_edges=True).round(2).reshape(-1).tolist()]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": len(images),
-                    "category_id": label_set.id_of(region.name) + 1,
-                    "segmentation": segmentation,
-                    "area": region.pixels,
-                    "bbox": [region.left, region.top, region.mask.shape[1], region.mask.shape[0]],
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": c.id + 1, "name": c.name, "supercategory": ""} for c in label_set.classes]
-    document: dict[str, Any] = {"images": images, "annotations": annotations, "categories": categories}
-    write_atomically(out, json.dumps(document).encode())
-    return ExportReport(len(images), len(annotations), left_out)
-
-
-def _runs(flat: NDArray[np.uint8]) -> list[int]:
-    """Run lengths of 0 and 1 in turn, beginning with 0."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
-    return [int(run) for run in np.diff(np.concatenate([[0], edges]))]
-
-
-EXPORTS: Final = {"cvat": _write_cvat, "labelme": _write_labelme, "coco": _write_coco}
+        export.add(item)
+    return export.finish()
