@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from handmade import PNG_SIGNATURE, chunk, encoded, png_of, tiff_of
 
-from seg_perception.core.codecs import jpeg
+from seg_perception.core.codecs import jpeg, png
 from seg_perception.core.encoded import Codec, decode_rgb, inspect_encoded, parse_encoded
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
@@ -143,6 +143,30 @@ def test_png_data_that_does_not_fit_the_header() -> None:
         with pytest.raises(InputError, match=f"x: the PNG is damaged: its data {words}"):
             decode_rgb(png_of(header, data), "x")
     assert decode_rgb(png_of(header, whole), "x").shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("way", ["isal", "Python's zlib", "counted only"])
+def test_pngs_of_any_size_are_unpacked_whole(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Around the 65535 bytes that are unpacked at a time, packed hard and hardly, in one data chunk and in many."""
+    if way == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setattr(png, "_zlib", lambda: zlib)
+    if way == "counted only":
+        monkeypatch.setattr(png, "_KEPT", 0)
+    for width in (254, 255, 256, 345):  # rows of 255 to 346 bytes: 257 rows are 65535, 65792, 66049 and 88922
+        for top in (1, 256):
+            pixels = RNG.integers(0, top, (257, width), np.uint8)
+            packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+            one = png_of((width, 257, 8, 0, 0, 0, 0), packed)
+            np.testing.assert_array_equal(values(one), pixels)
+            small = b"".join(chunk(b"IDAT", packed[at : at + 1000]) for at in range(0, len(packed), 1000))
+            many = one[:33] + small + chunk(b"IEND", b"")
+            np.testing.assert_array_equal(values(many), pixels)
+            np.testing.assert_array_equal(decode_rgb(many, "x")[..., 1], pixels)
+            for wrong in (packed[:-1], packed[:-4] + b"\1\2\3\4", zlib.compress(bytes(257 * (width + 1) - 1))):
+                with pytest.raises(InputError, match="x: the PNG is damaged: its data "):
+                    decode_rgb(png_of((width, 257, 8, 0, 0, 0, 0), wrong), "x")
 
 
 def test_what_hides_beside_the_pixels_is_never_unpacked() -> None:

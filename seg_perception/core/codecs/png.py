@@ -6,6 +6,8 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import Final
 
 import cv2
@@ -32,7 +34,10 @@ _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # color type -> channels
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE: Final = 3
 _MAX_CHUNKS: Final = 100_000  # 64 megapixels in chunks of 8 KB have a quarter of that
-_PIECE: Final = 1 << 18  # bytes unpacked at a time; they are counted, not kept
+_PIECE: Final = 65535  # bytes unpacked at a time: the most that a stored block of deflate takes
+_BITE: Final = 1 << 14  # packed bytes given to the unpacker at a time: what it leaves over is copied
+_KEPT: Final = 64 << 20  # bytes: a larger picture is counted, and unpacked again by the decoder
+_STORED_START: Final = b"\x78\x01"  # head of a zlib stream
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The seven passes of an interlaced picture: first column and row, step of columns and rows."""
 
@@ -44,13 +49,13 @@ class PngFile:
     Attributes:
         start: signature and header chunk.
         colors: the palette and its transparency, as chunks; empty without a palette.
-        pixels: the data chunks, one after the other.
+        pixels: pieces of the data chunks, as they came or unpacked.
         palette: uint8 [256, 1, 3] RGB, black where the file has no color; None without a palette.
     """
 
     header: EncodedImage
     start: bytes
-    pixels: bytes
+    pixels: Sequence[bytes | memoryview]
     palette: NDArray[np.uint8] | None
 
     def rgb(self, source: str) -> RgbImage:
@@ -68,7 +73,7 @@ class PngFile:
         """As stored. A palette is read as if it were gray: OpenCV would give its colors, not its indices."""
         start = self.start
         if self.palette is not None:
-            start = _with_chunk(SIGNATURE, b"IHDR", start[16:25] + b"\0" + start[26:29])
+            start = b"".join((SIGNATURE, *_chunk_of(b"IHDR", start[16:25] + b"\0" + start[26:29])))
         values = opencv_values(self._lean(start), self.header, source)
         if self.header.bit_depth < 8:  # OpenCV spreads 0 to 2^n - 1 over 0 to 255
             values = np.asarray(values // (255 // (2**self.header.bit_depth - 1)), np.uint8)
@@ -76,11 +81,11 @@ class PngFile:
 
     def _lean(self, start: bytes) -> bytes:
         """The file without the chunks that say nothing of its pixels: no decoder unpacks what may hide in them."""
-        return _with_chunk(start + self.pixels, b"IEND", b"")
+        return b"".join((start, *self.pixels, _END))
 
 
 def parse(data: memoryview, source: str) -> PngFile:
-    """Walk the chunks up to IEND, check every checksum, and unpack the data once to see that it fits.
+    """Walk the chunks up to IEND, check every checksum, and unpack the data to see that it fits.
 
     Raises:
         InputError: damaged, truncated, too large, animated, or data that does not fit the header.
@@ -108,11 +113,11 @@ def parse(data: memoryview, source: str) -> PngFile:
         raise refused(Codec.PNG, f"of more than {_MAX_CHUNKS} chunks", "fewer are", source)
     if color_type == _PALETTE and palette is None:
         raise damaged(Codec.PNG, "it has no palette", source)
-    _check_data([chunk[8:-4] for chunk in pixels], _raw_bytes(header, interlaced=interlaced), source)
+    unpacked = _unpack([chunk[8:-4] for chunk in pixels], _raw_bytes(header, interlaced=interlaced), source)
     described = EncodedImage(
         Codec.PNG, header.size, header.channels, header.bit_depth, color_type == _PALETTE, orientation
     )
-    return PngFile(described, start, b"".join(pixels), palette)
+    return PngFile(described, start, unpacked or pixels, palette)
 
 
 def _header(data: memoryview, source: str) -> tuple[EncodedImage, bytes, int, bool]:
@@ -143,12 +148,6 @@ def _chunk(data: memoryview, position: int, source: str) -> tuple[bytes, memoryv
     return kind, data[position + 8 : end], end + 4
 
 
-def _with_chunk(start: bytes, kind: bytes, content: bytes) -> bytes:
-    return b"".join(
-        (start, struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content)))
-    )
-
-
 def _palette(content: memoryview, source: str) -> NDArray[np.uint8]:
     if len(content) % 3 or not 3 <= len(content) <= 768:
         raise damaged(Codec.PNG, f"its palette has {len(content)} bytes", source)
@@ -169,24 +168,59 @@ def _raw_bytes(header: EncodedImage, *, interlaced: bool) -> int:
     return sum(of(-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in _ADAM7)
 
 
-def _check_data(chunks: Sequence[memoryview], expected: int, source: str) -> None:
+def _unpack(chunks: Sequence[memoryview], expected: int, source: str) -> list[bytes] | None:
     """Unpack the data, no further than the header says, and see that it ends there.
 
     Data that ends early leaves pixels that no decoder writes; data that goes on (two megabytes can
     unpack to two gigabytes) keeps the decoder busy for seconds.
+
+    Returns:
+        The pieces of one chunk of stored blocks, so that the decoder need not unpack it all again;
+        None for more than `_KEPT` bytes.
     """
-    unpacker, got = zlib.decompressobj(), 0
+    library = _zlib()
+    unpacker, got, checksum = library.decompressobj(), 0, 1
+    blocks = [_STORED_START]
     try:
-        for chunk in chunks:
-            rest: memoryview | bytes = chunk
-            while rest and not unpacker.eof:
-                got += len(unpacker.decompress(rest, min(_PIECE, expected - got + 1)))
+        for bite in (chunk[at : at + _BITE] for chunk in chunks for at in range(0, len(chunk), _BITE)):
+            rest: memoryview | bytes = bite
+            more = True  # isal may have taken all of the bite and still hold what it unpacked
+            while more and not unpacker.eof:
+                limit = min(_PIECE, expected - got + 1)
+                part = unpacker.decompress(rest, limit)
+                rest, got = unpacker.unconsumed_tail, got + len(part)
+                more = bool(rest) or len(part) == limit
                 if got > expected:
                     raise damaged(Codec.PNG, f"its data goes on after the {expected} bytes of its pixels", source)
-                rest = unpacker.unconsumed_tail
-    except zlib.error as error:
+                if part and expected <= _KEPT:
+                    blocks += (struct.pack("<BHH", got == expected, len(part), len(part) ^ 0xFFFF), part)
+                    checksum = library.adler32(part, checksum)
+    except library.error as error:
         raise damaged(Codec.PNG, f"its data cannot be unpacked ({error})", source) from error
     if got < expected or not unpacker.eof:
         raise InputError(
             f"{source}: the PNG is damaged: its data ends after {got} of the {expected} bytes of its pixels"
         )
+    return _chunk_of(b"IDAT", *blocks, checksum.to_bytes(4, "big")) if expected <= _KEPT else None
+
+
+def _chunk_of(kind: bytes, *content: bytes) -> list[bytes]:
+    """The pieces of one chunk."""
+    checksum = zlib.crc32(kind)
+    for piece in content:
+        checksum = zlib.crc32(piece, checksum)
+    return [struct.pack(">I", sum(map(len, content))), kind, *content, struct.pack(">I", checksum)]
+
+
+@cache
+def _zlib() -> ModuleType:
+    """isal's, which unpacks in half the time, or Python's own."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib
+    library: ModuleType = isal_zlib
+    return library
+
+
+_END: Final = b"".join(_chunk_of(b"IEND"))
