@@ -205,13 +205,8 @@ def _grid(grid: GridAnswer) -> Content:
 
 
 def _points(points: PointsAnswer) -> Content:
-    import numpy as np
-
-    cloud = points.cloud
-    height, width = cloud.labels.shape
-    packed = np.zeros((height, width, 16), np.uint8)
-    packed[..., :12] = cloud.points.view(np.uint8)
-    packed[..., 12], packed[..., 13] = cloud.labels, cloud.confidence
+    packed = points.cloud.packed
+    height, width, _ = packed.shape
     fields = (("x", 0, 7), ("y", 4, 7), ("z", 8, 7), ("label", 12, 2), ("confidence", 13, 2))  # 7: FLOAT32, 2: UINT8
     return {
         "header": {"frame_id": points.frame},

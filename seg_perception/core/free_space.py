@@ -46,7 +46,7 @@ class FreeSpace:
         counts = end - begin
         cell = np.repeat(np.arange(len(ahead)), counts)  # of each pair of a cell and a sector that it touches
         sector = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts - begin, counts)
-        order = np.argsort(sector, kind="stable")
+        order = np.lexsort((near[cell], sector))
         self._sector, pairs = sector[order], cell[order]
         self._cells = ahead[pairs]
         self._range_near, self._range_far = near[pairs].astype(np.float32), far[pairs].astype(np.float32)
@@ -73,9 +73,9 @@ class FreeSpace:
         self._near = np.maximum(start, -self._nearest(np.where(blind, -self._range_far, np.inf)))
         last = -self._nearest(np.where(sees, -self._range_far, np.inf))
         self._reach = np.minimum(last, self._nearest(np.where(beyond, self._range_near, np.inf)))
-        counted = np.flatnonzero(sees & (self._range_far > self._near.take(self._sector)))
+        counted = np.flatnonzero(sees & (self._range_far > self._near.take(self._sector)))  # nearest first
         self._counted, self._counted_near = self._cells[counted], self._range_near[counted]
-        self._counted_sectors, self._counted_starts = np.unique(self._sector[counted], return_index=True)
+        self._counted_borders = np.searchsorted(self._sector[counted], np.arange(_SECTORS + 1))
         # up to the first column that is seen from side to side, only what is occupied ends the corridor
         if self._corridor is not None:
             whole = np.flatnonzero(visible[self._corridor].all(axis=0))
@@ -119,11 +119,11 @@ class FreeSpace:
         Empty where nothing is known to be free.
         """
         nothing = np.zeros((0, 2))
-        blocked = np.where(cells.reshape(-1).take(self._counted) != FREE_CELL, self._counted_near, np.float32(np.inf))
         far = self._reach.copy()
-        if len(blocked):
-            least = np.minimum.reduceat(blocked, self._counted_starts)
-            far[self._counted_sectors] = np.minimum(far[self._counted_sectors], least)
+        blocked = np.flatnonzero(cells.reshape(-1).take(self._counted, mode="wrap") != FREE_CELL)
+        borders = np.searchsorted(blocked, self._counted_borders)
+        sectors = np.flatnonzero(borders[1:] > borders[:-1])  # in which something is not free
+        far[sectors] = np.minimum(far[sectors], self._counted_near[blocked[borders[sectors]]])
         far = np.where(np.isfinite(self._near), far, -np.inf)
         near = np.where(np.isfinite(self._near), self._near, np.inf)
         # corners lie on the borders between sectors, with the stricter of both sides

@@ -19,7 +19,7 @@ from seg_perception.core.grid import (
     GridSpec,
 )
 from seg_perception.core.ground import CameraPose
-from seg_perception.core.level_view import NO_END, LevelView, SampledCells, level_rotation
+from seg_perception.core.level_view import NO_END, LevelView, level_rotation
 from seg_perception.core.optics import CameraModel, Distortion, widest_tangent
 from seg_perception.core.types import MaskImage, Segmentation
 
@@ -53,36 +53,40 @@ class GridTable:
         self.camera, self.pose = camera, pose
         reusable = level is not None and level.spec == spec and level.fits(pose)
         self.level = level if level is not None and reusable else LevelView(camera, pose, spec)
-        view = self.level
-        self._maps, self._top = self._level_maps()
-        columns, rows = self._maps[..., 0], self._maps[..., 1]
-        inside = (columns >= 0) & (columns < camera.size.width) & (rows >= 0) & (rows < camera.size.height)
-        flat = np.append(inside.reshape(-1), False).view(np.uint8)
-        self._counts = [  # seen samples of each cell
-            np.add.reduce(flat.take(group.pixels), axis=0, dtype=np.uint8) for group in view.groups
-        ]
+        view, sampled = self.level, self.level.sampled
+        pixels = camera.size.height * camera.size.width
+        source = self._level_source()
+        seen = np.flatnonzero((source < pixels).any(axis=1))  # rows of the view
+        self._source = np.ascontiguousarray(source[: seen[-1] + 1 if seen.size else 0])
+        self._top = int(source.min()) // camera.size.width  # topmost row of the image that is looked at
+        flat = np.append(source.reshape(-1) < pixels, False).view(np.uint8)
+        counts = np.concatenate([np.add.reduce(flat.take(s), axis=0, dtype=np.uint8) for s in sampled.samples])
+        most = np.repeat([len(s) for s in sampled.samples], [s.shape[1] for s in sampled.samples])
         # where a cell that is not seen is always behind the end of its ray, and so unknown
-        self._row_near = [
-            np.where(counts >= len(group.pixels) * _FEWEST_SEEN, group.row_near, 2 * NO_END)
-            for group, counts in zip(view.groups, self._counts, strict=True)
-        ]
-        self._flags = np.zeros((camera.size.height, camera.size.width), np.uint8)
+        self._row_near = np.where(counts >= most * _FEWEST_SEEN, sampled.row_near, np.float32(2 * NO_END))
+        self._partly = np.flatnonzero((counts >= most * _FEWEST_SEEN) & (counts < most))
+        self._partly_counts = counts[self._partly].astype(np.intp)
+        # buffers: what the image has at a pixel, with a pixel at the end for "nothing", and the same in the level view
+        self._image = np.zeros(pixels + 1, np.uint8)
+        self._flags = self._image[:-1].reshape(camera.size.height, camera.size.width)
         self._columns = np.arange(view.size.width, dtype=np.intp)
-        self._blocks = view.size.height // _BLOCK + 1
-        self._level = np.zeros(self._blocks * _BLOCK * view.size.width, np.uint8)  # beyond the view: nothing is seen
-        self._judgement_rows = [counts.astype(np.intp) * 256 for counts in self._counts]
+        self._blocks = max(1, -(-len(self._source) // _BLOCK))  # that show something
+        self._level = np.zeros((view.size.height // _BLOCK + 1) * _BLOCK * view.size.width, np.uint8)
+        self._shown = self._level[: self._source.size].reshape(self._source.shape)
+        self._values = tuple(np.empty(s.shape, np.uint8) for s in sampled.samples)
+        self._sums = np.empty((1, len(sampled.cells)), np.uint8)
+        self._end, self._other_end = (np.empty(len(sampled.cells), np.float32) for _ in range(2))
 
     @property
     def visible(self) -> NDArray[np.bool_]:
         """Cells [y cells, x cells] that this camera sees, near enough to be judged."""
         spec = self.level.spec
         visible = np.zeros(spec.height * spec.width, bool)
-        for group, row_near in zip(self.level.groups, self._row_near, strict=True):
-            visible[group.cells] = row_near > NO_END
+        visible[self.level.sampled.cells] = self._row_near > NO_END
         return visible.reshape(spec.height, spec.width)
 
-    def _level_maps(self) -> tuple[NDArray[np.int16], int]:
-        """For each pixel of the level view the image's (column, row), -1 where it has none; and the topmost row."""
+    def _level_source(self) -> NDArray[np.intp]:
+        """The image's pixel for each of the level view [rows, columns], flat; one past the end where it has none."""
         view, camera, pose = self.level, self.camera, self.pose
         turn = level_rotation(view.heading).T @ pose.matrix  # the optical frame's directions in the level view's
         matrix = view.matrix
@@ -93,21 +97,18 @@ class GridTable:
             made = cv2.fisheye.initUndistortRectifyMap(camera.matrix, coefficients, turn, matrix, size, cv2.CV_32FC1)
         else:
             made = cv2.initUndistortRectifyMap(camera.matrix, coefficients, turn, matrix, size, cv2.CV_32FC1)
-        maps = np.empty((view.size.height, view.size.width, 2), np.int16)
-        for channel, values in enumerate(made):
-            maps[..., channel] = np.rint(np.clip(np.nan_to_num(values, nan=-9.0), -9.0, 32000.0))
+        column, row = (np.rint(np.nan_to_num(values, nan=-9.0)) for values in made)
+        nowhere = (column < 0) | (column >= camera.size.width) | (row < 0) | (row >= camera.size.height)
         back = np.linalg.inv(matrix @ turn).astype(np.float32)
         u = np.arange(view.size.width, dtype=np.float32)[None, :]
         v = np.arange(view.size.height, dtype=np.float32)[:, None]
         x, y, z = (back[i, 0] * u + (back[i, 1] * v + back[i, 2]) for i in range(3))
-        hidden = z <= 1e-6
+        nowhere |= z <= 1e-6
         widest = widest_tangent(camera)
         if math.isfinite(widest):
-            hidden |= x * x + y * y > np.float32(widest**2) * z * z
-        maps[hidden] = -9
-        rows = maps[..., 1]
-        rows = rows[(rows >= 0) & (rows < camera.size.height)]
-        return maps, int(rows.min()) if rows.size else camera.size.height
+            nowhere |= x * x + y * y > np.float32(widest**2) * z * z
+        column[nowhere], row[nowhere] = 0, camera.size.height  # so one past the end
+        return np.asarray(row.astype(np.intp) * camera.size.width + column.astype(np.intp))
 
     def look(
         self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None
@@ -124,7 +125,8 @@ class GridTable:
         """
         if self._top >= self.camera.size.height:  # it shows no ground
             return np.full(self.level.size.width, NO_END)
-        self._seen_level(rules.flags(answer, mask, ignored, self._top, self._flags))
+        rules.flags(answer, mask, ignored, self._top, self._flags)
+        self._show()
         return self._ends()
 
     def fill(self, answer: Segmentation, mask: MaskImage, rules: GridRules, ignored: MaskImage | None = None) -> Cells:
@@ -133,23 +135,20 @@ class GridTable:
 
     def cells(self, answer: Segmentation, rules: GridRules, ends: NDArray[np.float32]) -> Cells:
         """The grid of the frame that `look` took in, with the ends that it returned."""
-        spec, view = self.level.spec, self.level
+        spec, view, sampled = self.level.spec, self.level, self.level.sampled
         cells = np.full(spec.height * spec.width, UNKNOWN_CELL, np.int8)
         if self._top >= self.camera.size.height:
             return cells.reshape(spec.height, spec.width)
-        sums = [self._sum(group) for group in view.groups]
-        costs = None if rules.costs is None else cv2.LUT(answer.labels, rules.costs)
-        highest = [None] * len(sums) if costs is None else self._highest(costs)
+        states = self._states(rules.min_share)
+        if rules.costs is not None:
+            np.copyto(states, self._highest(answer, rules.costs), where=states == FREE_CELL)
         octaves = nearest_ends(ends)
-        judged = _judgements(rules.min_share)
-        for k, (group, cost) in enumerate(zip(view.groups, highest, strict=True)):
-            state = judged.take(self._judgement_rows[k] + sums[k])
-            if cost is not None:
-                np.copyto(state, cost, where=state == FREE_CELL)
-            end = np.maximum(octaves.take(group.span[0]), octaves.take(group.span[1]))
-            np.putmask(state, end > group.row_far, np.int8(OCCUPIED_CELL))
-            np.putmask(state, end >= self._row_near[k], np.int8(UNKNOWN_CELL))
-            cells[group.cells] = state
+        octaves.take(sampled.span[0], out=self._end, mode="wrap")  # no index is out of range; "wrap" is fastest
+        octaves.take(sampled.span[1], out=self._other_end, mode="wrap")
+        end = np.maximum(self._end, self._other_end, out=self._end)
+        np.putmask(states, end > sampled.row_far, np.int8(OCCUPIED_CELL))
+        states |= -(end >= self._row_near).view(np.int8)  # -1, unknown, has every bit
+        cells[sampled.cells] = states
         columns = np.flatnonzero(ends > NO_END)
         contact = view.cell_at(columns.astype(np.float32), ends[columns] - np.float32(0.02))
         cells[contact[view.supported[contact]]] = OCCUPIED_CELL
@@ -162,45 +161,59 @@ class GridTable:
         row[outside] = np.nan
         return np.where(outside, 0.0, np.rint(column)).astype(np.intp), row
 
-    def _seen_level(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An image's values in the level view, uint8 [rows, columns]; 0 where the image shows nothing."""
-        size = self.level.size
-        level = self._level[: size.height * size.width].reshape(size.height, size.width)
-        cv2.remap(image, self._maps, None, cv2.INTER_NEAREST, level, cv2.BORDER_CONSTANT, 0)
-        return level
+    def _show(self) -> None:
+        """Bring the image's buffer to the level view's."""
+        self._image.take(self._source, out=self._shown, mode="wrap")
 
     def _ends(self) -> NDArray[np.float32]:
         """The row of the last pixel before each column's first obstacle [columns], from flags in the level view.
 
         Takes the obstacles' flags out. In blocks of rows, so that most pixels are looked at once and quickly.
         """
-        width = self.level.size.width
-        level = self._level.reshape(self._blocks, _BLOCK, width)
-        blocks = level.max(axis=1) >> 7  # [blocks, columns]
-        last = np.max(blocks * np.arange(1, self._blocks + 1, dtype=np.uint16)[:, None], axis=0).astype(np.intp) - 1
-        block = level[np.maximum(last, 0), :, self._columns]  # [columns, _BLOCK]
-        row = np.max((block >> 7) * np.arange(1, _BLOCK + 1, dtype=np.uint8), axis=1).astype(np.intp)
-        wheeled = (block[self._columns, np.maximum(row, 1) - 1] & WHEELED != 0) & (last >= 0)
-        self._level &= _SUMMED
-        ends = np.where(last >= 0, last * _BLOCK + row - np.float32(1e-3), NO_END).astype(np.float32)
+        width, count = self.level.size.width, self._blocks
+        level = self._level[: count * _BLOCK * width]
+        blocks = level.reshape(count, _BLOCK, width).max(axis=1) >> 7  # [blocks, columns]
+        last = np.max(blocks * np.arange(1, count + 1, dtype=np.min_scalar_type(count))[:, None], axis=0)  # from 1 on
+        found = last > 0
+        first = (np.maximum(last, 1).astype(np.intp) - 1) * _BLOCK
+        block = level.take(
+            first * width + self._columns + np.arange(_BLOCK)[:, None] * width, mode="wrap"
+        )  # [_BLOCK, columns]
+        row = np.max((block >> 7) * np.arange(1, _BLOCK + 1, dtype=np.uint8)[:, None], axis=0).astype(np.intp)
+        wheeled = (block[np.maximum(row, 1) - 1, self._columns] & WHEELED != 0) & found
+        level &= _SUMMED
+        ends = np.where(found, first + row - np.float32(1e-3), NO_END).astype(np.float32)
         return self.level.below_bodies(ends, wheeled) if wheeled.any() else ends
 
-    def _sum(self, group: SampledCells) -> NDArray[np.uint8]:
-        """The flags of each cell's samples, added."""
-        return np.asarray(np.add.reduce(self._level.take(group.pixels, mode="clip"), axis=0, dtype=np.uint8))
+    def _states(self, min_share: float) -> NDArray[np.int8]:
+        """What each sampled cell is by its samples alone, from flags in the level view, int8 [N]."""
+        judged = _judgements(min_share)
+        states = np.empty(self._sums.shape, np.uint8)
+        begin = 0
+        for pixels, values in zip(self.level.sampled.samples, self._values, strict=True):
+            part = slice(begin, begin + pixels.shape[1])
+            if pixels.size:
+                self._level.take(pixels, out=values, mode="wrap")
+                np.add.reduce(values, axis=0, dtype=np.uint8, out=self._sums[0, part])
+                states[:, part] = cv2.LUT(self._sums[:, part], judged[len(pixels)].view(np.uint8))
+            begin = part.stop
+        found = states[0].view(np.int8)
+        found[self._partly] = judged[self._partly_counts, self._sums[0, self._partly]]
+        return np.asarray(found)
 
-    def _highest(self, costs: NDArray[np.uint8]) -> list[NDArray[np.int8] | None]:
-        """The highest cost among each cell's samples."""
-        self._seen_level(costs)
-        samples = (self._level.take(group.pixels, mode="clip") for group in self.level.groups)
-        return [np.max(values, axis=0).view(np.int8) for values in samples]
+    def _highest(self, answer: Segmentation, costs: NDArray[np.uint8]) -> NDArray[np.int8]:
+        """The highest cost among each cell's samples [N]; the flags in the level view are lost."""
+        cv2.LUT(answer.labels, costs, self._flags)
+        self._show()
+        samples = (self._level.take(pixels, mode="wrap") for pixels in self.level.sampled.samples)
+        return np.asarray(np.concatenate([np.max(values, axis=0) for values in samples]).view(np.int8))
 
 
 @lru_cache(maxsize=16)
 def _judgements(min_share: float) -> NDArray[np.int8]:
-    """What a cell is by the samples that are seen of it and the sum of their flags: int8 [16 * 256]."""
+    """What a cell is by the samples that are seen of it and the sum of their flags: int8 [16, 256]."""
     total, seen = np.arange(256), np.arange(16)[:, None]
     states = np.full((16, 256), UNKNOWN_CELL, np.int8)
     states[(total >> 4) * 2 >= np.maximum(seen, 1)] = OCCUPIED_CELL
     states[(total & 15) >= np.maximum(seen * min_share - 1e-6, 1)] = FREE_CELL
-    return states.reshape(-1)
+    return states

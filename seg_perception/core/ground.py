@@ -145,7 +145,7 @@ class SampledPixels:
 
     def take(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The smaller image, uint8 [h, w], of an image uint8 [H, W]."""
-        return image.reshape(-1).take(self.flat)
+        return image.reshape(-1).take(self.flat, mode="wrap")  # all are in range, and "wrap" is fastest
 
     def centers(self) -> NDArray[np.float64]:
         """The pixels' places (column, row) [h * w, 2]."""

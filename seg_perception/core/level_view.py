@@ -32,17 +32,17 @@ _MAX_PIXELS = 1_500_000
 
 @dataclass(frozen=True, slots=True)
 class SampledCells:
-    """Cells that are judged by the same number of samples of the level view.
+    """The cells that are judged by samples of the level view; those with equally many samples follow each other.
 
     Attributes:
         cells: which cells, as flat indices into the grid [N].
-        pixels: flat indices into the level view [samples, N].
+        samples: for each number of samples, flat indices into the level view [samples, n]; the n add up to N.
         span: where `nearest_ends` finds the columns that a cell spans [2, N].
         row_near, row_far: the rows of its nearest and farthest corner [N].
     """
 
     cells: NDArray[np.intp]
-    pixels: NDArray[np.intp]
+    samples: tuple[NDArray[np.intp], ...]
     span: NDArray[np.intp]
     row_near: NDArray[np.float32]
     row_far: NDArray[np.float32]
@@ -78,10 +78,10 @@ class LevelView:
             max(1, math.ceil(cy + self._fy * bottom) - first_row + 1),
         )
         self._cx, self._cy = cx - first_column, cy - first_row
-        self.groups = self._groups()
+        self.sampled = self._sampled()
         self.supported = np.zeros(spec.height * spec.width, bool)
-        for group in self.groups:
-            self.supported[group.cells] = True
+        self.supported[self.sampled.cells] = True
+        self._gaps = self._wheel_gaps()
 
     def fits(self, pose: CameraPose) -> bool:
         """Whether the tables hold for another pose of the camera."""
@@ -136,7 +136,7 @@ class LevelView:
         column = np.float32(self._cx) - np.float32(self._fx) * left / ahead
         return column, np.float32(self._cy) + np.float32(self._fy * self.height) / ahead
 
-    def _groups(self) -> tuple[SampledCells, ...]:
+    def _sampled(self) -> SampledCells:
         spec = self.spec
         xs, ys = spec.centers()
         x, y = (a.reshape(-1) for a in np.meshgrid(xs, ys))
@@ -149,13 +149,14 @@ class LevelView:
         within = (row_near >= 0) & (row_far <= self.size.height - 0.5) & (right >= 0) & (left <= self.size.width - 1)
         usable = within & (row_far >= farthest - np.float32(1e-3))
         area = (right - left) * (row_near - row_far)
-        groups = []
-        for (count, stride), chosen in (((15, 7), usable & (area > 4.0)), ((4, 2), usable & ~(area > 4.0))):
-            cells = np.flatnonzero(chosen)
-            pixels = np.stack([self._sample(x[cells] + dx, y[cells] + dy) for dx, dy in _places(spec, count, stride)])
-            span = _span(left[cells], right[cells], self.size.width)
-            groups.append(SampledCells(cells, pixels, span, row_near[cells], row_far[cells]))
-        return tuple(groups)
+        parts = [np.flatnonzero(usable & (area > 4.0)), np.flatnonzero(usable & ~(area > 4.0))]
+        samples = tuple(
+            np.stack([self._sample(x[part] + dx, y[part] + dy) for dx, dy in _places(spec, count, stride)])
+            for part, (count, stride) in zip(parts, ((15, 7), (4, 2)), strict=True)
+        )
+        cells = np.concatenate(parts)
+        span = _span(left[cells], right[cells], self.size.width)
+        return SampledCells(cells, samples, span, row_near[cells], row_far[cells])
 
     def _sample(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.intp]:
         """Flat index of the view's pixel that shows a ground point; one past the end where it has none."""
@@ -164,6 +165,14 @@ class LevelView:
         inside = (column >= 0) & (column < self.size.width) & (row >= 0) & (row < self.size.height)
         flat = row * self.size.width + column
         return np.where(inside, flat, self.size.width * self.size.height).astype(np.intp)
+
+    def _wheel_gaps(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Columns of gaps between wheels, each twice the one before, and the row below the horizon from which on such a
+        gap is at most `_BETWEEN_WHEELS` wide. A gap tells of rows from half to twice that; in others, larger gaps do.
+        """
+        octaves = (max(self.size.width // 2 - 1, 0) // 14).bit_length()
+        columns = np.array([14 << octave for octave in range(octaves)], np.intp)
+        return columns, np.asarray(self._fy * self.height * columns / (self._fx * _BETWEEN_WHEELS), np.float64)
 
     def below_bodies(self, ends: NDArray[np.float32], wheeled: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The ends of rays that pass below a vehicle's body, moved to where its body begins.
@@ -180,17 +189,16 @@ class LevelView:
         rows = np.where(mine, ends[first:last] - np.float32(self._cy), np.float32(0.0))  # below the horizon
         below = np.rint(rows).astype(np.uint16)[None]
         closed, bodies = rows.copy(), np.zeros(below.shape, np.uint8)
-        columns = 14
-        while columns < self.size.width // 2:
-            # a gap of so many columns is at most _BETWEEN_WHEELS wide where it is near enough, below this row
-            nearest = self._fy * self.height * columns / (self._fx * _BETWEEN_WHEELS)
-            if ((below >= 0.5 * nearest) & (below < 2 * nearest)).any():  # else larger gaps tell
-                filled = cv2.morphologyEx(below, cv2.MORPH_CLOSE, np.ones((1, columns + 1), np.uint8))
-                gap = (mine & (filled >= nearest) & (2 * below >= filled) & (filled > below))[0]
-                if gap.any():
-                    np.maximum(closed, filled[0], out=closed, where=gap)
-                    bodies |= cv2.dilate(gap.view(np.uint8)[None], np.ones((1, columns // 2 + 1), np.uint8))
-            columns *= 2
+        columns, nearest = self._gaps
+        ordered = np.sort(below[0])
+        near_enough = np.searchsorted(ordered, 0.5 * nearest) < np.searchsorted(ordered, 2.0 * nearest)
+        for k in np.flatnonzero(near_enough).tolist():
+            wide = int(columns[k])
+            filled = cv2.morphologyEx(below, cv2.MORPH_CLOSE, np.ones((1, wide + 1), np.uint8))
+            gap = (mine & (filled >= nearest[k]) & (2 * below >= filled) & (filled > below))[0]
+            if gap.any():
+                np.maximum(closed, filled[0], out=closed, where=gap)
+                bodies |= cv2.dilate(gap.view(np.uint8)[None], np.ones((1, wide // 2 + 1), np.uint8))
         body = (bodies[0] != 0) & mine
         ahead = np.float32(self._fy * self.height) / np.maximum(closed, np.float32(1e-3))
         moved = np.float32(self._fy * self.height) / np.maximum(ahead - np.float32(_OVERHANG), np.float32(_NEAREST))

@@ -88,13 +88,47 @@ class GroundPoints:
     """An organized cloud beside a small label image.
 
     Attributes:
-        points: float32 [h, w, 3], metres in the ground frame; NaN where the pixel shows no ground, or what hides it.
+        packed: uint8 [h, w, 16], as a PointCloud2 holds it: x, y, z (float32), label, confidence, two zeros.
         labels, confidence: uint8 [h, w].
     """
 
-    points: NDArray[np.float32]
+    packed: NDArray[np.uint8]
     labels: LabelImage
     confidence: ConfidenceImage
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """float32 [h, w, 3], metres in the ground frame; NaN where the pixel shows no ground, or what hides it."""
+        return self.packed.view(np.float32)[..., :3]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _PointsTable:
+    """The points of one pose.
+
+    Attributes:
+        ground: float32 [h, w, 4], `GroundPoints.packed` without labels.
+        known: which of them have a point, flat [N].
+        column, row: their places in the level view [N].
+    """
+
+    ground: NDArray[np.float32]
+    known: NDArray[np.intp]
+    column: NDArray[np.intp]
+    row: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, rays: PixelRays, table: GridTable) -> _PointsTable:
+        points = rays.ground_points(table.pose)
+        column, row = table.places(points)
+        known = np.flatnonzero(np.isfinite(row))
+        points[np.isnan(row)] = np.nan
+        ground = np.zeros((*row.shape, 4), np.float32)
+        ground[..., :3] = points
+        return cls(ground, known, column.reshape(-1)[known], row.reshape(-1)[known])
+
+
+_NO_POINT = np.array([np.nan, np.nan, np.nan, 0.0], np.float32).view(np.complex128)  # 16 bytes as one value
 
 
 def costmap_size(image: Size, wanted: Size | None) -> Size:
@@ -116,7 +150,7 @@ class CameraMetres:
         self._points_size = points_size
         self.table: GridTable | None = None
         self._rays: PixelRays | None = None
-        self._points: tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]] | None = None
+        self._points: _PointsTable | None = None
         self._ends: NDArray[np.float32] | None = None
 
     def place(self, camera: CameraModel, pose: CameraPose) -> bool:
@@ -155,16 +189,16 @@ class CameraMetres:
         assert self._ends is not None
         rays = self._rays_of_points()
         if self._points is None:
-            ground = rays.ground_points(self.table.pose)
-            columns, rows = self.table.places(ground)
-            known = np.flatnonzero(np.isfinite(rows))
-            ground[np.isnan(rows)] = np.nan
-            self._points = ground, known, columns.reshape(-1)[known], rows.reshape(-1)[known]
-        ground, known, column, row = self._points
+            self._points = _PointsTable.of(rays, self.table)
+        table = self._points
         coarser = self.table.camera.size.height / rays.size.height  # rows of the image for one of the points
-        points = ground.copy()
-        points.reshape(-1, 3)[known[row < self._ends.take(column) - np.float32(coarser)]] = np.nan
-        return GroundPoints(points, rays.sampled.take(answer.labels), rays.sampled.take(answer.confidence))
+        hidden = table.row < (self._ends - np.float32(coarser)).take(table.column, mode="wrap")  # all are in range
+        points = table.ground.copy()
+        np.put(points.view(np.complex128), table.known[hidden], _NO_POINT)
+        packed = points.view(np.uint8)
+        labels, confidence = rays.sampled.take(answer.labels), rays.sampled.take(answer.confidence)
+        packed[..., 12], packed[..., 13] = labels, confidence
+        return GroundPoints(packed, labels, confidence)
 
     def _rays_of_points(self) -> PixelRays:
         assert self.table is not None

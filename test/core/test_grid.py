@@ -295,3 +295,40 @@ def test_settings_that_cannot_be(values: dict[str, Any], words: str) -> None:
 def test_a_cost_for_a_class_that_is_not_there() -> None:
     with pytest.raises(SettingsError, match=r"grid.costs: label set 'driving' has no class 'pavement'; known: road"):
         GridRules(GridSettings(costs={"pavement": 50}), LABELS)
+
+
+def test_ends_and_cells_are_what_a_plain_count_of_the_pixels_says() -> None:
+    """The fast sums and maxima against loops, on noise: every number of samples seen, every row of a block."""
+    random = np.random.default_rng(3)
+    camera = CameraModel(Size(96, 72), 70.0, 70.0, 48.0, 20.0, Distortion.PLUMB_BOB, (-0.2, 0.03, 0.0, 0.0, 0.0))
+    spec = GridSpec(0.2, 0.0, 12.0, -4.0, 4.0)
+    table = GridTable(camera, CameraPose.mounted(1.2, pitch=3.0, roll=4.0), spec)
+    labels = random.choice(np.array([ROAD, ROAD, ROAD, SIDEWALK], np.uint8), (72, 96)).repeat(2, 0)[:72]
+    labels[random.random(labels.shape) < 0.01] = POLE
+    answer = Segmentation(labels, random.integers(100, 256, labels.shape).astype(np.uint8))
+    mask = DrivableMasker(DrivableSettings(), LABELS).mask(answer)
+    rules = GridRules(GridSettings(0.2, 0.0, 12.0, -4.0, 4.0, min_share=0.5), LABELS)
+    ends = table.look(answer, mask, rules)
+    view, sampled, source = table.level, table.level.sampled, table._source
+    flat = np.append(labels.reshape(-1), 255)  # 255: not in the image
+    shown = np.full((view.size.height, view.size.width), 255, np.uint8)
+    shown[: len(source)] = flat[source]
+    for column in range(view.size.width):
+        poles = [row for row in range(view.size.height) if shown[row, column] == POLE]
+        assert ends[column] == pytest.approx(max(poles) + 1 - 0.001 if poles else -1e9)
+    passable = np.append(mask.reshape(-1) != 0, False)
+    pixel = np.full(view.size.height * view.size.width + 1, 96 * 72)
+    pixel[: source.size] = source.reshape(-1)
+    states, seen_counts, k = table._states(0.5), set(), 0
+    for pixels in sampled.samples:
+        for samples in pixels.T.tolist():
+            seen = [pixel[s] for s in samples if pixel[s] != 96 * 72]
+            free = sum(bool(passable[p]) for p in seen)
+            blocked = sum(labels.reshape(-1)[p] == SIDEWALK for p in seen)
+            occupied = -1 if not blocked or 2 * blocked < len(seen) else 100
+            if len(seen) * 2 >= len(samples):
+                assert states[k] == (0 if free >= max(1.0, 0.5 * len(seen)) else occupied)
+                seen_counts.add(len(seen))
+            k += 1
+    assert k == len(sampled.cells)
+    assert len(seen_counts) > 3  # whole cells of both kinds, and cells that are seen in part

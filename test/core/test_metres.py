@@ -50,6 +50,8 @@ def test_points_lie_where_their_pixels_show_the_ground() -> None:
     np.testing.assert_allclose(cloud.points[45, 10], [x, (320 - 105) / 500 * x, 0.0], atol=1e-4)
     assert cloud.labels[45, 10] == LABELS.id_of("road")
     assert cloud.confidence[45, 10] == 200
+    assert cloud.packed[45, 10, 12:].tolist() == [LABELS.id_of("road"), 200, 0, 0]
+    assert cloud.packed[45, 10, :12].tobytes() == cloud.points[45, 10].tobytes()
 
 
 def test_there_are_no_points_above_the_horizon_and_behind_obstacles() -> None:
