@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,12 @@ def driving_model() -> Path:
     """The shipped model."""
     assert DEFAULT_MODEL.is_file(), f"{DEFAULT_MODEL} is missing: the package ships it"
     return DEFAULT_MODEL
+
+
+@pytest.fixture(scope="session")
+def quick_exports() -> Iterator[None]:
+    """torch reads the table of its exporter anew for every graph, which is half of a small one's time: read it once."""
+    registry = pytest.importorskip("torch.onnx._internal.exporter._registration").ONNXRegistry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
+        yield

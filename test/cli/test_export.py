@@ -22,7 +22,7 @@ from seg_perception.scenes import random_scene
 from seg_perception.segmenter import Segmenter
 from seg_perception.training.checkpoint import CheckpointInfo, save_weights
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("quick_exports")]
 
 LABELS = load_label_set("driving")
 TRAINED = {"camvid/val": {"mean_iou": 12.5}}

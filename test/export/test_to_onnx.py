@@ -33,7 +33,7 @@ from seg_perception.networks.base import InputScaling, SegmentationNetwork
 from seg_perception.networks.registry import build_network, network_names
 from seg_perception.scenes import random_scene
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("quick_exports")]
 
 LABELS = load_label_set("driving")
 
