@@ -83,7 +83,7 @@ def trained(name: str, data: Path, seed: int, steps: int, out: Path) -> Path:
         "batch_size": 4,
         "seed": seed,
         "checkpoint_every": steps,
-        "licence": "as the shipped weights",
+        "license": "as the shipped weights",
     }
     file = out / f"{name}.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")

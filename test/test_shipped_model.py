@@ -29,7 +29,7 @@ def test_the_card_says_how_the_model_was_made_and_what_its_data_allows(driving_m
     assert card.name == "driving"
     assert card.label_set == load_label_set("driving")
     assert int(card.weights_sha256, 16) != 0
-    assert "non-commercial" in card.data_licence
+    assert "non-commercial" in card.data_license
     assert len(card.data) >= 4, "ImageNet, CamVid, KITTI, Cityscapes, scenes"
     assert card.limits
     assert {"steps", "seed", "settings_sha256", "start"} <= set(card.run)

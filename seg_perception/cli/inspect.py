@@ -118,7 +118,7 @@ def _model(path: Path) -> str:
         *_row("precision", card.precision),
         *_row("input size", f"{card.input_size}, multiples of {card.size_multiple}"),
         *_row("weights", f"SHA-256 {card.weights_sha256}"),
-        *_described(card.label_set, card.data, card.data_licence, card.run, card.scores, card.limits),
+        *_described(card.label_set, card.data, card.data_license, card.run, card.scores, card.limits),
         *_row("input", *map(_tensor, model.graph.input)),
         *_row("outputs", *map(_tensor, model.graph.output)),
         *_row("operators", ", ".join(f"{count} {name}" for name, count in sorted(operators.items()))),
@@ -138,7 +138,7 @@ def _checkpoint(path: Path) -> str:
         *_row("network", f"{info.network} {f'({options})' if options else ''}".rstrip()),
         *_row("input size", str(info.deployed_size)),
         *_row("settings", f"SHA-256 {info.settings_sha256}"),
-        *_described(info.label_set, info.data_notes, info.licence, {}, info.scores, info.limits),
+        *_described(info.label_set, info.data_notes, info.license, {}, info.scores, info.limits),
     ]
     return "\n".join(lines)
 
@@ -146,7 +146,7 @@ def _checkpoint(path: Path) -> str:
 def _described(
     label_set: LabelSet,
     data: tuple[str, ...],
-    licence: str,
+    license: str,
     run: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, float]],
     limits: tuple[str, ...],
@@ -155,7 +155,7 @@ def _described(
     for c in label_set.classes:
         red, green, blue = c.color
         lines.append(f"    {c.id:>3}  {c.name:<16} #{red:02x}{green:02x}{blue:02x}{'  drivable' if c.drivable else ''}")
-    lines += _row("data", *data) + _row("licence", licence)
+    lines += _row("data", *data) + _row("license", license)
     lines += _row("training", ", ".join(f"{name} {value}" for name, value in run.items()))
     for evaluation, values in scores.items():
         lines += _row("scores", f"{evaluation} (percent)")

@@ -9,7 +9,7 @@ from typing import Any
 
 from seg_perception.core.errors import InputError, ModelError, SegPerceptionError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.settings import from_mapping
+from seg_perception.core.settings import FORMERLY, from_mapping
 from seg_perception.core.types import MAX_PIXELS, CameraEncoding, Precision, Size
 
 METADATA_KEY = "seg_perception.model_card"
@@ -31,7 +31,7 @@ class ModelCard:
         precision: of the graph.
         weights_sha256: hex digest of the checkpoint's weights (safetensors bytes).
         data: one line for each dataset in training.
-        data_licence: what the data allows.
+        data_license: what the data allows.
         run: how it was trained: settings, steps, seed.
         scores: evaluation name -> metric -> value in percent.
         limits: where it should not be trusted.
@@ -49,7 +49,7 @@ class ModelCard:
     precision: Precision
     weights_sha256: str
     data: tuple[str, ...] = ()
-    data_licence: str = ""
+    data_license: str = field(default="", metadata={FORMERLY: "data_licence"})
     run: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

@@ -23,6 +23,9 @@ from seg_perception.core.types import Size
 
 T = TypeVar("T")
 
+FORMERLY = "formerly"
+"""In a field's metadata: the key that older files have for it, which is read, too."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -96,6 +99,8 @@ def _build(cls: Any, values: Any, where: str, faults: list[str]) -> Any:
     hints = get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     before = len(faults)
+    formerly = {f.metadata[FORMERLY]: n for n, f in fields.items() if FORMERLY in f.metadata and n not in values}
+    values = {formerly.get(key, key): value for key, value in values.items()}
     faults.extend(
         f"{_join(where, str(key))}: unknown; known here: {', '.join(fields)}" for key in values if key not in fields
     )

@@ -81,7 +81,7 @@ class DatasetInfo:
 
     Attributes:
         name: the `kind` of settings and commands.
-        summary: one line: what it is, and its licence.
+        summary: one line: what it is, and its license.
         open: opens it.
         splits: name -> what `{split}` stands for in the patterns; empty: it has no splits.
         mapping: its own label mapping; None: one must be named, or none is needed.

@@ -10,7 +10,7 @@ from seg_perception.datasets.pairs import pair_dataset
 
 DATASET = pair_dataset(
     name="cityscapes",
-    summary="Cityscapes as distributed, label ids; non-commercial licence",
+    summary="Cityscapes as distributed, label ids; non-commercial license",
     images="leftImg8bit/{split}/*/*_leftImg8bit.png",
     labels="gtFine/{split}/*/*_gtFine_labelIds.png",
     mapping="cityscapes",

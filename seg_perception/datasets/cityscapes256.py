@@ -13,7 +13,7 @@ _HELD_OUT = 300
 
 DATASET = pair_dataset(
     name="cityscapes256",
-    summary="2:1 Cityscapes images squeezed to squares, label ids, read at 512x256; non-commercial licence",
+    summary="2:1 Cityscapes images squeezed to squares, label ids, read at 512x256; non-commercial license",
     images="train/images/*",
     labels="train/labels/*.png",
     mapping="cityscapes",

@@ -33,7 +33,7 @@ def read_instance_classes(path: Path) -> Mask:
 
 DATASET = pair_dataset(
     name="mapillary",
-    summary="Mapillary Vistas 1.2 and 2.0, the 66 classes of 1.2; non-commercial licence",
+    summary="Mapillary Vistas 1.2 and 2.0, the 66 classes of 1.2; non-commercial license",
     images="{split}/images/*.jpg",
     labels=("{split}/v1.2/instances/*.png", "{split}/instances/*.png"),
     mapping="mapillary",

@@ -26,7 +26,7 @@ from seg_perception.core.errors import ModelError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.settings import from_mapping
+from seg_perception.core.settings import FORMERLY, from_mapping
 from seg_perception.core.types import Precision, Size
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network
@@ -50,7 +50,7 @@ class CheckpointInfo:
         settings: the resolved settings of the run, as YAML values.
         settings_sha256: of the settings' canonical JSON.
         scores: dataset -> metric -> percent, on validation data.
-        data_notes, licence, limits: for the card.
+        data_notes, license, limits: for the card.
     """
 
     name: str
@@ -63,7 +63,7 @@ class CheckpointInfo:
     settings_sha256: str = ""
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     data_notes: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = field(default="", metadata={FORMERLY: "licence"})
     limits: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -98,7 +98,7 @@ class CheckpointInfo:
             precision=Precision.FP32,
             weights_sha256=weights_sha256,
             data=self.data_notes,
-            data_licence=self.licence,
+            data_license=self.license,
             run=run,
             scores=self.scores,
             limits=self.limits,

@@ -52,7 +52,7 @@ _MAY_CHANGE = frozenset(
         "cache_gigabytes",
         "checkpoint_every",
         "data_notes",
-        "licence",
+        "license",
         "limits",
     }
 )
@@ -72,8 +72,8 @@ class RunFolder:
         self._settings = settings
         self._label_set = label_set
         self._data_notes = tuple(dict.fromkeys((*(history.data_notes if history else ()), *settings.data_notes)))
-        licences = (history.licence if history else "", settings.licence)
-        self._licence = "; ".join(dict.fromkeys(text for text in licences if text))
+        licenses = (history.license if history else "", settings.license)
+        self._license = "; ".join(dict.fromkeys(text for text in licenses if text))
         self._writes = writes
         self._resolved = to_mapping(settings)
         canonical = json.dumps(self._resolved, sort_keys=True)
@@ -227,7 +227,7 @@ class RunFolder:
             settings_sha256=self._settings_sha256,
             scores={e.dataset: e.percentages() for e in evaluations},
             data_notes=self._data_notes,
-            licence=self._licence,
+            license=self._license,
             limits=settings.limits,
         )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.resizing import check_multiple
 from seg_perception.core.resources import DEFAULT_WEIGHTS
+from seg_perception.core.settings import FORMERLY
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
 
@@ -281,7 +282,7 @@ class TrainSettings:
         precision: "fp32"; or autocast to "bf16", or to "fp16" with scaled gradients, for GPUs without bf16.
         compile: use torch.compile.
         device: "auto" takes CUDA when there is a GPU.
-        data_notes, licence, limits: go to the model card.
+        data_notes, license, limits: go to the model card.
     """
 
     name: str
@@ -308,7 +309,7 @@ class TrainSettings:
     compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data_notes: tuple[str, ...] = ()
-    licence: str = ""
+    license: str = field(default="", metadata={FORMERLY: "licence"})
     limits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

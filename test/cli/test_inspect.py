@@ -77,7 +77,7 @@ def test_a_model_says_what_its_card_says(capsys: pytest.CaptureFixture[str], dri
     assert "outputs labels: uint8 [N, H, W]" in lines
     assert "confidence: uint8 [N, H, W]" in lines
     assert any(line.startswith("operators ") and "Conv" in line for line in lines)
-    for row in ("model", "network", "precision", "input size", "weights", "data", "licence", "limits", "opset"):
+    for row in ("model", "network", "precision", "input size", "weights", "data", "license", "limits", "opset"):
         assert any(line.startswith(row) for line in lines), row
 
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_says_how_it_was_made(capsys: pytest.CaptureFixture[str], t
         settings_sha256="ab" * 32,
         scores={"mine/val": {"mean_iou": 61.25, "iou/road": 95.5}},
         data_notes=("ten pictures of the yard",),
-        licence="ours",
+        license="ours",
         limits=("sunshine only", "one yard"),
     )
     save_weights(tmp_path / "best.safetensors", network.state_dict(), info)
@@ -104,7 +104,7 @@ def test_a_checkpoint_says_how_it_was_made(capsys: pytest.CaptureFixture[str], t
         "input size 96x64",
         f"settings SHA-256 {'ab' * 32}",
         "data ten pictures of the yard",
-        "licence ours",
+        "license ours",
         "scores mine/val (percent)",
         "mean_iou 61.25",
         "limits sunshine only",

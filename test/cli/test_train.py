@@ -55,7 +55,7 @@ def test_ten_pictures_from_start_to_engine_with_the_commands_of_the_document(rep
     assert float(pixel_accuracy[1]) > 60, "it has learned its ten pictures to some degree"
     card = " ".join(shown["inspect"].split())
     assert "ten pictures of our own" in card
-    assert "licence trained on non-commercial research data" in card, "handed down by the shipped weights"
+    assert "license trained on non-commercial research data" in card, "handed down by the shipped weights"
     assert list((tmp_path / "out").rglob("*")), "predict wrote pictures"
 
     import onnx

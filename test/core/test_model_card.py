@@ -23,7 +23,7 @@ CARD = ModelCard(
     precision="fp32",
     weights_sha256="0123456789abcdef",
     data=("scenes, 500 pictures", "CamVid train"),
-    data_licence="non-commercial research data",
+    data_license="non-commercial research data",
     run={"steps": 10, "seed": 1, "precision": "bf16"},
     scores={"camvid/val": {"mean_iou": 75.5, "iou/road": 95.7}},
     limits=("not at night",),
@@ -32,7 +32,7 @@ CARD = ModelCard(
 
 def test_a_card_survives_the_trip_through_json() -> None:
     assert ModelCard.from_json(CARD.to_json()) == CARD
-    minimal = dataclasses.replace(CARD, data=(), data_licence="", run={}, scores={}, limits=())
+    minimal = dataclasses.replace(CARD, data=(), data_license="", run={}, scores={}, limits=())
     assert ModelCard.from_json(minimal.to_json()) == minimal
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.settings import from_mapping, load_settings, to_mapping
+from seg_perception.core.settings import FORMERLY, from_mapping, load_settings, to_mapping
 from seg_perception.core.types import Size
 
 
@@ -266,3 +266,13 @@ def test_numbers_of_400_digits_are_values_or_faults_and_never_a_crash(tmp_path: 
         SettingsError, match=rf"{key}.*9\.\.\. \(400 characters\) is not accepted; a value of type float"
     ):
         load_settings(Outer, file)
+
+
+def test_the_key_of_older_files_is_read_unless_the_new_one_is_there() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Renamed:
+        color: str = field(default="", metadata={FORMERLY: "hue"})
+
+    assert from_mapping(Renamed, {"hue": "red"}, "here") == Renamed("red") == from_mapping(Renamed, {"color": "red"}, "")
+    with pytest.raises(SettingsError, match="hue: unknown; known here: color"):
+        from_mapping(Renamed, {"hue": "red", "color": "green"}, "here")

@@ -121,7 +121,7 @@ steps: 2
 batch_size: 2
 validate_every: 2
 data_notes: [noise]
-licence: ours
+license: ours
 limits: [noise]
 """
 

@@ -31,7 +31,7 @@ INFO = CheckpointInfo(
     settings_sha256="ab" * 32,
     scores={"mine": {"mean_iou": 50.0}},
     data_notes=("ten pictures",),
-    licence="ours",
+    license="ours",
     limits=("sunshine only",),
 )
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_the_model_card_says_what_the_checkpoint_says() -> None:
     assert card.id == "mine-1.0-fp32-cdcdcdcd"
     assert (card.input_size, card.size_multiple, card.label_set) == (Size(96, 64), 16, INFO.label_set)
     assert card.run == {"steps": 7, "settings_sha256": "ab" * 32, "seed": 3, "batch_size": 4, "precision": "fp32"}
-    assert (card.scores, card.data, card.data_licence, card.limits) == (
+    assert (card.scores, card.data, card.data_license, card.limits) == (
         INFO.scores,
         ("ten pictures",),
         "ours",

@@ -487,16 +487,16 @@ def test_weights_that_lack_a_layer_start_a_network_that_has_it(tiny: Tiny) -> No
     assert all(torch.allclose(a[key], b[key], atol=1e-7) for key in a if "running" not in key and "num_" not in key)
 
 
-def test_a_run_that_goes_on_from_another_hands_its_data_and_licence_down(
+def test_a_run_that_goes_on_from_another_hands_its_data_and_license_down(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run_training(tiny(steps=1, data_notes=("theirs", "ours"), licence="non-commercial"))
+    first = run_training(tiny(steps=1, data_notes=("theirs", "ours"), license="non-commercial"))
     monkeypatch.setattr("seg_perception.training.settings.DEFAULT_WEIGHTS", first)
     network = dataclasses.replace(tiny().network, start="driving")
-    second = run_training(tiny(name="second", network=network, steps=1, data_notes=("ours", "more"), licence="mine"))
+    second = run_training(tiny(name="second", network=network, steps=1, data_notes=("ours", "more"), license="mine"))
     info = read_info(second)
     assert info.data_notes == ("theirs", "ours", "more")
-    assert info.licence == "non-commercial; mine"
+    assert info.license == "non-commercial; mine"
 
 
 def test_a_fresh_head_or_layer_alone_means_nothing() -> None:

@@ -89,7 +89,7 @@ def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None
         size_multiple=multiple,
         precision=_precision(foreign, decision),
         weights_sha256=hashlib.sha256(foreign.content).hexdigest(),
-        data_licence="not known: that of the imported model",
+        data_license="not known: that of the imported model",
         run={"import": decision.command(foreign.path, foreign.path.with_suffix(".imported.onnx"))},
         limits=("imported: what it was trained on, and where it should not be trusted, its makers know",),
         confidence="none" if decision.kind is Kind.LABELS else "probability",
