@@ -146,7 +146,7 @@ def _checkpoint(path: Path) -> str:
 def _described(
     label_set: LabelSet,
     data: tuple[str, ...],
-    license: str,
+    data_license: str,
     run: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, float]],
     limits: tuple[str, ...],
@@ -155,7 +155,7 @@ def _described(
     for c in label_set.classes:
         red, green, blue = c.color
         lines.append(f"    {c.id:>3}  {c.name:<16} #{red:02x}{green:02x}{blue:02x}{'  drivable' if c.drivable else ''}")
-    lines += _row("data", *data) + _row("license", license)
+    lines += _row("data", *data) + _row("license", data_license)
     lines += _row("training", ", ".join(f"{name} {value}" for name, value in run.items()))
     for evaluation, values in scores.items():
         lines += _row("scores", f"{evaluation} (percent)")

@@ -273,6 +273,6 @@ def test_the_key_of_older_files_is_read_unless_the_new_one_is_there() -> None:
     class Renamed:
         color: str = field(default="", metadata={FORMERLY: "hue"})
 
-    assert from_mapping(Renamed, {"hue": "red"}, "here") == Renamed("red") == from_mapping(Renamed, {"color": "red"}, "")
+    assert from_mapping(Renamed, {"hue": "red"}, "here") == Renamed("red")
     with pytest.raises(SettingsError, match="hue: unknown; known here: color"):
         from_mapping(Renamed, {"hue": "red", "color": "green"}, "here")
