@@ -6,7 +6,8 @@ that the engine cannot keep up with are superseded, as on the robot, and counted
 frame is scored and the mean IoU equals that of `seg-perception evaluate` on the same images.
 
 Written under --out: demo.mcap (images, truth, labels, mask, overlay), overlay.mp4,
-contact_sheet.png, summary.json, and the node's log.
+contact_sheet.png, summary.json, and the node's log; of the procedural drive, whose camera is exactly known,
+birdseye.png and a view from above in sheet and video, too.
 """
 
 from __future__ import annotations
@@ -208,14 +209,20 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
     from seg_perception.core.types import Size
     from seg_perception.engines.graph.model_file import read_card
     from seg_perception.ros.demo import results
+    from seg_perception.ros.demo.from_above import from_above
 
     card = read_card(arguments.model)
     video = arguments.out / ("overlay.gif" if arguments.gif else "overlay.mp4")
     sheet, summary_file = arguments.out / "contact_sheet.png", arguments.out / "summary.json"
+    birds_eye = arguments.out / "birdseye.png"
+    files = [recorded, video, sheet, summary_file]
     with BagReader(recorded) as bag:
         scored = results.score_published(bag, card.label_set)
-        fitted = results.write_video(bag, video).fitted
-        results.write_contact_sheet(bag, sheet, card.label_set)
+        above = from_above(bag, drive.camera_height)
+        fitted = results.write_video(bag, video, above).fitted
+        results.write_contact_sheet(bag, sheet, card.label_set, above=above)
+        if above is not None and results.write_birds_eye(bag, birds_eye, above):
+            files.insert(3, birds_eye)
         first = next(bag.messages((results.image_topic(bag),)))
         size = Size.of(rgb_of(bag.decode(first), first.topic.type))
     summary = results.Summary(
@@ -226,7 +233,7 @@ def _show(arguments: argparse.Namespace, drive: _Drive, pace: str, recorded: Pat
         session=session,
         scored=scored,
         label_set=card.label_set,
-        files=(recorded, video, sheet, summary_file),
+        files=tuple(files),
     )
     write_atomically(summary_file, summary.to_json().encode())
     print(summary.text())

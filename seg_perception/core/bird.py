@@ -18,6 +18,7 @@ from seg_perception.core.grid import (
     GridSettings,
     GridSpec,
 )
+from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metres import CameraMetres, MountSettings, SharedGrid
@@ -29,7 +30,7 @@ PIXELS_A_CELL = 2
 
 _FREE, _OCCUPIED, _UNKNOWN, _UNSEEN = (52, 158, 75), (200, 48, 40), (96, 96, 104), (28, 28, 32)
 _COST = (214, 164, 40)
-_LINE = (70, 130, 255)
+_LINE, _SCALE = (70, 130, 255), (150, 150, 160)
 
 
 class BirdsEye:
@@ -52,6 +53,7 @@ class BirdsEye:
         self._calibration, self._mount, self._settings = calibration, mount, settings
         self._rules = GridRules(settings, label_set, drivable.classes, drivable.min_confidence)
         self._metres, self._shared = CameraMetres(settings, None), SharedGrid(settings)
+        self._drawing: GroundDrawing | None = None
 
     def picture(self, image: RgbImage, answer: Segmentation, mask: MaskImage) -> RgbImage:
         """A frame from above, uint8 [H, W, 3] RGB; its free distance stands in it.
@@ -60,17 +62,78 @@ class BirdsEye:
             InputError: the calibration is of another size.
         """
         camera = camera_model(self._calibration, Size.of(answer.labels), self._mount.rectified)
-        pose, spec = self._mount.pose(), self._settings.spec
-        self._metres.place(camera, pose)
+        self._metres.place(camera, self._mount.pose())
         table = self._metres.table
         assert table is not None
+        if self._drawing is None:
+            self._drawing = GroundDrawing(table)
         self._metres.look(answer, mask, self._rules)
         grid = self._shared.merged("", {"": (self._metres.cells(answer, self._rules), table)})
-        corners = (grid.outline - (spec.x_min, spec.y_min)) / spec.resolution
-        pair = beside(bird_view(image, camera, pose, spec), draw_cells(grid.cells, table.visible, corners))
-        text = "free: unknown" if math.isnan(grid.distance) else f"free: {grid.distance:.1f} m"
-        cv2.putText(pair, text, (12, pair.shape[0] - 14), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 2)
-        return pair
+        return self._drawing.draw(image, grid.cells, grid.outline, grid.distance)
+
+
+class GroundDrawing:
+    """Draws the ground from above as one camera in one pose sees it, and beside it a grid, with a scale in metres.
+
+    Args:
+        table: of the camera and its pose.
+    """
+
+    def __init__(self, table: GridTable) -> None:
+        self._spec = table.level.spec
+        self._visible = table.visible
+        self._maps = _maps(table.camera, table.pose, self._spec)
+
+    def draw(
+        self, image: RgbImage, cells: Cells, outline: NDArray[np.float64] | None = None, distance: float | None = None
+    ) -> RgbImage:
+        """One frame, uint8 [H, W, 3] RGB: the image on the ground at the left, the grid at the right.
+
+        Args:
+            image: of the camera.
+            cells: the grid, of the table's place and size.
+            outline: of the free area, corners x, y [N, 2] in metres.
+            distance: to the end of the free corridor, metres; NaN: unknown; None: not told.
+        """
+        spec = self._spec
+        corners = None if outline is None else (outline - (spec.x_min, spec.y_min)) / spec.resolution
+        ground = np.asarray(cv2.remap(image, self._maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
+        pair = [ground, draw_cells(cells, self._visible, corners)]
+        for picture in pair:
+            self._draw_scale(picture)
+        self._draw_key(pair[1], cells, distance)
+        return beside(pair[0], np.full((pair[0].shape[0], 8, 3), 255, np.uint8), pair[1])
+
+    def _draw_scale(self, picture: RgbImage) -> None:
+        """Lines every ten metres, and the car."""
+        spec, a_metre = self._spec, PIXELS_A_CELL / self._spec.resolution
+        for x in range(math.ceil(spec.x_min / 10) * 10, math.ceil(spec.x_max), 10):
+            row = round((spec.x_max - x) * a_metre)
+            if x != 0 and 0 < row < picture.shape[0]:
+                cv2.line(picture, (0, row), (picture.shape[1], row), _SCALE, 1)
+                _text(picture, f"{x} m", (8, row - 8))
+        origin = np.array([spec.y_max, spec.x_max]) * a_metre  # of the ground frame: column, row
+        car = np.array([[-0.9, 0.0], [0.0, -2.0], [0.9, 0.0]]) * a_metre + origin
+        cv2.fillPoly(picture, [np.rint(car).astype(np.int32)], (255, 255, 255), cv2.LINE_AA)
+
+    def _draw_key(self, picture: RgbImage, cells: Cells, distance: float | None) -> None:
+        key = [("free", _FREE), ("occupied", _OCCUPIED), ("unknown", _UNKNOWN), ("not seen", _UNSEEN)]
+        if ((cells > FREE_CELL) & (cells < OCCUPIED_CELL)).any():
+            key.insert(1, ("costs", _COST))
+        for k, (name, color) in enumerate(key):
+            top = 10 + 30 * k
+            cv2.rectangle(picture, (10, top), (32, top + 22), color, -1)
+            cv2.rectangle(picture, (10, top), (32, top + 22), (255, 255, 255), 1)
+            _text(picture, name, (42, top + 19))
+        if distance is not None:
+            text = "free ahead: unknown" if math.isnan(distance) else f"free ahead: {distance:.1f} m"
+            _text(picture, text, (10, 10 + 30 * len(key) + 24))
+
+
+def _text(picture: RgbImage, text: str, at: tuple[int, int]) -> None:
+    """White on anything."""
+    for color, width in (((0, 0, 0), 5), ((255, 255, 255), 2)):
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.75, color, width, cv2.LINE_AA)
 
 
 def bird_view(image: RgbImage, camera: CameraModel, pose: CameraPose, spec: GridSpec) -> RgbImage:
@@ -78,6 +141,12 @@ def bird_view(image: RgbImage, camera: CameraModel, pose: CameraPose, spec: Grid
 
     What stands on the ground is smeared over it, away from the camera.
     """
+    maps = _maps(camera, pose, spec)
+    return np.asarray(cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
+
+
+def _maps(camera: CameraModel, pose: CameraPose, spec: GridSpec) -> NDArray[np.float32]:
+    """The image's place (column, row) for each pixel of a picture from above [H, W, 2]; outside where it has none."""
     step = spec.resolution / PIXELS_A_CELL
     x = np.arange(spec.x_max - step / 2, spec.x_min, -step)
     y = np.arange(spec.y_max - step / 2, spec.y_min, -step)
@@ -85,8 +154,7 @@ def bird_view(image: RgbImage, camera: CameraModel, pose: CameraPose, spec: Grid
     ground = np.stack([ahead.reshape(-1), left.reshape(-1), np.zeros(ahead.size)], axis=1)
     pixels, seen = camera.project((ground - pose.position) @ pose.matrix)
     pixels[~seen] = -10.0
-    maps = pixels.astype(np.float32).reshape(len(x), len(y), 2)
-    return np.asarray(cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
+    return pixels.astype(np.float32).reshape(len(x), len(y), 2)
 
 
 def draw_cells(

@@ -140,8 +140,14 @@ def test_a_procedural_drive_runs_at_its_own_pace(tmp_path: Path, model: Path) ->
     assert (out / "overlay.gif").read_bytes()[:6] == b"GIF89a"
     assert "real time x 1" in run.stdout
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["contact_sheet.png", "demo.mcap", "node.log", "overlay.gif", "summary.json"]
+        ["birdseye.png", "contact_sheet.png", "demo.mcap", "node.log", "overlay.gif", "summary.json"]
     )
+    # from above: the image on the ground and the grid, 40 m of 0.1 m at two pixels each, and the overlay beside them
+    bird = cv2.imread(str(out / "birdseye.png"))
+    assert bird.shape == (800, 400 + 8 + 400 + 8 + 1200, 3)
+    assert len(np.unique(bird[:, 408:808].reshape(-1, 3), axis=0)) > 3
+    sheet = cv2.imread(str(out / "contact_sheet.png"))
+    assert sheet.shape[1] > 6 * 400  # with the view from above
 
 
 def test_a_bag_of_compressed_images_without_truth_runs_and_says_so(tmp_path: Path, model: Path) -> None:

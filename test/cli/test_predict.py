@@ -362,7 +362,7 @@ def test_a_calibrated_camera_also_draws_the_ground_from_above(
     assert "--camera needs the camera's height over the ground" in capsys.readouterr().err
     assert main([*arguments, "--height", "1.5"]) == 0
     bird = read(out / "bird" / "one.png")
-    assert bird.shape == (800, 800, 3)  # image and grid, 40 m by 20 m, two pixels a cell of 0.1 m
+    assert bird.shape == (800, 808, 3)  # image, line and grid, 40 m by 20 m, two pixels a cell of 0.1 m
     assert bird[:, :400].any()
     with VideoReader(out / "drive_bird.mp4") as made:
         assert sum(1 for _ in made) == 3

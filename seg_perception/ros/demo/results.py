@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
+from seg_perception.core.bird import beside
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
@@ -26,6 +27,7 @@ from seg_perception.video import VideoWriter
 if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.scoring import BagScore
+    from seg_perception.ros.demo.from_above import FromAbove
     from seg_perception.ros.demo.session import SessionReport
 
 LABELS, DRIVABLE, OVERLAY = (output_topic(name) for name in ("labels", "drivable", "overlay"))
@@ -62,8 +64,10 @@ def score_published(bag: BagReader, label_set: LabelSet) -> Scored | None:
     return Scored(score, hits / union if union else math.nan)
 
 
-def write_video(bag: BagReader, path: Path) -> VideoWriter:
+def write_video(bag: BagReader, path: Path, above: FromAbove | None = None) -> VideoWriter:
     """Write the overlay topic as a video in real time; returns the writer, which knows what it changed.
+
+    Beside the overlay stands the drive from above, where that is given.
 
     Where an image has no overlay (it was superseded) the one before stands still, as on a display; before the
     first overlay the camera's image is shown. Images of other sizes are fitted into the first one's.
@@ -77,8 +81,12 @@ def write_video(bag: BagReader, path: Path) -> VideoWriter:
         for message in bag.messages((image_topic(bag),)):
             while following is not None and following.stamp_ns <= message.stamp_ns:
                 shown = rgb_of(bag.decode(following), following.topic.type)
+                shown = shown if above is None else above.attached(following.stamp_ns, shown)
                 following = next(overlays, None)
-            image = rgb_of(bag.decode(message), message.topic.type) if shown is None else shown
+            image = shown
+            if image is None:
+                image = rgb_of(bag.decode(message), message.topic.type)
+                image = image if above is None else above.attached(message.stamp_ns, image)
             video.add(image, message.stamp_ns / 1e9)
     return video
 
@@ -95,8 +103,10 @@ def frame_rate(bag: BagReader) -> float:
     return min(120.0, 1e9 / statistics.median_low(intervals)) if intervals else 15.0
 
 
-def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments: int = 5) -> None:
-    """Camera, overlay, labels, mask and truth at several moments of the drive, with a legend.
+def write_contact_sheet(
+    bag: BagReader, path: Path, label_set: LabelSet, moments: int = 5, above: FromAbove | None = None
+) -> None:
+    """Camera, overlay, labels, mask, truth and the view from above at several moments of the drive, with a legend.
 
     Raises:
         EngineError: the bag holds no labels.
@@ -104,10 +114,14 @@ def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments
     stamps = [message.stamp_ns for message in bag.messages((LABELS,))]
     if not stamps:
         raise EngineError(f"{bag.path}: the node published no labels")
+    if above is not None:
+        stamps = [stamp_ns for stamp_ns in stamps if stamp_ns in above.stamps] or stamps
     chosen = sorted({stamps[round(i * (len(stamps) - 1) / max(1, moments - 1))] for i in range(moments)})
     rows, captions = [], []
     for stamp_ns in chosen:
         row = list(_pictures_at(bag, stamp_ns, label_set))
+        bird = None if above is None else above.picture(stamp_ns, row[0][1])
+        row += [] if bird is None else [("from above", _as_wide_as(row[0][1], bird))]
         rows.append([picture for _, picture in row])
         seconds = (stamp_ns - bag.start_ns) / 1e9
         captions.append([f"{name}  {seconds:.2f} s" if name == "camera" else name for name, _ in row])
@@ -117,7 +131,36 @@ def write_contact_sheet(bag: BagReader, path: Path, label_set: LabelSet, moments
     both = np.full((height, sheet.shape[1] + key.shape[1], 3), 245, np.uint8)
     both[: sheet.shape[0], : sheet.shape[1]] = sheet
     both[: key.shape[0], sheet.shape[1] :] = key
-    encoded = cv2.imencode(".png", cv2.cvtColor(both, cv2.COLOR_RGB2BGR))[1]
+    _write_png(path, both)
+
+
+def write_birds_eye(bag: BagReader, path: Path, above: FromAbove) -> bool:
+    """The moment in the middle of the drive: overlay, and the ground from above; False where there is none."""
+    overlays = {message.stamp_ns: message for message in bag.messages((OVERLAY,))}
+    stamps = sorted(overlays.keys() & set(above.stamps))
+    if not stamps:
+        return False
+    from seg_perception.bags.images import rgb_of
+
+    middle = stamps[len(stamps) // 2]
+    message = overlays[middle]
+    camera = next(bag.messages((image_topic(bag),), start_ns=middle, stop_ns=middle + 1))
+    overlay = rgb_of(bag.decode(message), message.topic.type)
+    bird = above.picture(middle, rgb_of(bag.decode(camera), camera.topic.type))
+    assert bird is not None
+    margin = np.full((bird.shape[0], 8, 3), 255, np.uint8)
+    _write_png(path, beside(bird, margin, overlay))
+    return True
+
+
+def _as_wide_as(image: RgbImage, picture: RgbImage) -> RgbImage:
+    """A picture with margins at its sides, in the shape of an image."""
+    missing = max(0, round(picture.shape[0] * image.shape[1] / image.shape[0]) - picture.shape[1])
+    return np.pad(picture, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)), constant_values=245)
+
+
+def _write_png(path: Path, picture: RgbImage) -> None:
+    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
     write_atomically(path, encoded.tobytes())
 
 
