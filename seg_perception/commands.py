@@ -278,11 +278,13 @@ def train(
     if minutes is not None:
         if "steps" in overrides:
             raise SettingsError("minutes and steps were both given: one of them says how long to train")
+        from seg_perception.training.resident import kept_between_runs
         from seg_perception.training.timed import plan_run
 
-        plan = plan_run(settings, minutes)
-        logging.getLogger(__name__).warning("%s", plan)
-        settings = plan.settings
+        with kept_between_runs():
+            plan = plan_run(settings, minutes)
+            logging.getLogger(__name__).warning("%s", plan)
+            return run_training(plan.settings)
     return run_training(settings)
 
 

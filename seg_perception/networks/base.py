@@ -84,9 +84,22 @@ class SegmentationNetwork(nn.Module):
         """
         height, width = images.shape[1], images.shape[2]
         check_multiple((width, height), self.size_multiple, "the network")
-        mean = torch.tensor(self.scaling.mean, device=images.device)[:, None, None]
-        scale = 1.0 / torch.tensor(self.scaling.std, device=images.device)[:, None, None]
+        mean, scale = self._scaling(images.device)
         return (images.to(torch.float32).permute(0, 3, 1, 2) - mean) * scale
+
+    def _scaling(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and reciprocal deviation, float [3, 1, 1]; on a GPU made once, since making them waits for it."""
+        kept: dict[torch.device, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_scaling_on", {})
+        if device not in kept:
+            with torch.inference_mode(False):
+                mean, std = (
+                    torch.tensor(v, device=device)[:, None, None] for v in (self.scaling.mean, self.scaling.std)
+                )
+                made = (mean, 1.0 / std)
+            if device.type != "cuda" or torch.compiler.is_compiling():
+                return made
+            kept[device] = made
+        return kept[device]
 
 
 def scaled_channels(channels: Sequence[int], width: float, network: str) -> list[int]:

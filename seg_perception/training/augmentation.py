@@ -18,9 +18,9 @@ from seg_perception.training.settings import AugmentationSettings
 from seg_perception.training.unknown import unknown_texture
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-_PADDING_GRAY = 127
-_COVER_WHOLE = 0.5  # of the covered crops; the others are covered in part
-_COVER_SIDE = (0.2, 0.7)  # of the crop's sides, where it is covered in part
+PADDING_GRAY = 127
+COVER_WHOLE = 0.5  # of the covered crops; the others are covered in part
+COVER_SIDE = (0.2, 0.7)  # of the crop's sides, where it is covered in part
 
 
 def augment(
@@ -70,7 +70,7 @@ def _crop(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
     if below or right:
-        gray = (_PADDING_GRAY,) * 3
+        gray = (PADDING_GRAY,) * 3
         image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=gray)
         labels = cv2.copyMakeBorder(labels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(UNLABELED,))
     last_top, last_left = image.shape[0] - crop.height, image.shape[1] - crop.width
@@ -107,8 +107,9 @@ def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random
         noise = rng.normal(0, rng.uniform(2, 12), image.shape).astype(np.float32)
         image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
     if rng.random() < settings.jpeg:
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))])
-        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 90))]
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+        image = cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     return image
 
 
@@ -116,8 +117,8 @@ def _cover(image: RgbImage, labels: LabelImage, rng: np.random.Generator) -> tup
     """A texture of no driving scene over a rectangle of the crop, or over all of it."""
     whole = Size.of(image)
     width, height, left, top = whole.width, whole.height, 0, 0
-    if rng.random() >= _COVER_WHOLE:
-        width, height = (round(side * rng.uniform(*_COVER_SIDE)) for side in (width, height))
+    if rng.random() >= COVER_WHOLE:
+        width, height = (round(side * rng.uniform(*COVER_SIDE)) for side in (width, height))
         left, top = int(rng.integers(whole.width - width + 1)), int(rng.integers(whole.height - height + 1))
     place = slice(top, top + height), slice(left, left + width)
     image, labels = image.copy(), labels.copy()

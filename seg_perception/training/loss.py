@@ -36,7 +36,7 @@ def pixel_loss_sum(
         labels: uint8 or int64 [N, H, W]; 255 is unlabeled, 254 unknown.
         class_weights: float [C] or None for 1, which unknown pixels always have.
         hard_pixels: share of the pixels with a class, those of highest loss, to sum; the sum is scaled
-            up by its inverse, so that the magnitude does not depend on the share. Any but 1 waits for the device.
+            up by its inverse, so that the magnitude does not depend on the share.
         unknown: whether label 254 may occur; without it, looking for it is saved.
     """
     scores = scores.float().contiguous()  # here, where the map is small: the loss runs slower on other layouts
@@ -53,9 +53,11 @@ def pixel_loss_sum(
     losses = F.nll_loss(logs, classes, weight=class_weights, ignore_index=UNLABELED, reduction="none").flatten()
     if hard_pixels == 1:
         return losses.sum() + total
-    losses = losses[classes.flatten() != UNLABELED]
-    kept = math.ceil(losses.numel() * hard_pixels)
-    return losses.topk(kept, sorted=False).values.sum() * (losses.numel() / max(1, kept)) + total
+    count = (classes != UNLABELED).sum()
+    kept = (count.double() * hard_pixels).ceil()
+    losses = losses.sort(descending=True).values  # those without a class are 0 and come last
+    hardest = losses * (torch.arange(len(losses), device=losses.device) < kept)
+    return hardest.sum() * (count / kept.clamp(min=1)).float() + total
 
 
 def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
@@ -102,9 +104,8 @@ class LossModule(nn.Module):
     """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
 
     `forward` takes uint8 [n, h, w, 3] and [n, h, w] and returns the weighted sum of the losses;
-    the caller divides by the pixel weight of the whole global batch. Nothing in it waits for the device (but
-    hard pixels). The Lovasz loss, which is no sum
-    over pixels, is that of each call's pixels, at the scores' size.
+    the caller divides by the pixel weight of the whole global batch. Nothing in it waits for the device. The
+    Lovasz loss, which is no sum over pixels, is that of each call's pixels, at the scores' size.
     """
 
     def __init__(

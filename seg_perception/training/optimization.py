@@ -26,7 +26,7 @@ def build_optimizer(network: SegmentationNetwork, settings: OptimizerSettings) -
     return torch.optim.AdamW(
         [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in groups.items()],
         lr=settings.learning_rate,
-        fused=next(network.parameters()).is_cuda or None,  # one kernel instead of hundreds
+        fused=True,  # one pass over all weights, and nothing that waits for the device
     )
 
 
@@ -64,5 +64,5 @@ class AveragedNetwork:
             return
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_([a for a, _ in self._floats], [c for _, c in self._floats], weight)
-        for average, current in self._counts:
-            average.copy_(current)
+        if self._counts:
+            torch._foreach_copy_([a for a, _ in self._counts], [c for _, c in self._counts])

@@ -58,6 +58,9 @@ _MAY_CHANGE = frozenset(
 )
 """Settings that leave a run's numbers as they are, so that it may go on with others."""
 
+_SOUND: set[tuple[Path, str]] = set()
+"""Data that an earlier run of this process has looked at: the probes of a timed run, before the run itself."""
+
 
 class RunFolder:
     """Reads and writes the folder of one run; only the writing process writes.
@@ -131,12 +134,15 @@ class RunFolder:
 
     def looked_at(self, records: Sequence[DataRecord]) -> bool:
         """Whether these very files were found sound by an earlier start of this run."""
+        if (self._settings.data_root.absolute(), _hash_of(records)) in _SOUND:
+            return True
         try:
             return self._looked_at.read_text(encoding="utf-8") == _hash_of(records)
         except (OSError, ValueError):
             return False
 
     def remember_looked_at(self, records: Sequence[DataRecord]) -> None:
+        _SOUND.add((self._settings.data_root.absolute(), _hash_of(records)))
         if self._writes:
             write_atomically(self._looked_at, _hash_of(records).encode())
 
@@ -172,8 +178,10 @@ class RunFolder:
         self._board.add_scalar("learning rate", rate, step)
         self._board.add_scalar("crops per second", per_second, step)
 
-    def announce(self, first_step: int, device: torch.device, network: SegmentationNetwork, data: RunData) -> None:
-        """Say what is about to be trained, on what, from where."""
+    def announce(
+        self, first_step: int, device: torch.device, network: SegmentationNetwork, data: RunData, batches: str
+    ) -> None:
+        """Say what is about to be trained, on what, from where; `batches`: who makes them."""
         settings = self._settings
         if not self._writes or first_step == settings.steps:
             return
@@ -189,7 +197,7 @@ class RunFolder:
         begin = f"resuming at step {first_step}" if first_step else f"from the start (weights: {start})"
         tqdm.write(
             f"{settings.run_folder}: {settings.network.name}, {parameters / 1e6:.2f} M parameters{frozen}; on {where}, "
-            f"{settings.precision}\n{images} images of {', '.join(d.name for d in data.train)}; {held}; "
+            f"{settings.precision}; {batches}\n{images} images of {', '.join(d.name for d in data.train)}; {held}; "
             f"{settings.steps} steps of {settings.batch_size} crops, {begin}"
         )
 

@@ -276,11 +276,14 @@ class TrainSettings:
         accumulation: forward and backward passes a step; divides batch_size / processes.
         validate_every, checkpoint_every: in steps; the last step always does both.
         seed: of everything random; a run on the CPU repeats exactly.
+        data_on: where crops are cut and changed. "workers": by processes on the CPU. "device": in whole batches on the
+            device that trains, in whose memory all data lies decoded. "auto": there on CUDA, if it fits into
+            `cache_gigabytes`; else by workers. Both draw from the same distribution, but not the same crops.
         workers: processes that read and augment.
         cache: keep decoded samples in each worker's memory.
-        cache_gigabytes: of each worker; what does not fit is read anew each time.
+        cache_gigabytes: of each worker, where what does not fit is read anew each time; or on the device.
         precision: "fp32"; or autocast to "bf16", or to "fp16" with scaled gradients, for GPUs without bf16.
-        compile: use torch.compile.
+        compile: use torch.compile, on CUDA with its CUDA graphs; where that fails, the run says so and goes on without.
         device: "auto" takes CUDA when there is a GPU.
         data_notes, license, limits: go to the model card.
     """
@@ -302,6 +305,7 @@ class TrainSettings:
     validate_every: int = 500
     checkpoint_every: int = 100
     seed: int = 1
+    data_on: Literal["auto", "workers", "device"] = "auto"
     workers: int = 1
     cache: bool = True
     cache_gigabytes: float = 4.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsError
+from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.evaluation import evaluate
 from seg_perception.networks.base import SegmentationNetwork
@@ -27,21 +27,20 @@ from seg_perception.networks.registry import build_network, networks
 from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
-from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches, worker_fault
+from seg_perception.training.data import micro_batch_size, worker_fault
 from seg_perception.training.distillation import open_teachers
 from seg_perception.training.loss import LossModule, pixel_weight
 from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
+from seg_perception.training.resident import lives_on_device, open_batches
 from seg_perception.training.run_data import DataRecord, RunData, demand_shared_memory, look_at_all, open_run_data
 from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
+from seg_perception.training.steps import CompiledOrNot, LateLosses, TrainingDivergedError
 from seg_perception.training.torch_engine import TorchEngine
 
-_LOSSES_READ_AT_ONCE = 20
+__all__ = ["TrainingDivergedError", "run_training"]
+
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class TrainingDivergedError(SegPerceptionError):
-    """The loss is not a number any more."""
 
 
 def run_training(settings: TrainSettings) -> Path:
@@ -91,7 +90,9 @@ def _device(settings: TrainSettings) -> torch.device:
 def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     device = _device(settings)
     torch.manual_seed(settings.seed)
-    demand_shared_memory(settings, micro_batch_size(settings, world))  # refused before any work
+    micro_batch = micro_batch_size(settings, world)  # refused before any work, as what follows
+    if not lives_on_device(settings, device):
+        demand_shared_memory(settings, micro_batch)
     data = open_run_data(settings)
     label_set = data.label_set
 
@@ -103,44 +104,31 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     autocast = _AUTOCAST[settings.precision]
     scaler = torch.amp.GradScaler(device.type, enabled=autocast == torch.float16)
     class_weights = _class_weights(settings, label_set, device)
-    teaching = settings.distillation
-    teachers = open_teachers(teaching.files, teaching.temperature, label_set)
-    module: nn.Module = LossModule(
-        network,
-        class_weights,
-        settings.loss.auxiliary,
-        settings.loss.hard_pixels,
-        settings.loss.lovasz,
-        unknown=settings.augmentation.unknown > 0,
-        teachers=None if teachers is None else teachers.to_device(device),
-        distillation=teaching.weight,
-    )
+    module: nn.Module = _loss_module(settings, network, class_weights, label_set, device)
     without_exchange: Callable[[], AbstractContextManager[None]] = nullcontext
     if world > 1:
         module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
         without_exchange = module.no_sync
     if settings.compile:
-        module = torch.compile(module)  # type: ignore[assignment]
+        module = CompiledOrNot(module, device)
 
     run = RunFolder(settings, label_set, history, writes=rank == 0)
     work = _Work(settings, run, data, data.records(), network, average.network, optimizer, scaler)
-    first_step, best_score, validated = work.resume(device) if run.resume_file.is_file() else (0, -math.inf, True)
-    if rank == 0 and not run.looked_at(work.records):
-        look_at_all(data)
+    first_step, best_score, validated = work.resume(device)
+    work.look_at_data(rank)
     _check_same_everywhere(first_step, run, device, world)
+    batches, told = open_batches(settings, data.train, device, first_step, rank, world)
     run.open_logs(first_step)
-    run.announce(first_step, device, network, data)
+    run.announce(first_step, device, network, data, told)
     run.remember_looked_at(work.records)
     if not validated and rank == 0:  # the run ended between a checkpoint and the validation that was due
         best_score = work.validate(first_step, best_score)
         work.save(first_step, best_score, validated=True)
-    crops = TrainingCrops(settings, data.train)
-    batches = training_batches(crops, settings, first_step, rank, world)
     steps = tqdm(range(first_step, settings.steps), "train", settings.steps, initial=first_step, disable=rank > 0)
     started, crops_seen = time.monotonic(), 0
-    losses: list[tuple[int, Tensor, float, float]] = []  # step, loss, learning rate, crops a second
+    losses = LateLosses(run)
+    _set_training_mode(network, settings.network)
     for step in steps:
-        _set_training_mode(network, settings.network)
         rate = learning_rate(step, settings.steps, settings.optimizer)
         set_learning_rate(optimizer, rate)
         micro_batches = [
@@ -157,8 +145,7 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
                 # DDP averages gradients over processes; the sum over all pixels is wanted
                 scaler.scale(part * (world / weight)).backward()
             loss_sum += part.detach()
-        if world > 1:
-            dist.all_reduce(loss_sum)
+        _add_up(loss_sum, world)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -167,36 +154,21 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         done = step + 1
         crops_seen += settings.batch_size
         per_second = crops_seen / (time.monotonic() - started)
-        losses.append((done, loss_sum / weight, rate, per_second))
+        losses.add(done, loss_sum / weight, rate, per_second)
         last = done == settings.steps
         due = rank == 0 and bool(data.validation) and (last or done % settings.validate_every == 0)
         keep = last or done % settings.checkpoint_every == 0
-        if keep or due or len(losses) == _LOSSES_READ_AT_ONCE:  # reading a loss waits for the device
-            loss = _log_losses(losses, run)
+        if (loss := losses.read(all_of_them=keep or due)) is not None:
             steps.set_postfix_str(f"loss {loss:.3f}, {per_second:.1f} crops/s", refresh=False)
-            losses = []
         if keep:  # before validating, which can fail
             work.save(done, best_score, validated=not due)
         if due:
             best_score = work.validate(done, best_score)
+            _set_training_mode(network, settings.network)  # without averaged weights, this network was validated
             if keep:
                 work.save(done, best_score, validated=True)
     run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
-
-
-def _log_losses(losses: Sequence[tuple[int, Tensor, float, float]], run: RunFolder) -> float:
-    """Read and log the losses of the last steps; the newest.
-
-    Raises:
-        TrainingDivergedError: one is infinite or NaN; no checkpoint has been written since.
-    """
-    values = torch.stack([loss for _, loss, _, _ in losses]).tolist()
-    for (done, _, rate, per_second), value in zip(losses, values, strict=True):
-        if not math.isfinite(value):
-            raise TrainingDivergedError(f"the loss is {value} at step {done - 1}; lower the learning rate or use fp32")
-        run.log_step(done, value, rate, per_second)
-    return float(values[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,13 +185,15 @@ class _Work:
     scaler: torch.amp.GradScaler
 
     def resume(self, device: torch.device) -> tuple[int, float, bool]:
-        """Load the state of the last checkpoint: its step, the best score, and whether it was validated.
+        """Load the state of the last checkpoint, if there is one: its step, the best score, whether it was validated.
 
         Raises:
             SettingsError: other settings or data than the run began with.
             ModelError: it is damaged.
         """
         run, last = self.run, self.settings.steps
+        if not run.resume_file.is_file():
+            return 0, -math.inf, True
         state = ResumeState.load(run.resume_file, device)
         run.check_same_settings(state)
         run.check_same_data(state, self.records)
@@ -232,6 +206,15 @@ class _Work:
                 f"weights, start a run of another name with network.checkpoint: {run.weights_file('last')}"
             )
         return state.step, state.best_score, state.validated
+
+    def look_at_data(self, rank: int) -> None:
+        """Read every file once, in one process, unless an earlier start of this run has.
+
+        Raises:
+            DatasetError: all faults of all datasets.
+        """
+        if rank == 0 and not self.run.looked_at(self.records):
+            look_at_all(self.data)
 
     def save(self, done: int, best_score: float, validated: bool) -> None:
         self.run.save_weights("last", self.average, self.run.info(done, ()))
@@ -300,6 +283,27 @@ def _check_same_everywhere(first_step: int, run: RunFolder, device: torch.device
         )
 
 
+def _loss_module(
+    settings: TrainSettings,
+    network: SegmentationNetwork,
+    class_weights: Tensor | None,
+    label_set: LabelSet,
+    device: torch.device,
+) -> LossModule:
+    teaching = settings.distillation
+    teachers = open_teachers(teaching.files, teaching.temperature, label_set)
+    return LossModule(
+        network,
+        class_weights,
+        settings.loss.auxiliary,
+        settings.loss.hard_pixels,
+        settings.loss.lovasz,
+        unknown=settings.augmentation.unknown > 0,
+        teachers=None if teachers is None else teachers.to_device(device),
+        distillation=teaching.weight,
+    )
+
+
 def _set_training_mode(network: SegmentationNetwork, settings: NetworkSettings) -> None:
     network.train()
     frozen = [network] if settings.freeze_batch_norm else network.first_stages(settings.frozen_stages)
@@ -322,6 +326,11 @@ def _global_pixel_weight(
     labels: Iterable[Tensor], class_weights: Tensor | None, device: torch.device, world: int
 ) -> Tensor:
     total = torch.stack([pixel_weight(t, class_weights) for t in labels]).sum().to(device)
+    _add_up(total, world)
+    return torch.where(total > 0, total, 1.0)
+
+
+def _add_up(total: Tensor, world: int) -> None:
+    """In place, over all processes."""
     if world > 1:
         dist.all_reduce(total)
-    return torch.where(total > 0, total, 1.0)
