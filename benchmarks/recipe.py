@@ -8,6 +8,7 @@ was; one that is done is only read. Without names, all are run.
     python benchmarks/recipe.py [--runs recipe resnet_ladder ...] [--steps 300] [--precision fp32] [--json FILE]
     python benchmarks/recipe.py --config benchmarks/recipes/camvid11.yaml --output runs/comparison11 --steps 200 \
         --runs recipe resnet_ladder reference
+    python benchmarks/recipe.py --config benchmarks/recipes/distillation.yaml --runs recipe logits logits_and_relations
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ CHANGES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "no_zoom": {"augmentation": {"scale": [1.0, 1.0], "aspect": 1.0}},
     "detail_rung": {"network": {"options": {}}},
     "lovasz": {"loss": {"lovasz": 0.5}},
+    "logits": {"distillation": {"teachers": ["driving"], "weight": 1.0}},
+    "logits_and_relations": {"distillation": {"teachers": ["driving"], "weight": 1.0, "relations": 0.5}},
     "rare_crops": {"augmentation": {"rare": 0.25, "rare_classes": ["pole", "traffic light", "traffic sign"]}},
 }
 

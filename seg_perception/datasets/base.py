@@ -64,6 +64,7 @@ class OpenRequest:
         size: resize samples to this on reading; None keeps the files' size.
         count: how many, for datasets that are made on demand.
         images, labels: patterns below the root, for datasets that take them.
+        unlabeled: whether there are no label files, for datasets that may have none.
     """
 
     root: Path
@@ -73,6 +74,7 @@ class OpenRequest:
     count: int = 500
     images: str | None = None
     labels: str | None = None
+    unlabeled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

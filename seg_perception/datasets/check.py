@@ -262,6 +262,8 @@ def look_at(dataset: Dataset, progress: bool = False) -> list[str]:
     """
     if not isinstance(dataset, PairedFiles):
         return []
+    if not dataset.labeled:
+        return _look_at_images(dataset, progress)
     check = check_dataset(dataset, progress=progress)
     if check.faults:
         count = "1 fault" if len(check.faults) == 1 else f"{len(check.faults)} faults"
@@ -271,6 +273,18 @@ def look_at(dataset: Dataset, progress: bool = False) -> list[str]:
         raise DatasetError(f"{dataset.name}: {doubts[0]}; choose another mapping or other files")
     remarks = (*describe_left_out(dataset.left_out).splitlines(), *(f"is this meant? {doubt}" for doubt in doubts))
     return [f"{dataset.name}: {remark}" for remark in remarks]
+
+
+def _look_at_images(dataset: PairedFiles, progress: bool) -> list[str]:
+    faults = []
+    for pair in tqdm(dataset.pairs, f"check {dataset.name}", unit="image", leave=False, disable=not progress):
+        try:
+            read_rgb(pair.image)
+        except (SegPerceptionError, OSError) as error:  # noqa: PERF203  all are told
+            faults.append(str(error))
+    if faults:
+        raise DatasetError(f"{dataset.name}: {len(faults)} unreadable images:\n" + "\n".join(faults[:5]))
+    return [f"{dataset.name}: {len(dataset)} images without labels, for teachers alone"]
 
 
 def _checks(dataset: Dataset, threads: int) -> Generator[SampleCheck, None, None]:

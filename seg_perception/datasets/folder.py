@@ -2,6 +2,7 @@
 
 images/NAME.jpg   labels/NAME.png (or NAME_mask.png, ...; masks/ instead of labels/)
 NAME.jpg          NAME.png, or NAME_mask.png, ... in the same folder
+images/NAME.jpg   nothing, or NAME.jpg alone, where `unlabeled` says so
 anything else     named by `images` and `labels`, patterns as in patterns.py
 """
 
@@ -13,10 +14,10 @@ from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, is_hidden
 from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
 from seg_perception.core.types import Size
-from seg_perception.datasets.base import DatasetInfo, OpenRequest
+from seg_perception.datasets.base import DatasetInfo, OpenRequest, files_in
 from seg_perception.datasets.masks import MASK_SUFFIXES
 from seg_perception.datasets.pairs import PairedFiles, paired
-from seg_perception.datasets.patterns import MASK_ENDINGS
+from seg_perception.datasets.patterns import MASK_ENDINGS, FilePair
 
 _LABEL_FOLDERS = ("labels", "masks")
 _JPEG = (".jpg", ".jpeg")
@@ -52,6 +53,10 @@ def _open(request: OpenRequest) -> PairedFiles:
     mapping = load_label_mapping(request.mapping)
     root, name = request.root, request.root.resolve().name
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    if request.unlabeled:
+        files = files_in(root / "images" if (root / "images").is_dir() else root, IMAGE_SUFFIXES)
+        pairs = [FilePair(path.name, path, path) for path in files]
+        return PairedFiles(name, pairs, mapping, request.size, labeled=False)
     if request.images is not None and request.labels is not None:
         images, labels = request.images, request.labels
     elif (root / "images").is_dir() or not _has_images(root):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.resizing import resize_image, resize_labels
-from seg_perception.core.types import Size
+from seg_perception.core.types import UNLABELED, Size
 from seg_perception.datasets.base import DatasetInfo, LeftOut, OpenRequest, Sample, read_rgb
 from seg_perception.datasets.masks import Mask, read_mask
 from seg_perception.datasets.patterns import FilePair, Pattern, find_pairs
@@ -26,6 +28,7 @@ class PairedFiles:
         size: resize every sample to this; None keeps the files' size.
         read: reads a label file.
         left_out: files of its folders that it does not use.
+        labeled: whether there are label files; if not, every pixel is unlabeled.
 
     Raises:
         DatasetError: no pairs.
@@ -39,6 +42,7 @@ class PairedFiles:
         size: Size | None = None,
         read: Callable[[Path], Mask] = read_mask,
         left_out: Sequence[LeftOut] = (),
+        labeled: bool = True,
     ) -> None:
         if not pairs:
             raise DatasetError(f"dataset {name!r} has no images")
@@ -48,10 +52,12 @@ class PairedFiles:
         self.size = size
         self.read = read
         self.left_out = tuple(left_out)
+        self.labeled = labeled
 
     def part(self, keep: slice, name: str | None = None) -> PairedFiles:
         """Some of its pairs."""
-        return PairedFiles(name or self.name, self.pairs[keep], self.mapping, self.size, self.read, self.left_out)
+        kept = self.pairs[keep]
+        return PairedFiles(name or self.name, kept, self.mapping, self.size, self.read, self.left_out, self.labeled)
 
     def demand_labels(self) -> PairedFiles:
         """Itself, if every image has its label file.
@@ -74,7 +80,10 @@ class PairedFiles:
     def load(self, index: int) -> Sample:
         pair = self.pairs[index]
         image = read_rgb(pair.image)
-        labels = self.read(pair.labels).labels(self.mapping, pair.labels)
+        if self.labeled:
+            labels = self.read(pair.labels).labels(self.mapping, pair.labels)
+        else:
+            labels = np.full(image.shape[:2], UNLABELED, np.uint8)
         if image.shape[:2] != labels.shape:
             turned = "; image files are read upright, as their EXIF orientation says" * (
                 image.shape[:2] == labels.shape[::-1]

@@ -57,6 +57,8 @@ class DatasetSettings:
         count: how many scenes (kind "scenes" only).
         images, labels: where the files lie below the root, as patterns (kind "folder" only): images/*/*.jpg
             and labels/*/*_ids.png.
+        unlabeled: there are images only (kind "folder" only), in images/ or in the root: for training with teachers,
+            who say what is on them. The mapping still names the classes.
     """
 
     kind: str
@@ -69,6 +71,7 @@ class DatasetSettings:
     count: int = 500
     images: str | None = None
     labels: str | None = None
+    unlabeled: bool = False
 
     def __post_init__(self) -> None:
         faults = []
@@ -93,6 +96,10 @@ class DatasetSettings:
             raise SettingsError("\n".join(faults))
 
     def _pattern_faults(self, info: DatasetInfo) -> Iterable[str]:
+        if self.unlabeled and not info.takes_patterns:
+            yield f"unlabeled: {self.kind} has labels; images without are of kind: folder"
+        if self.unlabeled and (self.images or self.labels):
+            yield "unlabeled: takes no patterns; its images are in images/ below the root, or in the root"
         given = {name: text for name in ("images", "labels") if (text := getattr(self, name)) is not None}
         if not given:
             return
@@ -137,6 +144,7 @@ def open_dataset(settings: DatasetSettings, data_root: Path = Path()) -> Dataset
         settings.count,
         settings.images,
         settings.labels,
+        settings.unlabeled,
     )
     try:
         dataset = info.open(request)

@@ -16,6 +16,46 @@ from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.networks.registry import build_network
 from seg_perception.training import checkpoint
 
+_CELL = 32
+"""Side of the places that are compared, in pixels of the crop."""
+
+_LIKENESS = 0.1
+"""Temperature of the likeness of two places, as in CIRKD's code."""
+
+
+class Features:
+    """Keeps what a network's last layer was given in its newest forward pass."""
+
+    def __init__(self, network: SegmentationNetwork) -> None:
+        self.newest: Tensor | None = None
+        network.get_submodule(network.score_layers[0]).register_forward_pre_hook(self._keep)
+
+    def _keep(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.newest = inputs[0]
+
+
+def likeness(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """How alike each place of a batch's images finds every other, as scores: float [P, P] over P = N rows x columns.
+
+    Args:
+        features: float [N, D, h, w]; any D, since only directions are compared.
+        size: height and width of the crop in pixels; a place is `_CELL` of them wide and high.
+    """
+    grid = (max(1, size[0] // _CELL), max(1, size[1] // _CELL))
+    places = F.adaptive_avg_pool2d(features.float(), grid).flatten(2).movedim(1, 2).flatten(0, 1)  # [P, D]
+    directions = F.normalize(places, dim=1)
+    with torch.autocast(features.device.type, enabled=False):  # differences of hundredths count
+        return directions @ directions.T / _LIKENESS
+
+
+def relation_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """The mean over places of KL(teacher || student), of `likeness` scores [P, P] softmaxed over the other place.
+
+    Pixel relations across images as in Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic
+    Segmentation" (https://arxiv.org/abs/2204.06986), of the minibatch; without the paper's memory of earlier batches.
+    """
+    return F.kl_div(student.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="batchmean", log_target=True)
+
 
 class Teachers(nn.Module):
     """Frozen networks; `forward` takes uint8 images [N, H, W, 3] and gives their mean probabilities.
@@ -23,10 +63,12 @@ class Teachers(nn.Module):
     Args:
         networks: in any mode; they are left frozen and evaluating.
         temperature: scores are divided by it.
+        relations: whether `likeness` is asked for, too.
     """
 
-    def __init__(self, networks: Sequence[SegmentationNetwork], temperature: float) -> None:
+    def __init__(self, networks: Sequence[SegmentationNetwork], temperature: float, relations: bool = False) -> None:
         super().__init__()
+        self._features = [Features(network) for network in networks] if relations else []
         self._networks = tuple(network.eval().requires_grad_(False) for network in networks)  # in no state_dict
         self.temperature = temperature
 
@@ -46,8 +88,15 @@ class Teachers(nn.Module):
             answers.append((scores / self.temperature).softmax(dim=1))
         return torch.stack(answers).mean(dim=0)
 
+    def likeness(self, size: tuple[int, int]) -> Tensor:
+        """The mean of theirs, of the images of the newest `forward`."""
+        found = [likeness(kept.newest, size) for kept in self._features if kept.newest is not None]
+        return torch.stack(found).mean(dim=0)
 
-def open_teachers(files: Sequence[Path], temperature: float, label_set: LabelSet) -> Teachers | None:
+
+def open_teachers(
+    files: Sequence[Path], temperature: float, label_set: LabelSet, relations: bool = False
+) -> Teachers | None:
     """Load teachers; None where there are none.
 
     Raises:
@@ -65,7 +114,7 @@ def open_teachers(files: Sequence[Path], temperature: float, label_set: LabelSet
         network = build_network(info.network, len(label_set), **info.options)
         checkpoint.load_strictly(network, weights, str(path))
         networks.append(network)
-    return Teachers(networks, temperature) if networks else None
+    return Teachers(networks, temperature, relations) if networks else None
 
 
 def divergence_from(teacher: Tensor, scores: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from seg_perception.core.types import UNKNOWN, UNLABELED
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.training.distillation import Teachers, divergence_from
+from seg_perception.training.distillation import Features, Teachers, divergence_from, likeness, relation_divergence
 
 _AUXILIARY_STEP = 4  # auxiliary scores are coarse: every fourth label in both directions is enough for them
 
@@ -118,11 +118,13 @@ class LossModule(nn.Module):
         unknown: bool = True,
         teachers: Teachers | None = None,
         distillation: float = 0.0,
+        relations: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self._teachers = (teachers,)  # hidden from state_dict and from DDP
-        self.distillation = distillation
+        self.distillation, self.relations = distillation, relations
+        self._features = Features(network) if relations else None
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.auxiliary = auxiliary
@@ -133,6 +135,7 @@ class LossModule(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.network.normalize(images).contiguous(memory_format=torch.channels_last)
         scores, *coarser = self.network.scores_with_auxiliary(x)
+        features = self._features.newest if self._features is not None else None
         loss = pixel_loss_sum(scores, labels, self.class_weights, self.hard_pixels, self.unknown)
         for other in coarser:
             sparse = labels[:, ::_AUXILIARY_STEP, ::_AUXILIARY_STEP]
@@ -147,6 +150,11 @@ class LossModule(nn.Module):
             stride = self.network.score_stride
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
             answer = teachers(images, (scores.shape[2], scores.shape[3]))
-            divergence = divergence_from(answer, scores, sparse, teachers.temperature)
-            loss = loss + self.distillation * pixel_weight(labels, self.class_weights) * divergence
+            divergence = self.distillation * divergence_from(answer, scores, sparse, teachers.temperature)
+            if features is not None:
+                size = (labels.shape[1], labels.shape[2])
+                theirs, ours = teachers.likeness(size), likeness(features, size)
+                divergence = divergence + self.relations * relation_divergence(theirs, ours)
+            # where nothing is labeled, the teachers' word alone counts
+            loss = loss + pixel_weight(labels, self.class_weights).clamp(min=1) * divergence
         return loss

@@ -68,8 +68,8 @@ def open_batches(
         why = f" ({why})"
         demand_shared_memory(settings, micro_batch_size(settings, world))
     crops = TrainingCrops(settings, train)
-    told = f"{settings.workers or 'no'} worker{'s' * (settings.workers != 1)} beside this process cut the crops{why}"
-    return training_batches(crops, settings, first_step, rank, world), told
+    told = ("this process cuts", "one worker cuts", f"{settings.workers} workers cut")[min(settings.workers, 2)]
+    return training_batches(crops, settings, first_step, rank, world), f"{told} the crops{why}"
 
 
 @dataclass(frozen=True, slots=True)

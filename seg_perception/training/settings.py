@@ -213,16 +213,21 @@ class DistillationSettings:
             their probabilities are averaged.
         temperature: scores are divided by it on both sides, which shows more of the unlikely classes.
         weight: of the divergence from the teachers, over all pixels, labeled or not; beside 1 for the labels.
+        relations: weight of the divergence between how alike the teachers find places of all images of a batch, and how
+            alike the student does, by the features from which each scores (Yang et al., CIRKD, arXiv:2204.06986).
     """
 
     teachers: tuple[Path, ...] = ()
     temperature: float = 1.0
     weight: float = 1.0
+    relations: float = 0.0
 
     def __post_init__(self) -> None:
         _check(
             _unless(self.temperature > 0, f"temperature: {self.temperature} must be above 0"),
             _unless(self.weight >= 0, f"weight: {self.weight} is below 0"),
+            _unless(self.relations >= 0, f"relations: {self.relations} is below 0"),
+            _unless(not self.relations or len(self.teachers) > 0, "relations: needs teachers"),
         )
 
     @property
@@ -325,6 +330,14 @@ class TrainSettings:
             ),
             _unless(len(self.train) > 0, "train: at least one dataset is needed"),
             self._crop_fault(),
+            *(
+                _unless(
+                    not one.unlabeled or len(self.distillation.teachers) > 0,
+                    f"train: {one.root} is unlabeled: only distillation.teachers can say what is there",
+                )
+                for one in self.train
+            ),
+            *(_unless(not one.unlabeled, f"validation: {one.root} is unlabeled") for one in self.validation),
             _unless(self.seed >= 0, f"seed: {self.seed} is below 0"),
             _unless(self.cache_gigabytes >= 0, f"cache_gigabytes: {self.cache_gigabytes} is below 0"),
             _unless(self.workers >= 0, f"workers: {self.workers} is below 0"),

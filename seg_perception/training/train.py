@@ -291,7 +291,7 @@ def _loss_module(
     device: torch.device,
 ) -> LossModule:
     teaching = settings.distillation
-    teachers = open_teachers(teaching.files, teaching.temperature, label_set)
+    teachers = open_teachers(teaching.files, teaching.temperature, label_set, teaching.relations > 0)
     return LossModule(
         network,
         class_weights,
@@ -301,6 +301,7 @@ def _loss_module(
         unknown=settings.augmentation.unknown > 0,
         teachers=None if teachers is None else teachers.to_device(device),
         distillation=teaching.weight,
+        relations=teaching.relations,
     )
 
 

@@ -12,9 +12,11 @@ import torch
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.label_set import load_label_set
+from seg_perception.datasets.registry import DatasetSettings
 from seg_perception.networks.registry import build_network
-from seg_perception.training.distillation import Teachers, divergence_from, open_teachers
-from seg_perception.training.settings import DistillationSettings
+from seg_perception.training.distillation import Teachers, divergence_from, likeness, open_teachers, relation_divergence
+from seg_perception.training.loss import LossModule, pixel_weight
+from seg_perception.training.settings import DistillationSettings, TrainSettings
 from seg_perception.training.train import run_training
 
 LABELS = torch.tensor([[[0, 255, 254]]], dtype=torch.uint8)
@@ -64,3 +66,69 @@ def test_a_student_learns_from_a_teacher_and_repeats_exactly(tiny: Any) -> None:
         losses[settings.name] = [float(row.split(",")[1]) for row in rows]
     assert losses["taught"] == losses["again"]
     assert all(t > a for t, a in zip(losses["taught"][:1], losses["alone"][:1]))  # the divergence comes on top
+
+
+def test_relations_by_hand() -> None:
+    """Two places: of one direction, likeness 1 / 0.1 each; at right angles, 10 and 0."""
+    same = torch.tensor([[[[1.0, 3.0]], [[2.0, 6.0]]]])  # [1, 2, 1, 2]: places (1, 2) and (3, 6)
+    apart = torch.tensor([[[[1.0, 0.0]], [[0.0, 5.0]]]])
+    assert torch.allclose(likeness(same, (32, 64)), torch.full((2, 2), 10.0))
+    assert torch.allclose(likeness(apart, (32, 64)), torch.tensor([[10.0, 0.0], [0.0, 10.0]]))
+    # rows (1/2, 1/2) against (p, 1 - p) and (1 - p, p) with p = 1 / (1 + exp(-10))
+    p = 1 / (1 + math.exp(-10))
+    by_hand = 0.5 * math.log(0.5 / p) + 0.5 * math.log(0.5 / (1 - p))
+    divergence = relation_divergence(likeness(same, (32, 64)), likeness(apart, (32, 64)))
+    assert float(divergence) == pytest.approx(by_hand, rel=1e-5)
+    assert likeness(torch.ones(2, 3, 64, 128), (64, 128)).shape == (16, 16)  # 2 images of 2 x 4 places
+
+
+def test_relations_compare_features_of_other_depths_and_strides_and_reach_the_students_weights() -> None:
+    torch.manual_seed(2)
+    teacher, student = build_network("reference", 3, width=0.2), build_network("resnet_ladder", 3, width=0.1)
+    images = torch.randint(0, 255, (2, 64, 64, 3), dtype=torch.uint8)
+    labels = torch.full((2, 64, 64), 255, dtype=torch.uint8)
+    losses = [
+        LossModule(
+            student.eval(), None, 0.0, 1.0, teachers=Teachers([teacher], 1.0, relations=True),
+            distillation=0.0, relations=relations,
+        )(images, labels)
+        for relations in (1.0, 2.0)
+    ]  # fmt: skip
+    assert losses[1].item() == pytest.approx(2 * losses[0].item(), rel=1e-4)
+    assert losses[0].item() > 0
+    losses[0].backward()
+    kernel = student.get_parameter("encoder.stem.0.weight")
+    assert kernel.grad is not None
+    assert kernel.grad.abs().sum() > 0
+    own = LossModule(
+        student, None, 0.0, 1.0, teachers=Teachers([student], 1.0, relations=True), distillation=1.0, relations=1.0
+    )
+    assert own(images, labels).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_unlabeled_images_are_learned_from_by_their_teachers_alone(
+    tiny: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = run_training(tiny())
+    unlabeled = DatasetSettings("folder", Path(pictures.name) / "images", mapping="identity", unlabeled=True)
+    with pytest.raises(SettingsError, match=r"images is unlabeled: only distillation\.teachers can say what is there"):
+        tiny(train=(unlabeled,))
+    with pytest.raises(SettingsError, match=r"validation: .*images is unlabeled"):
+        tiny(validation=(unlabeled,))
+    taught: TrainSettings = tiny(
+        name="taught", train=(unlabeled,), distillation=DistillationSettings((teacher,), relations=0.5), steps=20
+    )
+    run_training(taught)
+    assert "images: 6 images without labels, for teachers alone" in capsys.readouterr().out
+    rows = (taught.run_folder / "steps.csv").read_text().splitlines()[1:]
+    losses = [float(row.split(",")[1]) for row in rows]
+    assert losses[-1] < losses[0]
+    labels = torch.full((1, 4, 4), 255, dtype=torch.uint8)
+    assert pixel_weight(labels).item() == 0
+
+
+def test_only_folders_are_unlabeled_and_by_no_patterns() -> None:
+    with pytest.raises(SettingsError, match="unlabeled: scenes has labels"):
+        DatasetSettings("scenes", unlabeled=True)
+    with pytest.raises(SettingsError, match="unlabeled: takes no patterns"):
+        DatasetSettings("folder", mapping="identity", unlabeled=True, images="a/*", labels="b/*")

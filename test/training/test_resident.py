@@ -261,7 +261,7 @@ def test_data_that_does_not_fit_is_left_to_workers_and_said_or_refused(tiny: Tin
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seg_perception.training.resident.lives_on_device", lambda *_: True)
         _, told = open_batches(dataclasses.replace(settings, data_on="auto"), train, CPU, 0, 0, 1)
-    assert told.endswith("this process cut the crops (the decoded data takes more than cache_gigabytes, 1e-06)")
+    assert told == ("this process cuts the crops (the decoded data takes more than cache_gigabytes, 1e-06)")
 
 
 def test_runs_of_one_plan_share_the_data(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

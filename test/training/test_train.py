@@ -126,7 +126,9 @@ def test_a_run_says_what_it_trains_on_what_and_from_where_and_shows_pictures(
         stop_after(patch, 2)
         run_training(settings)
     said = capsys.readouterr().out
-    assert re.search(r"tiny: reference, \d\.\d\d M parameters; on CPU, \d+ threads, fp32\n", said)
+    assert re.search(
+        r"tiny: reference, \d\.\d\d M parameters; on CPU, \d+ threads, fp32; this process cuts the crops\n", said
+    )
     assert re.search(r"\d+ images of \S+; \d+ to validate on; 3 steps of \d+ crops, from the start", said)
     run_training(settings)
     assert "3 steps of" in (said := capsys.readouterr().out)
