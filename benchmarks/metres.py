@@ -16,14 +16,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from seg_perception.core.bird import beside, bird_view, draw_cells
+from seg_perception.core.bird import GroundDrawing
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.grid import GridRules, GridSettings
 from seg_perception.core.grid_table import GridTable
@@ -31,6 +31,7 @@ from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.metres import CameraMetres, GridAnswer, SharedGrid
 from seg_perception.core.optics import CameraModel, Distortion
+from seg_perception.core.resizing import resize_image
 from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Segmentation, Size
 from seg_perception.engines.opening import open_engine
@@ -44,6 +45,7 @@ from seg_perception.segmenter import Segmenter
 
 SIZE = Size(1280, 720)  # labels are picked at the pixels' centers from 700x500 on
 DISTANCES = (5.0, 10.0, 20.0, 40.0)
+BANDS = (10.0, 20.0, 30.0, 40.0)  # each of ten metres, up to
 LENSES = {
     "none": (Distortion.NONE, ()),
     "plumb_bob": (Distortion.PLUMB_BOB, (-0.28, 0.07, 0.0008, -0.0005, -0.008)),
@@ -221,6 +223,8 @@ class Counts:
     near_free: int = 0  # truly free, seen, within 20 m and hidden by nothing
     near_found: int = 0
     behind: int = 0  # called free within 0.3 m behind the contact line of what stands on the road
+    free_at: np.ndarray = field(default_factory=lambda: np.zeros(len(BANDS)))  # `free` by distance, see BANDS
+    wrong_at: np.ndarray = field(default_factory=lambda: np.zeros(len(BANDS)))
 
 
 def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: GridSettings) -> None:
@@ -238,6 +242,10 @@ def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: Gr
     x, _ = settings.spec.centers()
     counts.free += int(free.sum())
     counts.wrong += int((free & (truth < 0.5)).sum())
+    for band, farthest in enumerate(BANDS):
+        within = free[:, (x > farthest - 10.0) & (x <= farthest)]
+        counts.free_at[band] += int(within.sum())
+        counts.wrong_at[band] += int((within & (truth[:, (x > farthest - 10.0) & (x <= farthest)] < 0.5)).sum())
     near = table.visible & (x <= 20.0)[None, :] & (truth >= 0.999) & ~hidden(scene, settings)
     near &= drawn_cells(labels, model, table.pose, settings)
     counts.near_free += int(near.sum())
@@ -340,7 +348,7 @@ CAMVID = {"fx": 530.0, "fy": 530.0, "cx": 240.0, "cy": 180.0, "height": 1.35, "p
 
 
 def bird_pictures(name: str, folder: Path, out: Path, camera: dict[str, Any], count: int = 5) -> None:
-    """Frame and bird's-eye view side by side; lanes must be parallel."""
+    """Frame and bird's-eye view below it; lanes must be parallel."""
     label_set = load_label_set()
     settings = GridSettings()
     files = sorted((folder / "images").glob("*.jpg"))
@@ -354,10 +362,11 @@ def bird_pictures(name: str, folder: Path, out: Path, camera: dict[str, Any], co
             pose = CameraPose.mounted(camera["height"], pitch=camera["pitch"])
             answer = model.segment(image)
             mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
-            bird = bird_view(image, lens, pose, settings.spec)
             table = GridTable(lens, pose, settings.spec)
             cells = table.fill(answer, mask, GridRules(settings, label_set))
-            picture = beside(image, bird, draw_cells(cells, table.visible))
+            above = GroundDrawing(table).draw(image, cells)
+            scaled = resize_image(image, Size(above.shape[1], round(height * above.shape[1] / width)))
+            picture = np.concatenate([scaled, above])
             out.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(out / f"{name}_{path.stem}.jpg"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
@@ -372,6 +381,20 @@ def open_model() -> Iterator[Segmenter]:
 
 
 # --- tables --------------------------------------------------------------------------------------
+
+
+def print_by_distance(every: list[Scene], settings: GridSettings, result: dict[str, Any]) -> None:
+    print("\nCalled free and are not, by distance (no lens, right pitch)\n")
+    print("| scenes |", " | ".join(f"{far - 10:g} to {far:g} m" for far in BANDS), "|\n|---|" + "---|" * len(BANDS))
+    for kind, hilly in (("level", False), ("hilly", True)):
+        counts = Counts()
+        for scene in (scene for scene in every if scene.hilly is hilly):
+            add_scene(counts, scene, "none", 0.0, settings)
+        shares = 100 * counts.wrong_at / np.maximum(1, counts.free_at)
+        result[f"by distance {kind}"] = [shares.tolist(), counts.free_at.tolist()]
+        print(
+            f"| {kind} |", " | ".join(f"{v:.2f} % of {n:.0f}" for v, n in zip(shares, counts.free_at, strict=True)), "|"
+        )
 
 
 def main() -> None:
@@ -422,6 +445,7 @@ def main() -> None:
         wrong, found = 100 * counts.wrong / max(1, counts.free), 100 * counts.near_found / max(1, counts.near_free)
         result[f"grid {kind} {lens} {turn}"] = [counts.free, wrong, found, counts.behind]
         print(f"| {kind} | {lens} | {turn:g}° | {counts.free} | {wrong:.2f} % | {found:.1f} % | {counts.behind} |")
+    print_by_distance(every, settings, result)
     print("\nCPU milliseconds a frame at 1280x720, one core\n")
     result["cpu_ms"] = times()
     print("| | median | fastest |\n|---|---|---|")
