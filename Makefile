@@ -51,9 +51,8 @@ demo: $(STAMPS)/run ## Drive, segment, record. Own material: BAG=drive.mcap or I
 	$(BIN)/seg-perception demo --out "$(OUT)" $(if $(BAG),--bag "$(BAG)") $(if $(IMAGES),--images "$(IMAGES)") \
 		$(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") $(DEMO_ARGS)
 
-# What keeps time with other processes, kills its own children or prints a table runs by itself; the rest in two
-# processes.
-ALONE := test/engines test/launch test/network test/ros test/view test/training/test_train.py test/training/test_data.py
+# What keeps time with other processes, or kills its own children, runs by itself; the rest in two processes.
+ALONE := test/launch test/network test/ros test/view test/training/test_train.py test/training/test_data.py
 COVERAGE := --cov=seg_perception
 
 .PHONY: test

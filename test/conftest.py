@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,9 @@ from seg_perception.core.resources import DEFAULT_MODEL
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(BuildsOfWorkers())
     # The machine is shared and the images are small: more threads only get in each other's way.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # "gw0", "gw1": see `make test`
     os.environ.setdefault("OMP_NUM_THREADS", "1" if worker else "2")
@@ -53,3 +56,38 @@ def quick_exports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
         yield
+
+
+_BUILDS = pytest.StashKey[list[tuple[Any, ...]]]()  # each an engines_builds.Build
+
+
+@pytest.fixture(scope="session")
+def builds(pytestconfig: pytest.Config) -> list[tuple[Any, ...]]:
+    """Every build that the tests have tried; printed at the end, whether the tests pass or not."""
+    return pytestconfig.stash.setdefault(_BUILDS, [])
+
+
+class BuildsOfWorkers:
+    """Hooks of pytest-xdist: what the processes that run the tests noted goes to the one that prints."""
+
+    @staticmethod
+    def pytest_testnodedown(node: Any) -> None:
+        node.config.stash.setdefault(_BUILDS, []).extend(getattr(node, "workeroutput", {}).get("builds", []))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["builds"] = [tuple(row) for row in session.config.stash.get(_BUILDS, [])]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(_BUILDS, [])
+    if not rows:
+        return
+    terminalreporter.section("engines compiled by NVIDIA's builder")
+    terminalreporter.write_line(f"{'network':<36}{'precision':>10}{'batch':>8}{'built':>7}{'MB':>8}{'seconds':>9}")
+    for network, precision, batch, built, size, seconds in rows:
+        terminalreporter.write_line(
+            f"{network:<36}{precision:>10}{batch:>8}{'yes' if built else 'NO':>7}{size / 1e6:>8.1f}{seconds:>9.1f}"
+        )
+    terminalreporter.write_line(f"{sum(built for _, _, _, built, _, _ in rows)} of {len(rows)} built")

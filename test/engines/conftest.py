@@ -18,29 +18,6 @@ from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 
 sys.path.insert(0, str(Path(__file__).parent))
-from engines_builds import Build
-
-_BUILDS = pytest.StashKey[list[Build]]()
-
-
-@pytest.fixture(scope="session")
-def builds(pytestconfig: pytest.Config) -> list[Build]:
-    """Every build that the tests have tried; printed at the end, whether the tests pass or not."""
-    return pytestconfig.stash.setdefault(_BUILDS, [])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash.get(_BUILDS, [])
-    if not rows:
-        return
-    terminalreporter.section("engines compiled by NVIDIA's builder")
-    terminalreporter.write_line(f"{'network':<36}{'precision':>10}{'batch':>8}{'built':>7}{'MB':>8}{'seconds':>9}")
-    for row in rows:
-        terminalreporter.write_line(
-            f"{row.network:<36}{row.precision:>10}{row.batch:>8}{'yes' if row.built else 'NO':>7}"
-            f"{row.engine_bytes / 1e6:>8.1f}{row.seconds:>9.1f}"
-        )
-    terminalreporter.write_line(f"{sum(row.built for row in rows)} of {len(rows)} built")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +30,7 @@ def nvidia() -> TensorRtLibrary:
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], bytes]:
+def exported(tmp_path_factory: pytest.TempPathFactory, quick_exports: None) -> Callable[[str, str], bytes]:
     """(network, precision) -> an ONNX file's bytes; each is made once. Weights are random, but seeded."""
     import torch
     from small_networks import small_networks

@@ -1,12 +1,11 @@
-"""What the tests note of every build. A module of its own: several rooms have a conftest."""
+"""What the tests note of every build; test/conftest.py prints it at their end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Build:
+class Build(NamedTuple):
     """One line of the table that ends the tests: what NVIDIA's compiler made of a graph."""
 
     network: str

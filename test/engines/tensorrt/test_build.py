@@ -63,7 +63,7 @@ def build_and_note(
     try:
         check_contract(prepare_graph(plan(content, settings, library)), library, settings)
         built = build_engine(plan(content, settings, library))
-        row = dataclasses.replace(row, built=True, engine_bytes=len(built.content), seconds=built.seconds)
+        row = row._replace(built=True, engine_bytes=len(built.content), seconds=built.seconds)
     finally:
         builds.append(row)
     return built

