@@ -53,7 +53,7 @@ def _parts(files: Iterable[Path]) -> Iterable[list[Path]]:
         yield part
 
 
-def run(parts: Path, minutes: float, out: Path, config: str, device: str) -> int:
+def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_steps: int | None = None) -> int:
     """Unpack, train for so many minutes, write everything to `out`."""
     from seg_perception.commands import train
     from seg_perception.core.resources import shipped_file
@@ -73,7 +73,9 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str) -> int
         copier.start()
         left = minutes - (time.monotonic() - began) / 60
         try:
-            weights = train(settings, minutes=left, data_root=str(data), output=str(runs), device=device)
+            weights = train(
+                settings, minutes=left, most_steps=most_steps, data_root=str(data), output=str(runs), device=device
+            )
         finally:
             stop.set()
             copier.join()
@@ -112,10 +114,13 @@ def main() -> int:
     running.add_argument("--out", type=Path, default=Path("out/gpu"))
     running.add_argument("--config", default="driving")
     running.add_argument("--device", default="auto")
+    running.add_argument("--most-steps", type=int, help="no more, even if more would fit: for a rehearsal")
     arguments = parser.parse_args()
     if arguments.command == "pack":
         return pack(arguments.data, arguments.out)
-    return run(arguments.parts, arguments.minutes, arguments.out, arguments.config, arguments.device)
+    return run(
+        arguments.parts, arguments.minutes, arguments.out, arguments.config, arguments.device, arguments.most_steps
+    )
 
 
 if __name__ == "__main__":

@@ -247,7 +247,10 @@ def _compared(
 
 
 def train(
-    settings: TrainSettings | Mapping[str, Any] | str | Path, minutes: float | None = None, **overrides: Any
+    settings: TrainSettings | Mapping[str, Any] | str | Path,
+    minutes: float | None = None,
+    most_steps: int | None = None,
+    **overrides: Any,
 ) -> Path:
     """Train a network; where the run's folder holds an unfinished run of the same settings, go on with it.
 
@@ -255,6 +258,7 @@ def train(
         settings: `training.settings.TrainSettings`, the same as a table, a YAML file, or the name of one that
             ships in config/train ("folder").
         minutes: train so many steps as fit into this time on this machine, the last validation included.
+        most_steps: with minutes, no more than these, even if more would fit.
         **overrides: fields of it to replace: steps=2000, output="runs", ...
 
     Returns:
@@ -282,7 +286,7 @@ def train(
         from seg_perception.training.timed import plan_run
 
         with kept_between_runs():
-            plan = plan_run(settings, minutes)
+            plan = plan_run(settings, minutes, most_steps=most_steps)
             logging.getLogger(__name__).warning("%s", plan)
             return run_training(plan.settings)
     return run_training(settings)

@@ -6,6 +6,7 @@ Every change is drawn from the generator that the caller seeds, so a sample repe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -23,6 +24,16 @@ COVER_WHOLE = 0.5  # of the covered crops; the others are covered in part
 COVER_SIDE = (0.2, 0.7)  # of the crop's sides, where it is covered in part
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a crop comes from: which window of the sample in which size, and whether it is mirrored."""
+
+    zoomed: Size
+    left: int
+    top: int
+    flip: bool
+
+
 def augment(
     sample: Sample,
     settings: AugmentationSettings,
@@ -30,6 +41,17 @@ def augment(
     rng: np.random.Generator,
     rare_ids: Sequence[int] = (),
 ) -> tuple[RgbImage, LabelImage]:
+    """The crop of `augment_and_tell`, without where it comes from."""
+    return augment_and_tell(sample, settings, deployed, rng, rare_ids)[:2]
+
+
+def augment_and_tell(
+    sample: Sample,
+    settings: AugmentationSettings,
+    deployed: Size,
+    rng: np.random.Generator,
+    rare_ids: Sequence[int] = (),
+) -> tuple[RgbImage, LabelImage, Cut]:
     """One random crop of a sample.
 
     Args:
@@ -41,17 +63,19 @@ def augment(
 
     Returns:
         uint8 [h, w, 3] RGB and uint8 [h, w] labels of the crop's size, contiguous; pixels outside
-        the sample are gray and unlabeled, covered ones `UNKNOWN`.
+        the sample are gray and unlabeled, covered ones `UNKNOWN`. And where the crop comes from.
     """
     image, labels = _zoom(sample, settings, deployed, rng)
+    zoomed = Size.of(image)
     rare_ids = rare_ids if settings.rare and rng.random() < settings.rare else ()
-    image, labels = _crop(image, labels, settings.crop, rng, rare_ids)
-    if rng.random() < settings.flip:
+    image, labels, left, top = _crop(image, labels, settings.crop, rng, rare_ids)
+    flip = rng.random() < settings.flip
+    if flip:
         image, labels = image[:, ::-1], labels[:, ::-1]
     image, labels = _photometric(np.ascontiguousarray(image), settings, rng), np.ascontiguousarray(labels)
     if settings.unknown and rng.random() < settings.unknown:
-        return _cover(image, labels, rng)
-    return image, labels
+        image, labels = _cover(image, labels, rng)
+    return image, labels, Cut(zoomed, left, top, flip)
 
 
 def _zoom(
@@ -67,7 +91,7 @@ def _zoom(
 
 def _crop(
     image: RgbImage, labels: LabelImage, crop: Size, rng: np.random.Generator, rare_ids: Sequence[int]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, int]:
     below, right = max(0, crop.height - image.shape[0]), max(0, crop.width - image.shape[1])
     if below or right:
         gray = (PADDING_GRAY,) * 3
@@ -83,7 +107,7 @@ def _crop(
     else:
         top, left = int(rng.integers(0, last_top + 1)), int(rng.integers(0, last_left + 1))
     window = slice(top, top + crop.height), slice(left, left + crop.width)
-    return image[window], labels[window]
+    return image[window], labels[window], left, top
 
 
 def _photometric(image: RgbImage, settings: AugmentationSettings, rng: np.random.Generator) -> RgbImage:

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from seg_perception.core.errors import SegPerceptionError, SettingsError
 from seg_perception.datasets.base import Dataset, Sample
-from seg_perception.training.augmentation import augment
+from seg_perception.training.augmentation import augment_and_tell
 from seg_perception.training.run_data import shared_memory_text
 from seg_perception.training.settings import TrainSettings
+from seg_perception.training.teacher_answers import TeacherAnswers, answer_of_crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,20 @@ class CropKey:
     place: int
 
 
-Crop: TypeAlias = tuple[Tensor, Tensor] | SegPerceptionError | OSError
+Crop: TypeAlias = tuple[Tensor, ...] | SegPerceptionError | OSError
 
 
 class TrainingCrops(TorchDataset[Crop]):
     """Random crops of the weighted training datasets, drawn anew for each key.
 
-    A key gives the same crop in any process: uint8 [h, w, 3] RGB and uint8 [h, w] labels; or what went wrong
-    with its file.
+    A key gives the same crop in any process: uint8 [h, w, 3] RGB and uint8 [h, w] labels, and what the teachers
+    answered there if that is kept, float16 [C, h / 4, w / 4]; or what went wrong with its file.
     """
 
-    def __init__(self, settings: TrainSettings, datasets: Sequence[Dataset]) -> None:
+    def __init__(
+        self, settings: TrainSettings, datasets: Sequence[Dataset], answers: TeacherAnswers | None = None
+    ) -> None:
+        self._answers = answers
         self.datasets = datasets
         label_set = self.datasets[0].label_set
         self._rare_ids = [label_set.id_of(name) for name in settings.augmentation.rare_classes]
@@ -55,14 +59,18 @@ class TrainingCrops(TorchDataset[Crop]):
         except (SegPerceptionError, OSError) as error:
             return error  # a worker's exception would come as a traceback of its own
 
-    def _crop(self, key: CropKey) -> tuple[Tensor, Tensor]:
+    def _crop(self, key: CropKey) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([self._settings.seed, key.step, key.place])
         which = int(rng.choice(len(self.datasets), p=self._shares))
         index = int(rng.integers(len(self.datasets[which])))
         sample = self._load(which, index)
         changes, deployed = self._settings.augmentation, self._settings.deployed_size
-        image, labels = augment(sample, changes, deployed, rng, self._rare_ids)
-        return torch.from_numpy(image), torch.from_numpy(labels)
+        image, labels, cut = augment_and_tell(sample, changes, deployed, rng, self._rare_ids)
+        crop = torch.from_numpy(image), torch.from_numpy(labels)
+        if self._answers is None:
+            return crop
+        answer = answer_of_crop(self._answers.load(sample.image), cut, changes.crop)
+        return *crop, torch.from_numpy(answer)
 
     def _load(self, which: int, index: int) -> Sample:
         kept = self._cache.get((which, index))
@@ -111,19 +119,18 @@ def _one_thread_each(_worker: int) -> None:
     cv2.setNumThreads(1)
 
 
-def _collate(crops: list[Crop]) -> tuple[Tensor, Tensor] | Exception:
+def _collate(crops: list[Crop]) -> tuple[Tensor, ...] | Exception:
     """A batch; or the first fault among its crops."""
     for crop in crops:
         if isinstance(crop, Exception):
             return crop
-    batch: tuple[Tensor, Tensor] = default_collate(crops)
-    return batch[0], batch[1]
+    return tuple(default_collate(crops))
 
 
 def training_batches(
     crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Micro-batches from `first_step` on: uint8 [n, h, w, 3] and uint8 [n, h, w].
+) -> Iterator[tuple[Tensor, ...]]:
+    """Micro-batches of `TrainingCrops` from `first_step` on: uint8 [n, h, w, 3], uint8 [n, h, w], any answers.
 
     OpenCV is left with one thread in this process, too: its thread pool does not survive the fork
     of the workers, which would wait for it for ever.

@@ -121,10 +121,13 @@ def divergence_from(teacher: Tensor, scores: Tensor, labels: Tensor, temperature
     """The mean over pixels of KL(teacher || student), times the temperature's square, which keeps its gradients' size.
 
     Args:
-        teacher: probabilities at the temperature, float [N, C, h, w].
+        teacher: probabilities at the temperature, float [N, C, any, any], resized to the scores; 0 for all classes
+            counts as a pixel without divergence.
         scores: the student's, float [N, C, h, w] unnormalized.
         labels: uint8 [N, h, w]; pixels of nothing known (254) do not count: no teacher knows them either.
     """
+    if teacher.shape[2:] != scores.shape[2:]:
+        teacher = F.interpolate(teacher.float(), size=scores.shape[2:], mode="bilinear", align_corners=False)
     logs = (scores.float() / temperature).log_softmax(dim=1)
     divergence = F.kl_div(logs, teacher, reduction="none").sum(dim=1)  # [N, h, w]
     counts = (labels != UNKNOWN).float()

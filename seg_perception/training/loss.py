@@ -103,9 +103,10 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
 class LossModule(nn.Module):
     """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
 
-    `forward` takes uint8 [n, h, w, 3] and [n, h, w] and returns the weighted sum of the losses;
-    the caller divides by the pixel weight of the whole global batch. Nothing in it waits for the device. The
-    Lovasz loss, which is no sum over pixels, is that of each call's pixels, at the scores' size.
+    `forward` takes uint8 [n, h, w, 3] and [n, h, w], and kept answers of teachers, float [n, C, any, any], where there
+    are no teachers to ask; it returns the weighted sum of the losses. The caller divides by the pixel weight of the
+    whole global batch. Nothing in it waits for the device. The Lovasz loss, which is no sum over pixels, is that of
+    each call's pixels, at the scores' size.
     """
 
     def __init__(
@@ -119,11 +120,12 @@ class LossModule(nn.Module):
         teachers: Teachers | None = None,
         distillation: float = 0.0,
         relations: float = 0.0,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
         self._teachers = (teachers,)  # hidden from state_dict and from DDP
-        self.distillation, self.relations = distillation, relations
+        self.distillation, self.relations, self.temperature = distillation, relations, temperature
         self._features = Features(network) if relations else None
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -132,7 +134,7 @@ class LossModule(nn.Module):
         self.lovasz = lovasz
         self.unknown = unknown
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Tensor, labels: Tensor, answers: Tensor | None = None) -> Tensor:
         x = self.network.normalize(images).contiguous(memory_format=torch.channels_last)
         scores, *coarser = self.network.scores_with_auxiliary(x)
         features = self._features.newest if self._features is not None else None
@@ -146,12 +148,14 @@ class LossModule(nn.Module):
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
             loss = loss + self.lovasz * pixel_weight(labels, self.class_weights) * lovasz_softmax(scores, sparse)
         (teachers,) = self._teachers
-        if teachers is not None:
+        if teachers is not None or answers is not None:
             stride = self.network.score_stride
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
-            answer = teachers(images, (scores.shape[2], scores.shape[3]))
-            divergence = self.distillation * divergence_from(answer, scores, sparse, teachers.temperature)
-            if features is not None:
+            if teachers is not None:
+                answers = teachers(images, (scores.shape[2], scores.shape[3]))
+            assert answers is not None
+            divergence = self.distillation * divergence_from(answers, scores, sparse, self.temperature)
+            if teachers is not None and features is not None:
                 size = (labels.shape[1], labels.shape[2])
                 theirs, ours = teachers.likeness(size), likeness(features, size)
                 divergence = divergence + self.relations * relation_divergence(theirs, ours)

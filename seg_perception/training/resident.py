@@ -28,6 +28,7 @@ from seg_perception.training.augmentation import COVER_SIDE, COVER_WHOLE, PADDIN
 from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches
 from seg_perception.training.run_data import DataRecord, demand_shared_memory
 from seg_perception.training.settings import TrainSettings
+from seg_perception.training.teacher_answers import TeacherAnswers
 from seg_perception.training.unknown import unknown_texture
 
 _TEXTURES = 64  # kept; mirrored two ways and with their channels in any order, 1536
@@ -42,13 +43,16 @@ Integers = NDArray[np.int64]
 
 def lives_on_device(settings: TrainSettings, device: torch.device) -> bool:
     """Whether the data is to lie in the device's memory, as far as the settings say."""
-    return settings.data_on == "device" or (settings.data_on == "auto" and device.type == "cuda")
+    if settings.data_on == "auto":
+        return device.type == "cuda" and settings.distillation.cache is None
+    return settings.data_on == "device"
 
 
 def open_batches(
     settings: TrainSettings, train: Sequence[Dataset], device: torch.device, first_step: int, rank: int, world: int
-) -> tuple[Iterator[tuple[Tensor, Tensor]], str]:
-    """Micro-batches from `first_step` on, uint8 [n, h, w, 3] and uint8 [n, h, w]; and who makes them, in words.
+) -> tuple[Iterator[tuple[Tensor, ...]], str]:
+    """Micro-batches from `first_step` on, uint8 [n, h, w, 3] and uint8 [n, h, w], and teachers' answers where they are
+    kept; and who makes them, in words.
 
     Raises:
         SettingsError: the data is to live on the device and does not fit; or see `demand_shared_memory`.
@@ -67,7 +71,11 @@ def open_batches(
             raise SettingsError(f"data_on: {why}; raise it, or write 'auto' or 'workers'")
         why = f" ({why})"
         demand_shared_memory(settings, micro_batch_size(settings, world))
-    crops = TrainingCrops(settings, train)
+    answers = None
+    if settings.distillation.cache is not None:
+        answers = TeacherAnswers(settings)
+        why += f"; {answers.prepare(train, train[0].label_set, device)}"
+    crops = TrainingCrops(settings, train, answers)
     told = ("this process cuts", "one worker cuts", f"{settings.workers} workers cut")[min(settings.workers, 2)]
     return training_batches(crops, settings, first_step, rank, world), f"{told} the crops{why}"
 
@@ -293,7 +301,7 @@ class ResidentCrops:
         made = [unknown_texture(rng, crop) for _ in range(_TEXTURES)] if settings.augmentation.unknown else []
         self._textures = torch.from_numpy(np.stack(made)).to(self._device) if made else None
 
-    def batches(self, first_step: int, rank: int, world: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, first_step: int, rank: int, world: int) -> Iterator[tuple[Tensor, ...]]:
         """Micro-batches as `data.training_batches` gives them, on the device."""
         settings = self._settings
         size = micro_batch_size(settings, world)

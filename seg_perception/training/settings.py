@@ -215,12 +215,17 @@ class DistillationSettings:
         weight: of the divergence from the teachers, over all pixels, labeled or not; beside 1 for the labels.
         relations: weight of the divergence between how alike the teachers find places of all images of a batch, and how
             alike the student does, by the features from which each scores (Yang et al., CIRKD, arXiv:2204.06986).
+        cache: folder that keeps the teachers' answers on whole images, by the images' and teachers' content, for runs
+            whose crops are cut by workers: each image is answered once, before the first step, and not once a crop.
+        cache_gigabytes: most that a run may keep there.
     """
 
     teachers: tuple[Path, ...] = ()
     temperature: float = 1.0
     weight: float = 1.0
     relations: float = 0.0
+    cache: Path | None = None
+    cache_gigabytes: float = 2.0
 
     def __post_init__(self) -> None:
         _check(
@@ -228,6 +233,9 @@ class DistillationSettings:
             _unless(self.weight >= 0, f"weight: {self.weight} is below 0"),
             _unless(self.relations >= 0, f"relations: {self.relations} is below 0"),
             _unless(not self.relations or len(self.teachers) > 0, "relations: needs teachers"),
+            _unless(self.cache is None or len(self.teachers) > 0, "cache: needs teachers"),
+            _unless(self.cache is None or not self.relations, "cache: keeps no features, which relations need"),
+            _unless(self.cache_gigabytes >= 0, f"cache_gigabytes: {self.cache_gigabytes} is below 0"),
         )
 
     @property
@@ -330,6 +338,10 @@ class TrainSettings:
             ),
             _unless(len(self.train) > 0, "train: at least one dataset is needed"),
             self._crop_fault(),
+            _unless(
+                self.distillation.cache is None or self.data_on != "device",
+                "distillation.cache: is for crops that workers cut; write data_on: workers, or auto",
+            ),
             *(
                 _unless(
                     not one.unlabeled or len(self.distillation.teachers) > 0,

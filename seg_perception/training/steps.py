@@ -78,14 +78,14 @@ class CompiledOrNot(nn.Module):
         self._chosen: Callable[..., Tensor] = torch.compile(module, mode=mode)
         self._proven = False
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, *batch: Tensor) -> Tensor:
         if self._proven:
-            return self._chosen(images, labels)
+            return self._chosen(*batch)
         try:
-            loss = self._chosen(images, labels)
+            loss = self._chosen(*batch)
         except Exception as error:  # noqa: BLE001  a compiler's: there is no common class
             tqdm.write(f"compile: without it, since it failed here ({type(error).__name__}: {str(error)[:200]})")
             self._chosen = self._plain
-            loss = self._plain(images, labels)
+            loss = self._plain(*batch)
         self._proven = True
         return loss

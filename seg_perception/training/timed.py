@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seg_perception.core.errors import SettingsError
+from seg_perception.training.checkpoint import MAX_STEPS
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.train import run_training
 
@@ -44,7 +45,11 @@ class Plan:
 
 
 def plan_run(
-    settings: TrainSettings, minutes: float, clock: Callable[[], float] = time.monotonic, spent_s: float = 0.0
+    settings: TrainSettings,
+    minutes: float,
+    clock: Callable[[], float] = time.monotonic,
+    spent_s: float = 0.0,
+    most_steps: int | None = None,
 ) -> Plan:
     """Measure and plan; the probes' files are thrown away.
 
@@ -52,6 +57,7 @@ def plan_run(
         settings: their steps, checkpoint_every and validate_every are replaced.
         minutes: for everything, the probes, the start and the validation included.
         spent_s: of that time already.
+        most_steps: no more than these, even if more would fit.
 
     Raises:
         SettingsError: the time is too short for a run.
@@ -70,7 +76,7 @@ def plan_run(
     step_s = max(1e-6, (seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]))
     start_s = max(0.0, seconds[0] - _PROBES[0] * step_s)
     left = minutes * 60 - spent_s - (clock() - began)
-    steps = int((left * (1 - _RESERVED) - start_s) / step_s)
+    steps = min(int((left * (1 - _RESERVED) - start_s) / step_s), most_steps or MAX_STEPS)
     if steps < 1:
         raise SettingsError(
             f"--minutes {minutes:g} is too short here: {start_s + clock() - began:.0f} s go into probing and starting, "

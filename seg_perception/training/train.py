@@ -132,16 +132,16 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
         rate = learning_rate(step, settings.steps, settings.optimizer)
         set_learning_rate(optimizer, rate)
         micro_batches = [
-            (images.to(device, non_blocking=True), labels.to(device, non_blocking=True))
-            for images, labels in islice(batches, settings.accumulation)
+            tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+            for batch in islice(batches, settings.accumulation)
         ]
-        weight = _global_pixel_weight((t for _, t in micro_batches), class_weights, device, world)
+        weight = _global_pixel_weight((batch[1] for batch in micro_batches), class_weights, device, world)
         loss_sum = torch.zeros((), device=device)
-        for round_, (images, labels) in enumerate(micro_batches, start=1):
+        for round_, batch in enumerate(micro_batches, start=1):
             # processes exchange gradients once a step, in the last round
             with nullcontext() if round_ == settings.accumulation else without_exchange():
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    part = module(images, labels)
+                    part = module(*batch)
                 # DDP averages gradients over processes; the sum over all pixels is wanted
                 scaler.scale(part * (world / weight)).backward()
             loss_sum += part.detach()
@@ -291,7 +291,8 @@ def _loss_module(
     device: torch.device,
 ) -> LossModule:
     teaching = settings.distillation
-    teachers = open_teachers(teaching.files, teaching.temperature, label_set, teaching.relations > 0)
+    live = () if teaching.cache is not None else teaching.files
+    teachers = open_teachers(live, teaching.temperature, label_set, teaching.relations > 0)
     return LossModule(
         network,
         class_weights,
@@ -302,6 +303,7 @@ def _loss_module(
         teachers=None if teachers is None else teachers.to_device(device),
         distillation=teaching.weight,
         relations=teaching.relations,
+        temperature=teaching.temperature,
     )
 
 
