@@ -63,6 +63,7 @@ CUDA = [  # ONNX Runtime on an NVIDIA GPU; onnxruntime-gpu takes the place of on
     "onnxruntime-gpu[cuda,cudnn]>=1.21; platform_system == 'Linux' and platform_machine == 'x86_64'",
     "cuda-python>=12.6",
 ]
+RERUN = ["rerun-sdk>=0.26,<0.27"]  # writes .rrd files; the newest minor with wheels for 3.10 to 3.12; wants numpy 2
 OPENVINO = ["openvino>=2024.6"]  # CPU, optional; takes bfloat16 and int8 where the processor has them
 TEST = ["pytest>=7.4,<8", "pytest-timeout>=2.1"]  # pytest 9 breaks ROS's launch_testing plug-in
 DEV = [*TEST, "ruff", "mypy", "import-linter", "types-PyYAML", "types-tqdm"]
@@ -96,6 +97,7 @@ setup(
         "bags": BAGS,  # bag, predict and demo
         "view": VIEW,
         "ros": [*ROS, *BAGS, *VIEW],
+        "rerun": [*BAGS, *RERUN],  # bag process --rerun
         "convert": CONVERT,  # dataset convert
         "train": TRAIN,
         "tensorrt": TENSORRT,

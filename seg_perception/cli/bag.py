@@ -212,6 +212,9 @@ def _add_process(parser: argparse.ArgumentParser) -> None:
         help=f"which to write, of {', '.join(images)} (default: {' '.join(usual)})",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--rerun", type=Path, metavar="FILE.rrd", help="also write it for the Rerun viewer (needs the extra rerun)"
+    )
     add_params_file_argument(parser)
     add_model_arguments(parser)
     parser.set_defaults(bag_action=_process)
@@ -221,8 +224,12 @@ def _process(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.processing import ProcessSettings, process_bag
+    from seg_perception.bags.rerun_file import check_rerun, write_rerun
+    from seg_perception.engines.graph.model_file import read_card
     from seg_perception.node_parameters import picture_settings
 
+    if arguments.rerun is not None:
+        check_rerun(arguments.rerun, arguments.overwrite)
     pictures = picture_settings(arguments.params_file)
     settings = ProcessSettings(
         images=tuple(arguments.images),
@@ -260,6 +267,17 @@ def _process(arguments: argparse.Namespace) -> int:
         print(f"rejected {count} frames: {reason}", file=sys.stderr)
     for reason, count in report.without_metres.items():
         print(f"no grid for {count} frames: {reason}", file=sys.stderr)
+    if arguments.rerun is not None:
+        recorded = write_rerun(
+            arguments.output, arguments.rerun, read_card(arguments.model).label_set, arguments.overwrite
+        )
+        written = {name: count for name, count in recorded.written.items() if count}
+        print(f"{arguments.rerun}: {sum(written.values())} messages of {len(written)} topics")
+        if left_out := recorded.written.keys() - written.keys():
+            print(f"not in {arguments.rerun}: {', '.join(sorted(left_out))}", file=sys.stderr)
+        for reason, count in recorded.rejected.items():
+            print(f"{arguments.rerun}: left out {count} messages: {reason}", file=sys.stderr)
+        report.rejected += recorded.rejected
     return 1 if report.rejected or report.without_metres else 0
 
 
