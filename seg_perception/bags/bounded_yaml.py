@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import yaml
 
+from seg_perception.core.documents import StrictLoader
 from seg_perception.core.errors import InputError
 
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LONGEST: Final = 16 * 2**20  # characters; 1,000 topics need half a megabyte
 _DEEPEST: Final = 32
 _ALIASES: Final = 1000
@@ -21,13 +21,13 @@ def load_yaml(text: str, source: str) -> Any:
     point to something without aliases in it, and merge keys are refused. rosbag2 writes neither.
 
     Raises:
-        InputError: not YAML, or more than that; names `source`.
+        InputError: not YAML, a key twice, or more than that; names `source`.
     """
     if len(text) > _LONGEST:
         raise InputError(f"{source} has {len(text)} characters; at most {_LONGEST} are accepted")
     try:
         _check_events(text, source)
-        return yaml.load(text, Loader=_LOADER)  # noqa: S506  both are safe loaders
+        return yaml.load(text, Loader=StrictLoader)  # noqa: S506  a safe loader
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
 
@@ -35,7 +35,7 @@ def load_yaml(text: str, source: str) -> Any:
 def _check_events(text: str, source: str) -> None:
     depth = aliases = 0
     anchored: list[int] = []  # depths of the open collections that have an anchor
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=StrictLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if event.anchor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -63,10 +64,11 @@ class Located:
         parts: in the order of recording.
         metadata: of metadata.yaml; None without one.
         notes: what was guessed.
+        left_out: parts that are missing or cannot be read, one sentence each; only if tolerant.
 
     Args:
         path: a bag folder, or a storage file.
-        tolerant: note what is missing or damaged, and take the rest; for recovery.
+        tolerant: leave out what is missing or damaged, and take the rest; for recovery.
 
     Raises:
         FileNotFoundError: there is nothing, or a part of the bag is missing.
@@ -77,12 +79,27 @@ class Located:
         self._tolerant = tolerant
         self.metadata: Metadata | None = None
         self.notes: list[str] = []
+        self.left_out: list[str] = []
         self._expanded: tempfile.TemporaryDirectory[str] | None = None
         try:
-            self.parts = [self._part(file) for file in self._files(path)]
+            self.parts = self._parts(self._files(path))
         except BaseException:
             self.close()
             raise
+
+    def _parts(self, files: list[Path]) -> list[Part]:
+        parts, problems = [], []
+        for file in files:
+            try:
+                parts.append(self._part(file))
+            except (InputError, OSError) as error:  # noqa: PERF203  each part by itself
+                if not self._tolerant or len(files) == 1:
+                    raise
+                problems.append(str(error))
+        if problems and not parts:
+            raise InputError("; ".join(problems))
+        self.left_out += problems
+        return parts
 
     def _files(self, path: Path) -> list[Path]:
         if not path.exists() and not path.is_symlink():
@@ -107,7 +124,12 @@ class Located:
 
     def _announced(self, folder: Path, metadata: Metadata) -> list[Path]:
         found, missing = [], []
-        for name in metadata.files:
+        if twice := sorted({name for name in metadata.files if metadata.files.count(name) > 1}):
+            listed = f"{folder / FILE_NAME} lists {', '.join(twice)} more than once"
+            if not self._tolerant:
+                raise InputError(f"{listed}: its messages would come twice. Name each part once, or open the parts")
+            self.notes.append(listed)
+        for name in dict.fromkeys(metadata.files):
             choices = (name, f"{name}.zstd", name.removesuffix(".zstd"))
             here = next((folder / choice for choice in choices if (folder / choice).exists()), None)
             if here is None:
@@ -123,7 +145,15 @@ class Located:
                 raise FileNotFoundError(
                     f"{missed}lists; {there}. Bring the missing part back, or open a storage file by itself"
                 )
-            self.notes.append(f"{missed}lists")
+            self.left_out.append(f"{missed}lists")
+        if others := [file for file in _storage_files(folder) if file not in found] if found else []:
+            verb = "lies" if len(others) == 1 else "lie"
+            names = ", ".join(file.name for file in others)
+            what = f"{names} {verb} in {folder}, but {FILE_NAME} does not list "
+            if self._tolerant:
+                self.notes.append(f"{what}{'it' if len(others) == 1 else 'them'}; read, too")
+                return found + others
+            self.notes.append(f"{what}{'it' if len(others) == 1 else 'them'}: not read")
         return found or _storage_files(folder)
 
     def _without_metadata(self, folder: Path) -> list[Path]:
@@ -133,7 +163,7 @@ class Located:
             raise InputError(f"{folder} is a folder, but not a bag: it has no metadata.yaml and no .mcap or .db3 file")
         matches = [m for m in (_PART.fullmatch(file.name) for file in files) if m]
         stems = {(m[1], m[3]) for m in matches}
-        names = ", ".join(file.name for file in files)
+        names = ", ".join(file.name for file in files) + _gaps(matches)
         if self._tolerant:
             self.notes.append(f"taken from {folder}: {names}")
             return files
@@ -200,6 +230,15 @@ class Located:
         if self._expanded is not None:
             self._expanded.cleanup()
             self._expanded = None
+
+
+def _gaps(names: Sequence[re.Match[str]]) -> str:
+    """Which numbers are missing of the parts of one recording, which counts from 0; "" for none."""
+    numbers = {int(name[2]) for name in names if name[2]}
+    missing = [str(number) for number in range(max(numbers, default=0)) if number not in numbers]
+    if not missing or len({(name[1], name[3]) for name in names}) > 1:
+        return ""
+    return f"; number {', '.join(missing[:5])}{' ...' * (len(missing) > 5)} of its parts is not there"
 
 
 def _read(reader: Any) -> tuple[bytes, str]:

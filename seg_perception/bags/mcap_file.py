@@ -24,6 +24,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.files import open_regular_file
 
 _SCANNED_BYTES, _SCANNED_RATIO = 256 * 2**20, 1000  # what a file without an index may expand to while it is opened
+_BLOCK = 2**20
 _ROS2_NOTATIONS = {"ros2msg": False, "ros2idl": True, "omgidl": True}  # encoding of a schema -> whether it is IDL
 
 
@@ -41,6 +42,7 @@ class McapFile:
         self._chunks: list[Chunk] = []
         self._indexed: list[Counter[int] | None] = []  # messages of each chunk by channel; None: no index of it
         self._loose = _LooseMessages()
+        self._extras: list[str] = []
         self._file = open_regular_file(path)
         try:
             self._open()
@@ -125,11 +127,26 @@ class McapFile:
                 self._loose.add(content, position, length)
             elif operation in (records.SCHEMA, records.CHANNEL):
                 self._take_definition(operation, records.read_content(self._file, position, length))
-            elif operation == records.DATA_END and position + records.RECORD.size + length != end:
-                raise BrokenRecordError(f"its data ends at byte {position}, before the summary begins")
+            elif operation == records.DATA_END:
+                if position + records.RECORD.size + length != end:
+                    raise BrokenRecordError(f"its data ends at byte {position}, before the summary begins")
+                self._check_data(position, records.Fields(content, "data end").number(4))
+            elif extra := records.extra_of(operation, content):
+                self._extras.append(extra)
             elif operation == 0 or operation in (records.FOOTER, records.STATISTICS, records.CHUNK_INDEX):
                 raise BrokenRecordError(f"there is a record of the wrong kind ({operation}) at byte {position}")
             position += records.RECORD.size + length
+
+    def _check_data(self, end: int, announced: int) -> None:
+        """Messages outside of chunks have no other checksum than that of all the data, if there is one."""
+        if not announced or not self._loose.counts:
+            return
+        self._file.seek(0)
+        found, left = 0, end
+        while left and (block := self._file.read(min(left, _BLOCK))):
+            found, left = crc32(block, found), left - len(block)
+        if found != announced:
+            raise BrokenRecordError("its data fails its checksum")
 
     def _take_message_index(self, content: bytes, position: int, length: int) -> None:
         fields = records.Fields(content, "message index")
@@ -210,7 +227,7 @@ class McapFile:
             Connection(channel.id, topic_of(channel, self._schemas, counts.get(channel.id, 0), notes.append))
             for channel in self._channels.values()
         )
-        self.notes = tuple(notes)
+        self.notes = (*notes, *records.note_of(self._extras))
         return made
 
     def messages(

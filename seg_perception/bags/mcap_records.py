@@ -8,7 +8,7 @@ package's reader: docs/adr/0013-bags.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 from zlib import crc32
@@ -22,7 +22,7 @@ MAGIC: Final = b"\x89MCAP0\r\n"
 MAX_BYTES: Final = 128 * 2**20
 """The most that one message, or the records of one chunk, may take."""
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, MESSAGE_INDEX, CHUNK_INDEX = range(0x01, 0x09)
-STATISTICS, DATA_END, SUMMARY_OFFSET = 0x0B, 0x0F, 0x0E
+ATTACHMENT, STATISTICS, METADATA, SUMMARY_OFFSET, DATA_END = 0x09, 0x0B, 0x0C, 0x0E, 0x0F
 RECORD: Final = struct.Struct("<BQ")  # operation, length of what follows
 FOOTER_BYTES: Final = RECORD.size + 20
 MESSAGE_HEAD: Final = struct.Struct("<HIQQ")  # channel, sequence number, log time, publish time
@@ -154,6 +154,34 @@ def parse_statistics(content: bytes | memoryview) -> Statistics:
         channel = entries.number(2)
         by_channel[channel] = entries.number(8)
     return Statistics(messages, chunks, by_channel)
+
+
+def extra_of(operation: int, content: bytes) -> str | None:
+    """An attachment or metadata, in words; None for any other record, and for the metadata that rosbag2 writes.
+
+    Args:
+        content: at least the record's first 100 bytes, or all of it.
+    """
+    if operation not in (ATTACHMENT, METADATA):
+        return None
+    fields = Fields(content, "metadata")
+    try:
+        if operation == ATTACHMENT:
+            fields.bytes(16)  # times of logging and of making
+        name = fields.text()
+    except BrokenRecordError:
+        name = "of a long name"
+    if (operation, name) == (METADATA, "rosbag2"):
+        return None
+    return f"{'attachment' if operation == ATTACHMENT else 'metadata'} {name}"
+
+
+def note_of(extras: Sequence[str]) -> tuple[str, ...]:
+    """What is said of these in a file: no message, so nobody gets them."""
+    if not extras:
+        return ()
+    listed = ", ".join(extras[:5]) + ", ..." * (len(extras) > 5)
+    return (f"{len(extras)} records of the file are no messages, and not read or copied: {listed}",)
 
 
 def parse_chunk_index(content: bytes | memoryview) -> Chunk:

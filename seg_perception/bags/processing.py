@@ -267,7 +267,8 @@ def _definition(bag: BagReader, topic: Topic) -> tuple[TypeDefinition, str | Non
     try:
         standard = standard_definition(topic.type)
     except InputError:
-        return definition, f"the input has no definition of {topic.type}: {topic.name} is copied without one"
+        named = topic.type or "its messages"
+        return definition, f"the input has no definition of {named}: {topic.name} is copied without one"
     try:
         for message in islice(bag.messages([topic.name]), _CHECKED_MESSAGES):
             decode(message.data, replace(standard, digest=""))

@@ -57,6 +57,7 @@ class BagReader:
                 self._add(part)
             if located.metadata is not None:
                 self._compare({key: count for key, count in announced_counts(located.metadata.topics).items() if count})
+                self._compare_total(located.metadata.message_count)
             self._refuse_foreign()
         except BaseException:
             self._stack.close()
@@ -100,6 +101,14 @@ class BagReader:
         if more:
             listed = ", ".join(f"{name} ({count} messages)" for (name, _), count in sorted(more.items())[:8])
             self._notes.append(f"the files of {self.path} hold more than its metadata.yaml announces: {listed}")
+
+    def _compare_total(self, announced: int) -> None:
+        if announced > self.message_count:
+            raise InputError(
+                f"{self.path}: metadata.yaml announces {announced} messages in all, its files hold "
+                f"{self.message_count}: {announced - self.message_count} are missing. To read what is there, open "
+                "the storage file itself"
+            )
 
     def _refuse_foreign(self) -> None:
         kinds = {topic.serialization for topic in self._topics.values()}
@@ -162,9 +171,14 @@ class BagReader:
         named = [topic for topic in found if topic.name == preferred]
         if len(named or found) == 1:
             return (named or found)[0]
-        listed = ", ".join(topic.name for topic in (found or self.topics)) or "none"
-        problem = "several topics" if found else "no topic"
-        raise InputError(f"{self.path} has {problem} of type {' or '.join(types)}; name the {purpose}: {listed}")
+        of_type = f"of type {' or '.join(types)}"
+        if found:
+            listed = ", ".join(topic.name for topic in found)
+            raise InputError(f"{self.path} has several topics {of_type}; name the {purpose}: {listed}")
+        if empty := [topic.name for topic in self.topics if topic.type in types and topic.serialization == CDR]:
+            raise InputError(f"{self.path} has no message {of_type}: nothing was recorded on {', '.join(empty)}")
+        known = ", ".join(f"{topic.name} ({topic.type or 'no schema'})" for topic in self.topics) or "none"
+        raise InputError(f"{self.path} has no topic {of_type}; its topics: {known}")
 
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None, stop_ns: int | None = None

@@ -52,15 +52,15 @@ def recover(damaged: Path, out: Path, overwrite: bool = False) -> Recovery:
     located = Located(damaged, tolerant=True)
     try:
         with BagWriter(out, overwrite=overwrite) as written:
-            losses = Losses()
+            losses = Losses(left_out=Counter(located.left_out))
             saved = _Saved(written, losses)
             for part in located.parts:
                 for topic, stamp_ns, data in salvage(part.readable, part.storage, losses):
                     saved.take(topic, stamp_ns, data)
             if located.metadata is not None:
-                saved.compare(announced_counts(located.metadata.topics))
+                saved.compare(announced_counts(located.metadata.topics), located.metadata.message_count)
             if not saved.serializations:
-                raise InputError(f"{damaged}: no whole message was written before it was cut off")
+                raise InputError(f"{damaged}: there is no whole message in it")
             if CDR not in saved.serializations:
                 kinds = ", ".join(sorted(saved.serializations))
                 raise InputError(
@@ -102,9 +102,11 @@ class _Saved:
         except InputError as error:
             self._losses.left_out[str(error)] += 1
 
-    def compare(self, announced: Mapping[tuple[str, str], int]) -> None:
-        """Count what metadata.yaml announces and the files do not hold."""
+    def compare(self, announced: Mapping[tuple[str, str], int], total: int) -> None:
+        """Count what metadata.yaml announces, by topic and in all, and the files do not hold."""
         counts = self._out.counts
         for (name, _), count in announced.items():
             if (missing := count - counts.get(name, 0)) > 0:
                 self._losses.left_out[f"message on {name} that metadata.yaml announces; it is not there"] += missing
+        if (missing := total - max(sum(counts.values()), sum(announced.values()))) > 0:
+            self._losses.left_out["message of a topic that metadata.yaml does not name; it is not there"] += missing

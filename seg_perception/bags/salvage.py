@@ -70,12 +70,14 @@ class _McapSalvage:
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._topics: dict[int, Topic] = {}
+        self._extras: list[str] = []
 
     def messages(self) -> Iterator[Saved]:
         with open_regular_file(self._path) as file:
             self._file = file
             self._size = file.seek(0, 2)
             found = list(self._walk())  # first all of it: the summary at the end may define what a broken chunk did
+            self._losses.notes += records.note_of(self._extras)
             for kind, chunk, position, length in found:
                 if kind == records.CHUNK and chunk is not None:
                     yield from self._in_chunk(chunk)
@@ -106,10 +108,19 @@ class _McapSalvage:
     def _is_plausible(self, operation: int, length: int) -> bool:
         return 0 < operation <= records.DATA_END and length <= max(records.MAX_BYTES, self._size)
 
+    def _is_unknown(self, operation: int, position: int, length: int) -> bool:
+        """Whether this is a record of a later MCAP or of somebody's own: another one follows it."""
+        if operation <= records.DATA_END:
+            return False
+        following, _, _ = records.read_head(self._file, position + records.RECORD.size + length, self._size)
+        return following != 0
+
     def _look(self, operation: int, position: int, length: int, content: bytes) -> Chunk | None:
         """Check a record as far as its head goes, and keep what it defines."""
-        if not self._is_plausible(operation, length):
+        if not self._is_plausible(operation, length) and not self._is_unknown(operation, position, length):
             raise BrokenRecordError("no record")
+        if extra := records.extra_of(operation, content):
+            self._extras.append(extra)
         if operation == records.CHUNK:
             return records.parse_chunk(content, position, length)
         if operation in (records.SCHEMA, records.CHANNEL):

@@ -96,6 +96,7 @@ def _play(arguments: argparse.Namespace) -> int:
     )
     with BagReader(arguments.bag) as bag, stop_on_signals() as stop:
         _say_notes(bag.notes)
+        messages = bag.message_count
         names = settings.topics or tuple(topic.name for topic in bag.topics)
         total = None if settings.loop or settings.start_s else sum(bag.topic(name).count for name in names)
         with tqdm(total=total, unit="msg", desc="play") as bar:
@@ -104,10 +105,10 @@ def _play(arguments: argparse.Namespace) -> int:
                 settings,
                 stop,
                 on_message=lambda _: bar.update(),
-                on_waiting=lambda text: bar.write(f"waiting for a subscriber of {text}", file=sys.stderr),
+                on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
             )
     for name, reason in report.skipped.items():
-        print(f"not played: {name}: {reason}", file=sys.stderr)
+        print(f"not played: {name or 'a topic without a name'}: {reason}", file=sys.stderr)
     for name, count in report.published.items():
         print(f"{name}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
     if report.latest_s > 0.1:
@@ -117,6 +118,9 @@ def _play(arguments: argparse.Namespace) -> int:
     if report.unacknowledged and not report.interrupted:
         print(f"not confirmed by all subscribers: {', '.join(report.unacknowledged)}", file=sys.stderr)
         return 1
+    if not report.published and not report.interrupted:
+        print(f"{arguments.bag}: no message was played of {messages}", file=sys.stderr)
+        return 1 if messages else 0
     return 130 if report.interrupted and not settings.loop else 0
 
 
@@ -396,7 +400,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 
     report = recover(arguments.damaged, arguments.output, arguments.overwrite)
     for name, count in report.recovered.items():
-        print(f"{name}: {count} recovered")
+        print(f"{name or 'a topic without a name'}: {count} recovered")
     broken = f"; {report.damaged_chunks} chunks are damaged, their messages are lost" if report.damaged_chunks else ""
     print(f"wrote {arguments.output}; {report.lost_bytes} bytes were not readable{broken}")
     for reason, count in report.left_out.items():

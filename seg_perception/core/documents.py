@@ -28,7 +28,7 @@ _MAX_DEPTH: Final = 50
 _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML has libyaml
 
 
-class _Loader(_FastLoader):  # type: ignore[misc]
+class StrictLoader(_FastLoader):  # type: ignore[misc]
     """A safe loader that refuses a key given twice, of which YAML would keep the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -66,7 +66,7 @@ def parse_yaml(content: bytes | str, source: str) -> Any:
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         _demand_bounded(text, source)
-        return yaml.load(text, _Loader)  # noqa: S506  a safe loader
+        return yaml.load(text, StrictLoader)  # noqa: S506  a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, and so is not UTF-8
         raise SettingsError(f"{source}: not valid YAML: {error}") from error
 

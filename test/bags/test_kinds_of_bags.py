@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
+import zlib
 from pathlib import Path
 from urllib.parse import quote
 
@@ -84,7 +86,94 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         BagReader(path)
     recovery = recover(path, tmp_path / "saved.mcap")
     assert recovery.recovered == {"/talk": 1}
-    assert "x_1.mcap is missing" in recovery.notes[0]
+    assert list(recovery.left_out) == [f"{path}: x_1.mcap is missing, which metadata.yaml lists"]
+
+
+def test_the_total_and_the_keys_of_metadata_count_too(tmp_path: Path) -> None:
+    more = folder(tmp_path / "more", METADATA.replace("message_count: 1\n  topics", "message_count: 4\n  topics"))
+    with pytest.raises(InputError, match=r"announces 4 messages in all, its files hold 1: 3 are missing"):
+        BagReader(more)
+    assert sum(recover(more, tmp_path / "more.mcap").left_out.values()) == 3
+    twice = folder(tmp_path / "twice", METADATA + "  message_count: 1\n")
+    with pytest.raises(InputError, match="the key 'message_count' is given twice"):
+        BagReader(twice)
+
+
+def test_a_part_beside_those_that_metadata_lists_is_named(tmp_path: Path) -> None:
+    path = folder(tmp_path / "bag")
+    mcap(path / "x_1.mcap", *talk_parts(stamp=6))
+    with BagReader(path) as bag:
+        assert bag.notes == (f"x_1.mcap lies in {path}, but metadata.yaml does not list it: not read",)
+        assert bag.message_count == 1
+    recovery = recover(path, tmp_path / "saved.mcap")
+    assert recovery.recovered == {"/talk": 2}
+    assert recovery.notes == (f"x_1.mcap lies in {path}, but metadata.yaml does not list it; read, too",)
+
+
+def test_a_part_that_metadata_lists_twice_is_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "bag", METADATA.replace("[x_0.mcap]", "[x_0.mcap, x_0.mcap]"))
+    with pytest.raises(InputError, match=r"lists x_0\.mcap more than once: its messages would come twice"):
+        BagReader(path)
+    assert recover(path, tmp_path / "saved.mcap").recovered == {"/talk": 1}
+
+
+def test_recover_goes_on_beside_a_part_that_is_no_storage_file(tmp_path: Path) -> None:
+    path = folder(tmp_path / "bag", METADATA.replace("[x_0.mcap]", "[x_0.mcap, x_1.mcap, x_2.mcap.zstd]"))
+    (path / "x_1.mcap").mkdir()
+    (path / "x_2.mcap.zstd").write_bytes(zstandard.compress((path / "x_0.mcap").read_bytes())[:-3])
+    recovery = recover(path, tmp_path / "saved.mcap")
+    assert recovery.recovered["/talk"] == 1
+    assert "x_1.mcap: is a folder" in " ".join(recovery.left_out)
+    assert "x_2.mcap.zstd is compressed with zstd" in " ".join([*recovery.left_out, *recovery.notes])
+
+
+def test_the_first_part_that_is_missing_is_said(tmp_path: Path) -> None:
+    (path := tmp_path / "bag").mkdir()
+    for number in (2, 3):
+        mcap(path / f"x_{number}.mcap", *talk_parts(stamp=number))
+    with BagReader(path) as bag:
+        assert bag.notes[0].endswith("read: x_2.mcap, x_3.mcap; number 0, 1 of its parts is not there")
+    mcap(path / "x_5.mcap", *talk_parts())
+    assert recover(path, tmp_path / "saved.mcap").notes[0].endswith("number 0, 1, 4 of its parts is not there")
+
+
+def test_attachments_and_metadata_are_not_copied_and_said(tmp_path: Path) -> None:
+    attachment = record(9, bytes(16) + text("calibration.yaml") + text("text/yaml") + bytes(12))
+    kept = record(12, text("rosbag2") + text(b""))  # the bag's own metadata: a writer makes it anew
+    more = record(12, text("vehicle") + text(text("id") + text("7")))
+    path = mcap(tmp_path / "a.mcap", *talk_parts(), attachment, kept, more)
+    note = (
+        "2 records of the file are no messages, and not read or copied: attachment calibration.yaml, metadata vehicle"
+    )
+    with BagReader(path) as bag:
+        assert bag.notes == (note,)
+    assert recover(path, tmp_path / "saved.mcap").notes == (note,)
+    with BagReader(tmp_path / "saved.mcap") as bag:
+        assert bag.notes == ()
+
+
+def test_messages_without_chunks_are_checked_by_the_datas_checksum(tmp_path: Path) -> None:
+    path = mcap(tmp_path / "a.mcap", *talk_parts())
+    content = path.read_bytes()
+    end = content.index(record(15, bytes(4)))
+    for announced, good in ((zlib.crc32(content[:end]), True), (zlib.crc32(content[:end]) ^ 1, False)):
+        path.write_bytes(content.replace(record(15, bytes(4)), record(15, struct.pack("<I", announced))))
+        if good:
+            assert contents(path) == TALKED
+        else:
+            with pytest.raises(InputError, match=r"its data fails its checksum; .* saves what is readable"):
+                BagReader(path)
+
+
+def test_topics_without_images_are_told_with_their_types(tmp_path: Path) -> None:
+    ros1 = mcap(tmp_path / "a.mcap", schema(1, "sensor_msgs/Image"), channel(1, 1, "/image"), message(1, 5))
+    empty = mcap(tmp_path / "b.mcap", schema(1, "sensor_msgs/msg/Image"), channel(1, 1, "/image"))
+    for path, words in (
+        (ros1, r"has no topic of type sensor_msgs/msg/Image; its topics: /image \(sensor_msgs/Image\)"),
+        (empty, "has no message of type sensor_msgs/msg/Image: nothing was recorded on /image"),
+    ):
+        with BagReader(path) as bag, pytest.raises(InputError, match=words):
+            bag.topic_of_type(["sensor_msgs/msg/Image"], "image topic", "/image")
 
 
 def test_parts_without_metadata_are_read_in_order(tmp_path: Path) -> None:
@@ -313,6 +402,8 @@ def test_a_broken_quality_of_service_is_guessed_and_said(tmp_path: Path, qos: st
 
 
 def test_a_message_of_an_unknown_record_kind_is_skipped(tmp_path: Path) -> None:
-    """MCAP: operations from 0x80 on are for private use, and attachments are none of our business."""
-    path = mcap(tmp_path / "a.mcap", *talk_parts(), record(0x80, b"private"), record(9, text("attachment")))
+    """MCAP: operations from 0x80 on are for private use, and a later version may add some below."""
+    path = mcap(tmp_path / "a.mcap", *talk_parts(), record(0x80, b"private"), record(0x42, b"later"))
     assert contents(path) == TALKED
+    recovery = recover(path, tmp_path / "saved.mcap")
+    assert (recovery.recovered, recovery.lost_bytes) == ({"/talk": 1}, 0)

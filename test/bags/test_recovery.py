@@ -46,7 +46,7 @@ def test_a_damaged_chunk_in_between_is_left_out(tmp_path: Path, whole: Path) -> 
 
 def test_what_holds_nothing_is_refused(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "start.mcap").write_bytes(whole.read_bytes()[:1000])
-    with pytest.raises(InputError, match="no whole message was written"):
+    with pytest.raises(InputError, match="there is no whole message in it"):
         recover(tmp_path / "start.mcap", tmp_path / "saved.mcap")
     (tmp_path / "no.mcap").write_bytes(b"something else")
     with pytest.raises(InputError, match="is not an MCAP file"):

@@ -23,6 +23,8 @@ from seg_perception.ros.qos import full_name
 _POLL_S = 0.02
 _LOOK_S = 0.5  # between two looks at who else publishes
 _CLOCK = "/clock"
+_PAUSE_S = 60.0  # a longer one is said
+_LONGEST_WAIT_S = 3600.0  # at a time: Python refuses some centuries
 _SHARED = frozenset(("/tf", "/tf_static", "/rosout", "/parameter_events"))
 """Topics that many nodes publish together, so that another publisher is no reason to leave them out."""
 _ACKNOWLEDGE_S = 5.0
@@ -118,7 +120,7 @@ def play(
         settings: how.
         stop: set it to end early.
         on_message: called after each message.
-        on_waiting: told whom the player waits for.
+        on_waiting: told what the player waits for: subscribers, or a message after a long pause.
 
     Raises:
         FileNotFoundError, InputError: the bag; a start after its end; a topic it does not have; one
@@ -150,7 +152,7 @@ def play(
         stop.wait(settings.delay_s)
         others = _Others(node, publishers, bool(settings.topics), report)
         while not stop.is_set() and publishers:
-            _play_once(bag, start_ns, settings.rate, publishers, clock, others, stop, on_message, report)
+            _play_once(bag, start_ns, settings.rate, publishers, clock, others, stop, on_message, on_waiting, report)
             if not settings.loop or empty:
                 break
         report.interrupted = stop.is_set()
@@ -240,7 +242,7 @@ def _wait_for_subscribers(
                 )
             return
         if not told and (missing or not heard):
-            on_waiting(", ".join(missing) or f"any of {', '.join(publishers)}")
+            on_waiting(f"a subscriber of {', '.join(missing) or 'any of ' + ', '.join(publishers)}")
             told = True
         stop.wait(_POLL_S)
 
@@ -287,7 +289,7 @@ class _Clock:
                 self._publisher.publish(message)
             if now >= due:
                 return
-            stop.wait(due - now if self._period_s is None else min(due - now, self._period_s))
+            stop.wait(min(due - now, self._period_s or _LONGEST_WAIT_S))
 
 
 def _play_once(
@@ -299,6 +301,7 @@ def _play_once(
     others: _Others,
     stop: threading.Event,
     on_message: Callable[[BagMessage], object],
+    on_waiting: Callable[[str], object],
     report: PlayReport,
 ) -> None:
     began = time.monotonic()
@@ -309,6 +312,9 @@ def _play_once(
     others.look()
     for message in bag.messages(list(publishers), start_ns=start_ns):
         due = began + (message.stamp_ns - start_ns) / _NANOSECONDS / rate
+        if (pause_s := due - time.monotonic()) > _PAUSE_S:
+            at_s = (message.stamp_ns - bag.start_ns) / _NANOSECONDS
+            on_waiting(f"the next message, which was recorded {at_s:.1f} s after the first: {pause_s:.0f} s from now")
         clock.sleep_until(due, bag_ns_at, stop)
         if stop.is_set():
             return

@@ -245,6 +245,22 @@ def test_a_type_that_is_not_installed_is_left_out_and_said(tmp_path: Path) -> No
         play(tmp_path / "a.mcap", PlaySettings(topics=("/wheel",), wait_timeout_s=0))
 
 
+def test_a_pause_of_centuries_is_said_and_can_be_ended(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "a.mcap") as bag:
+        bag.add_topic("/player_test/image", messages.IMAGE)
+        for stamp in (0, 2**64 - 1):  # 584 years
+            bag.write("/player_test/image", stamp, messages.image(picture(0), messages.header(START, "")))
+    stop, told = threading.Event(), list[str]()
+
+    def waiting(text: str) -> None:
+        told.append(text)
+        stop.set()
+
+    report = play(tmp_path / "a.mcap", PlaySettings(rate=0.5, wait_timeout_s=0), stop, on_waiting=waiting)
+    assert report.published == {"/player_test/image": 1}
+    assert told[0].startswith("the next message, which was recorded 18446744073.7 s after the first: 3689348814")
+
+
 def test_topics_are_left_out_by_name_or_by_what_they_stand_below(tmp_path: Path) -> None:
     names = ("/image", "/imagery/a", "/node/labels", "/node/front/labels", "/diagnostics")
     with BagWriter(tmp_path / "in.mcap") as bag:
