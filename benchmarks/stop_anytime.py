@@ -42,10 +42,10 @@ def catches_sigterm(pid: int) -> bool:
 
 def send(pid: int, number: signal.Signals, to_thread: bool) -> str:
     """To the process, or to a thread that is drawn from those that the kernel may choose; answers whose."""
-    if not to_thread:
+    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if not in_mask(task / "status", "SigBlk", number)]
+    if not to_thread or not tasks:  # a thread that is being started blocks all signals for a moment
         os.kill(pid, number)
         return "process"
-    tasks = [task for task in Path(f"/proc/{pid}/task").iterdir() if not in_mask(task / "status", "SigBlk", number)]
     thread = int(random.choice(tasks).name)
     ctypes.CDLL(None).syscall(_TGKILL, pid, thread, int(number))
     return "main thread" if thread == pid else "another thread"

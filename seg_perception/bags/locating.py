@@ -146,14 +146,12 @@ class Located:
                     f"{missed}lists; {there}. Bring the missing part back, or open a storage file by itself"
                 )
             self.left_out.append(f"{missed}lists")
-        if others := [file for file in _storage_files(folder) if file not in found] if found else []:
-            verb = "lies" if len(others) == 1 else "lie"
-            names = ", ".join(file.name for file in others)
-            what = f"{names} {verb} in {folder}, but {FILE_NAME} does not list "
-            if self._tolerant:
-                self.notes.append(f"{what}{'it' if len(others) == 1 else 'them'}; read, too")
-                return found + others
-            self.notes.append(f"{what}{'it' if len(others) == 1 else 'them'}: not read")
+        if unlisted := [file for file in _storage_files(folder) if file not in found] if found else []:
+            names = ", ".join(file.name for file in unlisted)
+            verbs = ("lies", "it") if len(unlisted) == 1 else ("lie", "them")
+            what = f"{names} {verbs[0]} in {folder}, but {FILE_NAME} does not list {verbs[1]}"
+            self.notes.append(f"{what}{'; read, too' if self._tolerant else ': not read'}")
+            return found + unlisted * self._tolerant
         return found or _storage_files(folder)
 
     def _without_metadata(self, folder: Path) -> list[Path]:
