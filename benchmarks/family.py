@@ -1,11 +1,12 @@
 """The family of models in one table: what each costs, what it scores, and whether NVIDIA's compiler takes it.
 
-    python benchmarks/family.py [--every 10] [--models driving driving_n=runs/driving_n/best.safetensors ...]
+    python benchmarks/family.py [--every 3] [--models driving driving_n=runs/driving_n/best.safetensors ...]
 
 Members are the recipes `driving_n`, `driving` and `driving_m`, and `reference` at full width. A member is scored where
 its model ships or weights are given as NAME=FILE (safetensors or ONNX); else it has random weights and only its
-costs are shown. Milliseconds of one 480x352 image on two threads, in turns with the others, medians; scores on
-config/evaluation/held_out.yaml by ONNX Runtime, of one image of `--every` in each set. Writes family.json, family.md.
+costs are shown. Milliseconds of one 480x352 image on two threads, in turns with the others, medians. Scores are those
+of the model card; with `--every N` they are measured anew, by ONNX Runtime on one image of N of each set of
+config/evaluation/held_out.yaml. Writes family.json and family.md.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Precision, Size
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.engines.graph.half import to_half
-from seg_perception.engines.graph.model_file import load_model, parse_model
+from seg_perception.engines.graph.model_file import load_model, parse_model, read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.evaluation import evaluate
 from seg_perception.evaluation.settings import load_evaluation_settings
@@ -137,7 +138,9 @@ def time_all(models: Mapping[str, Path], turns: int) -> dict[str, dict[str, floa
     return {name: {e: float(np.median(v)) for e, v in times.items()} for name, times in found.items()}
 
 
-def scores_of(path: Path, every: int, data_root: Path | None) -> dict[str, dict[str, float]]:
+def scores_of(path: Path, every: int, data_root: Path | None) -> Mapping[str, Mapping[str, float]]:
+    if not every:
+        return read_card(path).scores
     settings = load_evaluation_settings(share_path("config/evaluation/held_out.yaml"))
     with open_engine(path, "onnxruntime") as engine:
         datasets = [
@@ -149,7 +152,7 @@ def scores_of(path: Path, every: int, data_root: Path | None) -> dict[str, dict[
 def tables(members: Sequence[Member]) -> str:
     """Markdown: costs, scores, and the IoU of each class on each set."""
     engines = list(dict.fromkeys(engine for member in members for engine in member.ms))
-    sets = list(dict.fromkeys(name for member in members for name in member.scores))
+    sets = list(dict.fromkeys(name.partition(" (")[0] for member in members for name in member.scores))
     heads = ["model", "network", "parameters, M", "GFLOP", "file, MB", *(f"ms, {e}" for e in engines), "NVIDIA fp16"]
     rows = [
         [f"`{m.name}`", f"`{m.network}`", f"{m.parameters / 1e6:.2f}", f"{m.flop / 1e9:.1f}", f"{m.megabytes:.1f}",
@@ -160,7 +163,13 @@ def tables(members: Sequence[Member]) -> str:
     scored = [m for m in members if m.scores]
     for name in sets:
         metrics = ["mean_iou", "calibration_error", *(f"iou/{c}" for c in load_label_set("driving").names)]
-        rows = [[f"`{m.name}`", *(_percent(m.scores.get(name, {}).get(key)) for key in metrics)] for m in scored]
+        rows = [
+            [f"`{m.name}`{part and ' (' + part}", *(_percent(scores.get(key)) for key in metrics)]
+            for m in scored
+            for place, scores in m.scores.items()
+            for same, _, part in [place.partition(" (")]
+            if same == name
+        ]
         heads = ["model", "mean IoU", "ECE", *(key.removeprefix("iou/") for key in metrics[2:])]
         parts.append(f"{name}\n\n{_markdown(heads, rows)}")
     return "\n\n".join(parts)
@@ -177,7 +186,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MEMBERS), metavar="NAME[=FILE]", help="%(default)s")
-    parser.add_argument("--every", type=int, default=10, help="score one image of so many; 0: no scores")
+    parser.add_argument("--every", type=int, default=0, help="score one image of so many; 0: the model card's scores")
     parser.add_argument("--turns", type=int, default=9, help="timed images of each; 0: no times")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("SEG_PERCEPTION_DATA"))
     parser.add_argument("--out", type=Path, default=Path("out/family"))
@@ -193,7 +202,7 @@ def main() -> int:
         for name, (path, trained) in models.items():
             kind, network = network_of(name)
             report = inspect_network(network, SIZE)
-            scores = scores_of(path, arguments.every, arguments.data_root) if trained and arguments.every else {}
+            scores = scores_of(path, arguments.every, arguments.data_root) if trained else {}
             size = path.stat().st_size / 1e6
             built = nvidia_engine(path, name)
             members.append(Member(name, kind, report.parameters, report.flop, size, ms.get(name, {}), built, scores))

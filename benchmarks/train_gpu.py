@@ -19,8 +19,13 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seg_perception.training.settings import TrainSettings
 
 PART_BYTES = 60 << 20
+GPU_BATCH = 32  # at least: recipes are written for a CPU's 8, which leaves a GPU idle
 COPIED = ("*.safetensors", "*.csv", "settings.yaml")
 
 
@@ -55,6 +60,8 @@ def _parts(files: Iterable[Path]) -> Iterable[list[Path]]:
 
 def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_steps: int | None = None) -> int:
     """Unpack, train for so many minutes, write everything to `out`."""
+    import torch
+
     from seg_perception.commands import train
     from seg_perception.core.resources import shipped_file
     from seg_perception.core.settings import load_settings
@@ -67,6 +74,10 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
             with tarfile.open(part) as archive:
                 archive.extractall(data, filter="data")
         settings = load_settings(TrainSettings, shipped_file("config/train", config, "settings"))
+        on_gpu = torch.cuda.is_available() and device != "cpu"
+        changes = for_gpu(settings, torch.cuda.is_bf16_supported()) if on_gpu else {}
+        for name, value in changes.items():
+            print(f"on this GPU {name} {value}, where the recipe has {getattr(settings, name)}")
         runs = Path(folder) / "runs"
         stop = threading.Event()
         copier = threading.Thread(target=_copy_now_and_then, args=(runs / settings.name, out, stop))
@@ -74,8 +85,9 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
         left = minutes - (time.monotonic() - began) / 60
         try:
             weights = train(
-                settings, minutes=left, most_steps=most_steps, data_root=str(data), output=str(runs), device=device
-            )
+                settings, minutes=left, most_steps=most_steps, data_root=str(data), output=str(runs), device=device,
+                **changes,
+            )  # fmt: skip
         finally:
             stop.set()
             copier.join()
@@ -87,6 +99,21 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
         else:
             write_report(out / "report.html", [read_source(runs / settings.name)])
     return 0
+
+
+def for_gpu(settings: TrainSettings, bf16: bool) -> dict[str, Any]:
+    """What a GPU does otherwise than the recipe says; empty for a recipe that is written for one.
+
+    Args:
+        settings: the recipe's.
+        bf16: whether this GPU computes in it.
+    """
+    changes: dict[str, Any] = {}
+    if settings.batch_size < GPU_BATCH:
+        changes["batch_size"] = GPU_BATCH
+    if settings.precision == "fp32" and bf16:
+        changes["precision"] = "bf16"
+    return changes
 
 
 def _copy_now_and_then(run_folder: Path, out: Path, stop: threading.Event) -> None:

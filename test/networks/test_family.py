@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,28 @@ def test_the_small_one_starts_from_the_shipped_weights(repository: Path) -> None
     assert history.network == settings.network.name
     assert network.state_dict()["encoder.stages.1.0.project.weight"].shape[1] == 16 * 3
     assert [path.name for path in settings.distillation.files] == ["driving.safetensors"]
+
+
+def test_the_table_of_the_family_says_what_was_measured_on_which_part(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("family_benchmark", repository / "benchmarks/family.py")
+    assert spec is not None
+    assert spec.loader is not None
+    family = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "family_benchmark", family)
+    spec.loader.exec_module(family)
+    assert set(FAMILY) < set(family.MEMBERS)
+    scores = {"camvid/val (1 of 3)": {"mean_iou": 78.28, "iou/road": 96.4, "calibration_error": 0.21}}
+    members = [
+        family.Member(
+            "one", "reference", 17_630_000, 256_200_000_000, 35.3, {"onnxruntime": 1577.04}, "40.1 MB", scores
+        ),
+        family.Member("two", "resnet_ladder", 1_000_000, 2_000_000_000, 4.0, {}, "not built: no library", {}),
+    ]
+    costs, camvid = family.tables(members).split("\n\ncamvid/val\n\n")
+    assert "| `one` | `reference` | 17.63 | 256.2 | 35.3 | 1577.0 | 40.1 MB |" in costs
+    assert "| `two` | `resnet_ladder` | 1.00 | 2.0 | 4.0 | - | not built: no library |" in costs
+    assert camvid.splitlines()[0].startswith("| model | mean IoU | ECE | road | sidewalk |")
+    assert camvid.splitlines()[2] == "| `one` (1 of 3) | 78.28 | 0.21 | 96.40" + " | -" * 9 + " |"
+    assert "`two`" not in camvid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,6 +40,15 @@ def test_steps_and_saves_follow_from_the_measured_rate(
     now[0] = 0.0
     with pytest.raises(SettingsError, match=r"--minutes 0.5 is too short here: 31 s go into"):
         plan_run(tiny(), 0.5, clock=lambda: now[0])
+
+
+def test_a_gpu_gets_a_batch_and_a_precision_that_fill_it(
+    tiny: Callable[..., TrainSettings], repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for_gpu = runpy.run_path(str(repository / "benchmarks" / "train_gpu.py"))["for_gpu"]
+    assert for_gpu(tiny(), bf16=True) == {"batch_size": 32, "precision": "bf16"}
+    assert for_gpu(tiny(), bf16=False) == {"batch_size": 32}
+    assert for_gpu(tiny(batch_size=64, precision="fp16"), bf16=True) == {}
 
 
 @pytest.mark.timeout(900)
