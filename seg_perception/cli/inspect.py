@@ -1,4 +1,8 @@
-"""Show what a network, a checkpoint or an exported model is; without a file, the shipped model."""
+"""Show what a network, a checkpoint or an ONNX file is; without a file, the shipped model.
+
+Of another project's ONNX file: inputs, outputs, opset, size, operators that TensorRT does not take, and the
+'import' command to try. For that it is run once, on a drawn picture.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import onnx
+
     from seg_perception.core.label_set import LabelSet
     from seg_perception.core.types import Size
 
 HELP = "show a network's table, or what a checkpoint or ONNX file says of itself"
-EXAMPLES = ("", "my.onnx", "--network resnet_ladder --size 480x352")
+EXAMPLES = ("", "my.onnx", "segformer.onnx", "--network resnet_ladder --size 480x352")
 
-_CHECKPOINT, _MODEL = ".safetensors", ".onnx"
+_CHECKPOINT = ".safetensors"
+
+
+_ALL_TAKEN = "all operators are known to it; 'compile' says whether it takes the graph"
 
 
 class _Networks:
@@ -68,12 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise FileNotFoundError(2, "no such file", str(file))
     if not file.is_file():
         raise InputError(f"{file}: not a regular file")
-    if file.suffix == _CHECKPOINT:
-        print(_checkpoint(file))
-    elif file.suffix == _MODEL:
-        print(_model(file))
-    else:
-        raise InputError(f"{file}: what ends in {_MODEL} or {_CHECKPOINT} can be inspected")
+    print(_checkpoint(file) if file.suffix.lower() == _CHECKPOINT else _model(file))
     return 0
 
 
@@ -104,8 +108,14 @@ def _parse_options(texts: list[str]) -> dict[str, Any]:
 
 
 def _model(path: Path) -> str:
-    from seg_perception.engines.graph.model_file import load_model
+    from seg_perception.core.model_card import METADATA_KEY
+    from seg_perception.engines.graph.model_file import load_model, read_onnx_bytes
+    from seg_perception.export.importing.model import parse_foreign
 
+    content = read_onnx_bytes(path)
+    foreign = parse_foreign(content, path)
+    if METADATA_KEY not in {entry.key for entry in foreign.metadata_props}:
+        return _foreign(path, content, foreign)
     checked = load_model(path)
     model, card = checked.graph, checked.card
     operators: dict[str, int] = {}
@@ -125,6 +135,29 @@ def _model(path: Path) -> str:
         *_row("opset", ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)),
     ]
     return "\n".join(lines)
+
+
+def _foreign(path: Path, content: bytes, model: onnx.ModelProto) -> str:
+    from seg_perception.export.importing.describing import describe_model
+
+    found = describe_model(model, content, path)
+    count = sum(found.operators.values())
+    lines = [
+        f"{path}: {len(content) / 1e6:.1f} MB, another project's model (it has no model card of ours)",
+        *_row("inputs", *found.inputs),
+        *_row("outputs", *found.outputs),
+        *_row("opset", ", ".join(found.opsets)),
+        *_row("made by", found.producer),
+        *_row("parameters", f"{found.parameters / 1e6:.2f} M"),
+        *_row("metadata", ", ".join(found.metadata)),
+        *_row("classes", ", ".join(found.classes[:20]) + (", ..." if len(found.classes) > 20 else "")),
+        *_row("operators", f"{count}: " + ", ".join(f"{n} {name}" for name, n in found.operators.items())),
+        *_row("TensorRT", ", ".join(found.not_in_tensorrt) + " are not taken" if found.not_in_tensorrt else _ALL_TAKEN),
+    ]
+    if found.trial.command is None:
+        return "\n".join([*lines, *_row("import", "not possible:", *found.trial.reasons)])
+    lines += _row("guessed", *found.trial.reasons)
+    return "\n".join([*lines, "import it with:", f"    {found.trial.command}"])
 
 
 def _checkpoint(path: Path) -> str:

@@ -138,7 +138,7 @@ def test_what_cannot_be_shown_is_one_line_on_stderr(
 
 def test_foreign_and_damaged_files_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for name, message in (
-        ("notes.txt", "what ends in .onnx or .safetensors can be inspected"),
+        ("notes.txt", "notes.txt: not an ONNX file, or truncated"),
         ("cut.onnx", "cut.onnx"),
         ("cut.safetensors", "not a safetensors file, or truncated"),
     ):

@@ -41,6 +41,16 @@ def load_model(path: Path) -> CheckedModel:
         FileNotFoundError: no such file.
         ModelError: the file breaks the contract; says where. A file of another kind is named, with what to do.
     """
+    return parse_model(read_onnx_bytes(path), str(path))
+
+
+def read_onnx_bytes(path: Path) -> bytes:
+    """The bytes of a file that may be ONNX, by its first ones.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ModelError: a folder, no regular file, too large, or of another kind, which is named, with what to do.
+    """
     if path.is_dir():
         raise ModelError(f"{path} is no ONNX model but {describe_folder(path)}")
     try:
@@ -50,7 +60,7 @@ def load_model(path: Path) -> CheckedModel:
     foreign = describe_foreign(path, content[:HEAD_BYTES])
     if foreign is not None:
         raise ModelError(f"{path} is no ONNX model but {foreign}")
-    return parse_model(content, str(path))
+    return content
 
 
 def parse_model(content: bytes, source: str) -> CheckedModel:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
 from seg_perception.export.importing.importer import Imported
-from seg_perception.export.importing.model import ForeignModel, Kind
-from seg_perception.export.importing.original import AnswerLayout, OriginalModel, prepare_pixels
+from seg_perception.export.importing.model import Kind
+from seg_perception.export.importing.original import OriginalModel, prepare_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +53,14 @@ class Comparison:
 def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size) -> NDArray[np.float64]:
     """float64 [C, H, W]: what the original says of each class of the new label set, by an obvious way."""
     kind, source = imported.decision.kind, imported.classes.source
-    values = np.asarray(answer[0], np.float64)
+    values = imported.layout.first(answer)
     if kind is Kind.LABELS:
-        grid = values.reshape(values.shape[-2:] if values.shape[-1] != 1 else values.shape[:2])
+        grid = values[0]
         rows = (np.arange(size.height) * grid.shape[0]) // size.height
         columns = (np.arange(size.width) * grid.shape[1]) // size.width
         ids = grid[rows][:, columns].astype(int)
         spread = np.eye(len(source))[ids].transpose(2, 0, 1)
     else:
-        layout = AnswerLayout.of(answer, size)
-        assert layout is not None
-        if layout.rank == 3:
-            values = values[np.newaxis]
-        elif layout.channels_last:
-            values = values.transpose(2, 0, 1)
         if kind is Kind.SIGMOID and (values.min() < 0 or values.max() > 1):
             values = 1 / (1 + np.exp(-values))
         values = np.stack(
@@ -76,6 +70,7 @@ def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size
             values = np.concatenate([1 - values, values])
         if kind is Kind.SCORES:
             values = np.exp(values - values.max(axis=0))
+        if kind in (Kind.SCORES, Kind.PROBABILITIES):
             values /= values.sum(axis=0)
         spread = values
     summed = np.zeros((len(imported.card.label_set), size.height, size.width))
@@ -85,7 +80,7 @@ def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size
 
 
 def compare_with_original(
-    foreign: ForeignModel,
+    original: OriginalModel,
     imported: Imported,
     answer_of: Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     images: Mapping[str, NDArray[np.uint8]],
@@ -93,6 +88,7 @@ def compare_with_original(
     """Labels of the imported graph and of the original on the same pixels.
 
     Args:
+        original: the foreign model, opened.
         answer_of: runs the imported graph; `Engine.infer` is one.
         images: uint8 [H, W, 3] RGB at a size that the model takes, by name.
 
@@ -101,7 +97,6 @@ def compare_with_original(
     """
     if not images:
         raise InputError("a comparison needs at least one image")
-    original = OriginalModel(foreign)
     pixels = equal = ties = 0
     for image in images.values():
         batch = np.repeat(image[np.newaxis], imported.decision.batch or 1, axis=0)

@@ -52,10 +52,10 @@ def choose_input(model: ForeignModel, request: ImportRequest) -> tuple[TensorInf
     return tensor, layout, why
 
 
-def class_names(model: ForeignModel) -> tuple[str, ...]:
+def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Class names that the file's metadata holds (ultralytics: `names`; Hugging Face: `id2label`), or ()."""
     for key in ("names", "id2label", "classes", "CLASSES"):
-        text = model.metadata.get(key, "")
+        text = metadata.get(key, "")
         if not text or len(text) > 100_000:
             continue
         table: Any = None
@@ -84,7 +84,7 @@ def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tupl
     Raises:
         ModelError: nothing tells what the classes are.
     """
-    names = class_names(model)
+    names = class_names(model.metadata)
     if names and (channels is None or len(names) == channels):
         return "names", f"{len(names)} class names in the file's metadata"
     if kind is Kind.SIGMOID or channels == 2:
@@ -141,12 +141,12 @@ def normalizes_itself(model: ForeignModel, name: str) -> bool:
 
 
 def choose_output(
-    model: ForeignModel, request: ImportRequest, answers: Mapping[str, NDArray[Any]], size: Size
+    model: ForeignModel, request: ImportRequest, answers: Mapping[str, NDArray[Any]], size: Size, batch: int
 ) -> tuple[TensorInfo, Kind, int | None, str | None]:
     """The output, what it holds, how many channels it has (None: ids), and why where it was guessed.
 
     Args:
-        answers: what a run at `size` gave, by output name.
+        answers: what a run on `batch` images of `size` gave, by output name.
 
     Raises:
         ModelError: no output fits; lists them.
@@ -154,7 +154,8 @@ def choose_output(
     found = [
         (tensor, *read)
         for tensor in model.outputs
-        if request.output in (None, tensor.name) and (read := _read_output(answers[tensor.name], request.kind, size))
+        if request.output in (None, tensor.name)
+        and (read := _read_output(answers[tensor.name], request.kind, size, batch))
     ]
     listed = "; ".join(f"{t.name}: {t.type_name} {list(answers[t.name].shape)}" for t in model.outputs)
     if not found:
@@ -175,23 +176,24 @@ def choose_output(
     return (*best, why)
 
 
-def _read_output(values: NDArray[Any], kind: Kind | None, size: Size) -> tuple[Kind, int | None] | None:
+def _read_output(values: NDArray[Any], kind: Kind | None, size: Size, batch: int) -> tuple[Kind, int | None] | None:
     """(kind, channels) of one output, or None where it cannot be one."""
-    layout = AnswerLayout.of(values, size)
+    layout = AnswerLayout.of(values, size, batch)
     if layout is None:
         return None
-    whole = np.issubdtype(values.dtype, np.integer)
-    if whole:
+    if values.dtype == np.bool_:
+        return (Kind.LABELS, 2) if layout.channels == 1 and kind in (Kind.LABELS, None) else None
+    if np.issubdtype(values.dtype, np.integer):
         return (Kind.LABELS, None) if layout.channels == 1 and kind in (Kind.LABELS, None) else None
     if layout.channels == 1:
-        if kind is Kind.LABELS and np.array_equal(values, np.round(values)):
-            return Kind.LABELS, None  # ids as floats
+        if kind is not Kind.SIGMOID and np.array_equal(values, np.round(values)):
+            return Kind.LABELS, None  # ids as floats: no sigmoid gives whole numbers only
         return (Kind.SIGMOID, 1) if kind in (Kind.SIGMOID, None) else None
     if layout.channels > 254 or kind in (Kind.LABELS, Kind.SIGMOID):
         return None
-    sums = values.astype(np.float64).sum(axis=3 if layout.channels_last else 1)
-    normalized = values.min() >= -1e-3 and np.abs(sums - 1.0).max() < 0.02
-    return kind or (Kind.PROBABILITIES if normalized else Kind.SCORES), layout.channels
+    # a softmax, or a sigmoid for each class: scores would leave 0 to 1 somewhere
+    bounded = values.min() >= -1e-3 and values.max() <= 1.0 + 1e-3
+    return kind or (Kind.PROBABILITIES if bounded else Kind.SCORES), layout.channels
 
 
 def probe_size(tensor: TensorInfo, layout: Layout, request: ImportRequest, default: Size) -> tuple[Size, Size | None]:
@@ -203,7 +205,9 @@ def probe_size(tensor: TensorInfo, layout: Layout, request: ImportRequest, defau
     """
     height, width = tensor.shape[2:] if layout is Layout.NCHW else tensor.shape[1:3]
     if (height is None) != (width is None):
-        raise ModelError(f"input {tensor} has one open and one fixed side; export it with both open or both fixed")
+        if request.size is None:
+            raise ModelError(f"input {tensor} has one open and one fixed side: say both with --size WxH")
+        height, width = height or request.size.height, width or request.size.width
     if height is not None and width is not None:
         if height * width > MAX_PIXELS or height * width < 1024:
             raise ModelError(f"input {tensor}: {width}x{height} is not accepted; 1024 to {MAX_PIXELS} pixels are")

@@ -14,7 +14,8 @@ from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.opening import open_engine
 from seg_perception.export.importing.comparison import Comparison, compare_with_original
 from seg_perception.export.importing.importer import DEFAULT_SIZE, Imported, import_model
-from seg_perception.export.importing.model import NOT_IN_TENSORRT, ForeignModel, ImportRequest, read_foreign
+from seg_perception.export.importing.model import ImportRequest, count_operators, not_in_tensorrt, read_foreign
+from seg_perception.export.importing.original import OriginalModel
 
 _IMAGES = 4
 
@@ -37,8 +38,7 @@ class ImportReport:
         lines += classes.notes
         if card.confidence == "none":
             lines.append("the model answers ids only: the confidence is 255 everywhere, thresholds on it mean nothing")
-        foreign = sorted({node.op_type for node in self.imported.model.graph.node} & NOT_IN_TENSORRT)
-        if foreign:
+        if foreign := not_in_tensorrt(count_operators(self.imported.model)):
             lines.append(f"operators that TensorRT does not take: {', '.join(foreign)}")
         lines.append(str(self.comparison))
         return "\n".join(lines)
@@ -61,22 +61,22 @@ def import_file(
     """
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: the output would replace the model that it is made from; name another file")
-    foreign = read_foreign(source)
-    imported = import_model(foreign, request or ImportRequest(), name)
+    original = OriginalModel(read_foreign(source))
+    imported = import_model(original, request or ImportRequest(), name)
     pictures = _pictures(images, imported.decision.input_size or imported.card.input_size)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, imported.model.SerializeToString())
     try:
-        comparison = _compare(foreign, imported, out, pictures)
+        comparison = _compare(original, imported, out, pictures)
     except Exception:
         out.unlink(missing_ok=True)
         raise
     return ImportReport(source, out, imported, comparison)
 
 
-def _compare(foreign: ForeignModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> Comparison:
+def _compare(original: OriginalModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> Comparison:
     with open_engine(out, "onnxruntime") as engine:
-        return compare_with_original(foreign, imported, engine.infer, pictures)
+        return compare_with_original(original, imported, engine.infer, pictures)
 
 
 def _pictures(folder: Path | None, size: Size) -> dict[str, RgbImage]:

@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -31,7 +32,7 @@ from seg_perception.export.importing.guesses import (
     guess_scaling,
     probe_size,
 )
-from seg_perception.export.importing.model import Color, Decision, ForeignModel, ImportRequest, Kind
+from seg_perception.export.importing.model import Color, Decision, ForeignModel, ImportRequest, Kind, count_operators
 from seg_perception.export.importing.original import AnswerLayout, OriginalModel, prepare_pixels, probe_image
 from seg_perception.export.importing.wrap import wrap
 
@@ -46,20 +47,21 @@ class Imported:
     Attributes:
         decision: how the model was taken.
         classes: its classes and what became of them.
-        stride: of the model's answer.
+        layout: of the model's answer.
     """
 
     model: onnx.ModelProto
     card: ModelCard
     decision: Decision
     classes: ImportedClasses
-    stride: tuple[float, float]
+    layout: AnswerLayout
 
 
-def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None = None) -> Imported:
+def import_model(original: OriginalModel, request: ImportRequest, name: str | None = None) -> Imported:
     """Make the deployed graph.
 
     Args:
+        original: the foreign model, opened.
         request: what the user says; the rest is guessed, see `Imported.decision.reasons`.
         name: of the model card; None: the file's name.
 
@@ -67,19 +69,19 @@ def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None
         ModelError: it is no segmentation that can be read, or does not run.
         InputError, SettingsError: a wrong option, preset or file.
     """
-    original = OriginalModel(foreign)
+    foreign = original.foreign
     decision = decide(foreign, request, original)
-    classes = imported_classes(decision.classes, class_names(foreign), decision.to)
+    classes = imported_classes(decision.classes, class_names(foreign.metadata), decision.to)
     size, multiple = _size_and_multiple(decision, original)
     answer = original.run(decision.input.name, prepare_pixels(probe_image(size, decision.batch or 1), decision))[
         decision.output.name
     ]
-    layout = AnswerLayout.of(answer, size)
+    layout = AnswerLayout.of(answer, size, decision.batch or 1)
     if layout is None:
         raise ModelError(f"{foreign.path}: its answer {list(answer.shape)} to a {size} image is no grid of its pixels")
     _demand_matching_classes(foreign, decision, classes, layout, answer)
-    needs_sigmoid = decision.kind is Kind.SIGMOID and not (answer.min() >= 0.0 and answer.max() <= 1.0)
-    model = wrap(foreign, decision, classes, layout, size if decision.input_size else None, needs_sigmoid)
+    needs_more = _needs_more(decision.kind, layout.first(answer))
+    model = wrap(foreign, decision, classes, layout, size if decision.input_size else None, needs_more)
     card = ModelCard(
         name=name or foreign.path.stem,
         version="imported",
@@ -100,11 +102,18 @@ def import_model(foreign: ForeignModel, request: ImportRequest, name: str | None
     except Exception as error:  # ValidationError, InferenceError and TypeError
         raise ModelError(f"{foreign.path}: what it becomes is no valid ONNX graph: {error}") from error
     check_model(model, card.id)
-    return Imported(model, card, decision, classes, layout.stride)
+    return Imported(model, card, decision, classes, layout)
+
+
+def _needs_more(kind: Kind, answer: NDArray[np.float64]) -> bool:
+    """Whether one channel lacks its sigmoid, or probabilities their sum of 1 (a sigmoid for each class has none)."""
+    if kind is Kind.SIGMOID:
+        return not (answer.min() >= 0.0 and answer.max() <= 1.0)
+    return kind is Kind.PROBABILITIES and bool(np.abs(answer.sum(axis=0) - 1.0).max() > 0.02)
 
 
 def _precision(foreign: ForeignModel, decision: Decision) -> Precision:
-    if foreign.operators["QuantizeLinear"]:
+    if count_operators(foreign.model)["QuantizeLinear"]:
         return Precision.INT8
     return Precision.FP16 if decision.input.type == TensorProto.FLOAT16 else Precision.FP32
 
@@ -141,7 +150,9 @@ def _size_and_multiple(decision: Decision, original: OriginalModel) -> tuple[Siz
 def _stride_at(size: Size, decision: Decision, original: OriginalModel) -> tuple[float, float] | None:
     tensor = prepare_pixels(probe_image(size, decision.batch or 1), decision)
     try:
-        layout = AnswerLayout.of(original.run(decision.input.name, tensor)[decision.output.name], size)
+        layout = AnswerLayout.of(
+            original.run(decision.input.name, tensor)[decision.output.name], size, decision.batch or 1
+        )
     except ModelError:
         return None
     return None if layout is None else layout.stride
@@ -162,7 +173,10 @@ def decide(foreign: ForeignModel, request: ImportRequest, original: OriginalMode
         tensor.shape[0],
     )  # fmt: skip
     answers = original.run(tensor.name, prepare_pixels(probe_image(size, tensor.shape[0] or 1), draft))
-    output, kind, channels, why_output = choose_output(foreign, request, answers, size)
+    output, kind, channels, why_output = choose_output(foreign, request, answers, size, tensor.shape[0] or 1)
+    batch = tensor.shape[0]
+    if batch is None and not _takes_batches(original, draft, output.name, size):
+        batch = 1
     count = channels if channels is not None else arg_max_channels(foreign, output.name)
     classes, why_classes = (request.classes, None) if request.classes else guess_classes(foreign, count, kind)
     reasons = [why for why in (why_input, why_scaling, why_output, why_classes) if why]
@@ -170,8 +184,17 @@ def decide(foreign: ForeignModel, request: ImportRequest, original: OriginalMode
         reasons.append("color: rgb, as nearly every published network; a model trained on OpenCV images wants bgr")
     return Decision(
         tensor, layout, color, scale, _three(mean), _three(std), output, kind, str(classes), request.to, fixed,
-        tensor.shape[0], tuple(reasons),
+        batch, tuple(reasons),
     )  # fmt: skip
+
+
+def _takes_batches(original: OriginalModel, draft: Decision, output: str, size: Size) -> bool:
+    """Whether two images give two answers: some exports drop the first axis, or fix it inside."""
+    try:
+        answer = original.run(draft.input.name, prepare_pixels(probe_image(size, 2), draft))[output]
+    except ModelError:
+        return False
+    return answer.ndim >= 3 and answer.shape[0] == 2
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

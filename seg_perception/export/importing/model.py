@@ -7,7 +7,7 @@ Nothing here needs torch. `guesses` fills what the user leaves out of an `Import
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -17,22 +17,25 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from seg_perception.core.errors import InputError, ModelError
-from seg_perception.core.files import read_regular_file
 from seg_perception.core.types import Size
-from seg_perception.engines.graph.model_file import has_external_data
+from seg_perception.engines.graph.model_file import has_external_data, read_onnx_bytes
 
-MAX_BYTES = 1 << 30
 REFUSED_OPERATORS = frozenset({"Loop", "Scan", "SequenceMap"})
 """Control flow whose length nobody can bound by looking at it."""
 
 NOT_IN_TENSORRT = frozenset(
     {
-        *("Bernoulli", "BitShift", "Compress", "ConvInteger", "Det", "DynamicQuantizeLinear", "GlobalLpPool"),
-        *("LpPool", "MatMulInteger", "MaxRoiPool", "MaxUnpool", "Multinomial", "OptionalGetElement", "RoiPool"),
-        *("SequenceAt", "SequenceConstruct", "SplitToSequence", "StringNormalizer", "TfIdfVectorizer", "Unique"),
+        *("AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"),
+        *("CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "ConvInteger", "CumProd", "DFT", "DeformConv"),
+        *("Det", "DynamicQuantizeLinear", "ImageDecoder", "MatMulInteger", "MaxRoiPool", "MaxUnpool"),
+        *("MelWeightMatrix", "Multinomial", "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement"),
+        *("OptionalHasElement", "QLinearConv", "QLinearMatMul", "RegexFullMatch", "SequenceAt", "SequenceConstruct"),
+        *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
+        *("SoftmaxCrossEntropyLoss", "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU"),
+        *("TfIdfVectorizer", "Unique"),
     }
 )
-"""Operators that NVIDIA's ONNX parser lists as unsupported."""
+"""Operators that NVIDIA's ONNX parser says it does not take (TensorRT-RTX 1.7; a test asks it)."""
 
 
 class Layout(str, Enum):
@@ -52,8 +55,9 @@ class Color(str, Enum):
 class Kind(str, Enum):
     """What the chosen output holds.
 
-    SCORES: unnormalized scores (logits) of C classes; PROBABILITIES: their softmax; LABELS: class ids;
-    SIGMOID: one channel, how likely a pixel is road.
+    SCORES: unnormalized scores (logits) of C classes; PROBABILITIES: their softmax, or a sigmoid of each (then
+    they are divided by their sum); LABELS: class ids, of any whole type, bool or as floats; SIGMOID: one channel, how
+    likely a pixel is road.
     """
 
     SCORES = "scores"
@@ -92,11 +96,6 @@ class ForeignModel:
     @property
     def opset(self) -> int:
         return max((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-
-    @property
-    def operators(self) -> Counter[str]:
-        """How often each operator occurs, subgraphs included; foreign domains with their name."""
-        return Counter(f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in nodes(self.model))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +185,23 @@ def nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return found
 
 
+def count_operators(model: onnx.ModelProto) -> Counter[str]:
+    """How often each operator occurs, subgraphs included; those of foreign domains as DOMAIN.NAME."""
+    return Counter(
+        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}" for node in nodes(model)
+    )
+
+
+def not_in_tensorrt(operators: Iterable[str]) -> tuple[str, ...]:
+    """Those that TensorRT does not take: by the list, and all of foreign domains."""
+    return tuple(sorted(name for name in operators if name in NOT_IN_TENSORRT or "." in name))
+
+
 def parse_foreign(content: bytes, path: Path) -> onnx.ModelProto:
     """The graph of a file that must be ONNX.
 
     Raises:
-        ModelError: it is none; says what it is, where its first bytes tell.
+        ModelError: it is none.
     """
     model = onnx.ModelProto()
     try:
@@ -207,12 +218,19 @@ def read_foreign(path: Path) -> ForeignModel:
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: no regular file, or over a gigabyte.
-        ModelError: no ONNX file; weights in other files; control flow of unknown length; an
-            input or output without a type.
+        ModelError: no ONNX file (says what it is, where its first bytes tell), or over a gigabyte; and as
+            `check_foreign`.
     """
-    content = read_regular_file(path, MAX_BYTES)
-    model = parse_foreign(content, path)
+    content = read_onnx_bytes(path)
+    return check_foreign(parse_foreign(content, path), content, path)
+
+
+def check_foreign(model: onnx.ModelProto, content: bytes, path: Path) -> ForeignModel:
+    """An ONNX graph that can be imported as far as a look at it tells.
+
+    Raises:
+        ModelError: weights in other files; control flow of unknown length; an input or output without a type.
+    """
     names = {tensor.name for tensor in model.graph.initializer}
     faults = []
     if has_external_data(model):

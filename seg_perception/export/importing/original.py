@@ -25,7 +25,7 @@ class OriginalModel:
             self._session = ort.InferenceSession(foreign.content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise ModelError(f"{foreign.path}: ONNX Runtime cannot open it: {error}") from error
-        self._path = foreign.path
+        self.foreign = foreign
 
     def run(self, name: str, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Every output by name.
@@ -38,7 +38,7 @@ class OriginalModel:
             return dict(zip(names, self._session.run(names, {name: tensor})))
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise ModelError(
-                f"{self._path}: it does not run on {tensor.dtype} {list(tensor.shape)}: {error}"
+                f"{self.foreign.path}: it does not run on {tensor.dtype} {list(tensor.shape)}: {error}"
             ) from error
 
 
@@ -64,32 +64,47 @@ def probe_image(size: Size, batch: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLayout:
-    """Axes of a model's answer: [N, h, w], [N, C, h, w] or [N, h, w, C].
+    """Axes of a model's answer: [N, h, w], [N, C, h, w] or [N, h, w, C]; of one image also without the N.
 
     Attributes:
+        batched: the first axis is N.
+        has_channels: there is an axis C, of 1 or more.
+        channels_last: it is the last one.
+        channels: 1 without that axis.
         stride: rows and columns of the image for one of the answer.
     """
 
-    rank: int
+    batched: bool
+    has_channels: bool
     channels_last: bool
     channels: int
     stride: tuple[float, float]
 
     @classmethod
-    def of(cls, answer: NDArray[Any], size: Size) -> AnswerLayout | None:
-        """Read them off an answer to a `size` image; None where no two axes are the image's grid."""
-        shape = answer.shape
-        if len(shape) == 3:
-            grid, channels, last = shape[1:], 1, False
-        elif len(shape) == 4:
-            first_fits, last_fits = _fits(shape[2:], size), _fits(shape[1:3], size)
-            last = last_fits and (not first_fits or shape[3] < shape[1])
-            grid, channels = (shape[1:3], shape[3]) if last else (shape[2:], shape[1])
+    def of(cls, answer: NDArray[Any], size: Size, batch: int) -> AnswerLayout | None:
+        """Read them off an answer to `batch` images of a size; None where no two axes are the image's grid."""
+        batched = answer.ndim == 4 or (answer.ndim == 3 and answer.shape[0] == batch)
+        if not batched and batch != 1:
+            return None
+        shape = answer.shape[1:] if batched else answer.shape
+        if len(shape) == 2:
+            grid, channels, last = shape, 1, False
+        elif len(shape) == 3:
+            first_fits, last_fits = _fits(shape[1:], size), _fits(shape[:2], size)
+            last = last_fits and (not first_fits or shape[2] < shape[0])
+            grid, channels = (shape[:2], shape[2]) if last else (shape[1:], shape[0])
         else:
             return None
         if not _fits(grid, size) or channels < 1:
             return None
-        return cls(len(shape), last, channels, (size.height / grid[0], size.width / grid[1]))
+        return cls(batched, len(shape) == 3, last, channels, (size.height / grid[0], size.width / grid[1]))
+
+    def first(self, answer: NDArray[Any]) -> NDArray[np.float64]:
+        """The answer to the first image, float64 [C, h, w]."""
+        values = np.asarray(answer[0] if self.batched else answer, np.float64)
+        if not self.has_channels:
+            return values[np.newaxis]
+        return values.transpose(2, 0, 1) if self.channels_last else values
 
 
 def _fits(grid: tuple[int, ...], size: Size) -> bool:

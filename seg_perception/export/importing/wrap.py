@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
@@ -16,7 +16,7 @@ from seg_perception.export.importing.model import Color, Decision, ForeignModel,
 from seg_perception.export.importing.original import AnswerLayout
 
 PREFIX = "model/"
-OLDEST_OPSET, NEWEST_OPSET = 13, 23
+OLDEST_OPSET, NEWEST_OPSET = 13, 25
 
 
 class _Builder:
@@ -47,8 +47,13 @@ def wrap(
     classes: ImportedClasses,
     layout: AnswerLayout,
     size: Size | None,
-    needs_sigmoid: bool,
+    needs_more: bool,
 ) -> onnx.ModelProto:
+    """The whole graph.
+
+    Args:
+        needs_more: one channel still lacks its sigmoid, or the classes' probabilities do not add up to 1.
+    """
     inner = _inner_model(foreign)
     opset = max(entry.version for entry in inner.opset_import if entry.domain in ("", "ai.onnx"))
     before, after = _Builder("pixels"), _Builder("decision")
@@ -62,7 +67,7 @@ def wrap(
     if decision.kind is Kind.LABELS:
         _labels_to_bytes(after, answer, layout, classes)
     else:
-        _scores_to_bytes(after, answer, decision, layout, classes, opset, needs_sigmoid)
+        _scores_to_bytes(after, answer, decision, layout, classes, opset, needs_more)
     kept = _needed(inner.graph, answer)
     batch: Any = decision.batch or "N"
     axes = [batch, size.height if size else "H", size.width if size else "W"]
@@ -91,6 +96,8 @@ def _inner_model(foreign: ForeignModel) -> onnx.ModelProto:
             raise ModelError(f"{foreign.path}: opset {foreign.opset} cannot be brought to 17: {error}") from error
     elif foreign.opset > NEWEST_OPSET:
         raise ModelError(f"{foreign.path}: opset {foreign.opset} is not accepted; up to {NEWEST_OPSET} are")
+    if model.functions:
+        model = inliner.inline_local_functions(model)
     del model.graph.value_info[:]  # shapes of another input
     prefixed = onnx.compose.add_prefix(model, PREFIX)
     prefixed.graph.ClearField("doc_string")
@@ -143,21 +150,24 @@ def _scores_to_bytes(
     layout: AnswerLayout,
     classes: ImportedClasses,
     opset: int,
-    needs_sigmoid: bool,
+    needs_more: bool,
 ) -> None:
     if decision.output.type != TensorProto.FLOAT:
         value = build.cast(value, TensorProto.FLOAT)
-    if layout.rank == 3:
+    value = _with_batch(build, value, layout)
+    if not layout.has_channels:
         value = build.add("Unsqueeze", value, build.constant([1], np.int64))  # [N, 1, h, w]
     elif layout.channels_last:
         value = build.add("Transpose", value, perm=[0, 3, 1, 2])
-    if needs_sigmoid:
+    if decision.kind is Kind.SIGMOID and needs_more:
         value = build.add("Sigmoid", value)
     if layout.stride != (1.0, 1.0):
-        scales = build.constant([1.0, 1.0, *layout.stride], np.float32)
         value = build.add(
-            "Resize", value, "", scales, mode="linear", coordinate_transformation_mode="half_pixel"
+            "Resize", value, "", _scales(build, layout), mode="linear", coordinate_transformation_mode="half_pixel"
         )  # [N, C, H, W], as torch's bilinear with align_corners=False
+    if decision.kind is Kind.PROBABILITIES and needs_more:  # a sigmoid for each class
+        axes = build.constant([1], np.int64)
+        value = build.add("Div", value, build.add("ReduceSum", value, axes, keepdims=1))
     if decision.kind is Kind.SIGMOID:  # background, then road
         rest = build.add("Sub", build.constant([1.0], np.float32), value)
         value = build.add("Concat", rest, value, axis=1)
@@ -179,6 +189,16 @@ def _scores_to_bytes(
     build.cast(scaled, TensorProto.UINT8, output=OUTPUT_NAMES[1])
 
 
+def _with_batch(build: _Builder, value: str, layout: AnswerLayout) -> str:
+    return value if layout.batched else build.add("Unsqueeze", value, build.constant([0], np.int64))
+
+
+def _scales(build: _Builder, layout: AnswerLayout) -> str:
+    """The strides as factors of Resize, which rounds rows x factor down: 97 x (769 / 97) must not become 768."""
+    factors = [stride if stride.is_integer() else stride * (1 + 2e-7) for stride in layout.stride]
+    return build.constant([1.0, 1.0, *factors], np.float32)
+
+
 def _reduce(build: _Builder, operator: str, value: str, opset: int, *, keep: bool) -> str:
     if opset < 18:  # the axes became an input then
         return build.add(operator, value, axes=[1], keepdims=int(keep))
@@ -187,16 +207,14 @@ def _reduce(build: _Builder, operator: str, value: str, opset: int, *, keep: boo
 
 def _labels_to_bytes(build: _Builder, value: str, layout: AnswerLayout, classes: ImportedClasses) -> None:
     """Ids to uint8 ids; there is no probability, so the confidence is 255 and the card says "none"."""
-    if layout.rank == 4:
+    value = _with_batch(build, build.cast(value, TensorProto.FLOAT), layout)
+    if layout.has_channels:
         axis = build.constant([3 if layout.channels_last else 1], np.int64)
-        value = build.add("Squeeze", build.cast(value, TensorProto.FLOAT), axis)  # [N, h, w]
-    else:
-        value = build.cast(value, TensorProto.FLOAT)
+        value = build.add("Squeeze", value, axis)  # [N, h, w]
     if layout.stride != (1.0, 1.0):
         value = build.add("Unsqueeze", value, build.constant([1], np.int64))
-        scales = build.constant([1.0, 1.0, *layout.stride], np.float32)
         value = build.add(
-            "Resize", value, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
+            "Resize", value, "", _scales(build, layout), mode="nearest", coordinate_transformation_mode="asymmetric",
             nearest_mode="floor",
         )  # fmt: skip
         value = build.add("Squeeze", value, build.constant([1], np.int64))  # [N, H, W]
