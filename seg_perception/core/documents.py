@@ -107,7 +107,7 @@ def parse_json(content: bytes | str, source: str) -> Any:
         InputError: not JSON, not UTF-8, nested too deep, or a number of thousands of digits.
     """
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8")
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
         return json.loads(text)
     except RecursionError as error:
         raise InputError(f"{source}: the JSON is nested too deep") from error

@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -27,6 +29,12 @@ MAX_BYTES: Final = 1 << 29
 """Of one annotation file."""
 
 _MAX_POINTS: Final = 100_000  # of one shape
+
+TOO_FEW_POINTS: Final = "polygons of under three points are not drawn"
+BOXES_ONLY: Final = (
+    "A box does not say which of its pixels are the thing: export polygons or masks, or label anew with those"
+)
+BOXES_FILLED: Final = "boxes filled as rectangles, as the tool's own export does"
 
 Ids = NDArray[np.uint16]
 """uint16 [H, W]: the value of each pixel's class."""
@@ -73,13 +81,13 @@ class Annotations:
         classes: in the source's order; names and values do not repeat.
         pictures: in order; may be read as they are asked for.
         unlabeled: the value of pixels that no shape covers.
-        remarks: what is not drawn, counted: filled while the pictures are drawn.
+        remarks: what is not drawn or is drawn in some way to know of, counted: filled while the pictures are drawn.
     """
 
     classes: tuple[SourceClass, ...]
     pictures: Iterator[Annotated]
     unlabeled: int = 0
-    remarks: dict[str, int] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +117,22 @@ class Canvas:
         values: class name -> value.
         unlabeled: the value to begin with.
         source: for errors.
+        remarks: counts what is not drawn.
     """
 
-    def __init__(self, size: Size, values: Mapping[str, int], unlabeled: int, source: Path | str) -> None:
+    def __init__(
+        self,
+        size: Size,
+        values: Mapping[str, int],
+        unlabeled: int,
+        source: Path | str,
+        remarks: Counter[str] | None = None,
+    ) -> None:
         checked(size.width, size.height, source)
         self.ids: Ids = np.full((size.height, size.width), unlabeled, np.uint16)
         self._values = values
         self._source = source
+        self._remarks: Counter[str] = Counter() if remarks is None else remarks
 
     def value_of(self, name: str) -> int:
         if name not in self._values:
@@ -170,18 +187,21 @@ class Canvas:
             corners = self.points(np.array(polygon, dtype=object).reshape(-1, 2).tolist())
             if len(corners) >= 3:
                 flat.append(corners.reshape(-1).tolist())
+            else:
+                self._remarks[TOO_FEW_POINTS] += 1
         if flat:
             # an encoding that pycocotools made itself, of bounded coordinates: safe to decode
             encoded = coco.frPyObjects(flat, height, width)  # type: ignore[arg-type]  # floats are taken, too
             self.paint_mask(coco.decode(coco.merge(encoded)), name)
 
 
-def checked(width: int, height: int, source: Path | str) -> Size:
+def checked(width: Any, height: Any, source: Path | str) -> Size:
     """A picture's size as a file states it.
 
     Raises:
         DatasetError: not two whole numbers, or more pixels than are accepted.
     """
+    width, height = (int(v) if isinstance(v, float) and v.is_integer() else v for v in (width, height))
     if type(width) is not int or type(height) is not int:
         raise DatasetError(f"{source}: a picture's width and height must be whole numbers, got {width!r}, {height!r}")
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
@@ -256,6 +276,27 @@ def read_json(path: Path) -> Any:
         raise DatasetError(str(error)) from error
 
 
+def json_keys(path: Path) -> frozenset[str]:
+    """The keys of a JSON file's object, or of the first object of its list (then with "[]"); else none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return frozenset()
+    return _json_keys(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1 << 16)  # every format that is JSON looks, and the files are large
+def _json_keys(path: Path, _changed: int, _size: int) -> frozenset[str]:
+    try:
+        document = read_json(path)
+    except (DatasetError, OSError):
+        return frozenset()
+    if isinstance(document, list):
+        first = document[0] if document else None
+        return frozenset({"[]", *first}) if isinstance(first, dict) else frozenset()
+    return frozenset(document) if isinstance(document, dict) else frozenset()
+
+
 def table(value: Any, what: str, source: Path | str) -> dict[str, Any]:
     """A JSON object, or a DatasetError that says what was expected."""
     if not isinstance(value, dict):
@@ -268,6 +309,18 @@ def rows(value: Any, what: str, source: Path | str) -> list[Any]:
     if not isinstance(value, list):
         raise DatasetError(f"{source}: {what} must be a list, got {type(value).__name__}")
     return value
+
+
+def tables(value: Any, what: str, source: Path | str) -> list[dict[str, Any]]:
+    """A JSON list of objects, or a DatasetError that says what was expected."""
+    return [table(row, f"each of {what}", source) for row in rows(value, what, source)]
+
+
+def fitting(ids: NDArray[Any], size: Size, source: Path | str) -> Ids:
+    """Values that cover their picture, or a DatasetError."""
+    if ids.shape != (size.height, size.width):
+        raise DatasetError(f"{source}: {ids.shape[1]}x{ids.shape[0]}, its picture {size}")
+    return ids.astype(np.uint16)
 
 
 def text(value: Any, what: str, source: Path | str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
+    TOO_FEW_POINTS,
     Annotated,
     Annotations,
     Canvas,
@@ -16,9 +18,9 @@ from seg_perception.datasets.convert.base import (
     SourceClass,
     checked,
     read_json,
-    rows,
     safe_name,
     table,
+    tables,
     text,
 )
 
@@ -29,7 +31,7 @@ NAMES = (
     "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck",
     "bus", "caravan", "trailer", "train", "motorcycle", "bicycle",
 )  # fmt: skip
-"""Names by label id, 0 to 33; the license plate has -1, which no label file can hold."""
+"""Names by label id, 0 to 33; the license plate has -1, and is not drawn (cityscapesScripts, json2labelImg)."""
 
 _PLATE = "license plate"
 
@@ -42,15 +44,16 @@ def _files(path: Path) -> list[Path]:
 
 def _read(path: Path) -> Annotations:
     classes = tuple(SourceClass(name, value) for value, name in enumerate(NAMES))
-    return Annotations(classes, _pictures(path, _files(path)), 0)
+    remarks: Counter[str] = Counter()
+    return Annotations(classes, _pictures(path, _files(path), remarks), 0, remarks)
 
 
-def _pictures(path: Path, files: list[Path]) -> Iterator[Annotated]:
+def _pictures(path: Path, files: list[Path], remarks: Counter[str]) -> Iterator[Annotated]:
     values = {name: value for value, name in enumerate(NAMES)}
     for file in files:
         document = table(read_json(file), "the file", file)
-        size = checked(document.get("imgWidth"), document.get("imgHeight"), file)  # type: ignore[arg-type]
-        objects = [table(row, "an object", file) for row in rows(document.get("objects"), "objects", file)]
+        size = checked(document.get("imgWidth"), document.get("imgHeight"), file)
+        objects = tables(document.get("objects"), "objects", file)
 
         def draw(size: Size, objects: list[dict[str, Any]] = objects, file: Path = file) -> Ids:
             canvas = Canvas(size, values, 0, file)
@@ -60,10 +63,14 @@ def _pictures(path: Path, files: list[Path]) -> Iterator[Annotated]:
                     continue
                 if name not in values and name.endswith("group"):
                     name = name.removesuffix("group")  # "cargroup": cars that could not be told apart
+                if name == _PLATE:
+                    remarks["license plates keep the label of what is below them, as in Cityscapes' own files"] += 1
+                    continue
                 points = [(float(x), float(y)) for x, y in canvas.points(shape.get("polygon"))]
                 if len(points) >= 2:
-                    drawn = "unlabeled" if name == _PLATE else name
-                    canvas.draw(lambda pen, xy=points: pen.polygon(xy, fill=1), drawn)  # type: ignore[misc]
+                    canvas.draw(lambda pen, xy=points: pen.polygon(xy, fill=1), name)  # type: ignore[misc]
+                else:
+                    remarks[TOO_FEW_POINTS] += 1
             return canvas.ids
 
         stem = next(file.name.removesuffix(end) for end in _ENDINGS if file.name.endswith(end))

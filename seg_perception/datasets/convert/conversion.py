@@ -26,6 +26,8 @@ from seg_perception.datasets.convert.base import Annotated, Annotations, Format,
 from seg_perception.datasets.convert.meaning import OWN, Meaning
 from seg_perception.datasets.convert.pictures import Pictures
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+
 
 def formats() -> Mapping[str, Format]:
     """Every known format by name, read-only."""
@@ -54,6 +56,8 @@ def detect(source: Path) -> Format:
     """
     if not source.exists():
         raise FileNotFoundError(2, "no such file or folder", str(source))
+    if source.is_file() and source.suffix.lower() in _ARCHIVES:
+        raise DatasetError(f"{source}: an archive; unpack it and name the folder or file inside")
     found = [one for one in formats().values() if one.matches(source)]
     if len(found) == 1:
         return found[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from seg_perception.core.files import read_regular_file
 from seg_perception.core.label_mapping import parse_color
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
+    BOXES_FILLED,
+    BOXES_ONLY,
     MAX_BYTES,
     Annotated,
     Annotations,
@@ -64,6 +67,8 @@ def parse_xml(path: Path) -> ET.Element:
 def _read(path: Path) -> Annotations:
     file = _file(path)
     root = parse_xml(file)
+    if root.tag == "annotation":
+        raise DatasetError(f"{file}: this is one picture's file of Pascal VOC, which holds boxes. {BOXES_ONLY}")
     if root.tag != "annotations":
         raise DatasetError(f"{file}: its root is <{root.tag[:40]}>, and <annotations> in CVAT's files")
     if root.find("track") is not None:
@@ -75,20 +80,23 @@ def _read(path: Path) -> Annotations:
     shapes = [shape for image in images for shape in image]
     names = [*labels, *(text(s.get("label"), "a shape's label", file) for s in shapes if s.tag in _AREAS)]
     classes = numbered([name for name in names if name], {name: parse_color(color) for name, color in labels.items()})
-    remarks: dict[str, int] = {}
+    remarks: Counter[str] = Counter()
     for shape in shapes:
         if shape.tag not in _AREAS:
-            key = f"<{shape.tag[:40]}> has no area and is not drawn"
-            remarks[key] = remarks.get(key, 0) + 1
-    return Annotations(classes, _pictures(images, {c.name: c.value for c in classes}, file), 0, remarks)
+            remarks[f"<{shape.tag[:40]}> has no area and is not drawn"] += 1
+        elif shape.tag == "box":
+            remarks[BOXES_FILLED] += 1
+    return Annotations(classes, _pictures(images, {c.name: c.value for c in classes}, file, remarks), 0, remarks)
 
 
-def _pictures(images: list[ET.Element], values: dict[str, int], file: Path) -> Iterator[Annotated]:
+def _pictures(
+    images: list[ET.Element], values: dict[str, int], file: Path, remarks: Counter[str]
+) -> Iterator[Annotated]:
     for image in images:
         size = checked(_whole(image, "width", file), _whole(image, "height", file), file)
 
         def draw(size: Size, image: ET.Element = image) -> Ids:
-            canvas = Canvas(size, values, 0, file)
+            canvas = Canvas(size, values, 0, file, remarks)
             areas = [shape for shape in image if shape.tag in _AREAS]
             for shape in sorted(
                 areas, key=lambda shape: _whole(shape, "z_order", file, 0)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.label_mapping import Color, LabelMapping, parse_color
 from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.types import Size
-from seg_perception.datasets.convert.base import Annotated, Annotations, Format, Ids, SourceClass
+from seg_perception.datasets.convert.base import Annotated, Annotations, Format, Ids, SourceClass, fitting
 from seg_perception.datasets.convert.voc import LABEL_MAP, MASKS, image_name, mask_files
 from seg_perception.datasets.masks import read_mask
 
@@ -50,10 +48,7 @@ def _pictures(path: Path, mapping: LabelMapping) -> Iterator[Annotated]:
     for file in mask_files(path):
 
         def draw(size: Size, file: Path = file) -> Ids:
-            ids = read_mask(file).labels(mapping, file).astype(np.uint16)
-            if ids.shape != (size.height, size.width):
-                raise DatasetError(f"{file}: {ids.shape[1]}x{ids.shape[0]}, its picture {size}")
-            return ids
+            return fitting(read_mask(file).labels(mapping, file), size, file)
 
         yield Annotated(image_name(file, path), file, None, draw)
 

@@ -1,8 +1,9 @@
-"""Label Studio: its JSON export, with brush masks, polygons and rectangles."""
+"""Label Studio: its JSON export, with brush masks, polygons, ellipses and rectangles."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,65 +15,92 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
+    BOXES_FILLED,
     Annotated,
     Annotations,
     Canvas,
     Format,
     Ids,
     checked,
+    json_keys,
     numbered,
     read_json,
     rows,
     safe_name,
     table,
+    tables,
     text,
 )
 
-_AREAS = {"brushlabels": "brushlabels", "polygonlabels": "polygonlabels", "rectanglelabels": "rectanglelabels"}
+_AREAS = ("brush", "polygon", "rectangle", "ellipse")
+_PICTURES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 
 
 def _matches(path: Path) -> bool:
-    if not (path.is_file() and path.suffix.lower() == ".json"):
-        return False
-    try:
-        document = read_json(path)
-    except (DatasetError, OSError):
-        return False
-    return bool(
-        isinstance(document, list) and document and isinstance(document[0], dict) and "annotations" in document[0]
-    )
+    return path.is_file() and path.suffix.lower() == ".json" and json_keys(path) >= {"[]", "annotations"}
 
 
 def _read(path: Path) -> Annotations:
-    tasks = [table(task, "a task", path) for task in rows(read_json(path), "the file", path)]
-    remarks: dict[str, int] = {}
+    tasks = tables(read_json(path), "the file", path)
+    if tasks and not any("annotations" in task for task in tasks):
+        raise DatasetError(
+            f"{path}: its tasks have no annotations; export as JSON (JSON-MIN leaves the sizes out, and predictions "
+            "become annotations when they are accepted)"
+        )
+    remarks: Counter[str] = Counter()
     chosen = [(task, _results(task, path, remarks)) for task in tasks]
-    names = [_label(result, path) for _, results in chosen for result in results]
-    classes = numbered(names)
-    return Annotations(classes, _pictures(chosen, {c.name: c.value for c in classes}, path), 0, remarks)
+    classes = numbered([_label(result, path) for _, results in chosen for result in results])
+    return Annotations(classes, _pictures(chosen, {c.name: c.value for c in classes}, path, remarks), 0, remarks)
 
 
-def _results(task: dict[str, Any], path: Path, remarks: dict[str, int]) -> list[dict[str, Any]]:
+def _results(task: dict[str, Any], path: Path, remarks: Counter[str]) -> list[dict[str, Any]]:
     """The shapes of a task's last annotation that was not cancelled."""
-    annotations = [table(a, "an annotation", path) for a in rows(task.get("annotations"), "annotations", path)]
+    annotations = tables(task.get("annotations"), "annotations", path)
     valid = [a for a in annotations if not a.get("was_cancelled")]
     if len(valid) > 1:
-        key = "tasks annotated more than once: the last annotation was taken"
-        remarks[key] = remarks.get(key, 0) + 1
-    results = []
-    for row in rows(valid[-1].get("result"), "result", path) if valid else []:
-        result = table(row, "a result", path)
-        if result.get("type") in _AREAS:
-            results.append(result)
+        remarks["tasks annotated more than once: the last annotation was taken"] += 1
+    if not valid:
+        remarks["tasks without an annotation: nothing is drawn on their pictures"] += 1
+        return []
+    results = tables(valid[-1].get("result"), "result", path)
+    # where the labeling interface keeps shapes and <Labels> apart, a region is two results of one id
+    named = {r.get("id"): r for r in results if r.get("type") == "labels" and r.get("id") is not None}
+    found = []
+    for result in results:
+        kind = str(result.get("type"))
+        if _shape_of(result) is None:
+            remarks[f"{kind[:40]} has no area and is not drawn"] += 1
+        elif kind in _AREAS and result.get("id") in named:
+            pass  # the shape without its label; its twin has both
+        elif kind in _AREAS and not _labels(result, path):
+            remarks["shapes without a label are not drawn"] += 1
         else:
-            key = f"{str(result.get('type'))[:40]} has no area and is not drawn"
-            remarks[key] = remarks.get(key, 0) + 1
-    return results
+            found.append(result)
+            if _shape_of(result) == "rectangle":
+                remarks[BOXES_FILLED] += 1
+    return found
+
+
+def _shape_of(result: dict[str, Any]) -> str | None:
+    """What kind of shape a result is; None: it has no area."""
+    kind = str(result.get("type"))
+    if kind.removesuffix("labels") in _AREAS:
+        return kind.removesuffix("labels")
+    value = result.get("value")
+    if kind != "labels" or not isinstance(value, dict):
+        return None
+    signs = {"rle": "brush", "points": "polygon", "radiusX": "ellipse", "width": "rectangle"}
+    return next((shape for key, shape in signs.items() if key in value), None)
+
+
+def _labels(result: dict[str, Any], path: Path) -> list[Any]:
+    value = table(result.get("value"), "value", path)
+    kind = str(result.get("type"))
+    return rows(value.get(kind if kind.endswith("labels") else "labels", []), kind, path)
 
 
 def _label(result: dict[str, Any], path: Path) -> str:
-    value = table(result.get("value"), "value", path)
-    labels = rows(value.get(_AREAS[result["type"]]), result["type"], path)
+    labels = _labels(result, path)
     if len(labels) != 1:
         raise DatasetError(f"{path}: a shape with the labels {str(labels)[:80]}; one is expected")
     return text(labels[0], "a label", path)
@@ -81,8 +109,13 @@ def _label(result: dict[str, Any], path: Path) -> str:
 def _image_name(task: dict[str, Any], path: Path) -> str:
     data = table(task.get("data"), "data", path)
     image = next((data[key] for key in ("image", "img", "picture") if isinstance(data.get(key), str)), None)
-    if image is None:
-        raise DatasetError(f"{path}: a task without data.image; rename the field of its pictures to 'image'")
+    if image is None:  # the field's name is the user's choice
+        others = [
+            v for v in data.values() if isinstance(v, str) and _PICTURES.search(urlsplit(v).path + urlsplit(v).query)
+        ]
+        if len(others) != 1:
+            raise DatasetError(f"{path}: a task without data.image; rename the field of its pictures to 'image'")
+        image = others[0]
     parts = urlsplit(image)
     local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/x.jpg
     name = PurePosixPath(local[0] if local else unquote(parts.path)).name
@@ -90,17 +123,20 @@ def _image_name(task: dict[str, Any], path: Path) -> str:
 
 
 def _pictures(
-    chosen: list[tuple[dict[str, Any], list[dict[str, Any]]]], values: dict[str, int], path: Path
+    chosen: list[tuple[dict[str, Any], list[dict[str, Any]]]],
+    values: dict[str, int],
+    path: Path,
+    remarks: Counter[str],
 ) -> Iterator[Annotated]:
     for task, results in chosen:
         stated = {(r.get("original_width"), r.get("original_height")) for r in results}
         if len(stated) > 1:
             raise DatasetError(f"{path}: shapes of one picture state the sizes {sorted(map(str, stated))}")
         width, height = next(iter(stated)) if stated else (None, None)
-        size = checked(width, height, path) if stated else None  # type: ignore[arg-type]
+        size = checked(width, height, path) if stated else None
 
         def draw(size: Size, results: list[dict[str, Any]] = results) -> Ids:
-            canvas = Canvas(size, values, 0, path)
+            canvas = Canvas(size, values, 0, path, remarks)
             for result in results:
                 _draw(canvas, result, size, path)
             return canvas.ids
@@ -109,18 +145,25 @@ def _pictures(
 
 
 def _draw(canvas: Canvas, result: dict[str, Any], size: Size, path: Path) -> None:
-    name, value = _label(result, path), result["value"]
-    if result["type"] == "brushlabels":
+    name, value, shape = _label(result, path), result["value"], _shape_of(result)
+    if shape == "brush":
         canvas.paint_mask(decode_brush(rows(value.get("rle"), "rle", path), size, path), name)
         return
-    if result["type"] == "polygonlabels":
-        corners = canvas.points(value.get("points"))
+    scale = np.array([size.width, size.height]) / 100  # coordinates are in percent of the picture
+    if shape == "polygon":
+        corners = canvas.points(value.get("points")) * scale
     else:
-        x, y, w, h = (value.get(key) for key in ("x", "y", "width", "height"))
-        corners = canvas.points([(x, y)])
-        far = canvas.points([(w, h)])[0] + corners[0]
-        corners = np.array([corners[0], (far[0], corners[0][1]), far, (corners[0][0], far[1])])
-    corners = corners * (size.width / 100, size.height / 100)  # they are in percent
+        start = canvas.points([(value.get("x"), value.get("y"))])[0] * scale
+        if shape == "ellipse":  # around its center
+            radii = canvas.points([(value.get("radiusX"), value.get("radiusY"))])[0] * scale
+            angles = np.radians(np.arange(360))
+            offsets = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
+        else:  # turned around its first corner
+            across, down = canvas.points([(value.get("width"), value.get("height"))])[0] * scale
+            offsets = np.array([(0, 0), (across, 0), (across, down), (0, down)])
+        (turn,) = np.radians(canvas.points([(value.get("rotation") or 0, 0)])[0][:1])
+        turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        corners = start + offsets @ turned
     canvas.paint_polygons([corners.reshape(-1).tolist()], name)
 
 

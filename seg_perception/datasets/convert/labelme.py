@@ -6,13 +6,16 @@ Shapes are drawn as labelme's own `shapes_to_label` draws them, with Pillow.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.datasets.convert.base import (
+    BOXES_FILLED,
     MAX_BYTES,
     Annotated,
     Annotations,
@@ -20,82 +23,96 @@ from seg_perception.datasets.convert.base import (
     Format,
     Ids,
     checked,
+    json_keys,
     numbered,
     read_json,
-    rows,
     safe_name,
     table,
+    tables,
     text,
     unpacked,
 )
 from seg_perception.datasets.masks import decode_mask
 
 _LINE_WIDTH, _POINT_SIZE = 10, 5  # labelme's defaults
+_KEYS = {"shapes", "imagePath"}
+_FOUR_CORNERS = ("rectangle", "oriented_rectangle", "rotation")  # X-AnyLabeling writes the first and last so
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    return sorted(p for p in path.rglob("*.json") if not p.name.startswith("."))
+    """Labelme's files; other JSON files of the folder are none."""
+    found = [path] if path.is_file() else sorted(p for p in path.rglob("*.json") if not p.name.startswith("."))
+    return [file for file in found if file.suffix.lower() == ".json" and json_keys(file) >= _KEYS]
 
 
 def _matches(path: Path) -> bool:
-    files = _files(path) if path.is_dir() or path.suffix.lower() == ".json" else []
-    if not files:
-        return False
-    try:
-        document = read_json(files[0])
-    except (DatasetError, OSError):
-        return False
-    return isinstance(document, dict) and {"shapes", "imagePath"} <= set(document)
+    if not path.is_dir():
+        return bool(_files(path))
+    some = islice((p for p in path.rglob("*.json") if not p.name.startswith(".")), 20)
+    return any(json_keys(file) >= _KEYS for file in some)
 
 
 def _read(path: Path) -> Annotations:
-    files = _files(path)
+    files = _files(path) if path.is_dir() else [path]
+    remarks: Counter[str] = Counter()
+    if path.is_dir() and (others := sum(p.name[0] != "." for p in path.rglob("*.json")) - len(files)):
+        remarks["JSON files that are not labelme's are not read"] = others
     names: dict[str, None] = {}
     for file in files:  # once for the classes, once for the pictures: the files hold the pictures and are large
-        for shape in rows(table(read_json(file), "the file", file).get("shapes"), "shapes", file):
-            names[text(table(shape, "a shape", file).get("label"), "a shape's label", file)] = None
+        for shape in _shapes(file):
+            names[text(shape.get("label"), "a shape's label", file)] = None
     classes = numbered(list(names))
     values = {c.name: c.value for c in classes}
-    return Annotations(classes, _pictures(files, path if path.is_dir() else path.parent, values))
+    root = path if path.is_dir() else path.parent
+    return Annotations(classes, _pictures(files, root, values, remarks), 0, remarks)
 
 
-def _pictures(files: list[Path], root: Path, values: dict[str, int]) -> Iterator[Annotated]:
+def _shapes(file: Path) -> list[dict[str, Any]]:
+    return tables(table(read_json(file), "the file", file).get("shapes"), "shapes", file)
+
+
+def _pictures(files: list[Path], root: Path, values: dict[str, int], remarks: Counter[str]) -> Iterator[Annotated]:
     for file in files:
         document = table(read_json(file), "the file", file)
-        size = checked(document.get("imageWidth"), document.get("imageHeight"), file)  # type: ignore[arg-type]
+        stated = (document.get("imageWidth"), document.get("imageHeight"))
+        size = None if stated == (None, None) else checked(*stated, file)  # labelme before 3.7 states none
         # labelme writes ../images/x.jpg or C:\\images\\x.jpg: only the name counts, looked for beside the file
         written = PurePosixPath(text(document.get("imagePath"), "imagePath", file).replace("\\", "/")).name
         folder = file.parent.relative_to(root).as_posix()
         name = safe_name(written if folder == "." else f"{folder}/{written}", file)
         data = document.get("imageData")
         embedded = unpacked(data, MAX_BYTES, file) if data else None
-        shapes = document["shapes"]
+        shapes = tables(document.get("shapes"), "shapes", file)
 
-        def draw(size: Size, shapes: list[Any] = shapes, file: Path = file) -> Ids:
+        def draw(size: Size, shapes: list[dict[str, Any]] = shapes, file: Path = file) -> Ids:
             canvas = Canvas(size, values, 0, file)
             for shape in shapes:
-                _draw(canvas, shape, file)
+                _draw(canvas, shape, file, remarks)
             return canvas.ids
 
         yield Annotated(name, file, size, draw, embedded)
 
 
-def _draw(canvas: Canvas, shape: dict[str, Any], file: Path) -> None:
-    name, kind = shape["label"].strip(), shape.get("shape_type") or "polygon"
-    corners = canvas.points(shape.get("points"))
-    xy = [(float(x), float(y)) for x, y in corners]
-    if kind == "mask":
+def _draw(canvas: Canvas, shape: dict[str, Any], file: Path, remarks: Counter[str]) -> None:
+    name, kind = text(shape.get("label"), "a shape's label", file), shape.get("shape_type") or "polygon"
+    if kind == "points":
+        remarks["points have no area and are not drawn"] += 1
+        return
+    xy = [(float(x), float(y)) for x, y in canvas.points(shape.get("points"))]
+    if kind == "mask" and len(xy) >= 1:
         mask = decode_mask(unpacked(shape.get("mask"), MAX_PIXELS, file), str(file)).pixels
-        left, top = (round(value) for value in xy[0])
+        left, top = (int(value) for value in xy[0])
         canvas.paint_mask(mask, name, left, top)
     elif kind == "polygon" and len(xy) >= 3:
         canvas.draw(lambda pen: pen.polygon(xy=xy, outline=1, fill=1), name)
+    elif kind in _FOUR_CORNERS and len(xy) == 4:
+        canvas.draw(lambda pen: pen.polygon(xy=xy, outline=1, fill=1), name)
+        remarks[BOXES_FILLED] += 1
     elif kind == "rectangle" and len(xy) == 2:
         (x0, y0), (x1, y1) = xy
         box = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
         canvas.draw(lambda pen: pen.rectangle(box, outline=1, fill=1), name)
+        remarks[BOXES_FILLED] += 1
     elif kind == "circle" and len(xy) == 2:
         (cx, cy), (px, py) = xy
         d = math.hypot(cx - px, cy - py)

@@ -10,7 +10,19 @@ from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.datasets.convert.label_studio import without_upload_prefix
 
 _IMAGE_FOLDERS: Final = ("images", "JPEGImages", "data", "img")
-_NO_IMAGE_FOLDERS: Final = frozenset({"SegmentationClass", "SegmentationObject", "ann", "labels", "masks"})
+_NO_IMAGE_FOLDERS: Final = frozenset(
+    {
+        "SegmentationClass",
+        "SegmentationClassPNG",
+        "SegmentationClassVisualization",
+        "SegmentationObject",
+        "SegmentationObjectPNG",
+        "SegmentationObjectVisualization",
+        "ann",
+        "labels",
+        "masks",
+    }
+)
 
 
 class Pictures:

@@ -10,7 +10,7 @@ import numpy as np
 
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.types import Size
-from seg_perception.datasets.convert.base import Annotated, Annotations, Format, Ids, SourceClass
+from seg_perception.datasets.convert.base import Annotated, Annotations, Format, Ids, SourceClass, fitting
 from seg_perception.datasets.masks import read_mask
 
 _CLASSES, _ENDING = "_classes.csv", "_mask.png"
@@ -56,11 +56,11 @@ def _pictures(path: Path, folders: list[Path], known: set[int]) -> Iterator[Anno
 
             def draw(size: Size, file: Path = file) -> Ids:
                 values = read_mask(file).values()
-                if values is None or values.shape != (size.height, size.width):
-                    raise DatasetError(f"{file}: one value a pixel, as large as its picture of {size}, is expected")
+                if values is None:
+                    raise DatasetError(f"{file}: it holds colors, and one value of {_CLASSES} a pixel is expected")
                 if unknown := sorted(set(np.unique(values).tolist()) - known):
                     raise DatasetError(f"{file}: value {unknown[0]} is not in {_CLASSES}")
-                return values.astype(np.uint16)
+                return fitting(values, size, file)
 
             name = file.relative_to(path).as_posix()[: -len(_ENDING)]
             yield Annotated(f"{name}.jpg", file, None, draw)

@@ -5,6 +5,7 @@ Bitmaps are unpacked, polygons filled with their holes by OpenCV, as Supervisely
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.label_mapping import parse_color
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.datasets.convert.base import (
+    BOXES_FILLED,
     Annotated,
     Annotations,
     Canvas,
@@ -28,6 +30,7 @@ from seg_perception.datasets.convert.base import (
     rows,
     safe_name,
     table,
+    tables,
     text,
     unpacked,
 )
@@ -38,28 +41,28 @@ _META = "meta.json"
 def _read(path: Path) -> Annotations:
     meta = path / _META
     found = {}
-    for row in rows(table(read_json(meta), "the file", meta).get("classes"), "classes", meta):
-        entry = table(row, "a class", meta)
+    for entry in tables(table(read_json(meta), "the file", meta).get("classes"), "classes", meta):
         found[text(entry.get("title"), "a class's title", meta)] = parse_color(entry.get("color"))
     classes = tuple(SourceClass(name, value, color) for value, (name, color) in enumerate(found.items(), 1))
-    remarks: dict[str, int] = {}
+    remarks: Counter[str] = Counter()
     files = sorted(p for p in path.glob("**/ann/*.json") if not p.name.startswith("."))
     return Annotations(classes, _pictures(path, files, {c.name: c.value for c in classes}, remarks), 0, remarks)
 
 
-def _pictures(path: Path, files: list[Path], values: dict[str, int], remarks: dict[str, int]) -> Iterator[Annotated]:
+def _pictures(path: Path, files: list[Path], values: dict[str, int], remarks: Counter[str]) -> Iterator[Annotated]:
     for file in files:
         document = table(read_json(file), "the file", file)
         stated = table(document.get("size"), "size", file)
-        size = checked(stated.get("width"), stated.get("height"), file)  # type: ignore[arg-type]
-        objects = [table(row, "an object", file) for row in rows(document.get("objects"), "objects", file)]
+        size = checked(stated.get("width"), stated.get("height"), file)
+        objects = tables(document.get("objects"), "objects", file)
 
         def draw(size: Size, objects: list[dict[str, Any]] = objects, file: Path = file) -> Ids:
             canvas = Canvas(size, values, 0, file)
             for shape in objects:
                 if not _draw(canvas, shape, file):
-                    key = f"{str(shape.get('geometryType'))[:40]} has no area and is not drawn"
-                    remarks[key] = remarks.get(key, 0) + 1
+                    remarks[f"{str(shape.get('geometryType'))[:40]} is not drawn"] += 1
+                elif shape.get("geometryType") == "rectangle":
+                    remarks[BOXES_FILLED] += 1
             return canvas.ids
 
         name = (file.parent.parent / "img" / file.name.removesuffix(".json")).relative_to(path).as_posix()

@@ -1,0 +1,396 @@
+"""The forms that tools really write, beside the plain ones of test_convert: each exact, or refused with a remedy."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from seg_perception.core.errors import DatasetError
+from seg_perception.datasets.convert.conversion import Conversion, ConvertSettings, convert, detect
+from seg_perception.datasets.convert.voc import palette_color
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
+
+WIDTH, HEIGHT = 40, 30
+FLAT = [10, 8, 20, 8, 20, 18, 10, 18]  # a box along pixel edges: columns 10 to 19, rows 8 to 17
+BOX = np.zeros((HEIGHT, WIDTH), bool)
+BOX[8:18, 10:20] = True
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)).save(path)
+    return path
+
+
+def write(path: Path, document: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return path
+
+
+def converted(source: Path, tmp_path: Path, **settings: Any) -> tuple[dict[str, np.ndarray], Conversion]:
+    """Class -> where it is in the only picture, bool [H, W]; and the report."""
+    out = tmp_path / "out"
+    done = convert(source, out, ConvertSettings(**settings))
+    dataset = open_dataset(DatasetSettings("folder", out, mapping=str(out / "mapping.yaml")))
+    labels = dataset.load(0).labels
+    return {name: labels == index for index, name in enumerate(dataset.label_set.names)}, done
+
+
+def coco(segmentation: Any, **changes: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 3, "name": "car"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "segmentation": segmentation, "bbox": [1, 2, 3, 4]}],
+    } | changes
+
+
+RUNS = [HEIGHT * 10 + 8, *[10, 20] * 9, 10, HEIGHT * 20 + 12]  # down the columns
+COCO: dict[str, dict[str, Any]] = {
+    "a polygon": coco([FLAT]),
+    "one polygon without its list": coco(FLAT),
+    "corners as pairs": coco([[x, y] for x, y in zip(FLAT[::2], FLAT[1::2], strict=True)]),
+    "a crowd in plain runs": coco({"size": [HEIGHT, WIDTH], "counts": RUNS}, annotations=[
+        {"image_id": 1, "category_id": 3, "iscrowd": 1, "segmentation": {"size": [HEIGHT, WIDTH], "counts": RUNS}}]),
+    "ids as text": coco([FLAT], images=[{"id": "img-1", "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}],
+                        categories=[{"id": "c", "name": "car"}], annotations=[
+        {"image_id": "img-1", "category_id": "c", "segmentation": [FLAT]}]),
+    "numbers as text": coco([FLAT], annotations=[{"image_id": "1", "category_id": "3", "segmentation": [FLAT]}]),
+    "sizes as floats": coco([FLAT], images=[{"id": 1, "file_name": "a.jpg", "width": 40.0, "height": 30.0}]),
+    "ids beyond 65,535": coco([FLAT], categories=[{"id": 10**6, "name": "car"}], annotations=[
+        {"image_id": 1, "category_id": 10**6, "segmentation": [FLAT]}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COCO)
+def test_coco_as_tools_write_it(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "s" / "a.jpg")
+    found, _ = converted(write(tmp_path / "s" / "instances.json", COCO[name]), tmp_path)
+    assert np.array_equal(found["car"], BOX)
+
+
+def test_coco_folders_of_cvat_and_roboflow(tmp_path: Path) -> None:
+    picture(tmp_path / "cvat" / "images" / "a.jpg")
+    write(tmp_path / "cvat" / "annotations" / "instances_default.json", coco([FLAT]))
+    assert detect(tmp_path / "cvat").name == "coco"
+    found, _ = converted(tmp_path / "cvat", tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    for split in ("train", "valid"):
+        picture(tmp_path / "robo" / split / "a.jpg")
+        write(tmp_path / "robo" / split / "_annotations.coco.json", coco([FLAT]))
+    assert detect(tmp_path / "robo").name == "coco"
+    done = convert(tmp_path / "robo", tmp_path / "out2")
+    assert done.images == 2
+    assert sorted(p.name for p in (tmp_path / "out2" / "labels").iterdir()) == ["a.png", "valid__a.png"]
+    write(tmp_path / "cvat" / "annotations" / "instances_other.json", coco([FLAT]))
+    with pytest.raises(DatasetError, match=r"2 files of COCO; name one of .*instances_default\.json, "):
+        convert(tmp_path / "cvat", tmp_path / "out3")
+
+
+def test_what_coco_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    for name, document, message in (
+        ("boxes", coco([]), "its 1 annotations are boxes without a segmentation. A box does not say which"),
+        (
+            "panoptic",
+            coco([], annotations=[{"image_id": 1, "file_name": "a.png", "segments_info": []}]),
+            "panoptic form",
+        ),
+        ("list", coco([["x"]]), "points of a shape must be pairs of numbers|list of x and y in turn"),
+        ("counts", coco({"size": [HEIGHT, WIDTH], "counts": [5]}), "do not add up to its 40x30 pixels"),
+        ("turned", coco({"size": [WIDTH, HEIGHT], "counts": [1200]}), "height, width"),
+        ("unlisted", coco([FLAT], images=[]), "annotations name 1 images that are not listed, such as 1"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            convert(write(tmp_path / f"{name}.json", document), tmp_path / "out")
+    some = coco([FLAT])
+    some["annotations"] += [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]},
+                            {"image_id": 1, "category_id": 3, "segmentation": [[0, 0, 39, 29]]}]  # fmt: skip
+    found, done = converted(write(tmp_path / "some.json", some), tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert "annotations without a segmentation (boxes only) are not drawn: 1" in done.remarks
+    assert "polygons of under three points are not drawn: 1" in done.remarks
+
+
+def labelme(shapes: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    return {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": "a.jpg", "imageData": None,
+            "imageHeight": HEIGHT, "imageWidth": WIDTH} | changes  # fmt: skip
+
+
+CENTERS = [[10, 8], [19, 8], [19, 17], [10, 17]]  # through the centers of the outer pixels, as Pillow draws
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"points": CENTERS, "shape_type": "polygon", "group_id": 3},
+        {"points": CENTERS},  # labelme before 3.5 knew polygons only
+        {"points": CENTERS, "shape_type": None},
+        {"points": [[19, 17], [10, 8]], "shape_type": "rectangle"},
+        {"points": CENTERS, "shape_type": "rectangle"},  # X-AnyLabeling
+        {"points": CENTERS, "shape_type": "rotation", "direction": 0.0},
+        {"points": CENTERS, "shape_type": "oriented_rectangle"},
+    ],
+)
+def test_labelme_shapes(tmp_path: Path, shape: dict[str, Any]) -> None:
+    picture(tmp_path / "s" / "a.jpg")
+    write(tmp_path / "s" / "a.json", labelme([{"label": "car"} | shape]))
+    found, done = converted(tmp_path / "s", tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert any("boxes filled" in remark for remark in done.remarks) == (
+        shape.get("shape_type") not in (None, "polygon")
+    )
+
+
+def test_two_labelme_shapes_of_a_group_and_files_that_are_not_labelmes(tmp_path: Path) -> None:
+    picture(tmp_path / "s" / "a.jpg")
+    halves = [[[10, 8], [14, 8], [14, 17], [10, 17]], [[15, 8], [19, 8], [19, 17], [15, 17]]]
+    shapes = [{"label": "car", "group_id": 1, "shape_type": "polygon", "points": half} for half in halves]
+    shapes.append({"label": "road", "shape_type": "points", "points": [[1, 1], [2, 2]]})
+    old = labelme(shapes)
+    del old["imageWidth"], old["imageHeight"]  # labelme before 3.7
+    write(tmp_path / "s" / "a.json", "\ufeff" + json.dumps(old))  # and a byte order mark, as Windows editors add
+    write(tmp_path / "s" / "classes.json", {"names": ["car"]})
+    found, done = converted(tmp_path / "s", tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert "JSON files that are not labelme's are not read: 1" in done.remarks
+    assert "points have no area and are not drawn: 1" in done.remarks
+
+
+def task(results: list[dict[str, Any]], **data: str) -> list[dict[str, Any]]:
+    stated = [{"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0} | r for r in results]
+    return [{"id": 1, "data": data or {"image": "/data/upload/1/a.jpg"}, "annotations": [{"result": stated}]}]
+
+
+PERCENT = [[x * 100 / WIDTH, y * 100 / HEIGHT] for x, y in zip(FLAT[::2], FLAT[1::2], strict=True)]
+RECTANGLE = {"x": 25.0, "y": 800 / 30, "width": 25.0, "height": 1000 / 30}
+STUDIO: dict[str, list[dict[str, Any]]] = {
+    "polygon": [{"type": "polygonlabels", "value": {"points": PERCENT, "closed": True, "polygonlabels": ["car"]}}],
+    "rectangle": [{"type": "rectanglelabels", "value": {**RECTANGLE, "rotation": 0, "rectanglelabels": ["car"]}}],
+    # turned by 90 degrees around its first corner, which is then the right upper one: width and height change places
+    "turned rectangle": [{"type": "rectanglelabels", "value": {
+        "x": 50.0, "y": 800 / 30, "width": 25.0, "height": 1000 / 30, "rotation": 90, "rectanglelabels": ["car"]}}],
+    "labels apart from shapes": [
+        {"id": "r", "type": "polygon", "value": {"points": PERCENT}},
+        {"id": "r", "type": "labels", "value": {"points": PERCENT, "labels": ["car"]}}],
+    "a shape that has its label itself": [{"type": "polygon", "value": {"points": PERCENT, "labels": ["car"]}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STUDIO)
+def test_label_studio_shapes(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "s" / "a.jpg")
+    found, _ = converted(write(tmp_path / "s" / "project.json", task(STUDIO[name])), tmp_path)
+    assert np.array_equal(found["car"], BOX)
+
+
+def test_label_studio_ellipses_other_fields_and_what_has_no_area(tmp_path: Path) -> None:
+    picture(tmp_path / "s" / "a.jpg")
+    ellipse = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 20, "rotation": 90, "ellipselabels": ["disk"]}
+    results = [{"type": "ellipselabels", "value": ellipse}, {"type": "choices", "value": {"choices": ["sunny"]}},
+               {"type": "polygon", "value": {"points": PERCENT}}]  # fmt: skip
+    document = task(results, photo="/data/local-files/?d=drive/a.jpg", weather="sunny")
+    document.append({"id": 2, "data": {"photo": "a.jpg"}, "annotations": [{"was_cancelled": True, "result": []}]})
+    found, done = converted(write(tmp_path / "s" / "project.json", document), tmp_path)
+    # 10 and 6 pixels, turned by a quarter: 6 across and 10 down around (20, 15)
+    assert np.pi * 60 * 0.97 < found["disk"].sum() < np.pi * 60 * 1.03
+    assert np.flatnonzero(found["disk"].any(axis=0)).tolist() == list(range(14, 26))
+    assert np.flatnonzero(found["disk"].any(axis=1)).tolist() == list(range(5, 25))
+    for remark in ("choices has no area and is not drawn: 1", "shapes without a label are not drawn: 1",
+                   "tasks without an annotation: nothing is drawn on their pictures: 1"):  # fmt: skip
+        assert remark in done.remarks
+    with pytest.raises(DatasetError, match=r"export as JSON \(JSON-MIN leaves the sizes out"):
+        convert(write(tmp_path / "s" / "min.json", [{"image": "a.jpg", "label": []}]), tmp_path / "b",
+                ConvertSettings(format="label-studio"))  # fmt: skip
+
+
+def supervisely_bitmap(kind: str) -> str:
+    """Of the box, as Supervisely's library saves it, and as others do."""
+    content = io.BytesIO()
+    solid = Image.fromarray(np.ones((10, 10), np.uint8))
+    if kind == "palette":  # Supervisely itself: palette indices 0 and 1, of which 0 is transparent
+        solid.putpalette([0, 0, 0, 255, 255, 255])
+        solid.save(content, "PNG", transparency=0, optimize=0)
+    elif kind == "alpha":
+        Image.fromarray(np.dstack([np.zeros((10, 10, 3), np.uint8), np.full((10, 10), 255, np.uint8)])).save(
+            content, "PNG"
+        )
+    else:
+        solid.point(lambda v: v * 255).convert("1").save(content, "PNG")
+    return base64.b64encode(zlib.compress(content.getvalue())).decode()
+
+
+@pytest.mark.parametrize("kind", ["palette", "alpha", "one bit"])
+def test_supervisely_bitmaps(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "s"
+    picture(root / "town" / "img" / "a.jpg")
+    objects = [
+        {
+            "classTitle": "car",
+            "geometryType": "bitmap",
+            "bitmap": {"data": supervisely_bitmap(kind), "origin": [10, 8]},
+        },
+        {"classTitle": "car", "geometryType": "polyline", "points": {"exterior": [[0, 0], [5, 5]], "interior": []}},
+        {"classTitle": "sign", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [3, 5]], "interior": []}},
+    ]
+    write(root / "town" / "ann" / "a.jpg.json", {"size": {"height": HEIGHT, "width": WIDTH}, "objects": objects})
+    write(
+        root / "meta.json", {"classes": [{"title": name, "color": "#010203"} for name in ("car", "sign")], "tags": []}
+    )
+    found, done = converted(root, tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert found["sign"].sum() == 12  # columns 1 to 3, rows 2 to 5
+    assert "polyline is not drawn: 1" in done.remarks
+    assert any("boxes filled" in remark for remark in done.remarks)
+
+
+def city(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}
+
+
+def test_cityscapes_groups_deleted_objects_and_license_plates(tmp_path: Path) -> None:
+    """As json2labelImg draws: a plate has a negative id and is not drawn, so the car stays whole."""
+    root = tmp_path / "s"
+    picture(root / "leftImg8bit" / "ulm" / "ulm_000001_000019_leftImg8bit.png")
+    objects = [
+        {"label": "cargroup", "polygon": CENTERS, "deleted": 0},
+        {"label": "license plate", "polygon": [[12, 10], [14, 10], [14, 11], [12, 11]]},
+        {"label": "sky", "polygon": CENTERS, "deleted": 1},
+        {"label": "polegroup", "polygon": [[0, 0], [1, 0], [1, 1], [0, 1]]},
+        {"label": "sky", "polygon": [[5, 5]]},
+    ]
+    write(root / "gtFine" / "ulm" / "ulm_000001_000019_gtFine_polygons.json", city(objects))
+    found, done = converted(root, tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert found["polegroup"].sum() == 4
+    assert not found["sky"].any()
+    assert any("license plates keep the label" in remark for remark in done.remarks)
+    assert "polygons of under three points are not drawn: 1" in done.remarks
+
+
+def voc_values() -> np.ndarray:
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[7:19, 9:21] = 255
+    values[8:18, 10:20] = 7
+    return values
+
+
+PALETTE = [channel for value in range(256) for channel in palette_color(value)]
+
+
+@pytest.mark.parametrize("kind", ["palette", "raw", "colors"])
+def test_voc_label_files(tmp_path: Path, kind: str) -> None:
+    """The palette files of the devkit, their raw values as DeepLab's scripts store them, and their colors."""
+    root = tmp_path / "s"
+    picture(root / "JPEGImages" / "a.jpg")
+    picture(root / "JPEGImages" / "only_boxes.jpg")
+    write(root / "Annotations" / "a.xml", "<annotation/>")
+    image = Image.fromarray(voc_values())
+    if kind != "raw":
+        image.putpalette(PALETTE)
+    (root / "SegmentationClass").mkdir()
+    (image.convert("RGB") if kind == "colors" else image).save(root / "SegmentationClass" / "a.png")
+    image.save(picture(root / "SegmentationObject" / "a.png"))
+    assert detect(root).name == "voc"
+    found, done = converted(root, tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    border = ~(found["car"] | found["background"])
+    assert border.sum() == 12 * 12 - 10 * 10  # the void border is no class
+    assert done.images == 1
+    assert any("pictures without an annotation, left out: 1" in remark for remark in done.remarks)
+
+
+def test_voc_of_labelmes_own_script_with_its_classes(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    picture(root / "JPEGImages" / "a.jpg")
+    values = np.where(BOX, 2, 1).astype(np.uint8)
+    values[0] = 255  # __ignore__ is -1, which a byte stores as 255
+    image = Image.fromarray(values)
+    image.putpalette(PALETTE)
+    (root / "SegmentationClassPNG").mkdir()
+    image.save(root / "SegmentationClassPNG" / "a.png")
+    (root / "SegmentationClass").mkdir()
+    np.save(root / "SegmentationClass" / "a.npy", values)
+    picture(root / "SegmentationClassVisualization" / "a.jpg")
+    write(root / "class_names.txt", "__ignore__\n_background_\nroad\ncar\n")
+    found, done = converted(root, tmp_path, to="driving")
+    assert np.array_equal(found["car"], BOX)
+    assert found["road"].sum() == (HEIGHT - 1) * WIDTH - 100
+    assert [row.name for row in done.rows] == ["background", "road", "car", "(not labeled)"]
+
+
+def test_voc_without_label_files_or_with_unknown_ones_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    picture(root / "JPEGImages" / "a.jpg")
+    box = "<annotation><filename>a.jpg</filename><object><name>car</name><bndbox/></object></annotation>"
+    write(root / "Annotations" / "a.xml", box)
+    assert detect(root).name == "voc"
+    with pytest.raises(DatasetError, match=r"the 1 files of Annotations/ hold boxes. A box does not say which of its"):
+        convert(root, tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"one picture's file of Pascal VOC, which holds boxes"):
+        convert(root / "Annotations" / "a.xml", tmp_path / "out")
+    (root / "SegmentationClass").mkdir()
+    Image.fromarray(np.full((HEIGHT, WIDTH), 40, np.uint8)).save(root / "SegmentationClass" / "a.png")
+    with pytest.raises(DatasetError, match=r"value 40 is none of its classes \(0 to 20, and 255.*class_names.txt"):
+        convert(root, tmp_path / "out")
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), (1, 2, 3), np.uint8)).save(root / "SegmentationClass" / "a.png")
+    with pytest.raises(DatasetError, match=r"its color 1,2,3 is not in Pascal VOC's palette; a labelmap.txt"):
+        convert(root, tmp_path / "out")
+    (tmp_path / "task.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(DatasetError, match="an archive; unpack it and name the folder or file inside"):
+        convert(tmp_path / "task.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("palette", [True, False])
+def test_cvat_segmentation_masks(tmp_path: Path, palette: bool) -> None:
+    """As CVAT 2 packs it: default.txt, colors in RGB or with a palette, and no pictures unless asked for."""
+    root = tmp_path / "s"
+    picture(tmp_path / "pictures" / "front" / "a.png")
+    colors = {"background": (0, 0, 0), "car": (250, 50, 83), "road": (52, 209, 183)}
+    painted = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    painted[20:] = colors["road"]
+    painted[BOX] = colors["car"]
+    image = Image.fromarray(painted)
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        (root / folder / "front").mkdir(parents=True)
+        (image.quantize(3, dither=Image.Dither.NONE) if palette else image).save(root / folder / "front" / "a.png")
+    write(root / "ImageSets" / "Segmentation" / "default.txt", "front/a\n")
+    lines = [f"{name}:{','.join(map(str, color))}::" for name, color in colors.items()]
+    write(root / "labelmap.txt", "# label:color_rgb:parts:actions\n" + "\n".join(lines) + "\n")
+    assert detect(root).name == "cvat-masks"
+    found, done = converted(root, tmp_path, images=tmp_path / "pictures")
+    assert np.array_equal(found["car"], BOX)
+    assert found["road"].sum() == 10 * WIDTH
+    assert done.images == 1
+
+
+def test_cvat_boxes_are_filled_and_said(tmp_path: Path) -> None:
+    picture(tmp_path / "s" / "images" / "default" / "a.jpg")
+    box = '<box label="car" xtl="10.00" ytl="8.00" xbr="20.00" ybr="18.00" z_order="0" source="manual"></box>'
+    labels = "<labels><label><name>car</name><color>#ff0000</color></label></labels>"
+    image = f'<image id="0" name="a.jpg" subset="default" width="40" height="30">{box}</image>'
+    document = f'<?xml version="1.0"?><annotations><meta><project>{labels}</project></meta>{image}</annotations>'
+    write(tmp_path / "s" / "annotations.xml", document)
+    found, done = converted(tmp_path / "s", tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert "boxes filled as rectangles, as the tool's own export does: 1" in done.remarks
+
+
+@pytest.mark.parametrize("header", ["Pixel Value, Class", "Pixel Value,Class", "\ufeffPixel Value, Class"])
+def test_roboflow_classes(tmp_path: Path, header: str) -> None:
+    root = tmp_path / "s"
+    picture(root / "train" / "a_png.rf.3f.png")
+    assert cv2.imwrite(str(root / "train" / "a_png.rf.3f_mask.png"), BOX.astype(np.uint8) * 3)
+    write(root / "train" / "_classes.csv", f"{header}\r\n0, background\r\n3, car\r\n")
+    found, done = converted(root, tmp_path)
+    assert np.array_equal(found["car"], BOX)
+    assert done.images == 1
