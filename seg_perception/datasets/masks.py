@@ -1,10 +1,11 @@
 """Label files as people have them, read exactly: no decoder may change a value without a word.
 
-Gray ids of 1 to 16 bits, palettes by index, ids stored as R=G=B, and colors: PNG, BMP, TIFF and lossless WebP.
+Gray ids of 1 to 16 bits, palettes by index, ids stored as R=G=B, and colors: PNG, BMP, TIFF, lossless WebP and GIF.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.codecs.base import opencv_pixels
+from seg_perception.core.codecs.base import checked_size, opencv_pixels
 from seg_perception.core.encoded import Codec, EncodedImage, parse_encoded, upright
 from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.files import read_regular_file
@@ -21,9 +22,10 @@ from seg_perception.core.image_file import MAX_FILE_BYTES
 from seg_perception.core.label_mapping import LabelMapping, text_of
 from seg_perception.core.types import LabelImage
 
-MASK_SUFFIXES: Final = (".png", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES: Final = (".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Formats that keep values exactly; WebP only where it is lossless."""
 
+_GIF: Final = b"GIF8"
 _CHANNELS: Final = {1: "gray", 2: "gray and alpha", 3: "color", 4: "color and alpha"}
 
 
@@ -107,6 +109,8 @@ def decode_mask(content: bytes, source: str) -> Mask:
     Raises:
         InputError: as `read_mask` says, of the content.
     """
+    if content[:4] == _GIF:
+        return _decode_gif(content, source)
     file = parse_encoded(content, source)
     header = file.header
     if header.codec is Codec.JPEG or header.lossy:
@@ -125,6 +129,39 @@ def decode_mask(content: bytes, source: str) -> Mask:
         if pixels is None:
             raise InputError(f"{source}: colors of 16 bits a channel are not accepted as labels; 8 bits are")
     return Mask(kind, pixels, shown)
+
+
+def _decode_gif(content: bytes, source: str) -> Mask:
+    """What a GIF's one picture shows, by Pillow (not every OpenCV reads GIF): gray levels, or colors.
+
+    Its palette indices are no values to go by: writers number them anew (Pillow drops colors that a picture does not
+    use), so that one class would have another index in each picture.
+
+    Raises:
+        InputError: Pillow is not here; several pictures; one that does not cover its frame; damaged.
+    """
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{source}: GIF label files need Pillow, in the extra 'convert' (pip install seg_perception[convert]); or "
+            "save the masks as PNG"
+        ) from error
+    if len(content) < 13:
+        raise InputError(f"{source}: the GIF ends early, after {len(content)} bytes; the file is truncated")
+    size = checked_size(int.from_bytes(content[6:8], "little"), int.from_bytes(content[8:10], "little"), source)
+    try:
+        with Image.open(io.BytesIO(content), formats=("GIF",)) as image:
+            whole = image.tile[0][1] == (0, 0, *image.size)
+            count = getattr(image, "n_frames", 1)
+            image.seek(0)
+            shown = np.array(image.convert("RGB"))
+    except (OSError, EOFError, ValueError, SyntaxError, IndexError) as error:  # Pillow's, of damaged files
+        raise InputError(f"{source}: the GIF cannot be decoded: {error}") from error
+    if count != 1 or not whole or shown.shape[:2] != (size.height, size.width):
+        what = f"of {count} pictures" if count != 1 else "whose picture does not cover its frame"
+        raise InputError(f"{source}: a GIF {what} is not accepted as a label image; save the masks as PNG")
+    return Mask("8-bit palette GIF", shown)
 
 
 def _demand_opaque(content: bytes, header: EncodedImage, kind: str, source: str) -> None:

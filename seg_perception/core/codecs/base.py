@@ -130,6 +130,18 @@ def opencv_values(data: Any, header: EncodedImage, source: str) -> NDArray[np.ge
     return np.ascontiguousarray(pixels[..., 0] if header.channels <= 2 else pixels[..., 2::-1])
 
 
+def unpacked_rows(rows: NDArray[np.uint8], bits: int, width: int) -> NDArray[np.uint8]:
+    """Numbers of 1, 2, 4 or 8 bits, packed from the highest bit down, as uint8 [H, width].
+
+    Args:
+        rows: uint8 [H, bytes of a row].
+    """
+    if bits == 8:
+        return np.ascontiguousarray(rows[:, :width])
+    single = np.unpackbits(rows, axis=1).reshape(len(rows), -1, bits)
+    return np.ascontiguousarray((np.packbits(single, axis=2)[:, :, 0] >> (8 - bits))[:, :width])
+
+
 def say_if_low(upper: NDArray[np.uint8], what: str) -> None:
     """Say once in the log that 16-bit numbers use their lower bits only.
 

@@ -18,6 +18,7 @@ from seg_perception.core.codecs.base import (
     opencv_values,
     refused,
     truncated,
+    unpacked_rows,
 )
 from seg_perception.core.codecs.tiff import exif_orientation
 from seg_perception.core.types import RgbImage
@@ -51,10 +52,7 @@ class BmpFile:
         """Palette indices [H, W] (gray BMPs have a palette, too), or RGB."""
         if self.bits > 8:
             return self.rgb(source)
-        width, a_byte = self.header.size.width, 8 // self.bits
-        bits = np.unpackbits(self.rows, axis=1).reshape(len(self.rows), -1, self.bits)
-        indices = np.packbits(bits, axis=2)[:, :, 0] >> (8 - self.bits) if a_byte > 1 else self.rows
-        return np.ascontiguousarray(indices[:, :width])
+        return unpacked_rows(self.rows, self.bits, self.header.size.width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -19,23 +19,26 @@ from seg_perception.core.codecs.base import (
     refused,
     say_if_low,
     truncated,
+    unpacked_rows,
 )
 from seg_perception.core.codecs.tiff_strips import UNPACKED_LENGTH
-from seg_perception.core.types import RgbImage
+from seg_perception.core.types import RgbImage, Size
 
 STARTS: Final = (b"II\x2a\x00", b"MM\x00\x2a")
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION = 256, 257, 258, 259, 262, 274
-_SAMPLES, _ROWS_PER_STRIP, _PLANES, _SAMPLE_FORMAT = 277, 278, 284, 339
+_SAMPLES, _ROWS_PER_STRIP, _PLANES, _PREDICTOR, _COLOR_MAP, _SAMPLE_FORMAT = 277, 278, 284, 317, 320, 339
 _STRIPS: Final = (273, 279)  # offsets and byte counts
 _TILES: Final = (324, 325)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
-_PALETTE, _WHITE_IS_ZERO = 3, 0
+_PALETTE, _WHITE_IS_ZERO, _BLACK_IS_ZERO = 3, 0, 1
 _MAX_TILE: Final = 4096  # width and height
 
 _READ: Final = frozenset({_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP}) | {
     _PLANES,
+    _PREDICTOR,
+    _COLOR_MAP,
     _SAMPLE_FORMAT,
     *_STRIPS,
     *_TILES,
@@ -51,23 +54,44 @@ _Tags = Mapping[int, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class TiffFile:
-    """A TIFF of one page whose strips or tiles all lie in the file."""
+    """A TIFF of one page whose strips or tiles all lie in the file.
+
+    Attributes:
+        data: the file, with an orientation of 1.
+        palette: uint8 [2^bits, 3] RGB; None without one.
+    """
 
     header: EncodedImage
     data: memoryview
     white_is_zero: bool
+    palette: NDArray[np.uint8] | None = None
 
     def rgb(self, source: str) -> RgbImage:
+        if self.palette is not None:
+            return self.palette[np.asarray(self._numbers(source), np.uint8)]
+        if self.header.bit_depth < 8:
+            gray = np.asarray(self._numbers(source), np.uint8) * np.uint8(255 // (2**self.header.bit_depth - 1))
+            return np.repeat((255 - gray if self.white_is_zero else gray)[..., None], 3, axis=2)
         pixels = opencv_rgb(self.data, self.header, source)
         if self.header.bit_depth == 16:
             say_if_low(pixels, "16-bit TIFF")
         return pixels
 
     def values(self, source: str) -> NDArray[np.generic]:
-        if self.header.has_palette or self.white_is_zero:
-            kind = "with a palette" if self.header.has_palette else "whose white is 0"
-            raise refused(Codec.TIFF, kind, "gray and color are where values count; or a PNG", source)
-        return opencv_values(self.data, self.header, source)
+        if self.white_is_zero:
+            raise refused(Codec.TIFF, "whose white is 0", "black as 0 is where values count; or a PNG", source)
+        return self._numbers(source)
+
+    def _numbers(self, source: str) -> NDArray[np.generic]:
+        """As stored. A palette is read as if it were gray, and packed bits as bytes: OpenCV would change them."""
+        bits, size = self.header.bit_depth, self.header.size
+        if self.palette is None and bits >= 8:
+            return opencv_values(self.data, self.header, source)
+        packed = Size(-(-size.width * bits // 8), size.height)
+        changes = {_COLORS: _BLACK_IS_ZERO} | ({_BITS: 8, _WIDTH: packed.width} if bits < 8 else {})
+        header = replace(self.header, size=packed, bit_depth=8, has_palette=False)
+        values = opencv_values(_with_tags(self.data, changes), header, source)
+        return unpacked_rows(np.asarray(values, np.uint8), bits, size.width)
 
 
 def exif_orientation(exif: memoryview) -> int:
@@ -95,21 +119,37 @@ def parse(data: memoryview, source: str) -> TiffFile:
         _check_extent(tags, header, data, source)
     except ValueError as error:
         raise damaged(Codec.TIFF, str(error), source) from error
-    return TiffFile(header, _as_stored(data, header), tags[_COLORS] == (_WHITE_IS_ZERO,))
+    # some of OpenCV's versions and modes would apply an orientation, some not
+    stored = data if header.orientation == 1 else _with_tags(data, {_ORIENTATION: 1})
+    palette = _palette(tags, header.bit_depth, source) if header.has_palette else None
+    return TiffFile(header, stored, tags[_COLORS] == (_WHITE_IS_ZERO,), palette)
 
 
-def _as_stored(data: memoryview, header: EncodedImage) -> memoryview:
-    """The file with an orientation of 1: some of OpenCV's versions and modes would apply it, some not."""
-    if header.orientation == 1:
-        return data
-    changed = bytearray(data)
+def _with_tags(data: memoryview, values: Mapping[int, int]) -> memoryview:
+    """The file with a directory of its own behind it, in which some tags have one other value each."""
     order: Literal["little", "big"] = "little" if data[0] == ord("I") else "big"
-    at = int.from_bytes(data[4:8], order) + 2
-    while int.from_bytes(data[at : at + 2], order) != _ORIENTATION:
-        at += 12
-    length = np.dtype(_TYPES[int.from_bytes(data[at + 2 : at + 4], order)]).itemsize
-    changed[at + 8 : at + 8 + length] = (1).to_bytes(length, order)
-    return memoryview(changed)
+
+    def packed(number: int, length: int) -> bytes:
+        return number.to_bytes(length, order)
+
+    start = int.from_bytes(data[4:8], order)
+    count = int.from_bytes(data[start : start + 2], order)
+    rows = [bytes(data[at : at + 12]) for at in range(start + 2, start + 2 + 12 * count, 12)]
+    entries = {int.from_bytes(row[:2], order): row for row in rows}
+    for tag, value in values.items():
+        entries[tag] = packed(tag, 2) + packed(4, 2) + packed(1, 4) + packed(value, 4)
+    content = bytes(data) + bytes(len(data) % 2)
+    directory = packed(len(entries), 2) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    return memoryview(content[:4] + packed(len(content), 4) + content[8:] + directory)
+
+
+def _palette(tags: _Tags, bits: int, source: str) -> NDArray[np.uint8]:
+    """uint8 [2^bits, 3] RGB: the colors have 16 bits, of which careless writers use the lower eight only."""
+    colors = np.array(tags.get(_COLOR_MAP, ()), np.uint16)
+    if colors.size != 3 << bits:
+        raise damaged(Codec.TIFF, f"its palette has {colors.size} of {3 << bits} numbers", source)
+    eight_bits = colors if colors.max() < 256 else colors >> 8
+    return np.ascontiguousarray(eight_bits.reshape(3, -1).T.astype(np.uint8))
 
 
 def _directory(data: memoryview) -> tuple[_Tags, bool]:
@@ -162,13 +202,16 @@ def _header(tags: _Tags, source: str) -> EncodedImage:
     size = checked_size(_one(tags, _WIDTH), _one(tags, _HEIGHT), source)
     samples, bits = _one(tags, _SAMPLES, 1), set(tags.get(_BITS, (1,)))
     colors, compression = _one(tags, _COLORS), _one(tags, _COMPRESSION, 1)
-    if bits not in ({8}, {16}) or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
-        raise refused(Codec.TIFF, f"of {sorted(bits)} bits a channel", "whole numbers of 8 or 16 bits are", source)
+    if bits not in ({1}, {2}, {4}, {8}, {16}) or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
+        raise refused(Codec.TIFF, f"of {sorted(bits)} bits a channel", "whole numbers of 1 to 16 bits are", source)
     if compression not in _COMPRESSIONS:
         accepted = ", ".join(sorted(set(_COMPRESSIONS.values())))
         raise refused(Codec.TIFF, f"of compression {compression}", f"{accepted} are", source)
     depth = bits.pop()
-    gray_or_palette = (0, 1, _PALETTE) if depth == 8 else (0, 1)
+    if depth < 8 and (samples > 1 or _TILE_WIDTH in tags or _one(tags, _PREDICTOR, 1) != 1):
+        what = f"of {depth} bits with several channels, tiles or a predictor"
+        raise refused(Codec.TIFF, what, "one channel in strips is", source)
+    gray_or_palette = (0, 1, _PALETTE) if depth <= 8 else (0, 1)
     if (colors not in gray_or_palette or samples > 2) and (colors != 2 or samples not in (3, 4)):
         raise refused(
             Codec.TIFF, f"of {samples} channels and color model {colors}", "gray, palette and RGB are", source
@@ -180,7 +223,7 @@ def _check_extent(tags: _Tags, header: EncodedImage, data: memoryview, source: s
     """Every strip or tile that the picture needs is announced and lies in the file."""
     width, height = header.size.width, header.size.height
     planes = header.channels if _one(tags, _PLANES, 1) == 2 else 1
-    bytes_a_pixel = header.channels * header.bit_depth // 8 // planes
+    bits_a_pixel = header.channels * header.bit_depth // planes
     tiled = _TILE_WIDTH in tags
     if tiled:
         across, down = _one(tags, _TILE_WIDTH), _one(tags, _TILE_HEIGHT)
@@ -200,7 +243,7 @@ def _check_extent(tags: _Tags, header: EncodedImage, data: memoryview, source: s
     in_a_plane = pieces // planes
     for piece, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
         rows = down if tiled else min(down, height - piece % in_a_plane * down)
-        needed = rows * across * bytes_a_pixel
+        needed = rows * -(-across * bits_a_pixel // 8)
         got = unpacked_length(data[offset : offset + length], needed)
         if got < needed:
             raise damaged(Codec.TIFF, f"part {piece} of its pixels has {got} of {needed} bytes", source)
