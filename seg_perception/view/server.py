@@ -16,6 +16,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ MAX_MESSAGE_BYTES: Final = 4096
 FIRST_REQUEST_S: Final = 5.0  # a connection that asks for nothing is closed
 SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
 STATUS_PERIOD_S: Final = 0.5
-_MESSAGES_A_SECOND: Final = 50
+_MESSAGES_A_SECOND: Final = 50  # of one page
+_REQUESTS_A_SECOND: Final = 200  # of all clients
 
 _STATIC: Final = {
     "/": ("index.html", "text/html"),
@@ -109,6 +111,7 @@ class ViewServer:
         self._cache = PictureCache()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="view-encode")
         self._pages: set[_Page] = set()
+        self._requests = _Limit(_REQUESTS_A_SECOND)
         self._silent: set[Any] = set()  # connections that have asked for nothing yet
         self._loop = asyncio.new_event_loop()
         self._ready: threading.Event = threading.Event()
@@ -208,9 +211,13 @@ class ViewServer:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         self._silent.discard(request.protocol)
-        reason = self._why_refused(request)
+        reason, status = self._why_refused(request), 403
+        if reason is None and not self._requests.another():
+            reason, status = f"more than {_REQUESTS_A_SECOND} requests a second", 429
         if reason is not None:
-            return web.Response(status=403, text=reason + "\n", headers=_HEADERS)
+            refusal = web.Response(status=status, text=reason + "\n", headers=_HEADERS)
+            refusal.force_close()
+            return refusal
         try:
             response = await handler(request)
         except web.HTTPException as error:
@@ -229,8 +236,10 @@ class ViewServer:
                 return "a token is needed: open the address that was printed when the page began to be served"
         elif not _is_loopback_name(request.host):  # a name that an attacker's DNS points here
             return f"{request.host[:80]!r} is not this machine's loopback address"
+        if len(request.headers.getall("Host", ())) > 1:
+            return "a request has one Host"
         origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and _place_of(origin) != request.host:
             return "requests from other origins are refused"
         return None
 
@@ -259,7 +268,8 @@ class ViewServer:
     async def _page(self, request: web.Request) -> web.StreamResponse:
         if len(self._pages) >= MAX_PAGES:
             return web.Response(status=503, text=f"{MAX_PAGES} pages look already\n", headers=_HEADERS)
-        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=15.0, compress=False)
+        # pings are answered below, so that they count as messages do; compressed messages are not agreed on
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=15.0, compress=False, autoping=False)
         await socket.prepare(request)
         page = _Page(socket)
         self._pages.add(page)
@@ -280,6 +290,10 @@ class ViewServer:
             if not page.may_speak():
                 await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many messages")
                 return
+            if message.type in (WSMsgType.PING, WSMsgType.PONG):
+                if message.type is WSMsgType.PING:
+                    await page.socket.pong(message.data)
+                continue
             if message.type is not WSMsgType.TEXT:
                 await page.socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text messages are accepted")
                 return
@@ -296,8 +310,9 @@ class ViewServer:
             return None
         kind = message.type
         if kind == "next":
-            page.credit.add(message.camera)
-            page.fresh.set()
+            if message.camera in page.looks:  # of others nothing is kept: names are free, memory is not
+                page.credit.add(message.camera)
+                page.fresh.set()
             return None
         if kind == "pixel":
             frame = page.shown.get(message.camera)
@@ -404,13 +419,10 @@ class _Page:
         self.shown: dict[str, Any] = {}
         self.sent: dict[str, int] = {}
         self.fresh = asyncio.Event()
-        self._spoken: list[float] = []
+        self._spoken = _Limit(_MESSAGES_A_SECOND)
 
     def may_speak(self) -> bool:
-        now = time.monotonic()
-        self._spoken = [t for t in self._spoken if now - t < 1.0]
-        self._spoken.append(now)
-        return len(self._spoken) <= _MESSAGES_A_SECOND
+        return self._spoken.another()
 
     async def send(self, content: str | bytes) -> None:
         """Send, or let a page go that does not read."""
@@ -424,6 +436,19 @@ class _Page:
             raise asyncio.CancelledError from None
 
 
+class _Limit:
+    """So many a second, and no more; those that are refused count, too."""
+
+    def __init__(self, most: int) -> None:
+        self._times: deque[float] = deque(maxlen=most)  # of the last ones
+
+    def another(self) -> bool:
+        now = time.monotonic()
+        full = len(self._times) == self._times.maxlen and now - self._times[0] < 1.0
+        self._times.append(now)
+        return not full
+
+
 class _Refuse(asyncio.Protocol):
     """Too many connections: closed at once."""
 
@@ -432,13 +457,22 @@ class _Refuse(asyncio.Protocol):
 
 
 def _is_loopback_name(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
+    """Whether a Host is this machine, and nothing but a name and a port."""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        parts = urlsplit(f"//{host}")
+        name, _ = parts.hostname or "", parts.port
+        if parts.netloc != host or "@" in host:
+            return False
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def _place_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _plain(slider: Any) -> dict[str, Any]:

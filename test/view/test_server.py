@@ -11,95 +11,17 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
 import cv2
 import numpy as np
 import pytest
+from view_helpers import LOOK, FakeControls, converse, get, view_frame
 
 from seg_perception.core.errors import InputError, SegPerceptionError
-from seg_perception.core.label_set import load_label_set
-from seg_perception.view.board import Board, Slider, ViewFrame
+from seg_perception.view.board import Board
 from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer, ViewSettings
-
-LOOK = {"type": "look", "cameras": [""], "view": "labels", "opacity": 0.5, "width": 320}
-
-
-def view_frame(number: int, label: int = 0, camera: str = "") -> ViewFrame:
-    labels = np.full((48, 64), label, np.uint8)
-    labels[:12] = 7
-    image = np.full((48, 64, 3), 90, np.uint8)
-    confidence = np.full((48, 64), 204, np.uint8)
-    mask = np.where(labels == 0, 255, 0).astype(np.uint8)
-    return ViewFrame(
-        camera, number, 1_000 + number, time.monotonic(), image, labels, confidence, mask, load_label_set(), "m"
-    )
-
-
-class FakeControls:
-    """A source that notes what pages do."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[str, object]] = []
-
-    def sliders(self) -> Sequence[Slider]:
-        return [Slider("drivable.min_confidence", "how sure", 0.5, 0.0, 1.0)]
-
-    def set_parameter(self, name: str, value: float) -> str:
-        self.done.append((name, value))
-        return "" if value <= 0.9 else "the node says no"
-
-    def transitions(self) -> Sequence[str]:
-        return ["deactivate"]
-
-    def change_state(self, transition: str) -> str:
-        self.done.append(("state", transition))
-        return ""
-
-    def pause(self, paused: bool) -> str:
-        self.done.append(("pause", paused))
-        return ""
-
-    def step(self) -> str:
-        self.done.append(("step", None))
-        return ""
-
-
-@pytest.fixture
-def board() -> Board:
-    board = Board("a test", FakeControls())
-    board.set_cameras([""])
-    return board
-
-
-@pytest.fixture
-def server(board: Board) -> Iterator[ViewServer]:
-    with ViewServer(board, ViewSettings(rate=50, control=True)) as server:
-        yield server
-
-
-def get(server: ViewServer, path: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    connection.putrequest("GET", path, skip_host="Host" in headers)
-    for name, value in headers.items():
-        connection.putheader(name, value)
-    connection.endheaders()
-    return connection.getresponse()
-
-
-def converse(server: ViewServer, talk: Any, **options: Any) -> Any:
-    """Run `talk(socket)` on a page's socket."""
-
-    async def run() -> Any:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(f"http://127.0.0.1:{server.port}/ws", max_msg_size=0, **options) as page,
-        ):
-            return await asyncio.wait_for(talk(page), 20)
-
-    return asyncio.run(run())
 
 
 async def binary(page: Any) -> tuple[dict[str, Any], np.ndarray]:
