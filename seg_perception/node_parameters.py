@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.node_settings import (
     COST_PREFIX,
+    FOREIGN,
     NODE_NAME,
     PARAMETERS,
     NodeSettings,
@@ -111,7 +114,7 @@ def unknown_parameters(names: Collection[str], cameras: Collection[str]) -> list
     known = {spec.name for spec in PARAMETERS}
     known |= {f"{camera}.{spec.name}" for camera in cameras if camera for spec in PARAMETERS if spec.per_camera}
     return [
-        describe_unknown(name, known)
+        describe_unknown(name, known.union(FOREIGN))
         for name in sorted(names)
         if name not in known and not is_foreign(name) and not name.startswith(COST_PREFIX)
     ]
@@ -121,6 +124,43 @@ def describe_unknown(name: str, known: Collection[str]) -> str:
     """Such as: modle: no such parameter; did you mean model?"""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else "see config/segmentation.yaml")
+
+
+def unused_parameter_files(arguments: Sequence[str], node: str) -> list[str]:
+    """Files given as --params-file of which ROS takes nothing, because no section is for this node.
+
+    Args:
+        arguments: of the command line.
+        node: its full name, such as "/car/segmentation_node".
+    """
+    unused = []
+    for flag, name in pairwise(arguments):
+        if flag != "--params-file":
+            continue
+        try:
+            sections = dict(_sections(read_yaml(Path(name))))
+        except (SettingsError, OSError):
+            continue  # ROS has said so
+        if not any(_is_for(section, node) for section in sections):
+            listed = ", ".join(sections) or "none"
+            unused.append(f"{name} sets nothing here: no section is for {node} or '/**'; its sections: {listed}")
+    return unused
+
+
+def _sections(document: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Node names, as deep as they are nested, and their parameters."""
+    for key, value in document.items() if isinstance(document, dict) else ():
+        if key == "ros__parameters" and isinstance(value, dict):
+            yield name, value
+        else:
+            yield from _sections(value, f"{name}/{str(key).strip('/')}")
+
+
+def _is_for(section: str, node: str) -> bool:
+    """Whether ROS takes a section, whose name may hold * (one part of the name) and ** (any number), for a node."""
+    wild = {"**": r"(/\w+)*", "*": r"/\w+"}
+    pattern = "".join(wild.get(part, f"/{re.escape(part)}") for part in section[1:].split("/"))
+    return re.fullmatch(pattern, node) is not None
 
 
 @dataclass(frozen=True, slots=True)

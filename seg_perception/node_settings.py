@@ -123,13 +123,14 @@ class ParameterSpec:
         )
 
 
-_FOREIGN = ("use_sim_time", "start_type_description_service")
+FOREIGN = ("use_sim_time", "start_type_description_service")
+"""Parameters that rclpy gives every node."""
 _FOREIGN_PREFIXES = ("qos_overrides.", "diagnostic_updater.", "bond_")
 
 
 def is_foreign(name: str) -> bool:
     """Whether a parameter is not ours but of rclpy or of a library that the node uses."""
-    return name in _FOREIGN or name.startswith(_FOREIGN_PREFIXES)
+    return name in FOREIGN or name.startswith(_FOREIGN_PREFIXES)
 
 
 def _numbers(text: Any) -> Any:

@@ -31,6 +31,23 @@ __all__ = [
     "upright",
 ]
 
+_OTHERS: Final = (  # where the mark is, the mark in lower case, what the file is and what to do
+    (0, b"gif8", "a GIF, which has 256 colors at most: save it as PNG"),
+    (4, b"ftypavi", "an AVIF image: save it as JPEG or PNG"),
+    (4, b"ftyphei", "a HEIC image, as phones make them: save it as JPEG"),
+    (4, b"ftypmif1", "a HEIC or AVIF image: save it as JPEG or PNG"),
+    (4, b"ftyp", "a video or another MP4 file: give a video to 'seg-perception predict', or its frames as JPEG"),
+    (4, b"jp  ", "a JPEG 2000 image: save it as JPEG or PNG"),
+    (4, b"jxl ", "a JPEG XL image: save it as JPEG or PNG"),
+    (0, b"8bps", "a Photoshop file: save the picture as PNG"),
+    (0, b"%pdf", "a PDF: save the picture as PNG"),
+    (0, b"\x93numpy", "a NumPy array: save the picture as PNG"),
+    (0, b"p5\n", "a PGM image: save it as PNG"),
+    (0, b"p6\n", "a PPM image: save it as PNG"),
+    (0, b"version http", "a pointer of Git LFS, not the image itself: fetch it with 'git lfs pull'"),
+    (0, b"<!doctype", "a web page, not an image: download the image itself"),
+    (0, b"<html", "a web page, not an image: download the image itself"),
+)
 _TURNS: Final = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}  # orientation: quarter turns against the clock
 _MIRRORED: Final = frozenset({2, 4, 5, 7})  # mirrored left to right after the turn
 
@@ -61,8 +78,10 @@ def parse_encoded(data: Any, source: str) -> ImageFile:
         return tiff.parse(view, source)
     if start.startswith(bmp_and_webp.BMP_START):
         return bmp_and_webp.parse_bmp(view, source)
-    shown = start[:8].hex(" ") or "nothing"
     names = ", ".join(codec.value for codec in Codec)
+    if what := next((what for at, mark, what in _OTHERS if start[at : at + len(mark)].lower() == mark), None):
+        raise InputError(f"{source}: {what} ({names} are read)")
+    shown = start[:8].hex(" ") or "nothing"
     raise InputError(f"{source}: {len(view)} bytes that start with {shown} are none of {names}")
 
 

@@ -200,10 +200,16 @@ def _check_pair(dataset: PairedFiles, pair: FilePair) -> SampleCheck:
         tuple(faults),
         None if image is None else Size.of(image),
         _no_pixels() if labels is None else _pixels(labels),
-        None
-        if mask is None or mask.pixels.ndim == 3
-        else frozenset(np.flatnonzero(np.bincount(mask.pixels.reshape(-1))).tolist()),
+        _values(mask, dataset.mapping),
     )
+
+
+def _values(mask: Mask | None, mapping: LabelMapping) -> frozenset[int] | None:
+    """The values that a file stores, in gray, as a palette's indices, or as R=G=B; None where it is read by colors."""
+    if mask is None or (mask.pixels.ndim == 3 and mapping.classes_of_colors):
+        return None
+    values = mask.values()
+    return None if values is None else frozenset(np.flatnonzero(np.bincount(values.reshape(-1))).tolist())
 
 
 def _pixels(labels: LabelImage) -> NDArray[np.int64]:

@@ -152,6 +152,25 @@ def test_no_pixel_of_the_last_image_in_half_of_the_next() -> None:
         decode_rgb(b[: len(b) // 2] + b"\xff\xd9", "closed")
 
 
+@pytest.mark.parametrize(
+    "start, what",
+    [
+        (b"GIF89a", "a GIF, which has 256 colors at most: save it as PNG"),
+        (b"\0\0\0\x18ftypheic", "a HEIC image, as phones make them: save it as JPEG"),
+        (b"\0\0\0\x20ftypavif", "an AVIF image"),
+        (b"\0\0\0\x20ftypisom", "a video or another MP4 file"),
+        (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 image"),
+        (b"P6\n2 2 255\n", "a PPM image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .*'git lfs pull'"),
+        (b"<!DOCTYPE html>", "a web page, not an image"),
+        (b"\x93NUMPY", "a NumPy array"),
+    ],
+)
+def test_other_files_are_called_by_their_names(start: bytes, what: str) -> None:
+    with pytest.raises(InputError, match=f"x: {what}.* \\(JPEG, PNG, WebP, BMP, TIFF are read\\)"):
+        decode_rgb(start + bytes(100), "x")
+
+
 def test_no_format_that_is_read() -> None:
     with pytest.raises(
         InputError, match=r"x: 8 bytes that start with 52 49 46 46 00 .* none of JPEG, PNG, WebP, BMP, TIFF"

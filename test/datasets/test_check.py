@@ -189,6 +189,14 @@ def test_what_is_hardly_meant_is_said(
     assert ("no faults, but is this what you mean?" in printed) == bool(doubts)
 
 
+def test_a_mask_stored_as_equal_colors_is_doubted_as_a_gray_one(tmp_path: Path) -> None:
+    root = put_ids(tmp_path, [0, 255])
+    for path in (root / "labels").iterdir():
+        cv2.imwrite(str(path), cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), cv2.COLOR_GRAY2BGR))
+    doubts = check_dataset(open_dataset(DatasetSettings("folder", root, mapping="identity"))).doubts()
+    assert any("values {0, 255} only, as in a binary mask" in doubt for doubt in doubts), doubts
+
+
 def test_files_left_out_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_sound(tmp_path)
     (tmp_path / "labels" / "orphan.png").touch()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -147,6 +147,12 @@ class SegmentationNode(LifecycleNode):
         return self._watch.state
 
     # --- lifecycle -----------------------------------------------------------------------------
+
+    def warn_of(self, unused_files: Sequence[str]) -> None:
+        """Say, in the log and in the diagnostics, which parameter files are not for this node."""
+        self._watch.unused_files = list(unused_files)
+        for line in unused_files:
+            self.get_logger().warning(line)
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition("configure", self._configure, undo=self._clean_up)

@@ -32,6 +32,7 @@ class NodeWatch:
         self.clock_jumps = 0
         self.missing_outputs: dict[str, str] = {}
         self.misspelt: list[str] = []
+        self.unused_files: list[str] = []
         self.namesakes = 0
         self.opening_s: float | None = None
         self.bond = "none"
@@ -56,7 +57,7 @@ class NodeWatch:
         name = self._node.get_fully_qualified_name()
         several = f"{self.namesakes} other nodes are" if self.namesakes > 1 else "another node is"
         twice = [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self.namesakes else []
-        return [*(f"parameter {line}" for line in self.misspelt), *twice]
+        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_files, *twice]
 
     def thresholds(self, settings: NodeSettings | None) -> DiagnosticsSettings:
         """The configured thresholds; the defaults while there are none."""

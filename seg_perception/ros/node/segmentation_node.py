@@ -65,6 +65,7 @@ def _run(args: list[str], signals: _Signals) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from seg_perception.node_parameters import unused_parameter_files
     from seg_perception.ros.log import describe_error
     from seg_perception.ros.node.lifecycle import SegmentationNode
     from seg_perception.ros.node.spinning import spin_until
@@ -81,6 +82,7 @@ def _run(args: list[str], signals: _Signals) -> int:
             node = SegmentationNode()
         except (RuntimeError, ValueError) as error:  # an impossible name or namespace, for example
             return _refuse(f"ROS refuses to make the node: {describe_error(error)}")
+        node.warn_of(unused_parameter_files(args, node.get_fully_qualified_name()))
         status = spin_until(node, signals.stop)
         left_behind = node.left_behind
         node.destroy_node()

@@ -28,9 +28,9 @@ _TGKILL = {"x86_64": 234, "aarch64": 131}  # the system call's number
 
 
 @contextmanager
-def started(environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(environment: dict[str, str], log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(NODE, stderr=output, env=environment)
+        process = subprocess.Popen([*NODE, *arguments], stderr=output, env=environment)
     try:
         yield process
     finally:
@@ -77,11 +77,14 @@ def test_it_may_be_stopped_while_it_imports(
 
 def test_it_may_be_stopped_while_the_engine_opens(environment: dict[str, str], tmp_path: Path) -> None:
     """The engine's thread cannot be interrupted; Python's own end would abort the process."""
-    log = tmp_path / "log.txt"
-    with started(environment, log) as process:
+    log, other = tmp_path / "log.txt", tmp_path / "other.yaml"
+    other.write_text("segmentation_nod: {ros__parameters: {model: none.onnx}}\n")
+    with started(environment, log, "--ros-args", "--params-file", str(other)) as process:
         wait_until(lambda: "engine auto" in log.read_text(), "the engine's opening", timeout=90)
         process.send_signal(signal.SIGTERM)
-        assert "shut down: now finalized" in assert_clean_end(process, log)
+        text = assert_clean_end(process, log)
+    assert "shut down: now finalized" in text
+    assert f"{other} sets nothing here: no section is for /segmentation_node or '/**'" in text
 
 
 def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str, str], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.resources import share_path
 from seg_perception.core.types import Size
-from seg_perception.node_parameters import parse_settings
+from seg_perception.node_parameters import parse_settings, unknown_parameters, unused_parameter_files
 from seg_perception.node_settings import PARAMETERS
 from seg_perception.ros.node.parameters import spec_descriptor
 
@@ -133,6 +133,41 @@ def test_parameters_of_other_nodes_are_named_and_do_not_stop_this_one(tiny_model
         )[-1]
         assert level(status) == 1  # and not a word of the other node's parameter
         assert far == "parameter vehicle_info.wheel_base: no such parameter; see config/segmentation.yaml"
+
+
+@pytest.mark.parametrize(
+    "section, node, used",
+    [
+        ("segmentation_nod", "/segmentation_node", False),
+        ("segmentation_node", "/segmentation_node", True),
+        ("/segmentation_node", "/segmentation_node", True),
+        ("segmentation_node", "/car/segmentation_node", False),
+        ("car: {segmentation_node", "/car/segmentation_node", True),  # nested, see below
+        ("/**", "/car/segmentation_node", True),
+        ("/*", "/car/segmentation_node", False),
+        ("/*/segmentation_node", "/car/segmentation_node", True),
+        ("/**/segmentation_node", "/segmentation_node", True),
+        ("segmentation_node", "/front", False),  # renamed, the file was not
+    ],
+)
+def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, section: str, node: str, used: bool) -> None:
+    (path := tmp_path / "own.yaml").write_text(
+        f"{section}: {{ros__parameters: {{model: x.onnx}}}}{'}' * section.count('{')}\n"
+    )
+    found = unused_parameter_files(["--ros-args", "--params-file", str(path), "-p", "a:=b"], node)
+    name = "/" + section.replace(": {", "/").strip("/")
+    line = f"{path} sets nothing here: no section is for {node} or '/**'; its sections: {name}"
+    assert found == ([] if used else [line])
+
+
+def test_parameters_that_rclpy_and_cameras_have_are_near_ones_too() -> None:
+    names = ["use_sim_tme", "front.drivable.min_confidense", "frnt.drivable.min_confidence", "use_sim_time"]
+    near = [line.partition("; ")[2] for line in unknown_parameters(names, ("front", "rear"))]
+    assert near == [
+        "did you mean front.drivable.min_confidence?",
+        "did you mean front.drivable.min_confidence?",
+        "did you mean use_sim_time?",
+    ]
 
 
 def test_an_empty_list_is_what_it_says() -> None:
