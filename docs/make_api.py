@@ -45,7 +45,16 @@ full disk) stays an `OSError`.
 
 _PARTS = {
     "Looking at images": ("load", "Model", "Result", "predict", "process_bag", "ProcessSettings", "DrivableSettings"),
-    "Making a model": ("train", "calibrate", "export", "compile", "evaluate", "compare", "DatasetSettings"),
+    "Making a model": (
+        "train",
+        "calibrate",
+        "export",
+        "compile",
+        "evaluate",
+        "compare",
+        "benchmark",
+        "DatasetSettings",
+    ),
     "One step lower": ("open_engine", "EngineOptions", "Segmenter", "Segmentation", "Size"),
     "Errors": (*("SegPerceptionError", "InputError", "SettingsError", "ModelError", "EngineError", "DatasetError"),),
 }

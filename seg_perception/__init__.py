@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seg_perception.bags.processing import ProcessSettings, process_bag
-    from seg_perception.commands import calibrate, compare, evaluate, train
+    from seg_perception.commands import benchmark, calibrate, compare, evaluate, train
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
         DatasetError,
@@ -72,6 +72,7 @@ _PLACES = {
     "Segmenter": "segmenter",
     "SettingsError": "core.errors",
     "Size": "core.types",
+    "benchmark": "commands",
     "calibrate": "commands",
     "compare": "commands",
     "compile": "engines.tensorrt.compiling:compile_model",
@@ -101,6 +102,7 @@ __all__ = [
     "SettingsError",
     "Size",
     "__version__",
+    "benchmark",
     "calibrate",
     "compare",
     "compile",

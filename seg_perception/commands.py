@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import shipped_file
+from seg_perception.core.resources import DEFAULT_MODEL, model_file, shipped_file
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
-    from seg_perception.core.types import Size
+    from seg_perception.core.types import RgbImage, Size
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
     from seg_perception.evaluation.comparing import ComparedFrame
     from seg_perception.evaluation.comparison import Comparison
+    from seg_perception.evaluation.engine_benchmark import EngineBenchmark
     from seg_perception.evaluation.files import EvaluationFile
     from seg_perception.training.calibration import TemperatureFit
     from seg_perception.training.settings import TrainSettings
@@ -319,3 +320,63 @@ def calibrate(
     network, info = load_network(Path(checkpoint))
     card = info.model_card(network, "calibration", weights_sha256(Path(checkpoint)))
     return fit(network, card, opened, pixels, progress=progress)
+
+
+def benchmark(
+    models: str | Path | Sequence[str | Path] | None = None,
+    pictures: str | Path | Sequence[RgbImage] | None = None,
+    engines: Sequence[str] = (),
+    sizes: Sequence[str | Size] = (),
+    threads: Sequence[int] = (),
+    batches: Sequence[int] = (1,),
+    seconds: float = 2.0,
+    datasets: AnyDatasets | None = None,
+    data_root: str | Path | None = None,
+    on_step: Callable[[str], object] = lambda _: None,
+) -> EngineBenchmark:
+    """Measure every engine that runs on this machine; the answer has a table, a picture and the node's parameters.
+
+    Args:
+        models: ONNX files of one network in several precisions, the first is the reference; None: the shipped one.
+        pictures: a folder of images, or images, uint8 [H, W, 3] RGB; None: rendered scenes.
+        engines: names; none: all that run here.
+        sizes: of the network's input, "480x352"; none: the model card's.
+        threads: of engines on the CPU; none: all cores this process may use.
+        batches: of engines on a GPU.
+        seconds: of running, for each variant.
+        datasets: labeled images for the mean IoU, of which the first is taken, as `evaluate`; None leaves it out.
+        data_root: as `evaluate`.
+        on_step: is told what is measured next.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError: a model or engine cannot be opened.
+        InputError: no image, or one cannot be read.
+        SettingsError, DatasetError: a number out of range, or the dataset cannot be opened.
+    """
+    from seg_perception.core.types import Size
+    from seg_perception.evaluation.engine_benchmark import run_benchmark
+
+    if any(count < 1 for count in (*threads, *batches)) or not 0 < seconds <= 3600:
+        raise SettingsError("threads and batches must be at least 1, seconds above 0 and up to 3600")
+    if models is None or isinstance(models, (str, Path)):
+        models = [DEFAULT_MODEL if models is None else models]
+    dataset = open_datasets(datasets, data_root)[0] if datasets is not None else None
+    images = _benchmark_images(pictures) if pictures is None or isinstance(pictures, (str, Path)) else pictures
+    of_network = [Size.parse(size) if isinstance(size, str) else size for size in sizes]
+    paths = [model_file(str(model)) for model in models]
+    return run_benchmark(paths, images, engines, of_network, threads, batches, seconds, dataset, on_step)
+
+
+def _benchmark_images(folder: str | Path | None) -> list[RgbImage]:
+    """About eight of a folder, spread over it; or rendered ones."""
+    if folder is None:
+        from seg_perception.core.types import Size
+        from seg_perception.scenes import random_scene
+
+        return [random_scene(seed, Size(640, 480)).image for seed in (1, 2, 3, 4)]
+    from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
+
+    paths, _ = image_files(Path(folder).iterdir())
+    if not paths:
+        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return [read_rgb(path) for path in paths[:: max(1, len(paths) // 8)]]

@@ -9,12 +9,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from seg_perception.core.resources import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from seg_perception.core.types import RgbImage
 
 HELP = "measure every engine of this machine, and say which to take"
 EXAMPLES = (
@@ -49,28 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.cli._options import dataset_settings
-    from seg_perception.commands import open_datasets
-    from seg_perception.core.errors import SettingsError
+    from seg_perception.commands import benchmark
     from seg_perception.core.files import write_atomically
-    from seg_perception.core.types import Size
     from seg_perception.engines.tuned import store_answer
-    from seg_perception.evaluation.engine_benchmark import draw, run_benchmark
+    from seg_perception.evaluation.engine_benchmark import draw
 
-    if any(count < 1 for count in (*arguments.threads, *arguments.batches)) or not 0 < arguments.seconds <= 3600:
-        raise SettingsError("--threads and --batches must be at least 1, --seconds above 0 and up to 3600")
-    dataset = open_datasets(dataset_settings(arguments))[0] if arguments.dataset else None
     with tqdm(disable=None, leave=False, bar_format="{desc}") as bar:
-        result = run_benchmark(
-            arguments.model or [DEFAULT_MODEL],
-            _images(arguments.pictures),
+        result = benchmark(
+            arguments.model or None,
+            arguments.pictures,
             arguments.engines,
-            [Size.parse(text) for text in arguments.network_sizes],
+            arguments.network_sizes,
             arguments.threads,
             arguments.batches,
             arguments.seconds,
-            dataset,
-            arguments.every,
-            bar.set_description_str,
+            dataset_settings(arguments) if arguments.dataset else None,
+            on_step=bar.set_description_str,
         )
     print(result.table())
     print(f"\nfor the node's parameters:\n{result.parameters()}")
@@ -87,19 +75,3 @@ def run(arguments: argparse.Namespace) -> int:
     elif answer is not None and answer.engine != "onnxruntime":
         print("with --store, 'engine: auto' takes it for this model on this machine")
     return 0
-
-
-def _images(folder: Path | None) -> list[RgbImage]:
-    from seg_perception.core.types import Size
-
-    if folder is None:
-        from seg_perception.scenes import random_scene
-
-        return [random_scene(seed, Size(640, 480)).image for seed in (1, 2, 3, 4)]
-    from seg_perception.core.errors import InputError
-    from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
-
-    paths, _ = image_files(folder.iterdir())
-    if not paths:
-        raise InputError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    return [read_rgb(path) for path in paths[:: max(1, len(paths) // 8)]]

@@ -196,7 +196,6 @@ def run_benchmark(
     batches: Sequence[int] = (1,),
     seconds: float = 2.0,
     dataset: Dataset | None = None,
-    every: int = 1,
     progress: Callable[[str], object] = lambda _: None,
 ) -> EngineBenchmark:
     """Measure.
@@ -210,7 +209,6 @@ def run_benchmark(
         batches: of GPU engines.
         seconds: of running, for each variant.
         dataset: labeled data for the mean IoU; None leaves it out.
-        every: take one sample of so many.
         progress: is told what is measured next.
 
     Raises:
@@ -227,7 +225,7 @@ def run_benchmark(
         pictures, expected = _reference_answers(models[0], size, images)
         for row in here:
             if not row.fault:
-                _answer(row, pictures, expected, dataset, every, progress)
+                _answer(row, pictures, expected, dataset, progress)
         _time([row for row in here if not row.fault], pictures, seconds, progress)
     for row in rows:
         if row.times:
@@ -264,7 +262,6 @@ def _answer(
     pictures: Sequence[RgbImage],
     expected: Sequence[NDArray[np.uint8]],
     dataset: Dataset | None,
-    every: int,
     progress: Callable[[str], object],
 ) -> None:
     """What it says, and the memory that it takes; a variant that does not open keeps its reason."""
@@ -277,15 +274,15 @@ def _answer(
             row.memory_mib = max(0.0, _resident_mib() - before)
             row.precision = engine.info.precision
             row.equal_labels = float(np.mean([np.mean(a == b) for a, b in zip(answers, expected, strict=True)]))
-            row.mean_iou = None if dataset is None else _mean_iou(engine, row.variant.size, dataset, every)
+            row.mean_iou = None if dataset is None else _mean_iou(engine, row.variant.size, dataset)
     except (EngineError, ModelError, InputError) as error:
         row.fault = " ".join(str(error).split())
 
 
-def _mean_iou(engine: Engine, size: Size, dataset: Dataset, every: int) -> float:
+def _mean_iou(engine: Engine, size: Size, dataset: Dataset) -> float:
     segmenter = Segmenter(engine, size)
     confusion = ConfusionMatrix(len(dataset.label_set))
-    for index in range(0, len(dataset), every):
+    for index in range(len(dataset)):
         sample = dataset.load(index)
         confusion.add(sample.labels, segmenter.segment(sample.image).labels)
     return confusion.scores().mean_iou * 100

@@ -15,6 +15,7 @@ import pytest
 from seg_perception.cli.main import main
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.types import Size
+from seg_perception.datasets.base import Dataset
 from seg_perception.engines import tuned
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.registry import engines
@@ -42,11 +43,20 @@ def finished(model: Path, rows: list[Row]) -> EngineBenchmark:
 
 @pytest.mark.timeout(600)
 def test_the_command_measures_what_runs_here(
-    driving_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    driving_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     orders = ["--network-sizes", str(SIZE), "--threads", "1", "2", "--seconds", "0.1", "--out", str(out), "--dataset"]
-    assert main(["benchmark", str(driving_model), *orders, "scenes", "--count", "2"]) == 0
+    looked_at = []
+
+    def mean_iou(engine: object, size: Size, dataset: Dataset) -> float:
+        looked_at.append(len(dataset))
+        return original(engine, size, dataset)
+
+    original = engine_benchmark._mean_iou
+    monkeypatch.setattr(engine_benchmark, "_mean_iou", mean_iou)
+    assert main(["benchmark", str(driving_model), *orders, "scenes", "--count", "4", "--every", "2"]) == 0
+    assert set(looked_at) == {2}
     printed = capsys.readouterr().out
     rows = json.loads((out / "benchmark.json").read_text())["rows"]
     here = [name for name, spec in engines().items() if spec.why_not() is None and spec.device.value == "CPU"]
@@ -133,7 +143,7 @@ def test_what_does_not_fit_is_said(driving_model: Path, capsys: pytest.CaptureFi
     with pytest.raises(InputError, match="needs a model and at least one image"):
         run_benchmark([driving_model], [])
     assert main(["benchmark", "--threads", "0"]) == 2
-    assert "--threads and --batches must be at least 1" in capsys.readouterr().err
+    assert "threads and batches must be at least 1" in capsys.readouterr().err
 
 
 def test_an_answer_for_people() -> None:
