@@ -57,6 +57,8 @@ def open_regular_file(path: Path) -> BinaryIO:
         InputError: no regular file; names what it is.
         OSError: it is not there or cannot be read.
     """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: no file has a zero byte in its name")
     _demand_regular(path, path.stat().st_mode)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # never waits if it became a pipe meanwhile
     file = os.fdopen(handle, "rb")

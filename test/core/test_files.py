@@ -48,6 +48,8 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         read_regular_file(tmp_path / "link", 10)
     with pytest.raises(FileNotFoundError):
         read_regular_file(tmp_path / "absent", 10)
+    with pytest.raises(InputError, match=r"'a\\x00b': no file has a zero byte in its name"):
+        read_regular_file(Path("a\0b"), 10)
 
 
 def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from seg_perception.node_settings import (
     cost_parameter,
 )
 from seg_perception.ros.compat import parameter_overrides
+from seg_perception.ros.log import describe_error
 
 
 class NodeParameters:
@@ -155,6 +156,8 @@ class NodeParameters:
                 self._apply(self._parse(after))
         except (SettingsError, OSError) as error:
             reason = str(error)
+        except Exception as error:  # noqa: BLE001  a parameter must never end the node, whatever is wrong with it
+            reason = f"unexpected {describe_error(error)}"
         else:  # while unconfigured, faults it had before are configure's to report
             new_faults = [] if configured else [f for f in self._problems(after) if f not in known_faults]
             reason = "\n".join(new_faults)

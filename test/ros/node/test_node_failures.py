@@ -415,6 +415,18 @@ def test_a_live_mask_that_is_no_file_is_refused_at_once(tiny_model: Path, tmp_pa
         assert run.set("drivable.min_confidence", 0.25) == ""  # the node goes on
 
 
+def test_a_live_parameter_never_ends_the_node(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> None:
+        raise RuntimeError("a defect")
+
+    with running({"model": str(tiny_model), "cameras": ["front"]}) as run:
+        run.wait_state("active")
+        monkeypatch.setattr("seg_perception.core.drivable.read_labels", fail)  # stands in for any defect of ours
+        assert run.set("drivable.ignore_mask", "mask.png") == "unexpected RuntimeError: a defect"
+        assert run.set("front.drivable.ignore_mask", "mask.png") == "unexpected RuntimeError: a defect"
+        assert run.set("drivable.min_confidence", 0.25) == ""  # the node goes on
+
+
 def test_a_mask_on_a_disk_that_hangs_does_not_hold_the_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     release = threading.Event()  # stands in for a network folder that does not answer
     monkeypatch.setattr("seg_perception.core.drivable.read_labels", lambda _path: release.wait(30.0))
