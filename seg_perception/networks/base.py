@@ -88,18 +88,16 @@ class SegmentationNetwork(nn.Module):
         return (images.to(torch.float32).permute(0, 3, 1, 2) - mean) * scale
 
     def _scaling(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and reciprocal deviation, float [3, 1, 1]; on a GPU made once, since making them waits for it."""
+        """Mean and reciprocal deviation, float [3, 1, 1]; made once on a device, since a copy to it waits for it."""
         kept: dict[torch.device, tuple[Tensor, Tensor]] = self.__dict__.setdefault("_scaling_on", {})
-        if device not in kept:
-            with torch.inference_mode(False):
-                mean, std = (
-                    torch.tensor(v, device=device)[:, None, None] for v in (self.scaling.mean, self.scaling.std)
-                )
-                made = (mean, 1.0 / std)
-            if device.type != "cuda" or torch.compiler.is_compiling():
-                return made
+        if device in kept and not torch.compiler.is_compiling():
+            return kept[device]
+        with torch.inference_mode(False):
+            mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.scaling.mean, self.scaling.std))
+            made = (mean, 1.0 / std)
+        if type(mean) is Tensor and not torch.compiler.is_compiling():  # none that a trace has made up
             kept[device] = made
-        return kept[device]
+        return made
 
 
 def scaled_channels(channels: Sequence[int], width: float, network: str) -> list[int]:

@@ -311,7 +311,8 @@ def test_no_step_waits_for_the_device(tiny: Tiny, monkeypatch: pytest.MonkeyPatc
             for name in ("item", "__bool__", "__float__", "__int__", "nonzero", "tolist", "__index__", "cpu", "numpy"):
                 patch.setattr(torch.Tensor, name, counted(getattr(torch.Tensor, name)))
             patch.setattr(torch.Tensor, "__getitem__", counted_index)
-            patch.setattr(torch, "nonzero", counted(torch.nonzero))
+            for name in ("nonzero", "tensor", "as_tensor"):  # the last two copy to the device
+                patch.setattr(torch, name, counted(getattr(torch, name)))
             run_training(settings)
         counts.append(count[0])
     assert counts[0] == counts[1] > 0
