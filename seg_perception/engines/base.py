@@ -30,6 +30,7 @@ class EngineInfo:
     precision: str  # for people: a Precision, or "bf16", "int8 and bf16", ...
     max_batch: int | None  # largest batch of one call; None: any
     fixed_size: Size | None  # the only input size it takes; None: any that fits the card
+    largest_size: Size | None = None  # no side of an input may be longer; None: any that fits the card
 
     def __str__(self) -> str:
         return f"{self.runtime} {self.version} on {self.device} ({self.precision})"
@@ -65,19 +66,48 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-class ClosesItself:
-    """Mixin: an engine as a context manager."""
+class CheckedEngine:
+    """What our engines have in common: the checks before a run, the end, the block.
+
+    A subclass sets `_card` and `_info`, answers checked images in `_run`, and gives everything back in `_release`.
+    """
+
+    _card: ModelCard
+    _info: EngineInfo
+    _closed = False
+
+    @property
+    def card(self) -> ModelCard:
+        return self._card
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._closed:
+            raise EngineError("this engine is closed")
+        check_batch(images, self._card, self._info)
+        return self._run(images)
 
     def close(self) -> None:
-        raise NotImplementedError
+        if not self._closed:
+            self._closed = True
+            self._release()
 
     def __enter__(self) -> Engine:
-        return self  # type: ignore[return-value] # an Engine has this mixin, not the other way round
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        raise NotImplementedError
 
 
 class BuildEngine(Enum):
@@ -187,6 +217,8 @@ def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) ->
         )
     if info.fixed_size is not None and Size(width, height) != info.fixed_size:
         raise InputError(f"input {width}x{height} does not fit this engine, which was built for {info.fixed_size}")
+    if (most := info.largest_size) is not None and (height > most.height or width > most.width):
+        raise InputError(f"input {width}x{height} does not fit this engine, which takes up to {most}")
     if info.max_batch is not None and count > info.max_batch:
         raise InputError(f"a batch of {count} does not fit this engine, which takes at most {info.max_batch}")
 

@@ -12,17 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    ClosesItself,
+    CheckedEngine,
     Device,
     Engine,
     EngineInfo,
     EngineOptions,
     EngineSpec,
-    check_batch,
 )
 from seg_perception.engines.processor import demand_exact_int8, usable_cores
 
@@ -78,7 +76,7 @@ def in_memory(model: onnx.ModelProto, threads: int = 0) -> Answerer:
     return answer
 
 
-class OnnxRuntimeEngine(ClosesItself):
+class OnnxRuntimeEngine(CheckedEngine):
     """Runs an exported ONNX file with ONNX Runtime's CPU provider.
 
     Args:
@@ -99,7 +97,7 @@ class OnnxRuntimeEngine(ClosesItself):
         model = load_model(path)
         demand_exact_int8(model.card)
         session = open_session(model.content, threads, str(path))
-        self._session: ort.InferenceSession | None = session
+        self._session: ort.InferenceSession = session
         self._card = model.card
         self._info = EngineInfo(
             runtime=NAME,
@@ -110,26 +108,15 @@ class OnnxRuntimeEngine(ClosesItself):
             fixed_size=fixed_size(model.graph),
         )
 
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._session is None:
-            raise EngineError("this engine is closed")
-        check_batch(images, self._card, self._info)
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         try:
             labels, confidence = self._session.run(OUTPUT_NAMES, {INPUT_NAME: images})
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return labels, confidence
 
-    def close(self) -> None:
-        self._session = None
+    def _release(self) -> None:
+        del self._session
 
 
 def _open(model: Path, options: EngineOptions) -> Engine:

@@ -20,20 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.model_card import ModelCard
+from seg_perception.core.errors import EngineError
 from seg_perception.core.types import Precision
 from seg_perception.engines.base import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    ClosesItself,
+    CheckedEngine,
     Device,
     Engine,
     EngineInfo,
     EngineOptions,
     EngineSpec,
     answer_shape,
-    check_batch,
 )
 from seg_perception.engines.cuda import Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
 
@@ -51,7 +49,7 @@ _MOST_GRAPHS = 8
 """ONNX Runtime keeps each captured graph and its memory until the session ends: later shapes run without."""
 
 
-class OnnxRuntimeCudaEngine(ClosesItself):
+class OnnxRuntimeCudaEngine(CheckedEngine):
     """Runs an exported ONNX file on the first GPU.
 
     Args:
@@ -88,7 +86,6 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         self._library = library or _import_library()
         self._cuda = Cuda(runtime or load_cuda())
         self._card = dataclasses.replace(model.card, precision=precision)
-        self._largest = sizes.largest
         self._use_graph = options.cuda_graph
         self._graphs: dict[tuple[int, ...], str] = {}  # shape -> ONNX Runtime's id of its CUDA graph
         self._shape: tuple[int, ...] = ()
@@ -103,6 +100,7 @@ class OnnxRuntimeCudaEngine(ClosesItself):
             precision="int8, computed in fp32" if precision is Precision.INT8 else str(precision),
             max_batch=batch,
             fixed_size=sizes.fixed,
+            largest_size=sizes.largest,
         )
         free = self._cuda.free_memory()
         try:
@@ -119,14 +117,6 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         self._device_memory = max(free - self._cuda.free_memory(), self._tensors.size_bytes)
 
     @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
     def uses_cuda_graph(self) -> bool:
         """Whether runs of a shape that stays are replayed from a captured graph; False once a capture has failed."""
         return self._use_graph
@@ -135,18 +125,7 @@ class OnnxRuntimeCudaEngine(ClosesItself):
         """Bytes of device memory that opening took; other programs that allocated meanwhile are in it."""
         return self._device_memory
 
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._session is None:
-            raise EngineError("this engine is closed")
-        check_batch(images, self._card, self._info)
-        _, height, width = answer_shape(images.shape, self._card)
-        if height > self._largest.height or width > self._largest.width:
-            raise InputError(
-                f"input {width}x{height} does not fit this engine, which was opened for up to {self._largest}"
-            )
-        return self._run(images)
-
-    def close(self) -> None:
+    def _release(self) -> None:
         """Release everything, also when a release fails; the first failure is raised at the end.
 
         Raises:

@@ -24,13 +24,12 @@ from seg_perception.core.types import Precision
 from seg_perception.engines.base import (
     INPUT_NAME,
     OUTPUT_NAMES,
-    ClosesItself,
+    CheckedEngine,
     Device,
     Engine,
     EngineInfo,
     EngineOptions,
     EngineSpec,
-    check_batch,
 )
 from seg_perception.engines.processor import demand_exact_int8, usable_cores
 
@@ -47,7 +46,7 @@ class FloatPrecision(Enum):
     BF16 = "bf16"
 
 
-class OpenVinoEngine(ClosesItself):
+class OpenVinoEngine(CheckedEngine):
     """Runs an exported ONNX file with OpenVINO's CPU plug-in.
 
     Args:
@@ -90,7 +89,7 @@ class OpenVinoEngine(ClosesItself):
             request = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO cannot open this model: {error}") from error
-        self._request: ov.InferRequest | None = request
+        self._request: ov.InferRequest = request
         self._info = EngineInfo(
             runtime="openvino",
             version=openvino.__version__.partition("-")[0],  # without the build's number and hash
@@ -100,18 +99,7 @@ class OpenVinoEngine(ClosesItself):
             fixed_size=fixed_size(model.graph),
         )
 
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._request is None:
-            raise EngineError("this engine is closed")
-        check_batch(images, self._card, self._info)
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         try:
             # inputs are read in place; outputs are copies, which belong to the caller
             answer = self._request.infer({INPUT_NAME: images}, share_inputs=True, share_outputs=False)
@@ -120,8 +108,8 @@ class OpenVinoEngine(ClosesItself):
         labels, confidence = (answer[name] for name in OUTPUT_NAMES)
         return labels, confidence
 
-    def close(self) -> None:
-        self._request = None
+    def _release(self) -> None:
+        del self._request
 
 
 def _import_openvino() -> ModuleType:

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from seg_perception.core.model_card import ModelCard
-from seg_perception.engines.base import ClosesItself, EngineInfo, check_batch
+from seg_perception.engines.base import CheckedEngine, EngineInfo
 from seg_perception.networks.base import SegmentationNetwork
 
 
-class TorchEngine(ClosesItself):
+class TorchEngine(CheckedEngine):
     """Runs a network in PyTorch under the Engine contract.
 
     Args:
@@ -26,19 +26,11 @@ class TorchEngine(ClosesItself):
         self._card = card
         self._autocast = autocast
         self._device = next(network.parameters()).device
-
-    @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def info(self) -> EngineInfo:
-        precision = f"{self._autocast} autocast".removeprefix("torch.") if self._autocast else "fp32"
-        return EngineInfo("torch", torch.__version__, str(self._device), precision, max_batch=None, fixed_size=None)
+        precision = f"{autocast} autocast".removeprefix("torch.") if autocast else "fp32"
+        self._info = EngineInfo("torch", torch.__version__, str(self._device), precision, None, None)
 
     @torch.inference_mode()
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        check_batch(images, self._card, self.info)
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         pixels = torch.from_numpy(images).to(self._device)
         x = self._network.normalize(pixels).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
@@ -48,5 +40,5 @@ class TorchEngine(ClosesItself):
         confidence, labels = scores.softmax(dim=1).max(dim=1)
         return labels.to(torch.uint8).cpu().numpy(), (confidence * 255).round().to(torch.uint8).cpu().numpy()
 
-    def close(self) -> None:
+    def _release(self) -> None:
         """Nothing to release: the network belongs to the caller."""

@@ -87,7 +87,7 @@ def test_running_allocates_nothing(model: Path) -> None:
         for seed in range(10):
             engine.infer(images(1 + seed % 3, seed))
         assert (cuda.calls["cudaMalloc"], cuda.calls["cudaHostAlloc"]) == (3, 3)
-        with pytest.raises(InputError, match="input 256x32 does not fit this engine, which was opened for up to 224"):
+        with pytest.raises(InputError, match="input 256x32 does not fit this engine, which takes up to 224"):
             engine.infer(images(1, 0, Size(256, 32)))
         with pytest.raises(InputError, match="a batch of 4 does not fit this engine, which takes at most 3"):
             engine.infer(images(4))

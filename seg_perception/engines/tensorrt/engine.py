@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.model_card import ModelCard
+from seg_perception.core.errors import EngineError
 from seg_perception.core.types import Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, ClosesItself, EngineInfo, answer_shape, check_batch
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, CheckedEngine, EngineInfo, answer_shape
 from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 _TENSORS = (INPUT_NAME, *OUTPUT_NAMES)
 
 
-class TensorRtEngine(ClosesItself):
+class TensorRtEngine(CheckedEngine):
     """An opened engine on the first GPU.
 
     Args:
@@ -81,6 +80,7 @@ class TensorRtEngine(ClosesItself):
             precision=str(file.key.precision),
             max_batch=file.key.batch,
             fixed_size=fixed,
+            largest_size=self._largest,
         )
         try:
             self._deserialize(file)
@@ -95,30 +95,11 @@ class TensorRtEngine(ClosesItself):
             raise
 
     @property
-    def card(self) -> ModelCard:
-        return self._card
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
     def uses_cuda_graph(self) -> bool:
         """Whether runs are replayed from a captured graph; False once a capture has failed."""
         return self._use_graph
 
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._context is None:
-            raise EngineError("this engine is closed")
-        check_batch(images, self._card, self._info)
-        _, height, width = answer_shape(images.shape, self._card)
-        if height > self._largest.height or width > self._largest.width:
-            raise InputError(
-                f"input {width}x{height} does not fit this engine, which was built for up to {self._largest}"
-            )
-        return self._run(images)
-
-    def close(self) -> None:
+    def _release(self) -> None:
         """Release everything, also when a release fails; the first failure is raised at the end.
 
         Raises:

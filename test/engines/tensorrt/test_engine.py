@@ -150,7 +150,7 @@ def test_an_engine_of_open_size_takes_every_shape_up_to_the_largest() -> None:
         labels, confidence = engine.infer(batch)
         np.testing.assert_array_equal(labels, batch[..., 0])
         np.testing.assert_array_equal(confidence, batch[..., 1])
-    with pytest.raises(InputError, match="input 20x8 does not fit this engine, which was built for up to 16x8"):
+    with pytest.raises(InputError, match="input 20x8 does not fit this engine, which takes up to 16x8"):
         engine.infer(np.zeros((1, 8, 20, 3), np.uint8))
     engine.close()
     assert cuda.live == {}
