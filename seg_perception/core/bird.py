@@ -95,39 +95,61 @@ class GroundDrawing:
             outline: of the free area, corners x, y [N, 2] in metres.
             distance: to the end of the free corridor, metres; NaN: unknown; None: not told.
         """
-        spec = self._spec
-        corners = None if outline is None else (outline - (spec.x_min, spec.y_min)) / spec.resolution
         ground = np.asarray(cv2.remap(image, self._maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
-        pair = [ground, draw_cells(cells, self._visible, corners)]
-        for picture in pair:
-            self._draw_scale(picture)
-        self._draw_key(pair[1], cells, distance)
-        return beside(pair[0], np.full((pair[0].shape[0], 8, 3), 255, np.uint8), pair[1])
+        _draw_scale(ground, self._spec)
+        grid = draw_grid(self._spec, cells, self._visible, outline, distance)
+        return beside(ground, np.full((ground.shape[0], 8, 3), 255, np.uint8), grid)
 
-    def _draw_scale(self, picture: RgbImage) -> None:
-        """Lines every ten metres, and the car."""
-        spec, a_metre = self._spec, PIXELS_A_CELL / self._spec.resolution
-        for x in range(math.ceil(spec.x_min / 10) * 10, math.ceil(spec.x_max), 10):
-            row = round((spec.x_max - x) * a_metre)
-            if x != 0 and 0 < row < picture.shape[0]:
-                cv2.line(picture, (0, row), (picture.shape[1], row), _SCALE, 1)
-                _text(picture, f"{x} m", (8, row - 8))
-        origin = np.array([spec.y_max, spec.x_max]) * a_metre  # of the ground frame: column, row
-        car = np.array([[-0.9, 0.0], [0.0, -2.0], [0.9, 0.0]]) * a_metre + origin
-        cv2.fillPoly(picture, [np.rint(car).astype(np.int32)], (255, 255, 255), cv2.LINE_AA)
 
-    def _draw_key(self, picture: RgbImage, cells: Cells, distance: float | None) -> None:
-        key = [("free", _FREE), ("occupied", _OCCUPIED), ("unknown", _UNKNOWN), ("not seen", _UNSEEN)]
-        if ((cells > FREE_CELL) & (cells < OCCUPIED_CELL)).any():
-            key.insert(1, ("costs", _COST))
-        for k, (name, color) in enumerate(key):
-            top = 10 + 30 * k
-            cv2.rectangle(picture, (10, top), (32, top + 22), color, -1)
-            cv2.rectangle(picture, (10, top), (32, top + 22), (255, 255, 255), 1)
-            _text(picture, name, (42, top + 19))
-        if distance is not None:
-            text = "free ahead: unknown" if math.isnan(distance) else f"free ahead: {distance:.1f} m"
-            _text(picture, text, (10, 10 + 30 * len(key) + 24))
+def draw_grid(
+    spec: GridSpec,
+    cells: Cells,
+    visible: NDArray[np.bool_] | None = None,
+    outline: NDArray[np.float64] | None = None,
+    distance: float | None = None,
+    note: str = "",
+) -> RgbImage:
+    """A grid from above with a scale in metres and a key, uint8 [H, W, 3] RGB; ahead is up.
+
+    Args:
+        spec: place and size of the grid.
+        cells: int8 [y cells, x cells].
+        visible: what no camera sees is darker.
+        outline: of the free area, corners x, y [N, 2] in metres.
+        distance: to the end of the free corridor, metres; NaN: unknown; None: not told.
+        note: a line below it.
+    """
+    corners = None if outline is None else (outline - (spec.x_min, spec.y_min)) / spec.resolution
+    picture = draw_cells(cells, visible, corners)
+    _draw_scale(picture, spec)
+    key = [("free", _FREE), ("occupied", _OCCUPIED), ("unknown", _UNKNOWN)]
+    if ((cells > FREE_CELL) & (cells < OCCUPIED_CELL)).any():
+        key.insert(1, ("costs", _COST))
+    key += [] if visible is None else [("not seen", _UNSEEN)]
+    for k, (name, color) in enumerate(key):
+        top = 10 + 30 * k
+        cv2.rectangle(picture, (10, top), (32, top + 22), color, -1)
+        cv2.rectangle(picture, (10, top), (32, top + 22), (255, 255, 255), 1)
+        _text(picture, name, (42, top + 19))
+    told = (
+        [] if distance is None else ["free ahead: unknown" if math.isnan(distance) else f"free ahead: {distance:.1f} m"]
+    )
+    for k, line in enumerate([*told, *filter(None, [note])]):
+        _text(picture, line, (10, 34 + 30 * (len(key) + k)))
+    return picture
+
+
+def _draw_scale(picture: RgbImage, spec: GridSpec) -> None:
+    """Lines every ten metres, and the car."""
+    a_metre = PIXELS_A_CELL / spec.resolution
+    for x in range(math.ceil(spec.x_min / 10) * 10, math.ceil(spec.x_max), 10):
+        row = round((spec.x_max - x) * a_metre)
+        if x != 0 and 0 < row < picture.shape[0]:
+            cv2.line(picture, (0, row), (picture.shape[1], row), _SCALE, 1)
+            _text(picture, f"{x} m", (8, row - 8))
+    origin = np.array([spec.y_max, spec.x_max]) * a_metre  # of the ground frame: column, row
+    car = np.array([[-0.9, 0.0], [0.0, -2.0], [0.9, 0.0]]) * a_metre + origin
+    cv2.fillPoly(picture, [np.rint(car).astype(np.int32)], (255, 255, 255), cv2.LINE_AA)
 
 
 def _text(picture: RgbImage, text: str, at: tuple[int, int]) -> None:

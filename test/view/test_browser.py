@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from browser_helpers import CHROMIUM, DRIVER, one, open_browser, pixels, screenshot, shown, until
 
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
@@ -20,7 +17,6 @@ from seg_perception.scenes import random_scene
 from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="no Chromium here: apt install chromium chromium-driver"
 )
@@ -84,22 +80,8 @@ class Source:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    downloads = tmp_path_factory.mktemp("downloads")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,900",
-                     "--disable-background-networking", "--disable-component-update", "--no-first-run",
-                     f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    driver.downloads = downloads
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -107,40 +89,6 @@ def source() -> Iterator[Source]:
     source = Source()
     yield source
     source.close()
-
-
-def until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
-    from selenium.common.exceptions import StaleElementReferenceException
-
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        try:
-            if found := condition():
-                return found
-        except StaleElementReferenceException:  # the page has just been rebuilt
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout} s: {what}")
-
-
-def one(browser: Any, selector: str) -> Any:
-    return browser.find_element("css selector", selector)
-
-
-def pixels(browser: Any) -> np.ndarray:
-    """The picture as the browser shows it, uint8 [H, W, 3] BGR."""
-    return cv2.imdecode(np.frombuffer(one(browser, "figure img").screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
-
-
-def shown(browser: Any) -> tuple[str | None, int]:
-    figure = one(browser, "figure")
-    return figure.get_attribute("data-view"), int(figure.get_attribute("data-number") or 0)
-
-
-def screenshot(browser: Any, name: str) -> None:
-    """Kept for looking where SEG_PERCEPTION_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("SEG_PERCEPTION_SCREENSHOTS"):
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 def test_a_visit(browser: Any, source: Source) -> None:

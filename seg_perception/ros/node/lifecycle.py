@@ -227,7 +227,9 @@ class SegmentationNode(LifecycleNode):
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
             )
-        metres = self._metres = MetresThread(self, settings, card, lambda name: self.cameras[name].info_topic)
+        metres = self._metres = MetresThread(
+            self, settings, card, lambda name: self.cameras[name].info_topic, self._page
+        )
         for name in settings.cameras:
             self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres, self._page)
         self._latched = LatchedOutputs(self, settings.cameras)

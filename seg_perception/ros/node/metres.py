@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo
@@ -23,7 +23,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.grid import Cells, GridRules
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
-from seg_perception.core.metres import CameraMetres, PointsAnswer, SharedGrid
+from seg_perception.core.metres import CameraMetres, GridAnswer, PointsAnswer, SharedGrid
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.optics import CameraModel, camera_model
 from seg_perception.core.transforms import TransformBuffer, TransformNotYetError
@@ -74,6 +74,14 @@ class MetresFrame:
     ignored: MaskImage | None
 
 
+class GridWatcher(Protocol):
+    """Who looks at the grid beside subscribers: the node's page."""
+
+    def watches_grid(self) -> bool: ...
+
+    def show_grid(self, grid: GridAnswer, stamp_ns: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """What one camera last said of the grid."""
@@ -104,15 +112,22 @@ class MetresThread:
 
     Args:
         info_topic: where a camera's camera_info is expected, for messages.
+        watcher: is shown every grid while it watches.
 
     Raises:
         SettingsError: the grid's rules do not fit the model's classes.
     """
 
     def __init__(
-        self, node: LifecycleNode, settings: NodeSettings, card: ModelCard, info_topic: Callable[[str], str]
+        self,
+        node: LifecycleNode,
+        settings: NodeSettings,
+        card: ModelCard,
+        info_topic: Callable[[str], str],
+        watcher: GridWatcher | None = None,
     ) -> None:
         self._node = node
+        self._watcher = watcher
         self._settings = settings
         self._card = card
         self._info_topic = info_topic
@@ -283,7 +298,7 @@ class MetresThread:
         return self._settings.diagnostics.frame_timeout_s
 
     def _work_off(self) -> None:
-        grid_wanted = bool(self._grid_rows.watched())
+        grid_wanted = bool(self._grid_rows.watched()) or self._looked_at()
         newest: MetresFrame | None = None
         for name, state in self._states.items():
             if (placed := self._newest_placed(name, state)) is None:
@@ -364,6 +379,11 @@ class MetresThread:
             self._grid_rows.publish(grid, _header(stamp_ns, self._settings.ground.frame))
             if self._grid_rows.watched():
                 self._free_distance = grid.distance
+            if self._watcher is not None and self._looked_at():
+                self._watcher.show_grid(grid, stamp_ns)
+
+    def _looked_at(self) -> bool:
+        return self._watcher is not None and self._watcher.watches_grid()
 
     # --- what a frame needs --------------------------------------------------------------------
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 
+from seg_perception.core.bird import draw_grid
 from seg_perception.core.errors import EngineError
+from seg_perception.core.metres import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
 from seg_perception.view.board import Board, Slider, ViewFrame
@@ -82,6 +84,31 @@ def possible_transitions(state: str) -> Sequence[str]:
     return _TRANSITIONS.get(state, ())
 
 
+class _GridPicture(Mapping[str, RgbImage]):
+    """The grid as a frame's further picture, drawn when a page asks for it.
+
+    Args:
+        grid: made of a frame with stamp `grid_ns`.
+        frame_ns: the stamp of the frame beside which it stands; masks do not wait for the grid.
+    """
+
+    def __init__(self, grid: GridAnswer, grid_ns: int, frame_ns: int) -> None:
+        self._grid, self._older_ms = grid, round((frame_ns - grid_ns) / 1e6)
+
+    def __getitem__(self, name: str) -> RgbImage:
+        if name != "grid":
+            raise KeyError(name)
+        grid = self._grid
+        note = f"{self._older_ms} ms older than the frame" if self._older_ms > 0 else ""
+        return draw_grid(grid.spec, grid.cells, None, grid.outline, grid.distance, note)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("grid",))
+
+    def __len__(self) -> int:
+        return 1
+
+
 class NodePage:
     """Serves the node's page from its own process.
 
@@ -93,6 +120,8 @@ class NodePage:
         self._node = node
         self.settings = settings
         self._numbers: dict[str, int] = {}
+        self._cameras: tuple[str, ...] = ()
+        self._grid: tuple[GridAnswer, int] | None = None  # the newest, and its stamp
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = node.create_guard_condition(self._run_calls)
         self.board = Board(node.get_fully_qualified_name(), self)
@@ -107,7 +136,16 @@ class NodePage:
         self._node.destroy_guard_condition(self._wake)
 
     def set_cameras(self, names: Iterable[str]) -> None:
-        self.board.set_cameras(tuple(names))
+        self._cameras, self._grid = tuple(names), None
+        self.board.set_cameras(self._cameras)
+
+    def watches_grid(self) -> bool:
+        """Whether any page looks, on the metres' thread."""
+        return any(map(self.board.watched, self._cameras))
+
+    def show_grid(self, grid: GridAnswer, stamp_ns: int) -> None:
+        """The newest grid; it stands beside the frames that come from now on."""
+        self._grid = grid, stamp_ns
 
     def show(
         self, camera: str, stamp_ns: int, image: RgbImage, segmentation: Segmentation, mask: MaskImage, card: Any
@@ -119,7 +157,7 @@ class NodePage:
         self.board.offer(
             ViewFrame(
                 camera, number, stamp_ns, time.monotonic(), image, segmentation.labels, segmentation.confidence,
-                mask, card.label_set, card.id,
+                mask, card.label_set, card.id, {} if self._grid is None else _GridPicture(*self._grid, stamp_ns),
             )
         )  # fmt: skip
 

@@ -31,6 +31,14 @@ function state(text, kind) {
   byId("state").className = `badge ${kind}`;
 }
 
+function showLevel(level, tables) {
+  const said = level ? Object.values(tables).map((rows) => rows[""] || "").filter((text) => text && text !== "ok") : [];
+  const text = level ? `${level}: ${[...new Set(said)].join("; ") || "see State below"}` : "";
+  byId("level").hidden = !text;
+  byId("level").className = level === "WARN" ? "badge warn" : "badge bad";
+  if (byId("level").textContent !== text) byId("level").textContent = text;
+}
+
 function look() {
   const figures = [...page.figures.values()];
   const width = Math.ceil((figures.length ? figures[0].image.clientWidth || 640 : 640) * Math.min(2, devicePixelRatio || 1));
@@ -53,7 +61,9 @@ function onStatus(message) {
     look();
   }
   const status = message.status;
-  if (status.state) state(status.state, status.level === "OK" ? "good" : status.level ? "bad" : "good");
+  const sound = !status.level || status.level === "OK";
+  if (status.state) state(status.state, sound ? "good" : "bad");
+  showLevel(sound ? "" : status.level, status.tables || {});
   showState(status);
   showLatency(status.latency_ms);
   showControl(message);
@@ -94,7 +104,7 @@ function buildFigures() {
     image.addEventListener("pointermove", (event) => {
       const box = image.getBoundingClientRect();
       const now = performance.now();
-      if (now - (figure.asked || 0) < 60) return;
+      if (now - (figure.asked || 0) < 60 || page.extras.includes(page.view)) return;  // a grid has no such pixels
       figure.asked = now;
       send({ type: "pixel", camera, x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height) });
     });
@@ -112,6 +122,8 @@ function onFrame(buffer) {
   const address = URL.createObjectURL(new Blob([new Uint8Array(buffer, 4 + size)], { type: png ? "image/png" : "image/jpeg" }));
   figure.image.onload = figure.image.onerror = () => {
     URL.revokeObjectURL(address);
+    const shape = figure.image.naturalWidth / figure.image.naturalHeight;
+    if (shape > 0) figure.image.style.width = `min(100%, calc(80vh * ${shape.toFixed(4)}))`;  // all of it on the screen
     if (!page.paused) send({ type: "next", camera: head.camera });
     else page.owed = head.camera;
   };
@@ -166,21 +178,43 @@ function showLatency(latency) {
   page.history.push(latency);
   if (page.history.length > 120) page.history.shift();
   const canvas = byId("chart"), context = canvas.getContext("2d");
-  const top = Math.max(10, ...page.history.map((row) => row.p95 || 0)) * 1.1;
+  const left = 46, bottom = 18, width = canvas.width - left - 4, height = canvas.height - bottom - 8;
+  const top = niceTop(Math.max(10, ...page.history.map((row) => row.p95 || 0)));
   context.clearRect(0, 0, canvas.width, canvas.height);
-  context.font = "11px sans-serif";
-  context.fillStyle = "#a3adb5";
-  context.fillText(`${top.toFixed(0)} ms`, 2, 11);
+  context.font = "12px system-ui, sans-serif";
+  context.lineWidth = 1;
+  for (const part of [0, 0.5, 1]) {
+    const y = 8 + height * (1 - part);
+    context.strokeStyle = "#39424a";
+    context.beginPath(); context.moveTo(left, y); context.lineTo(left + width, y); context.stroke();
+    context.fillStyle = "#a3adb5";
+    context.textAlign = "right";
+    context.fillText(`${+(top * part).toFixed(1)}`, left - 6, y + 4);
+  }
+  context.textAlign = "left"; context.fillText("60 s ago", left, canvas.height - 3);
+  context.textAlign = "right"; context.fillText("now", left + width, canvas.height - 3);
+  context.lineWidth = 2;
+  const first = 120 - page.history.length;  // two a second: the newest is at the right
   for (const [key, color] of [["p50", "#58d68d"], ["p95", "#ffb74d"]]) {
     context.strokeStyle = color;
     context.beginPath();
     page.history.forEach((row, index) => {
-      const x = (index / 119) * canvas.width, y = canvas.height * (1 - (row[key] || 0) / top);
+      const x = left + ((first + index) / 119) * width, y = 8 + height * (1 - Math.min(1, (row[key] || 0) / top));
       index ? context.lineTo(x, y) : context.moveTo(x, y);
     });
     context.stroke();
   }
-  byId("latency").textContent = `p50 ${latency.p50.toFixed(1)} (green), p95 ${latency.p95.toFixed(1)} (orange)`;
+  byId("latency").replaceChildren(...["p50", "p95"].map((key) => {
+    const item = document.createElement("span");
+    item.className = key;
+    item.textContent = `${key} ${latency[key].toFixed(1)} ms`;
+    return item;
+  }));
+}
+
+function niceTop(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return power * [1, 2, 4, 6, 10].find((step) => step * power >= value);
 }
 
 function showControl(message) {

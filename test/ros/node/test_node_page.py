@@ -13,6 +13,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
+from metres_harness import FIXED, Driver
 from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
 from sensor_msgs.msg import Image
 
@@ -122,6 +123,29 @@ def test_the_nodes_own_page(tiny_model: Any) -> None:
             converse_with(page, node)
     with pytest.raises(OSError):  # the page ends with the node
         socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_the_nodes_own_page_has_the_grid(tiny_model: Any) -> None:
+    """Without any subscriber of it: a page that looks is one. Nothing is computed before."""
+    port = free_port()
+    parameters = {"model": str(tiny_model), "engine": "onnxruntime", "view.port": port, "view.rate": 50.0}
+    with running(parameters | FIXED | RELIABLE_INPUT) as node:
+        node.wait_state("active")
+        driver = Driver(node)
+        driver.send()
+        wait_until(lambda: node.counts().published >= 1, "a frame that nobody looks at")
+        page_of_node = node.node._page
+        assert page_of_node is not None
+        assert page_of_node._grid is None
+        with Page(port) as page:
+            page.say({"type": "look", "cameras": [""], "view": "grid", "opacity": 0.5, "width": 640})
+            page.see(
+                driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3), 60.0
+            )
+        cells = page.frames[-1][1]
+        # 8 m ahead in the middle is free: green (BGR) in row (40 - 8) * 20; 20 m ahead nothing is known: gray
+        assert np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40
+        assert np.ptp(cells[400, 210].astype(int)) < 40
 
 
 def test_a_page_on_the_nodes_topics(tiny_model: Any) -> None:
