@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from seg_perception.core.resources import DEFAULT_MODEL, model_file
 from seg_perception.engines.registry import AUTO, EngineChoices
@@ -154,6 +154,26 @@ def dataset_settings(arguments: argparse.Namespace) -> DatasetSettings:
     )
 
 
+_OF_ONE_DATASET: Final = {
+    "root": Path(), "split": "val", "images": None, "labels": None, "mapping": None, "size": None, "every": 1,
+    "count": 500,
+}  # fmt: skip
+"""Options that say something of --dataset, with their defaults."""
+
+
+def refuse_without_dataset(arguments: argparse.Namespace) -> None:
+    """Without --dataset its other options would count for nothing.
+
+    Raises:
+        SettingsError: names those that were given.
+    """
+    from seg_perception.core.errors import SettingsError
+
+    given = [f"--{name}" for name, default in _OF_ONE_DATASET.items() if getattr(arguments, name) != default]
+    if arguments.dataset is None and given:
+        raise SettingsError(f"{', '.join(given)}: of no use without --dataset, so nothing would come of it")
+
+
 def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
     """Open what the options of `add_dataset_arguments(..., several=True)` name.
 
@@ -166,6 +186,9 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
 
     if (arguments.config is None) == (arguments.dataset is None):
         raise SettingsError("name one dataset with --dataset (and --root), or several with --config; not both")
+    refuse_without_dataset(arguments)
+    if arguments.config is None and arguments.data_root is not None:
+        raise SettingsError("--data-root: of no use without --config; the folder of --dataset is --root")
     if arguments.config is None:
         return open_datasets(dataset_settings(arguments))
     return open_datasets(arguments.config, arguments.data_root)

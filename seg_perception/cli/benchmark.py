@@ -42,12 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from seg_perception.cli._options import dataset_settings
+    from seg_perception.cli._options import dataset_settings, refuse_without_dataset
     from seg_perception.commands import benchmark
     from seg_perception.core.files import write_atomically
     from seg_perception.engines.tuned import store_answer
     from seg_perception.evaluation.engine_benchmark import draw
 
+    refuse_without_dataset(arguments)
     with tqdm(disable=None, leave=False, bar_format="{desc}") as bar:
         result = benchmark(
             arguments.model or None,

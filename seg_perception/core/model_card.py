@@ -9,8 +9,9 @@ from typing import Any
 
 from seg_perception.core.errors import InputError, ModelError, SegPerceptionError
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.resizing import MOST_PIXELS
 from seg_perception.core.settings import FORMERLY, from_mapping
-from seg_perception.core.types import MAX_PIXELS, CameraEncoding, Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size
 
 METADATA_KEY = "seg_perception.model_card"
 FORMAT = 1
@@ -59,8 +60,8 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not 1 <= self.size_multiple <= MAX_MULTIPLE:
             raise ModelError(f"model card: size_multiple {self.size_multiple} is not in 1 to {MAX_MULTIPLE}")
-        if self.input_size.width * self.input_size.height > MAX_PIXELS:
-            raise ModelError(f"model card: input_size {self.input_size} has more than {MAX_PIXELS} pixels")
+        if self.input_size.width * self.input_size.height > MOST_PIXELS:
+            raise ModelError(f"model card: input_size {self.input_size} has more than {MOST_PIXELS} pixels")
         try:
             object.__setattr__(self, "precision", Precision.parse(self.precision))
             object.__setattr__(self, "camera_encoding", CameraEncoding.parse(self.camera_encoding))

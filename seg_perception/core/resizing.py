@@ -15,6 +15,9 @@ from seg_perception.core.types import LabelImage, RgbImage, Size
 MAX_ASPECT: Final = 64
 """Images whose longer side is more than this many times the shorter are refused: no camera makes them."""
 
+MOST_PIXELS: Final = 2**24
+"""No network runs on more: at 4096x4096 the shipped one takes 4 GB, at 8192x8192 15 GB and minutes on a CPU."""
+
 MOST_BILINEAR: Final = 1.5
 """Up to this factor of shrinking, bilinear interpolation still reads every pixel with some weight."""
 
@@ -68,7 +71,7 @@ def check_multiple(
     what: str = "network size",
     error: type[SegPerceptionError] = InputError,
 ) -> None:
-    """Refuse a size that a network would have to pad or crop.
+    """Refuse a size that a network would have to pad or crop, or that no memory holds.
 
     Args:
         size: or width and height.
@@ -78,9 +81,11 @@ def check_multiple(
         error: the class to raise.
 
     Raises:
-        error: names the size that came and the next larger one that fits.
+        error: names the size that came and the next larger one that fits; or the most pixels.
     """
     width, height = (size.width, size.height) if isinstance(size, Size) else size
+    if width * height > MOST_PIXELS:
+        raise error(f"{what} {width}x{height} is not accepted: it has more than {MOST_PIXELS} pixels")
     if width % multiple or height % multiple:
         fitting = f"{-(-width // multiple) * multiple}x{-(-height // multiple) * multiple}"
         raise error(

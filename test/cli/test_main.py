@@ -222,6 +222,21 @@ def test_a_misspelt_word_is_answered_with_the_nearest(
     assert capsys.readouterr().err.splitlines()[-1].endswith(hint)
 
 
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["benchmark", "--size", "64x64"], "--size: of no use without --dataset"),
+        (["evaluate", "--config", "held_out", "--mapping", "camvid", "--every", "2"], "--mapping, --every: of no use"),
+        (["evaluate", "--dataset", "scenes", "--data-root", "data"], "--data-root: of no use without --config"),
+    ],
+)
+def test_options_that_would_count_for_nothing_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_word_like_no_other_gets_no_guess(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["predict", "a.png", "--out", "x", "--zzz"])

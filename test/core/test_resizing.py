@@ -101,6 +101,9 @@ def test_sizes_that_do_not_fit_say_which_would() -> None:
         )
     with pytest.raises(ModelError, match=r"^crop 33x32 does not fit .* pad to 64x32$"):
         check_multiple(Size(33, 32), 32, "my-model", "crop", ModelError)
+    check_multiple(Size(4096, 4096), 32, "my-model")
+    with pytest.raises(ModelError, match="crop 4096x4128 is not accepted: it has more than 16777216 pixels"):
+        check_multiple(Size(4096, 4128), 32, "my-model", "crop", ModelError)
 
 
 def test_shrinking_takes_the_mean_of_what_a_pixel_covers() -> None:
