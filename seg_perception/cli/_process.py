@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from unicodedata import category
 
 from seg_perception.core.resources import share_path
 
@@ -100,3 +101,8 @@ def stay_by_ourselves() -> None:
     """Keep the traffic on this machine and in a domain of its own, unless the user has chosen one."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """A text from a file, its control characters as escapes: printed, they could rewrite what the terminal shows."""
+    return "".join(ascii(c)[1:-1] if category(c) == "Cc" and c not in keep else c for c in text)

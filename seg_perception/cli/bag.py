@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from seg_perception.cli._options import add_model_arguments, add_params_file_argument
+from seg_perception.cli._process import printable
 from seg_perception.node_outputs import image_outputs
 
 HELP = "play, record, inspect, segment, select from, score and make bags"
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _say_notes(notes: Iterable[str]) -> None:
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
 
 
 def _add_play(parser: argparse.ArgumentParser) -> None:
@@ -108,9 +109,9 @@ def _play(arguments: argparse.Namespace) -> int:
                 on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
             )
     for name, reason in report.skipped.items():
-        print(f"not played: {name or 'a topic without a name'}: {reason}", file=sys.stderr)
+        print(f"not played: {_shown(name)}: {printable(reason)}", file=sys.stderr)
     for name, count in report.published.items():
-        print(f"{name}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
+        print(f"{_shown(name)}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
     if report.latest_s > 0.1:
         print(
             f"up to {report.latest_s:.2f} s late: reading or publishing is slower than the recording", file=sys.stderr
@@ -181,13 +182,19 @@ def _info(arguments: argparse.Namespace) -> int:
     with BagReader(arguments.bag) as bag:
         print(f"{arguments.bag}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s")
         print(f"begins {_time(bag.start_ns)} ({bag.start_ns} ns)")
-        width = max((len(topic.name) for topic in bag.topics), default=0)
+        width = max((len(_shown(topic.name)) for topic in bag.topics), default=0)
         for topic in bag.topics:
             qos = f"{'reliable' if topic.qos.reliable else 'best effort'}{', latched' if topic.qos.latched else ''}"
-            foreign = "" if topic.serialization == CDR else f", serialized as {topic.serialization}"
-            print(f"  {topic.name:<{width}}  {topic.count:>7}  {topic.type or 'no schema'}  ({qos}{foreign})")
+            foreign = "" if topic.serialization == CDR else f", serialized as {_shown(topic.serialization)}"
+            type_name = _shown(topic.type) if topic.type else "no schema"
+            print(f"  {_shown(topic.name):<{width}}  {topic.count:>7}  {type_name}  ({qos}{foreign})")
         _say_notes(bag.notes)
     return 0
+
+
+def _shown(name: str) -> str:
+    """A name from a file, on one line."""
+    return printable(name, keep="") or "a topic without a name"
 
 
 def _time(ns: int) -> str:
@@ -400,10 +407,10 @@ def _recover(arguments: argparse.Namespace) -> int:
 
     report = recover(arguments.damaged, arguments.output, arguments.overwrite)
     for name, count in report.recovered.items():
-        print(f"{name or 'a topic without a name'}: {count} recovered")
+        print(f"{_shown(name)}: {count} recovered")
     broken = f"; {report.damaged_chunks} chunks are damaged, their messages are lost" if report.damaged_chunks else ""
     print(f"wrote {arguments.output}; {report.lost_bytes} bytes were not readable{broken}")
     for reason, count in report.left_out.items():
-        print(f"left out {count}: {reason}", file=sys.stderr)
+        print(f"left out {count}: {printable(reason)}", file=sys.stderr)
     _say_notes(report.notes)
     return 1 if report.left_out or report.damaged_chunks or report.lost_bytes else 0

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import seg_perception.cli
 from seg_perception import __version__
-from seg_perception.cli._process import what_to_install
+from seg_perception.cli._process import printable, what_to_install
 from seg_perception.core.errors import SegPerceptionError
 
 PROGRAM = "seg-perception"
@@ -134,7 +134,7 @@ def _main(argv: Sequence[str] | None) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except (SegPerceptionError, OSError) as error:
-        print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
+        print(f"{PROGRAM} {arguments.command}: {printable(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         advice = what_to_install(error)

@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importlib mode leaves it out
 
 from bag_helpers import noise, picture, truth_of, write_bag, write_tiny_model
+from hand_made import channel, mcap, message, schema
 
 from seg_perception.cli.main import main
 
@@ -41,6 +42,18 @@ def test_a_missing_or_damaged_bag_ends_with_status_2(tmp_path: Path, capsys: pyt
     assert "'seg-perception bag recover' saves what is readable" in capsys.readouterr().err
     assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 0
     assert "/image: 1 recovered" in capsys.readouterr().out
+
+
+def test_names_in_a_file_cannot_write_over_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ESC [2J clears the screen, and a line end in a name would make a line that nobody wrote."""
+    path = mcap(tmp_path / "a.mcap", schema(1, "x/msg/\x1b[2JY"), channel(1, 1, "/a\x1b[2J\n/image: 99"), message(1, 5))
+    assert main(["bag", "info", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert r"  /a\x1b[2J\n/image: 99        1  x/msg/\x1b[2JY  (reliable)" in out.splitlines()
+    assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 0
+    assert r"/a\x1b[2J\n/image: 99: 1 recovered" in capsys.readouterr().out.splitlines()
+    assert main(["bag", "process", str(path), str(tmp_path / "out.mcap")]) == 2
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_recover_is_only_suggested_where_it_saves_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
