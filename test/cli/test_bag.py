@@ -58,7 +58,7 @@ def test_names_in_a_file_cannot_write_over_the_terminal(tmp_path: Path, capsys: 
 
 def test_recover_is_only_suggested_where_it_saves_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = write_bag(tmp_path / "whole.mcap", [noise(0)]).read_bytes()
-    for content, message in (
+    for content, words in (
         (b"", "was cut off before it was closed: "),
         (whole[:1000], "there is no whole message in it"),  # noise of 9 KB lies in one chunk
         (b"a film, not a bag", "is not an MCAP file, in spite of its name"),
@@ -67,7 +67,7 @@ def test_recover_is_only_suggested_where_it_saves_something(tmp_path: Path, caps
         path.write_bytes(content)
         assert main(["bag", "info", str(path)]) == 2
         said = capsys.readouterr().err
-        assert message in said
+        assert words in said
         assert "bag recover" not in said
         assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 2
 
