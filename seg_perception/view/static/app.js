@@ -62,7 +62,7 @@ function onStatus(message) {
   }
   const status = message.status;
   const sound = !status.level || status.level === "OK";
-  if (status.state) state(status.state, sound ? "good" : "bad");
+  if (status.state) state(status.state, sound ? "good" : status.level === "WARN" ? "warn" : "bad");
   showLevel(sound ? "" : status.level, status.tables || {});
   showState(status);
   showLatency(status.latency_ms);
