@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -256,6 +257,7 @@ def running(
 def _running(
     log: Path, parameters: dict[str, Any], open_configured: OpenEngine, options: dict[str, Any]
 ) -> Iterator[Running]:
+    gc.collect()  # of a node before, rclpy keeps the lifecycle services till then, and they take our requests
     context, peer_context = Context(), Context()  # two participants, so that everything really goes through DDS
     rclpy.init(context=context)
     rclpy.init(context=peer_context)
