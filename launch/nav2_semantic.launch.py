@@ -2,7 +2,7 @@
 
     ros2 launch seg_perception nav2_semantic.launch.py image:=/camera/image_raw params_file:=my_camera.yaml
 
-`params_file` says where the camera is (ground.source, ground.height, ...); docs/metres.md. The costmaps' own parameters
+`params_file` says where the camera is (ground.source, ground.height, ...); docs/meters.md. The costmaps' own parameters
 are in config/nav2_semantic.yaml, for Nav2's bringup. Every other argument of segmentation.launch.py is accepted too.
 """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the makers import what they draw with: `seg-perception --he
     import numpy as np
     from numpy.typing import NDArray
 
-    from seg_perception.core.metres import GridAnswer, PointsAnswer
+    from seg_perception.core.meters import GridAnswer, PointsAnswer
     from seg_perception.core.model_card import ModelCard
     from seg_perception.core.types import MaskImage, RgbImage, Segmentation
     from seg_perception.node_settings import CameraSettings, OverlaySettings
@@ -303,7 +303,7 @@ OUTPUTS: tuple[Output, ...] = (
     GridOutput(
         "free_distance",
         FLOAT,
-        "metres ahead, in a corridor of the car's width, to the first cell that is not free; NaN: unknown",
+        "meters ahead, in a corridor of the car's width, to the first cell that is not free; NaN: unknown",
         recorded=True,
         make=lambda grid: grid.distance,
     ),
@@ -318,7 +318,7 @@ OUTPUTS: tuple[Output, ...] = (
     GridOutput(
         "drivable_grid",
         GRID,
-        "of all cameras, in `ground.frame`: 0 free, 1 to 99 a cost, 100 occupied, -1 unknown (docs/metres.md)",
+        "of all cameras, in `ground.frame`: 0 free, 1 to 99 a cost, 100 occupied, -1 unknown (docs/meters.md)",
         recorded=True,
         shown=True,
         make=_grid,

@@ -17,7 +17,7 @@ from typing import Any
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.metres import MetresSettings
+from seg_perception.core.meters import MetersSettings
 from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.node_settings import (
@@ -171,13 +171,13 @@ class PictureSettings:
         drivable: of every camera that has no settings of its own.
         camera_drivable: of single cameras, by name.
         opacity: of the overlay, 0 to 1.
-        metres: where the cameras are, and the grid.
+        meters: where the cameras are, and the grid.
     """
 
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
     opacity: float = DEFAULT_OPACITY
-    metres: MetresSettings = field(default_factory=MetresSettings)
+    meters: MetersSettings = field(default_factory=MetersSettings)
 
 
 def picture_settings(path: Path | None) -> PictureSettings:
@@ -198,8 +198,8 @@ def picture_settings(path: Path | None) -> PictureSettings:
     own = {name: camera.drivable for name, camera in settings.camera_settings.items() if camera.drivable != drivable}
     mount = common.camera_settings[""].ground
     mounts = {name: camera.ground for name, camera in settings.camera_settings.items() if camera.ground != mount}
-    metres = MetresSettings(settings.ground.frame, mount, mounts, settings.grid, settings.costmap.size)
-    return PictureSettings(drivable, own, settings.overlay.opacity, metres)
+    meters = MetersSettings(settings.ground.frame, mount, mounts, settings.grid, settings.costmap.size)
+    return PictureSettings(drivable, own, settings.overlay.opacity, meters)
 
 
 def read_parameter_file(path: Path) -> dict[str, Any]:

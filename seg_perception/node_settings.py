@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.grid import MAX_COST, GridSettings
-from seg_perception.core.metres import MountSettings
+from seg_perception.core.meters import MountSettings
 from seg_perception.core.settings import Unreadable
 from seg_perception.core.types import Precision, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
@@ -280,14 +280,14 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "ground.source",
         _MOUNT.source,
-        "Where the camera is over the ground: off: not told, no metres; tf: from the transforms, of the image's "
+        "Where the camera is over the ground: off: not told, no meters; tf: from the transforms, of the image's "
         "frame_id; fixed: as the values below say.",
         choices=("off", "tf", "fixed"),
         per_camera=True,
     ),
     ParameterSpec("ground.frame", "base_footprint", "Frame of grid and points; its plane z = 0 is the ground."),
     ParameterSpec(
-        "ground.height", _MOUNT.height, "Metres of the lens above the ground.", 0.0, 100.0, live=True, per_camera=True
+        "ground.height", _MOUNT.height, "Meters of the lens above the ground.", 0.0, 100.0, live=True, per_camera=True
     ),
     ParameterSpec(
         "ground.pitch", _MOUNT.pitch, "Degrees; positive looks down.", -90.0, 90.0, live=True, per_camera=True
@@ -302,10 +302,10 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         per_camera=True,
     ),
     ParameterSpec(
-        "ground.x", _MOUNT.x, "Metres ahead of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
+        "ground.x", _MOUNT.x, "Meters ahead of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
     ),
     ParameterSpec(
-        "ground.y", _MOUNT.y, "Metres left of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
+        "ground.y", _MOUNT.y, "Meters left of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
     ),
     ParameterSpec(
         "ground.yaw", _MOUNT.yaw, "Degrees; positive looks to the left.", -360.0, 360.0, live=True, per_camera=True
@@ -316,11 +316,11 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "The image is rectified: P of its camera_info holds, and no distortion.",
         per_camera=True,
     ),
-    ParameterSpec("grid.resolution", _GRID.resolution, "Metres of a cell's side.", 0.01, 10.0),
-    ParameterSpec("grid.x_min", _GRID.x_min, "Metres; the grid's near end, x ahead.", -1000.0, 1000.0),
-    ParameterSpec("grid.x_max", _GRID.x_max, "Metres; its far end.", -1000.0, 1000.0),
-    ParameterSpec("grid.y_min", _GRID.y_min, "Metres; its right side, y left.", -1000.0, 1000.0),
-    ParameterSpec("grid.y_max", _GRID.y_max, "Metres; its left side.", -1000.0, 1000.0),
+    ParameterSpec("grid.resolution", _GRID.resolution, "Meters of a cell's side.", 0.01, 10.0),
+    ParameterSpec("grid.x_min", _GRID.x_min, "Meters; the grid's near end, x ahead.", -1000.0, 1000.0),
+    ParameterSpec("grid.x_max", _GRID.x_max, "Meters; its far end.", -1000.0, 1000.0),
+    ParameterSpec("grid.y_min", _GRID.y_min, "Meters; its right side, y left.", -1000.0, 1000.0),
+    ParameterSpec("grid.y_max", _GRID.y_max, "Meters; its left side.", -1000.0, 1000.0),
     ParameterSpec(
         "grid.min_share",
         _GRID.min_share,
@@ -338,7 +338,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         empty_is_unset=True,
         form=Form.COSTS,
     ),
-    ParameterSpec("grid.corridor_width", _GRID.corridor_width, "Metres; the car's, for ~/free_distance.", 0.1, 100.0),
+    ParameterSpec("grid.corridor_width", _GRID.corridor_width, "Meters; the car's, for ~/free_distance.", 0.1, 100.0),
     ParameterSpec(
         "costmap.size",
         "",
@@ -423,7 +423,7 @@ class GroundSettings:
 class CostmapSettings:
     """Of the images and points for a costmap."""
 
-    size: Size | None  # None: the image's shape, see `core.metres.costmap_size`
+    size: Size | None  # None: the image's shape, see `core.meters.costmap_size`
 
 
 @dataclass(frozen=True, slots=True)

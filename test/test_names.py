@@ -9,7 +9,7 @@ from pathlib import Path
 
 BRITISH = re.compile(
     r"colour|normalis|optimis|quantis|initialis|serialis|synchronis|recognis|organis|visualis|summaris"
-    r"|licence|centre|grey|labelled|labelling|behaviour|neighbour|favour",
+    r"|licence|metre|centre|grey|labelled|labelling|behaviour|neighbour|favour",
     re.IGNORECASE,
 )
 FOLDERS = ("seg_perception", "launch", "examples", "benchmarks", "test")

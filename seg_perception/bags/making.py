@@ -156,7 +156,7 @@ class SceneDrive:
 
     @property
     def camera_height(self) -> float:
-        """Metres of the lens over the ground, the same for all frames."""
+        """Meters of the lens over the ground, the same for all frames."""
         return self._drive.camera(0).h
 
 

@@ -18,7 +18,7 @@ from seg_perception.bags import messages
 from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
 from seg_perception.bags.locking import OutputLock, partial_path, writer_of
-from seg_perception.bags.metres import BagMetres, metres_outputs
+from seg_perception.bags.meters import BagMeters, meters_outputs
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topic, TypeDefinition
@@ -26,7 +26,7 @@ from seg_perception.bags.typestore import decode, standard_definition
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.metres import MetresSettings
+from seg_perception.core.meters import MetersSettings
 from seg_perception.core.resources import model_file
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
@@ -56,7 +56,7 @@ class ProcessSettings:
         drivable: how the mask is judged; one masker for each image topic.
         camera_drivable: the same for single cameras, by `camera_name`; the others take `drivable`.
         opacity: of the overlay.
-        metres: where the cameras were; with a source the outputs in metres are written, too.
+        meters: where the cameras were; with a source the outputs in meters are written, too.
     """
 
     images: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class ProcessSettings:
     drivable: DrivableSettings = field(default_factory=DrivableSettings)
     camera_drivable: Mapping[str, DrivableSettings] = field(default_factory=dict)
     opacity: float = DEFAULT_OPACITY
-    metres: MetresSettings = field(default_factory=MetresSettings)
+    meters: MetersSettings = field(default_factory=MetersSettings)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.outputs if name not in image_outputs()]:
@@ -86,7 +86,7 @@ class ProcessReport:
         resumed: of these, segmented by an earlier attempt that was stopped.
         rejected: images that could not be decoded, by reason; they have no outputs.
         replaced: topics of the input that the outputs replaced.
-        without_metres: images whose place was not known, by reason; they have no grid and no points.
+        without_meters: images whose place was not known, by reason; they have no grid and no points.
         notes: what was guessed or left out, one sentence each.
     """
 
@@ -95,7 +95,7 @@ class ProcessReport:
     rejected: Counter[str] = field(default_factory=Counter)
     replaced: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    without_metres: Counter[str] = field(default_factory=Counter)
+    without_meters: Counter[str] = field(default_factory=Counter)
 
     @property
     def segmented(self) -> int:
@@ -203,17 +203,17 @@ def segment_bag(
             raise InputError(f"{source} was recorded before 1970, which MCAP cannot hold: name the output x.db3")
         types = {f"{prefix}/{name}": messages.IMAGE for prefix in cameras.values() for name in settings.outputs}
         maskings = {name: settings.camera_drivable.get(camera_name(name), settings.drivable) for name in cameras}
-        metres = BagMetres(
+        meters = BagMeters(
             bag,
-            settings.metres,
+            settings.meters,
             cameras,
             {name: camera_name(name) for name in cameras},
             settings.prefix,
-            tuple(metres_outputs()),
+            tuple(meters_outputs()),
             segmenter.card.label_set,
             maskings,
         )
-        types |= metres.topics()
+        types |= meters.topics()
         outputs = set(types)
         report = ProcessReport(replaced=tuple(sorted(outputs & {topic.name for topic in bag.topics})))
         copied = {t.name: _definition(bag, t) for t in bag.topics if t.name not in outputs}
@@ -227,7 +227,7 @@ def segment_bag(
                 writer.add_topic(name, types[name], OfferedQos())
             with Journal(journal_path(out), _job(source, identity, cameras)) as journal:
                 with writer as written:
-                    work = _Work(segmenter, settings, cameras, journal, written, report, maskings, metres)
+                    work = _Work(segmenter, settings, cameras, journal, written, report, maskings, meters)
                     for message in bag.messages():
                         if message.topic.name in copied:
                             written.write_raw(message.topic.name, message.stamp_ns, message.data)
@@ -329,13 +329,13 @@ class _Work:
         bag: BagWriter,
         report: ProcessReport,
         maskings: Mapping[str, DrivableSettings],
-        metres: BagMetres,
+        meters: BagMeters,
     ) -> None:
         self._segmenter = segmenter
         self._settings = settings
         self._cameras = cameras
         self._maskers = {name: DrivableMasker(own, segmenter.card.label_set) for name, own in maskings.items()}
-        self._metres = metres
+        self._meters = meters
         self._journal = journal
         self._bag = bag
         self._report = report
@@ -362,9 +362,9 @@ class _Work:
             assert isinstance(image, np.ndarray)
             self._bag.write(topic, message.stamp_ns, messages.image(image, header))
         ignored = self._maskers[message.topic.name].ignored
-        for topic, made in self._metres.make(message.topic.name, header, segmentation, mask, ignored):
+        for topic, made in self._meters.make(message.topic.name, header, segmentation, mask, ignored):
             self._bag.write(topic, message.stamp_ns, made)
-        self._report.without_metres = self._metres.without
+        self._report.without_meters = self._meters.without
 
     def _raw_segmentation(self, frame: int, pixels: RgbImage) -> RawSegmentation:
         raw = self._journal.get(frame)

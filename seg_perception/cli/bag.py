@@ -249,7 +249,7 @@ def _process(arguments: argparse.Namespace) -> int:
         drivable=pictures.drivable,
         camera_drivable=pictures.camera_drivable,
         opacity=pictures.opacity,
-        metres=pictures.metres,
+        meters=pictures.meters,
     )
     with tqdm(unit="msg", desc="process") as bar:
 
@@ -276,7 +276,7 @@ def _process(arguments: argparse.Namespace) -> int:
         print(f"replaced topics of the input: {', '.join(report.replaced)}")
     for reason, count in report.rejected.items():
         print(f"rejected {count} frames: {reason}", file=sys.stderr)
-    for reason, count in report.without_metres.items():
+    for reason, count in report.without_meters.items():
         print(f"no grid for {count} frames: {reason}", file=sys.stderr)
     if arguments.rerun is not None:
         recorded = write_rerun(
@@ -289,7 +289,7 @@ def _process(arguments: argparse.Namespace) -> int:
         for reason, count in recorded.rejected.items():
             print(f"{arguments.rerun}: left out {count} messages: {reason}", file=sys.stderr)
         report.rejected += recorded.rejected
-    return 1 if report.rejected or report.without_metres else 0
+    return 1 if report.rejected or report.without_meters else 0
 
 
 def _add_select(parser: argparse.ArgumentParser) -> None:

@@ -136,7 +136,7 @@ def _bird(arguments: argparse.Namespace, pictures: PictureSettings) -> Callable[
     from seg_perception.core.types import Segmentation
 
     calibration = read_calibration(arguments.camera)
-    mount = pictures.metres.mount
+    mount = pictures.meters.mount
     height = mount.height if arguments.height is None else arguments.height
     if not height > 0.0:
         raise InputError(
@@ -148,7 +148,7 @@ def _bird(arguments: argparse.Namespace, pictures: PictureSettings) -> Callable[
 
     def draw(result: Result) -> RgbImage:
         if "" not in drawn:
-            grid = pictures.metres.grid
+            grid = pictures.meters.grid
             drawn[""] = BirdsEye(calibration, mount, grid, result.label_set, pictures.drivable)
         return drawn[""].picture(result.image, Segmentation(result.labels, result.confidence), result.drivable)
 

@@ -21,7 +21,7 @@ from seg_perception.core.grid import (
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.metres import CameraMetres, MountSettings, SharedGrid
+from seg_perception.core.meters import CameraMeters, MountSettings, SharedGrid
 from seg_perception.core.optics import Calibration, CameraModel, camera_model
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation, Size
 
@@ -52,7 +52,7 @@ class BirdsEye:
     ) -> None:
         self._calibration, self._mount, self._settings = calibration, mount, settings
         self._rules = GridRules(settings, label_set, drivable.classes, drivable.min_confidence)
-        self._metres, self._shared = CameraMetres(settings, None), SharedGrid(settings)
+        self._meters, self._shared = CameraMeters(settings, None), SharedGrid(settings)
         self._drawing: GroundDrawing | None = None
 
     def picture(self, image: RgbImage, answer: Segmentation, mask: MaskImage) -> RgbImage:
@@ -62,18 +62,18 @@ class BirdsEye:
             InputError: the calibration is of another size.
         """
         camera = camera_model(self._calibration, Size.of(answer.labels), self._mount.rectified)
-        self._metres.place(camera, self._mount.pose())
-        table = self._metres.table
+        self._meters.place(camera, self._mount.pose())
+        table = self._meters.table
         assert table is not None
         if self._drawing is None:
             self._drawing = GroundDrawing(table)
-        self._metres.look(answer, mask, self._rules)
-        grid = self._shared.merged("", {"": (self._metres.cells(answer, self._rules), table)})
+        self._meters.look(answer, mask, self._rules)
+        grid = self._shared.merged("", {"": (self._meters.cells(answer, self._rules), table)})
         return self._drawing.draw(image, grid.cells, grid.outline, grid.distance)
 
 
 class GroundDrawing:
-    """Draws the ground from above as one camera in one pose sees it, and beside it a grid, with a scale in metres.
+    """Draws the ground from above as one camera in one pose sees it, and beside it a grid, with a scale in meters.
 
     Args:
         table: of the camera and its pose.
@@ -92,8 +92,8 @@ class GroundDrawing:
         Args:
             image: of the camera.
             cells: the grid, of the table's place and size.
-            outline: of the free area, corners x, y [N, 2] in metres.
-            distance: to the end of the free corridor, metres; NaN: unknown; None: not told.
+            outline: of the free area, corners x, y [N, 2] in meters.
+            distance: to the end of the free corridor, meters; NaN: unknown; None: not told.
         """
         ground = np.asarray(cv2.remap(image, self._maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
         _draw_scale(ground, self._spec)
@@ -109,14 +109,14 @@ def draw_grid(
     distance: float | None = None,
     note: str = "",
 ) -> RgbImage:
-    """A grid from above with a scale in metres and a key, uint8 [H, W, 3] RGB; ahead is up.
+    """A grid from above with a scale in meters and a key, uint8 [H, W, 3] RGB; ahead is up.
 
     Args:
         spec: place and size of the grid.
         cells: int8 [y cells, x cells].
         visible: what no camera sees is darker.
-        outline: of the free area, corners x, y [N, 2] in metres.
-        distance: to the end of the free corridor, metres; NaN: unknown; None: not told.
+        outline: of the free area, corners x, y [N, 2] in meters.
+        distance: to the end of the free corridor, meters; NaN: unknown; None: not told.
         note: a line below it.
     """
     corners = None if outline is None else (outline - (spec.x_min, spec.y_min)) / spec.resolution
@@ -140,15 +140,15 @@ def draw_grid(
 
 
 def _draw_scale(picture: RgbImage, spec: GridSpec) -> None:
-    """Lines every ten metres, and the car."""
-    a_metre = PIXELS_A_CELL / spec.resolution
+    """Lines every ten meters, and the car."""
+    a_meter = PIXELS_A_CELL / spec.resolution
     for x in range(math.ceil(spec.x_min / 10) * 10, math.ceil(spec.x_max), 10):
-        row = round((spec.x_max - x) * a_metre)
+        row = round((spec.x_max - x) * a_meter)
         if x != 0 and 0 < row < picture.shape[0]:
             cv2.line(picture, (0, row), (picture.shape[1], row), _SCALE, 1)
             _text(picture, f"{x} m", (8, row - 8))
-    origin = np.array([spec.y_max, spec.x_max]) * a_metre  # of the ground frame: column, row
-    car = np.array([[-0.9, 0.0], [0.0, -2.0], [0.9, 0.0]]) * a_metre + origin
+    origin = np.array([spec.y_max, spec.x_max]) * a_meter  # of the ground frame: column, row
+    car = np.array([[-0.9, 0.0], [0.0, -2.0], [0.9, 0.0]]) * a_meter + origin
     cv2.fillPoly(picture, [np.rint(car).astype(np.int32)], (255, 255, 255), cv2.LINE_AA)
 
 

@@ -15,7 +15,7 @@ from seg_perception.core.grid import FREE_CELL, OCCUPIED_CELL, Cells, GridSpec
 
 MAX_CORNERS = 180
 _SECTORS = MAX_CORNERS // 2 - 1  # each border between sectors has a corner near and one far
-_RAGGED = 1.0  # metres within which the border of what cameras see counts as one line
+_RAGGED = 1.0  # meters within which the border of what cameras see counts as one line
 
 
 class FreeSpace:
@@ -23,7 +23,7 @@ class FreeSpace:
 
     Args:
         visible: which cells the cameras can see at all [y cells, x cells].
-        corridor_width: of the car, metres.
+        corridor_width: of the car, meters.
     """
 
     def __init__(self, spec: GridSpec, visible: NDArray[np.bool_], corridor_width: float) -> None:
@@ -89,7 +89,7 @@ class FreeSpace:
         return least
 
     def distance(self, cells: Cells) -> float:
-        """Metres from the ground frame's origin to the first cell of the corridor that is not free; NaN: unknown.
+        """Meters from the ground frame's origin to the first cell of the corridor that is not free; NaN: unknown.
 
         Unknown where the first ground that is seen is neither free nor occupied.
         """

@@ -44,7 +44,7 @@ _MAX_CELLS = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class GridSpec:
-    """Size and place of the grid in the ground frame, in metres: x ahead, y left."""
+    """Size and place of the grid in the ground frame, in meters: x ahead, y left."""
 
     resolution: float = 0.1
     x_min: float = 0.0
@@ -54,7 +54,7 @@ class GridSpec:
 
     def __post_init__(self) -> None:
         if not self.resolution > 0.0:
-            raise SettingsError(f"resolution {self.resolution:g} is not accepted: it must be above 0 metres")
+            raise SettingsError(f"resolution {self.resolution:g} is not accepted: it must be above 0 meters")
         faults = [
             f"{axis}_max {high:g} is not accepted: it must be above {axis}_min {low:g}"
             for axis, low, high in (("x", self.x_min, self.x_max), ("y", self.y_min, self.y_max))
@@ -96,7 +96,7 @@ class GridSettings:
     Attributes:
         min_share: 0 to 1; a cell is free where at least this share of the pixels it covers is drivable and sure.
         costs: classes that cost (1 to 99) instead of block.
-        corridor_width: of the car, metres; for the free distance.
+        corridor_width: of the car, meters; for the free distance.
     """
 
     resolution: float = 0.1
@@ -117,7 +117,7 @@ class GridSettings:
         if not 0.0 < self.min_share <= 1.0:
             faults.append(f"min_share {self.min_share:g} is not above 0 and up to 1")
         if not self.corridor_width > 0.0:
-            faults.append(f"corridor_width {self.corridor_width:g} is not above 0 metres")
+            faults.append(f"corridor_width {self.corridor_width:g} is not above 0 meters")
         faults += [
             f"costs {name}: {cost} is not in 1 to {MAX_COST}; leave a class out that shall block"
             for name, cost in self.costs.items()

@@ -26,7 +26,7 @@ class CameraPose:
 
     Attributes:
         rotation: 3x3 by rows; turns directions of the optical frame into the ground frame's.
-        position: of the lens in the ground frame, metres.
+        position: of the lens in the ground frame, meters.
 
     Raises:
         InputError: the lens is not above the ground.
@@ -51,10 +51,10 @@ class CameraPose:
         """A camera fixed to the car.
 
         Args:
-            height: of the lens over the ground, metres.
+            height: of the lens over the ground, meters.
             pitch: degrees; positive looks down.
             roll: degrees about the viewing direction; positive lowers the right side.
-            x, y: metres ahead of and left of the ground frame's origin.
+            x, y: meters ahead of and left of the ground frame's origin.
             yaw: degrees; positive looks to the left.
         """
         rotation = _turn(2, yaw) @ _turn(1, pitch) @ _turn(0, roll) @ _BODY_OF_OPTICAL
@@ -67,7 +67,7 @@ class CameraPose:
         """From a transform that takes points of the optical frame to the ground frame.
 
         Args:
-            translation: metres.
+            translation: meters.
             quaternion: x, y, z, w.
 
         Raises:
@@ -87,7 +87,7 @@ class CameraPose:
         return math.degrees(math.asin(max(-1.0, min(1.0, -self.rotation[8]))))
 
     def near(self, other: CameraPose, angle: float, distance: float) -> bool:
-        """Whether another pose differs by no more than an angle (degrees) and a distance (metres)."""
+        """Whether another pose differs by no more than an angle (degrees) and a distance (meters)."""
         moved = math.dist(self.position, other.position)
         cosine = (sum(a * b for a, b in zip(self.rotation, other.rotation, strict=True)) - 1.0) / 2.0
         # acos loses small angles; the matrices' difference does not
@@ -165,7 +165,7 @@ class PixelRays:
         """The point of the ground that each pixel shows.
 
         Returns:
-            float32 [h, w, 3], metres in the ground frame; NaN where the pixel shows no ground.
+            float32 [h, w, 3], meters in the ground frame; NaN where the pixel shows no ground.
         """
         turned, (right, down, ahead) = pose.matrix.astype(np.float32), self._rays
         x, y, z = (row[0] * right + row[1] * down + row[2] * ahead for row in turned)

@@ -25,8 +25,8 @@ CELLS_A_PIXEL = 5
 NO_END = np.float32(-1e9)
 """Row where a ray ends that nothing ends."""
 
-_BETWEEN_WHEELS, _OVERHANG = 2.8, 0.6  # metres: at most between two wheels; of a bumper before its wheels
-_NEAREST, _STEEPEST = 0.5, math.tan(math.radians(75.0))  # metres ahead, tangent to the side
+_BETWEEN_WHEELS, _OVERHANG = 2.8, 0.6  # meters: at most between two wheels; of a bumper before its wheels
+_NEAREST, _STEEPEST = 0.5, math.tan(math.radians(75.0))  # meters ahead, tangent to the side
 _MAX_PIXELS = 1_500_000
 
 
@@ -59,7 +59,7 @@ class LevelView:
     """
 
     SLACK = 1.5
-    MOVED = 0.02  # metres
+    MOVED = 0.02  # meters
 
     def __init__(self, camera: CameraModel, pose: CameraPose, spec: GridSpec) -> None:
         self.spec, self.pose = spec, pose
@@ -92,13 +92,13 @@ class LevelView:
         return np.array([[self._fx, 0.0, self._cx], [0.0, self._fy, self._cy], [0.0, 0.0, 1.0]])
 
     def _ahead_left(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-        """Ground coordinates as metres ahead of and left of the lens, along its heading."""
+        """Ground coordinates as meters ahead of and left of the lens, along its heading."""
         c, s = np.float32(math.cos(self.heading)), np.float32(math.sin(self.heading))
         dx, dy = x - np.float32(self.pose.position[0]), y - np.float32(self.pose.position[1])
         return c * dx + s * dy, c * dy - s * dx
 
     def _farthest(self) -> float:
-        """Metres ahead where a pixel covers `CELLS_A_PIXEL` cells."""
+        """Meters ahead where a pixel covers `CELLS_A_PIXEL` cells."""
         return math.sqrt(CELLS_A_PIXEL * self.spec.resolution * self._fy * self.height)
 
     def _bounds(self, camera: CameraModel) -> tuple[float, float, float, float]:
@@ -123,7 +123,7 @@ class LevelView:
         return max(float(right.min()), -_STEEPEST), top, min(float(right.max()), _STEEPEST), max(bottom, top)
 
     def _grid_ahead(self) -> float:
-        """Metres ahead of the lens to the grid's farthest corner."""
+        """Meters ahead of the lens to the grid's farthest corner."""
         spec = self.spec
         x = np.array([spec.x_min, spec.x_min, spec.x_max, spec.x_max], np.float32)
         y = np.array([spec.y_min, spec.y_max, spec.y_min, spec.y_max], np.float32)

@@ -129,7 +129,7 @@ class CameraModel:
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def project(self, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """Where points [N, 3] of the optical frame (metres) appear.
+        """Where points [N, 3] of the optical frame (meters) appear.
 
         Returns:
             pixels float32 [N, 2] (column, row), and which of them are seen: in front of the camera, on the part of the

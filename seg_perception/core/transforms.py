@@ -1,6 +1,6 @@
 """A tree of moving coordinate frames, as /tf and /tf_static tell it: where was one frame in another at a moment?
 
-For the node and for bags alike, without ROS (docs/adr/0017-metres.md says why not tf2).
+For the node and for bags alike, without ROS (docs/adr/0017-meters.md says why not tf2).
 """
 
 from __future__ import annotations

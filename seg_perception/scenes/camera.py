@@ -1,6 +1,6 @@
 """The course of the road through the world and the camera that drives along it.
 
-World coordinates, in metres: `s` along the world's forward axis, `d` right of the road's center line, `h` above the
+World coordinates, in meters: `s` along the world's forward axis, `d` right of the road's center line, `h` above the
 ground. The center line runs at x = bend(s), the ground lies at y = hill(s). The camera looks along the center line's
 tangent. Its yaw and pitch are applied as a shear (a shift of the picture), not a rotation, which keeps one distance for
 every image row of ground. The price: where the road runs at a slope m to the forward axis, things along it appear
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
 NEAREST = 0.4
-"""Metres in front of the camera where geometry is cut off."""
+"""Meters in front of the camera where geometry is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One sine of a bend or hill: amplitude in metres, wavelength in metres, phase in radians."""
+    """One sine of a bend or hill: amplitude in meters, wavelength in meters, phase in radians."""
 
     amplitude: float
     length: float
@@ -73,7 +73,7 @@ class Camera:
 
     Attributes:
         course: the road it follows.
-        s, d, h: where it is: metres along, right of the center line, above the ground.
+        s, d, h: where it is: meters along, right of the center line, above the ground.
         focal: focal length in pixels.
         center_x: image column of the optical axis, in pixels.
         horizon: image row of the optical axis, in pixels, for a level road.
@@ -106,7 +106,7 @@ class Camera:
         return float(self.course.x(self.s)) + self.d, float(self.course.y(self.s)) + self.h, self.s
 
     def view(self, points: Floats) -> Floats:
-        """Turn world points (s, d, h) [..., 3] into camera space: right, up, forward in metres [..., 3]."""
+        """Turn world points (s, d, h) [..., 3] into camera space: right, up, forward in meters [..., 3]."""
         s, d, h = points[..., 0], points[..., 1], points[..., 2]
         x0, y0, s0 = self.position
         view = np.empty(points.shape)
@@ -134,9 +134,9 @@ class GroundRows:
 
     Attributes:
         top: the first image row with ground.
-        distance: forward distance in metres, one a row.
-        d_start: lateral position d (metres) at the image column 0, one a row.
-        d_step: metres of d for each column, one a row.
+        distance: forward distance in meters, one a row.
+        d_start: lateral position d (meters) at the image column 0, one a row.
+        d_step: meters of d for each column, one a row.
     """
 
     top: int

@@ -1,6 +1,6 @@
 """What cars are made of: paints, measures of bodies, and a mesh of flat faces with its builder.
 
-Car coordinates in metres: x forward from the rear bumper, y to the car's right, z up from the ground.
+Car coordinates in meters: x forward from the rear bumper, y to the car's right, z up from the ground.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Paint(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Measures of a car body, metres.
+    """Measures of a car body, meters.
 
     Attributes:
         waist: height of the window line; nose: height of the bonnet's front edge.

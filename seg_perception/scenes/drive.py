@@ -24,7 +24,7 @@ from seg_perception.scenes.weather import WEATHER_SHARES, Weather, choose_light,
 
 SMALLEST = Size(96, 64)
 SIGHT = 170.0
-"""Metres ahead in which things are painted."""
+"""Meters ahead in which things are painted."""
 
 
 @dataclass(frozen=True, slots=True)

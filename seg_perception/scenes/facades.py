@@ -25,7 +25,7 @@ class Facade:
     Attributes:
         front: uint8 RGB [H, W, 3]; lit: the same with some windows lit, for the night.
         wall, roof: plain colors RGB of the side wall and the roof.
-        width, height: metres.
+        width, height: meters.
         pitched: it has a sloping roof.
     """
 

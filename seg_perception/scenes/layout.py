@@ -1,6 +1,6 @@
 """The world along the road: which things stand where.
 
-The world is cut into cells of CELL metres of road. What stands in a cell follows from the drive's seed and the cell's
+The world is cut into cells of CELL meters of road. What stands in a cell follows from the drive's seed and the cell's
 number alone, so any moment of a drive can be drawn without drawing those before it.
 """
 
@@ -55,9 +55,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One thing: where it stands, how wide and tall it is (metres), which look it has, how it moves.
+    """One thing: where it stands, how wide and tall it is (meters), which look it has, how it moves.
 
-    `turn` is a yaw in radians for cars; `speed` is metres a second along s for people and cars.
+    `turn` is a yaw in radians for cars; `speed` is meters a second along s for people and cars.
     """
 
     kind: Kind
@@ -73,9 +73,9 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A pole with what it carries: signs (variant, height of the center, size in metres) and traffic lights.
+    """A pole with what it carries: signs (variant, height of the center, size in meters) and traffic lights.
 
-    `arm` is the length of a mast arm towards the road (signed, metres), 0 for none.
+    `arm` is the length of a mast arm towards the road (signed, meters), 0 for none.
     """
 
     s: float
@@ -130,7 +130,7 @@ class Plan:
     Attributes:
         traffic: +1 where cars drive on the right, -1 on the left.
         lanes: lanes in each direction.
-        parking: width of the parking strips, metres, 0 for none.
+        parking: width of the parking strips, meters, 0 for none.
         marked: the lanes have white lines.
         junction_every: cells from one crossing to the next.
     """
@@ -148,7 +148,7 @@ class Plan:
 
     @property
     def edge(self) -> float:
-        """Metres from the center line to the kerbs."""
+        """Meters from the center line to the kerbs."""
         return self.lanes * self.lane_width + self.parking
 
     @property
@@ -164,7 +164,7 @@ class Plan:
         return np.random.default_rng([self.seed & 0xFFFFFFFF, *(k & 0xFFFFFFFF for k in key)])
 
     def widths(self, zone_index: int, side: int) -> tuple[float, float, float]:
-        """Verge, pavement and front garden of one zone on one side, metres."""
+        """Verge, pavement and front garden of one zone on one side, meters."""
         rng = self.rng(3, zone_index, side)
         zone = self.zones[zone_index % len(self.zones)]
         if zone is Zone.CITY:
@@ -223,7 +223,7 @@ def make_plan(seed: int) -> Plan:
 class Traffic:
     """Cars ahead in the own direction keep a breathing gap; cars of the other direction come and pass."""
 
-    LOOP = 260.0  # metres after which the oncoming traffic repeats
+    LOOP = 260.0  # meters after which the oncoming traffic repeats
 
     def __init__(self, plan: Plan) -> None:
         rng = plan.rng(31)

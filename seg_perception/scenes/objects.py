@@ -21,7 +21,7 @@ from seg_perception.scenes.plants import (
 from seg_perception.scenes.signs import cyclist_sprite, person_sprite, sign_sprite, traffic_light_sprite
 from seg_perception.scenes.weather import Light, Weather
 
-_NEAR_S = 0.8  # metres ahead of the camera where long things are cut
+_NEAR_S = 0.8  # meters ahead of the camera where long things are cut
 
 
 def _place(camera: Camera, s: float, d: float, h: float) -> Floats:

@@ -15,7 +15,7 @@ from seg_perception.scenes.layout import Cell, Kind, Thing
 from seg_perception.scenes.textures import tileable_noise
 from seg_perception.scenes.weather import Light
 
-_REACH = 80.0  # metres ahead in which shadows are cast
+_REACH = 80.0  # meters ahead in which shadows are cast
 _LEAFY = 55  # marks shadow of leaves until spots of sun are let through
 _SOLID = 25
 
@@ -29,7 +29,7 @@ class _ShadowMap:
         sideways, up, ahead = (float(v) for v in light.toward_sun)
         flat = max(1e-6, float(np.hypot(sideways, ahead)))
         length = min(2.5, flat / max(0.2, up))
-        self.away = -np.array([ahead, sideways]) / flat * length  # (s, d) metres of shadow for a metre of height
+        self.away = -np.array([ahead, sideways]) / flat * length  # (s, d) meters of shadow for a meter of height
 
     def outline(self, ground: Floats, value: int) -> None:
         """Fill the hull of ground points (s, d) [N, 2]."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 GROUND_TILE = 512
 """Texels along each side of a ground tile."""
 GROUND_TEXEL = 0.025
-"""Metres along each side of a ground texel."""
+"""Meters along each side of a ground texel."""
 GROUND_LEVELS = 6
 """Ground tiles come this often, each blurred to twice the length of the one before."""
 

@@ -47,7 +47,7 @@ class Light:
     Attributes:
         toward_sun: unit vector to the sun: right, up, forward.
         haze_color: what distance fades to, RGB 0 to 255.
-        haze: share lost to haze for each metre.
+        haze: share lost to haze for each meter.
         shadow: how much darker a shadow on the ground is than lit ground, 0 to 1.
         clouds: 0 clear to 1 closed.
         wet: 0 dry to 1 a mirror of water.
@@ -73,7 +73,7 @@ class Light:
         Args:
             albedo: [N, 3] own colors, 0 to 255.
             normals: [N, 3] unit vectors right, up, forward.
-            distance: metres, one number or [N].
+            distance: meters, one number or [N].
         """
         facing = np.maximum(normals @ self.toward_sun, 0.0)[:, None]
         # surfaces that look up see more sky than those that look down

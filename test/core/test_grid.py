@@ -48,13 +48,13 @@ def cell(cells: Cells, x: float, y: float) -> int:
 
 
 def free_along(cells: Cells, y: float = 0.05) -> tuple[float, float]:
-    """Where the free cells of a row begin and end, metres."""
+    """Where the free cells of a row begin and end, meters."""
     free = np.flatnonzero(cells[int((y + 10) / 0.1)] == 0)
     assert (np.diff(free) == 1).all()
     return round(float(free[0]) * 0.1, 3), round(float(free[-1] + 1) * 0.1, 3)
 
 
-def test_road_below_row_300_is_free_from_3_1_to_12_5_metres() -> None:
+def test_road_below_row_300_is_free_from_3_1_to_12_5_meters() -> None:
     cells = grid_of(road_below())
     assert cells.shape == (200, 400)
     assert free_along(cells) == (3.1, 12.5)  # 750 / 239 and 750 / 60
@@ -73,7 +73,7 @@ def test_what_the_image_does_not_show_to_the_sides_is_unknown() -> None:
 
 
 def test_beyond_what_a_pixel_resolves_is_unknown() -> None:
-    # a pixel covers x^2 / 750 metres along the ground, five cells of 0.1 m at 19.36 m
+    # a pixel covers x^2 / 750 meters along the ground, five cells of 0.1 m at 19.36 m
     cells = grid_of(road_below(row=241))
     start, end = free_along(cells)
     assert (start, end) == (3.1, 19.3)

@@ -27,7 +27,7 @@ class FromAbove:
 
     Args:
         bag: that the demo recorded, with camera_info and grids.
-        camera_height: metres over the ground, of a level camera.
+        camera_height: meters over the ground, of a level camera.
     """
 
     def __init__(self, bag: BagReader, camera_height: float) -> None:

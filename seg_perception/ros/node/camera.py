@@ -31,7 +31,7 @@ from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
 from seg_perception.ros.node.image_input import ImageInput
 from seg_perception.ros.node.latency import SAME_CLOCK_S, LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
-from seg_perception.ros.node.metres import MetresFrame, MetresThread
+from seg_perception.ros.node.meters import MetersFrame, MetersThread
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
 
@@ -67,7 +67,7 @@ class Camera:
     Args:
         name: '' for the one camera without a name.
         deliver: takes each received frame.
-        metres: takes each calibration and each answer.
+        meters: takes each calibration and each answer.
         page: shows each published frame, where the node serves one.
     """
 
@@ -78,7 +78,7 @@ class Camera:
         settings: NodeSettings,
         card: ModelCard,
         deliver: Callable[[CameraFrame], None],
-        metres: MetresThread,
+        meters: MetersThread,
         page: NodePage | None = None,
     ) -> None:
         self.name = name
@@ -95,7 +95,7 @@ class Camera:
         self._node = node
         self._card = card
         self._deliver = deliver
-        self._metres = metres
+        self._meters = meters
         self._page = page
         self._settings = settings
         self._masker = make_masker(self._own.drivable, card.label_set)
@@ -215,7 +215,7 @@ class Camera:
 
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._outputs.add_camera_info(info)
-        self._metres.add_camera_info(self.name, info)
+        self._meters.add_camera_info(self.name, info)
 
     def follow_publishers(self) -> None:
         """Request what the image's publishers offer now; call it once a second."""
@@ -314,9 +314,9 @@ class Camera:
             )
         )
         ignored = self._masker.ignored
-        self._metres.offer(
+        self._meters.offer(
             self.name,
-            MetresFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
+            MetersFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
         )
         if self._page is not None:
             self._page.show(self.name, frame.stamp_ns, image, segmentation, mask, self._card)

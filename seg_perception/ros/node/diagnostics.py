@@ -20,7 +20,7 @@ from seg_perception.ros.log import shortened
 from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.inference import EngineState, EngineStatus
 from seg_perception.ros.node.latency import Percentiles, Stage
-from seg_perception.ros.node.metres import MetresReport
+from seg_perception.ros.node.meters import MetersReport
 
 
 class Level(Enum):
@@ -65,7 +65,7 @@ class CameraReport:
     busy_with: str | None = None  # what the camera's thread is at
     busy_s: float = 0.0  # and for how long
     mask_stalled: str | None = None  # why nothing can appear in the drivable mask, whatever the camera sees
-    metres: MetresReport | None = None
+    meters: MetersReport | None = None
     without_grid_since_last: int = 0
 
 
@@ -107,8 +107,8 @@ def judge_camera(report: CameraReport, thresholds: DiagnosticsSettings) -> Verdi
         return Verdict(Level.WARN, report.mask_stalled)
     if report.time_jumps_since_last:
         return Verdict(Level.WARN, "stamps went back in time; the mask's memory was reset")
-    if report.metres is not None and report.without_grid_since_last:
-        return Verdict(Level.WARN, f"{report.without_grid_since_last} frames without grid: {report.metres.reason}")
+    if report.meters is not None and report.without_grid_since_last:
+        return Verdict(Level.WARN, f"{report.without_grid_since_last} frames without grid: {report.meters.reason}")
     if rate is not None and rate < thresholds.warn_rate_hz:
         return Verdict(Level.WARN, f"{rate:.2f} frames/s published, below {thresholds.warn_rate_hz:g}")
     node = report.latency.get(Stage.NODE)
@@ -182,8 +182,8 @@ def camera_status(name: str, report: CameraReport, thresholds: DiagnosticsSettin
         "last_rejection": report.last_rejection or "none",
         "last_rejection_age_s": report.last_rejection_age_s,
     }
-    if report.metres is not None:
-        values |= _metres_values(report.metres)
+    if report.meters is not None:
+        values |= _meters_values(report.meters)
     for stage in Stage:
         percentiles = report.latency.get(stage)
         for name_of, value in (("p50", "p50"), ("p95", "p95"), ("p99", "p99")):
@@ -191,16 +191,16 @@ def camera_status(name: str, report: CameraReport, thresholds: DiagnosticsSettin
     return _status(f"{name}: {report.label}", judge_camera(report, thresholds), report.label, values)
 
 
-def _metres_values(metres: MetresReport) -> dict[str, object]:
-    if metres.source == "off":
+def _meters_values(meters: MetersReport) -> dict[str, object]:
+    if meters.source == "off":
         return {"ground_source": "off"}
     return {
-        "ground_source": metres.source,
-        "grid_frames": metres.placed,
-        "frames_without_grid": metres.without,
-        "no_grid_because": metres.reason or "none",
-        "camera_pitch_deg": metres.pitch,
-        "free_distance_m": metres.free_distance,
+        "ground_source": meters.source,
+        "grid_frames": meters.placed,
+        "frames_without_grid": meters.without,
+        "no_grid_because": meters.reason or "none",
+        "camera_pitch_deg": meters.pitch,
+        "free_distance_m": meters.free_distance,
     }
 
 

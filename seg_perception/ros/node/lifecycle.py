@@ -42,7 +42,7 @@ from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_eng
 from seg_perception.ros.node.inference import EngineState, InferenceThread
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import leftovers_hint
-from seg_perception.ros.node.metres import MetresThread
+from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.reports import NodeWatch
@@ -105,7 +105,7 @@ class SegmentationNode(LifecycleNode):
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
         self._latched: LatchedOutputs | None = None
-        self._metres: MetresThread | None = None
+        self._meters: MetersThread | None = None
         self._card: ModelCard | None = None
         self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
@@ -227,11 +227,11 @@ class SegmentationNode(LifecycleNode):
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
             )
-        metres = self._metres = MetresThread(
+        meters = self._meters = MetersThread(
             self, settings, card, lambda name: self.cameras[name].info_topic, self._page
         )
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), metres, self._page)
+            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), meters, self._page)
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card, self._opening = settings, card, None
 
@@ -301,8 +301,8 @@ class SegmentationNode(LifecycleNode):
         self._publish_latched()
         while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
             self._wait_for_engine(self._inference.open())
-        if self._metres is not None:
-            self._metres.activate()
+        if self._meters is not None:
+            self._meters.activate()
         for camera in self.cameras.values():
             camera.subscribe()
         self._bond.start()
@@ -313,8 +313,8 @@ class SegmentationNode(LifecycleNode):
             camera.unsubscribe()
         if self._inference is not None:
             self._inference.pause()
-        if self._metres is not None:
-            self._metres.deactivate()
+        if self._meters is not None:
+            self._meters.deactivate()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
@@ -325,11 +325,11 @@ class SegmentationNode(LifecycleNode):
                 self.get_logger().warning("the engine is busy; its thread is left behind")
         for camera in self.cameras.values():
             camera.destroy()
-        if self._metres is not None:
-            self._metres.destroy()
+        if self._meters is not None:
+            self._meters.destroy()
         if self._latched is not None:
             self._latched.destroy()
-        self._inference, self.cameras, self._latched, self._metres = None, {}, None, None
+        self._inference, self.cameras, self._latched, self._meters = None, {}, None, None
         self.settings, self._card, self._opening, self._abandoned = None, None, None, False
 
     def _answer_transitions(self) -> None:
@@ -460,11 +460,11 @@ class SegmentationNode(LifecycleNode):
             self._opening = replace(self._opening, settings=settings)
             return
         commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
-        rules = {} if self._metres is None else self._metres.prepared(settings)
+        rules = {} if self._meters is None else self._meters.prepared(settings)
         for commit in commits:
             commit()
-        if self._metres is not None:
-            self._metres.apply(settings, rules)
+        if self._meters is not None:
+            self._meters.apply(settings, rules)
         self.settings = settings
         if self.state == "active":
             self._publish_latched()  # label_info names the confidence threshold
@@ -482,9 +482,9 @@ class SegmentationNode(LifecycleNode):
     def publish_diagnostics(self) -> None:
         """One message; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
-        metres = {} if self._metres is None else {name: self._metres.report(name) for name in self.cameras}
+        meters = {} if self._meters is None else {name: self._meters.report(name) for name in self.cameras}
         self._watch.bond = self._bond.description
-        report = self._watch.report(self.cameras.values(), status, metres)
+        report = self._watch.report(self.cameras.values(), status, meters)
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
         self._diagnostics.publish(message)

@@ -16,7 +16,7 @@ from rclpy.parameter import Parameter
 
 from seg_perception.core.bird import draw_grid
 from seg_perception.core.errors import EngineError
-from seg_perception.core.metres import GridAnswer
+from seg_perception.core.meters import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
 from seg_perception.view.board import Board, Slider, ViewFrame
@@ -140,7 +140,7 @@ class NodePage:
         self.board.set_cameras(self._cameras)
 
     def watches_grid(self) -> bool:
-        """Whether any page looks, on the metres' thread."""
+        """Whether any page looks, on the meters' thread."""
         return any(map(self.board.watched, self._cameras))
 
     def show_grid(self, grid: GridAnswer, stamp_ns: int) -> None:

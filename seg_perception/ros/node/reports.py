@@ -11,7 +11,7 @@ from seg_perception.node_settings import PARAMETERS, DiagnosticsSettings, NodeSe
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import CameraReport, NodeReport
 from seg_perception.ros.node.inference import EngineStatus
-from seg_perception.ros.node.metres import MetresReport
+from seg_perception.ros.node.meters import MetersReport
 
 _STATE_AFTER = {
     "configure": "inactive",
@@ -64,7 +64,7 @@ class NodeWatch:
         return _DEFAULT_THRESHOLDS if settings is None else settings.diagnostics
 
     def report(
-        self, cameras: Iterable[Camera], engine: EngineStatus | None, metres: Mapping[str, MetresReport]
+        self, cameras: Iterable[Camera], engine: EngineStatus | None, meters: Mapping[str, MetersReport]
     ) -> NodeReport:
         """Everything, now."""
         return NodeReport(
@@ -77,18 +77,18 @@ class NodeWatch:
             missing_outputs=self.missing_outputs,
             bond=self.bond,
             warnings=self.warnings(),
-            cameras=[self._camera_report(camera, metres.get(camera.name)) for camera in cameras],
+            cameras=[self._camera_report(camera, meters.get(camera.name)) for camera in cameras],
         )
 
-    def _camera_report(self, camera: Camera, metres: MetresReport | None) -> CameraReport:
+    def _camera_report(self, camera: Camera, meters: MetersReport | None) -> CameraReport:
         now = time.monotonic()
         active = self.state == "active"
         counts, jumps = camera.account.counts(), camera.time_jumps
         rejection, busy = camera.last_rejection, camera.busy_with
         rejected = counts.rejected - self._rejected_before.get(camera.name, 0)
         jumped = jumps - self._jumps_before.get(camera.name, 0)
-        without = 0 if metres is None else metres.without - self._without_before.get(camera.name, 0)
-        self._without_before[camera.name] = 0 if metres is None else metres.without
+        without = 0 if meters is None else meters.without - self._without_before.get(camera.name, 0)
+        self._without_before[camera.name] = 0 if meters is None else meters.without
         self._rejected_before[camera.name], self._jumps_before[camera.name] = counts.rejected, jumps
         return CameraReport(
             label=camera.label,
@@ -112,7 +112,7 @@ class NodeWatch:
             busy_with=None if busy is None else busy[0],
             busy_s=0.0 if busy is None else now - busy[1],
             mask_stalled=camera.mask_stalled,
-            metres=metres,
+            meters=meters,
             without_grid_since_last=max(0, without),
         )
 

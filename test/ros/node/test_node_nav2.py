@@ -20,7 +20,7 @@ from bond_stand_in import StandInLifecycleManager, bondpy_or_stand_in
 from geometry_msgs.msg import TransformStamped
 from layer_stand_in import StandInSemanticLayer
 from lifecycle_msgs.msg import Transition
-from metres_harness import IDS, START, STEP, Driver, cells_of, parameters, road_below_300
+from meters_harness import IDS, START, STEP, Driver, cells_of, parameters, road_below_300
 from nav_msgs.msg import OccupancyGrid
 from node_harness import running, stamp, values, wait_until
 from rcl_interfaces.srv import GetParameters

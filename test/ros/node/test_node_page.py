@@ -13,7 +13,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
-from metres_harness import FIXED, Driver
+from meters_harness import FIXED, Driver
 from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
 from sensor_msgs.msg import Image
 

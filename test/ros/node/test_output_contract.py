@@ -26,7 +26,7 @@ from seg_perception.node_outputs import (
 from seg_perception.ros import qos
 from seg_perception.ros.interfaces import message_class, why_not_installed
 
-OVER_THE_GROUND = {  # so that everything in metres is made, too
+OVER_THE_GROUND = {  # so that everything in meters is made, too
     "ground.source": "fixed",
     "ground.height": 1.5,
     "ground.pitch": 10.0,
@@ -115,7 +115,7 @@ def test_it_is_made_for_a_listener_only_and_then_says_of_which_frame_it_is(drive
     assert len(received) == 1 or not isinstance(row, FrameOutput)
     assert row.stamped == hasattr(message, "header")
     if row.stamped:
-        assert message.header.frame_id in (header.frame_id, "base_footprint")  # the camera's, or of what is in metres
+        assert message.header.frame_id in (header.frame_id, "base_footprint")  # the camera's, or of what is in meters
     check_content(message)
 
 

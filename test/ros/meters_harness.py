@@ -1,4 +1,4 @@
-"""A camera's driver with its calibration, for tests of metres."""
+"""A camera's driver with its calibration, for tests of meters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metres from a bag: its own /tf, /tf_static and camera_info tell where each camera was at each image."""
+"""Meters from a bag: its own /tf, /tf_static and camera_info tell where each camera was at each image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seg_perception.core.grid import Cells, GridRules
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.metres import CameraMetres, MetresSettings, PointsAnswer, SharedGrid
+from seg_perception.core.meters import CameraMeters, MetersSettings, PointsAnswer, SharedGrid
 from seg_perception.core.optics import camera_model
 from seg_perception.core.transforms import TransformBuffer
 from seg_perception.core.types import MaskImage, Segmentation, Size
@@ -25,35 +25,35 @@ PART_MAX_AGE_NS = 1_000_000_000
 """How old another camera's part of the grid may be, as the node's frame_timeout_s by default."""
 
 
-def metres_outputs() -> dict[str, GridOutput | PointsOutput]:
-    """The rows of the outputs table that are made of metres, by name."""
+def meters_outputs() -> dict[str, GridOutput | PointsOutput]:
+    """The rows of the outputs table that are made of meters, by name."""
     rows: tuple[GridOutput | PointsOutput, ...] = (*grid_outputs(), *points_outputs())
     return {row.name: row for row in rows}
 
 
 @dataclass(slots=True)
 class _Camera:
-    metres: CameraMetres
+    meters: CameraMeters
     rules: GridRules
     infos: dict[int, Any] = field(default_factory=dict)
     part: tuple[int, Cells, GridTable] | None = None  # stamp
 
 
-class BagMetres:
+class BagMeters:
     """Makes the wanted outputs of each image.
 
     Args:
         bag: read once for transforms and calibrations, whenever they were recorded.
         cameras: image topic -> prefix of its outputs.
         names: image topic -> the camera's name.
-        wanted: of `metres_outputs`.
+        wanted: of `meters_outputs`.
         drivable: image topic -> how its mask was judged.
     """
 
     def __init__(
         self,
         bag: BagReader,
-        settings: MetresSettings,
+        settings: MetersSettings,
         cameras: Mapping[str, str],
         names: Mapping[str, str],
         prefix: str,
@@ -62,15 +62,15 @@ class BagMetres:
         drivable: Mapping[str, DrivableSettings],
     ) -> None:
         self._settings, self._prefixes, self._prefix, self._names = settings, cameras, prefix, names
-        rows = metres_outputs()
+        rows = meters_outputs()
         self._grid_rows = [row for name in wanted if isinstance(row := rows[name], GridOutput)]
         self._points_rows = [row for name in wanted if isinstance(row := rows[name], PointsOutput)]
         self._on = [topic for topic in cameras if settings.mount_of(names[topic]).source != "off"]
-        self.without: Counter[str] = Counter()  # images without metres, by reason
+        self.without: Counter[str] = Counter()  # images without meters, by reason
         self._shared = SharedGrid(settings.grid)
         self._cameras = {
             topic: _Camera(
-                CameraMetres(settings.grid, settings.points_size),
+                CameraMeters(settings.grid, settings.points_size),
                 GridRules(settings.grid, label_set, drivable[topic].classes, drivable[topic].min_confidence),
             )
             for topic in self._on
@@ -118,14 +118,14 @@ class BagMetres:
         except InputError as error:
             self.without[f"{topic}: {error}"] += 1
             return
-        camera.metres.look(answer, mask, camera.rules, ignored)
+        camera.meters.look(answer, mask, camera.rules, ignored)
         if self._points_rows:
-            points = PointsAnswer(self._settings.frame, camera.metres, answer)
+            points = PointsAnswer(self._settings.frame, camera.meters, answer)
             for row in self._points_rows:
                 yield f"{self._prefixes[topic]}/{row.name}", messages.build(row.type, row.make(points), header)
         if self._grid_rows:
-            assert camera.metres.table is not None
-            camera.part = stamp_ns, camera.metres.cells(answer, camera.rules), camera.metres.table
+            assert camera.meters.table is not None
+            camera.part = stamp_ns, camera.meters.cells(answer, camera.rules), camera.meters.table
             parts = {
                 name: (c.part[1], c.part[2])
                 for name, c in self._cameras.items()
@@ -148,7 +148,7 @@ class BagMetres:
             pose = mount.pose()
         else:
             pose = self._transforms.pose(self._settings.frame, header.frame_id, stamp_ns)
-        camera.metres.place(camera_model(info, size, mount.rectified), pose)
+        camera.meters.place(camera_model(info, size, mount.rectified), pose)
 
 
 def info_topic(image_topic: str) -> str:

@@ -1,4 +1,4 @@
-"""Metres from the real node over real DDS: grid, points, outline, distance; and what is said when they cannot be."""
+"""Meters from the real node over real DDS: grid, points, outline, distance; and what is said when they cannot be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import PolygonStamped
-from metres_harness import IDS, START, STEP, Driver, cells_of, info_message, parameters, road_below_300
+from meters_harness import IDS, START, STEP, Driver, cells_of, info_message, parameters, road_below_300
 from nav_msgs.msg import OccupancyGrid
 from node_harness import Running, level, running, stamp, stamp_of, values, wait_until
 from sensor_msgs.msg import Image, PointCloud2
@@ -24,7 +24,7 @@ def grid_status(run: Running, camera: str = "camera") -> dict[str, str]:
     return values(run.peer.statuses(f": {camera}")[-1])
 
 
-def test_everything_in_metres_with_the_frames_own_stamp(tiny_model: Path) -> None:
+def test_everything_in_meters_with_the_frames_own_stamp(tiny_model: Path) -> None:
     with running(parameters(tiny_model, **{"costmap.size": "64x48"})) as run:
         run.wait_state("active")
         driver = Driver(run)
@@ -86,15 +86,15 @@ def test_nothing_is_computed_without_a_subscriber(tiny_model: Path) -> None:
         run.wait_state("active")
         driver = Driver(run)
         driver.send_until(lambda: grid_status(run).get("grid_frames", "0") != "0", "a frame with a place")
-        metres = run.node._metres
-        assert metres is not None
-        state = metres._states[""]
+        meters = run.node._meters
+        assert meters is not None
+        state = meters._states[""]
         assert state.placed > 0
-        assert state.metres.table is None  # not even the tables were made
-        assert not metres._parts
+        assert state.meters.table is None  # not even the tables were made
+        assert not meters._parts
         grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
         driver.send_until(lambda: grids, "a grid")
-        assert state.metres._rays is None  # points are still not wanted
+        assert state.meters._rays is None  # points are still not wanted
 
 
 @pytest.mark.parametrize(
@@ -191,21 +191,21 @@ def test_live_changes_count_from_the_next_frame(tiny_model: Path) -> None:
         driver = Driver(run, labels=labels)
         grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid", keep=cells_of)
 
-        def at_six_metres() -> int:
+        def at_six_meters() -> int:
             return int(grids[-1][100, 60]) if grids else -2
 
-        driver.send_until(lambda: at_six_metres() == 100, "a sidewalk blocks")
+        driver.send_until(lambda: at_six_meters() == 100, "a sidewalk blocks")
         assert run.set("grid.costs", ["sidewalk: 60"]) == ""
-        driver.send_until(lambda: at_six_metres() == 60, "a sidewalk costs")
+        driver.send_until(lambda: at_six_meters() == 60, "a sidewalk costs")
         assert "known: road" in run.set("grid.costs", ["pavement: 60"])
         assert "a class and its cost" in run.set("grid.costs", ["sidewalk=60"])
         assert run.set("ground.pitch", 2.0) == ""
-        driver.send_until(lambda: at_six_metres() == 0, "the road comes nearer")
+        driver.send_until(lambda: at_six_meters() == 0, "the road comes nearer")
         assert "height 0 is not accepted with source 'fixed'" in run.set("ground.height", 0.0)
         assert "read when the node is configured" in run.set("grid.resolution", 0.2)
 
 
-def test_nothing_goes_out_after_deactivation_and_metres_come_back(tiny_model: Path) -> None:
+def test_nothing_goes_out_after_deactivation_and_meters_come_back(tiny_model: Path) -> None:
     with running(parameters(tiny_model, **{"diagnostics.frame_timeout_s": 0.3})) as run:
         run.wait_state("active")
         driver = Driver(run)
@@ -219,7 +219,7 @@ def test_nothing_goes_out_after_deactivation_and_metres_come_back(tiny_model: Pa
         driver.send_until(lambda: len(grids) > count, "a grid again")
 
 
-def test_a_subscriber_of_metres_that_are_off_is_told(tiny_model: Path) -> None:
+def test_a_subscriber_of_meters_that_are_off_is_told(tiny_model: Path) -> None:
     with running({"model": str(tiny_model), "engine": "onnxruntime"}) as run:
         run.wait_state("active")
         run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")

@@ -12,7 +12,7 @@ from seg_perception.core.errors import SettingsError
 from seg_perception.core.grid import GridRules, GridSettings
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.metres import CameraMetres, MountSettings, SharedGrid, costmap_size
+from seg_perception.core.meters import CameraMeters, MountSettings, SharedGrid, costmap_size
 from seg_perception.core.optics import CameraModel
 from seg_perception.core.types import Segmentation, Size
 
@@ -33,17 +33,17 @@ def scene() -> tuple[Segmentation, np.ndarray]:
     return answer, DrivableMasker(DrivableSettings(), LABELS).mask(answer)
 
 
-def looked(size: Size | None = None) -> tuple[CameraMetres, Segmentation]:
-    metres = CameraMetres(SETTINGS, size)
-    assert metres.place(CAMERA, POSE)
+def looked(size: Size | None = None) -> tuple[CameraMeters, Segmentation]:
+    meters = CameraMeters(SETTINGS, size)
+    assert meters.place(CAMERA, POSE)
     answer, mask = scene()
-    metres.look(answer, mask, RULES)
-    return metres, answer
+    meters.look(answer, mask, RULES)
+    return meters, answer
 
 
 def test_points_lie_where_their_pixels_show_the_ground() -> None:
-    metres, answer = looked(Size(64, 48))
-    cloud = metres.ground_points(answer)
+    meters, answer = looked(Size(64, 48))
+    cloud = meters.ground_points(answer)
     assert cloud.points.shape == (48, 64, 3)
     # small pixel (row 45, column 10) stands for (455, 105)
     x = 750 / (455 - 240)
@@ -55,8 +55,8 @@ def test_points_lie_where_their_pixels_show_the_ground() -> None:
 
 
 def test_there_are_no_points_above_the_horizon_and_behind_obstacles() -> None:
-    metres, answer = looked(Size(64, 48))
-    cloud = metres.ground_points(answer)
+    meters, answer = looked(Size(64, 48))
+    cloud = meters.ground_points(answer)
     known = np.isfinite(cloud.points).all(axis=2)
     assert (known == np.isfinite(cloud.points).any(axis=2)).all()
     assert not known[:25].any()  # rows 5 to 245
@@ -73,40 +73,40 @@ def test_the_size_of_the_costmaps_images() -> None:
     assert costmap_size(Size(1280, 720), None) == Size(400, 225)
     assert costmap_size(Size(640, 480), Size(320, 240)) == Size(320, 240)
     assert costmap_size(Size(64, 48), None) == Size(64, 48)  # never larger than the image
-    metres, answer = looked()
-    assert metres.small(answer.labels).shape == (300, 400)
+    meters, answer = looked()
+    assert meters.small(answer.labels).shape == (300, 400)
 
 
 def test_tables_are_made_anew_only_when_the_pose_changes() -> None:
-    metres, _ = looked()
-    table = metres.table
-    assert not metres.place(CAMERA, CameraPose.mounted(1.5, pitch=0.005))
-    assert metres.table is table
-    assert metres.place(CAMERA, CameraPose.mounted(1.5, pitch=0.5))
-    assert metres.table is not table
-    assert metres.table is not None
+    meters, _ = looked()
+    table = meters.table
+    assert not meters.place(CAMERA, CameraPose.mounted(1.5, pitch=0.005))
+    assert meters.table is table
+    assert meters.place(CAMERA, CameraPose.mounted(1.5, pitch=0.5))
+    assert meters.table is not table
+    assert meters.table is not None
     assert table is not None
-    assert metres.table.level is table.level
+    assert meters.table.level is table.level
 
 
 def test_a_moving_pitch_moves_the_grid() -> None:
-    metres, answer = looked()
+    meters, answer = looked()
     _, mask = scene()
     ends = []
     for degrees in (0.0, 0.5, 1.0, -0.5):
-        metres.place(CAMERA, CameraPose.mounted(1.5, pitch=degrees))
-        metres.look(answer, mask, RULES)
-        cells = metres.cells(answer, RULES)
+        meters.place(CAMERA, CameraPose.mounted(1.5, pitch=degrees))
+        meters.look(answer, mask, RULES)
+        cells = meters.cells(answer, RULES)
         ends.append(float(np.flatnonzero(cells[130] == 0)[-1] + 1) * 0.1)  # 3 m to the left
     expected = [1.5 / math.tan(math.atan(60 / 500) + math.radians(d)) for d in (0.0, 0.5, 1.0, -0.5)]
     np.testing.assert_allclose(ends, expected, atol=0.22)  # a pixel covers 0.21 m there
 
 
 def test_the_shared_grid() -> None:
-    metres, answer = looked()
+    meters, answer = looked()
     shared = SharedGrid(SETTINGS)
-    assert metres.table is not None
-    grid = shared.merged("base_footprint", {"front": (metres.cells(answer, RULES), metres.table)})
+    assert meters.table is not None
+    grid = shared.merged("base_footprint", {"front": (meters.cells(answer, RULES), meters.table)})
     assert grid.distance == 4.6  # the post: 750 / 160 = 4.69 m
     assert 4 < len(grid.outline) <= 180
     nothing = shared.merged("base_footprint", {})

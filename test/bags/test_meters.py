@@ -16,7 +16,7 @@ from seg_perception.bags.types import OfferedQos
 from seg_perception.bags.typestore import standard_types
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.metres import MetresSettings, MountSettings
+from seg_perception.core.meters import MetersSettings, MountSettings
 
 IDS = {name: i for i, name in enumerate(load_label_set("driving").names)}
 STEP = 100_000_000
@@ -68,13 +68,13 @@ def drive(tmp_path: Path) -> Path:
 
 def test_grids_and_points_of_a_bag(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
     settings = ProcessSettings(
-        outputs=("drivable",), metres=MetresSettings(mount=MountSettings("tf"), points_size=None)
+        outputs=("drivable",), meters=MetersSettings(mount=MountSettings("tf"), points_size=None)
     )
     out = tmp_path / "out.mcap"
     report = process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
     assert report.segmented == 4
-    assert list(report.without_metres.values()) == [1]
-    (reason,) = report.without_metres
+    assert list(report.without_meters.values()) == [1]
+    (reason,) = report.without_meters
     assert "no camera_info on /front/camera_info has the image's stamp" in reason
     with BagReader(out) as bag:
         counts = {topic.name: topic.count for topic in bag.topics}
@@ -94,7 +94,7 @@ def test_grids_and_points_of_a_bag(tiny_model: Path, drive: Path, tmp_path: Path
 
 
 def test_a_place_by_hand_needs_no_transforms(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
-    settings = ProcessSettings(outputs=("drivable",), metres=MetresSettings(mount=MountSettings("fixed", height=1.5)))
+    settings = ProcessSettings(outputs=("drivable",), meters=MetersSettings(mount=MountSettings("fixed", height=1.5)))
     out = tmp_path / "out.mcap"
     process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
     with BagReader(out) as bag:
@@ -106,7 +106,7 @@ def test_without_a_source_nothing_is_added(tiny_model: Path, drive: Path, tmp_pa
     out = tmp_path / "out.mcap"
     settings = ProcessSettings(outputs=("drivable",))
     report = process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
-    assert not report.without_metres
+    assert not report.without_meters
     with BagReader(out) as bag:
         assert {t.name for t in bag.topics} - {"/front/image", "/front/camera_info", "/tf", "/tf_static"} == {
             "/segmentation_node/drivable"

@@ -1,4 +1,4 @@
-"""Metres from a camera's answers: grid cells, ground points, outline and distance, with the tables they need.
+"""Meters from a camera's answers: grid cells, ground points, outline and distance, with the tables they need.
 
 The node, `bag process` and `predict` use it alike; it knows no ROS.
 """
@@ -34,9 +34,9 @@ class MountSettings:
     """Where a camera is over the ground.
 
     Attributes:
-        source: "off": no metres; "tf": the transforms tell; "fixed": the other values tell.
-        height: metres. pitch, roll, yaw: degrees; pitch positive looks down, roll positive lowers the right side, yaw
-            positive looks to the left. x, y: metres ahead of and left of the ground frame's origin.
+        source: "off": no meters; "tf": the transforms tell; "fixed": the other values tell.
+        height: meters. pitch, roll, yaw: degrees; pitch positive looks down, roll positive lowers the right side, yaw
+            positive looks to the left. x, y: meters ahead of and left of the ground frame's origin.
         rectified: the image is rectified, so P of its camera_info holds and no distortion.
     """
 
@@ -53,7 +53,7 @@ class MountSettings:
         if self.source == "fixed" and not self.height > 0.0:
             raise SettingsError(
                 f"height {self.height:g} is not accepted with source 'fixed': "
-                "set it to the metres of the lens above the ground"
+                "set it to the meters of the lens above the ground"
             )
 
     def pose(self) -> CameraPose:
@@ -62,8 +62,8 @@ class MountSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class MetresSettings:
-    """All that offline metres need.
+class MetersSettings:
+    """All that offline meters need.
 
     Attributes:
         frame: the ground frame.
@@ -98,7 +98,7 @@ class GroundPoints:
 
     @property
     def points(self) -> NDArray[np.float32]:
-        """float32 [h, w, 3], metres in the ground frame; NaN where the pixel shows no ground, or what hides it."""
+        """float32 [h, w, 3], meters in the ground frame; NaN where the pixel shows no ground, or what hides it."""
         return self.packed.view(np.float32)[..., :3]
 
 
@@ -138,8 +138,8 @@ def costmap_size(image: Size, wanted: Size | None) -> Size:
     return Size(min(wanted.width, image.width), min(wanted.height, image.height))
 
 
-class CameraMetres:
-    """What one camera's frames say in metres.
+class CameraMeters:
+    """What one camera's frames say in meters.
 
     Args:
         points_size: of `ground_points`; None: see `costmap_size`.
@@ -230,7 +230,7 @@ class GridAnswer:
 
     @cached_property
     def distance(self) -> float:
-        """Metres to the end of the free corridor ahead; NaN where that is unknown."""
+        """Meters to the end of the free corridor ahead; NaN where that is unknown."""
         return math.nan if self.free_space is None else self.free_space.distance(self.cells)
 
 
@@ -243,7 +243,7 @@ class PointsAnswer:
     """
 
     frame: str
-    camera: CameraMetres
+    camera: CameraMeters
     answer: Segmentation
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Metres: a thread that turns the newest answer of each camera into grid, points, outline and distance.
+"""Meters: a thread that turns the newest answer of each camera into grid, points, outline and distance.
 
 It stands behind the inference thread, so that masks never wait for it, and takes the newest answer of each camera
 only. What it needs besides, the camera_info of the same stamp and the camera's pose at that stamp, may come a little
@@ -23,7 +23,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.grid import Cells, GridRules
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
-from seg_perception.core.metres import CameraMetres, GridAnswer, PointsAnswer, SharedGrid
+from seg_perception.core.meters import CameraMeters, GridAnswer, PointsAnswer, SharedGrid
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.optics import CameraModel, camera_model
 from seg_perception.core.transforms import TransformBuffer, TransformNotYetError
@@ -42,8 +42,8 @@ _KEPT_INFOS, _MOST_FRAMES = 32, 8  # of each camera
 
 
 @dataclass(frozen=True, slots=True)
-class MetresReport:
-    """What diagnostics say of one camera's metres.
+class MetersReport:
+    """What diagnostics say of one camera's meters.
 
     Attributes:
         source: `ground.source`.
@@ -51,7 +51,7 @@ class MetresReport:
         without: frames for which they were not, and so without grid.
         reason: of the last such frame; of now, where nothing came yet.
         pitch: degrees that the camera looks down; None: not known yet.
-        free_distance: the last one published, metres; None: none yet.
+        free_distance: the last one published, meters; None: none yet.
     """
 
     source: str
@@ -63,8 +63,8 @@ class MetresReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MetresFrame:
-    """One camera's answer on its way to metres."""
+class MetersFrame:
+    """One camera's answer on its way to meters."""
 
     header: Header
     stamp_ns: int
@@ -95,10 +95,10 @@ class _Part:
 class _State:
     """One camera; `infos` and `frames` are touched under the lock."""
 
-    metres: CameraMetres
+    meters: CameraMeters
     rules: GridRules
     infos: OrderedDict[int, CameraInfo] = field(default_factory=OrderedDict)
-    frames: deque[MetresFrame] = field(default_factory=deque)  # oldest first
+    frames: deque[MetersFrame] = field(default_factory=deque)  # oldest first
     model: tuple[Any, CameraModel] | None = None  # for which camera_info
     last_stamp_ns: int | None = None
     placed: int = 0
@@ -107,8 +107,8 @@ class _State:
     log: Throttle = field(default_factory=lambda: Throttle(10.0))
 
 
-class MetresThread:
-    """Publishes the rows of the outputs table that are made of metres.
+class MetersThread:
+    """Publishes the rows of the outputs table that are made of meters.
 
     Args:
         info_topic: where a camera's camera_info is expected, for messages.
@@ -133,7 +133,7 @@ class MetresThread:
         self._info_topic = info_topic
         self._on = {name for name, camera in settings.camera_settings.items() if camera.ground.source != "off"}
         rules = self._rules(settings)
-        self._states = {n: _State(CameraMetres(settings.grid, settings.costmap.size), rules[n]) for n in self._on}
+        self._states = {n: _State(CameraMeters(settings.grid, settings.costmap.size), rules[n]) for n in self._on}
         self._shared = SharedGrid(settings.grid)
         self._parts: dict[str, _Part] = {}
         self._newest: tuple[int, float] | None = None  # stamp of the last grid, and when its frame came
@@ -152,7 +152,7 @@ class MetresThread:
         self._gate = threading.Lock()  # held while something is published
         self._allowed = False
         self._off_log = Throttle(60.0)
-        self._thread = threading.Thread(target=self._run, name="metres", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="meters", daemon=True)
         if self._on:
             self._thread.start()
 
@@ -222,16 +222,16 @@ class MetresThread:
             for name, state in self._states.items():
                 state.rules = rules[name]
 
-    def report(self, camera: str) -> MetresReport:
+    def report(self, camera: str) -> MetersReport:
         """For diagnostics."""
         source = self._settings.camera_settings[camera].ground.source
         state = self._states.get(camera)
         if state is None:
             self._warn_who_waits()
-            return MetresReport(source, 0, 0, "", None, None)
-        table = state.metres.table
+            return MetersReport(source, 0, 0, "", None, None)
+        table = state.meters.table
         pitch = None if table is None else table.pose.pitch
-        return MetresReport(
+        return MetersReport(
             source, state.placed, state.without, self._unheard or state.reason, pitch, self._free_distance
         )
 
@@ -242,12 +242,12 @@ class MetresThread:
         if waiting and self._off_log.due():
             self._node.get_logger().warning(
                 f"{', '.join(waiting)} is subscribed to, but ground.source is 'off': set it to 'tf' or 'fixed' to say "
-                "where the camera is over the ground (docs/metres.md)"
+                "where the camera is over the ground (docs/meters.md)"
             )
 
     # --- inference thread ----------------------------------------------------------------------
 
-    def offer(self, camera: str, frame: MetresFrame) -> None:
+    def offer(self, camera: str, frame: MetersFrame) -> None:
         """A camera's next answer."""
         if (state := self._states.get(camera)) is None:
             return
@@ -268,7 +268,7 @@ class MetresThread:
                 self._changed = True
                 self._condition.notify()
 
-    # --- metres thread -------------------------------------------------------------------------
+    # --- meters thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -281,7 +281,7 @@ class MetresThread:
             try:
                 self._work_off()
             except Exception as error:  # noqa: BLE001  whatever it is, masks go on, and so must the next frame
-                self._node.get_logger().error(f"metres failed: {describe_error(error)}")
+                self._node.get_logger().error(f"meters failed: {describe_error(error)}")
                 with self._condition:
                     for state in self._states.values():
                         state.frames.clear()
@@ -299,7 +299,7 @@ class MetresThread:
 
     def _work_off(self) -> None:
         grid_wanted = bool(self._grid_rows.watched()) or self._looked_at()
-        newest: MetresFrame | None = None
+        newest: MetersFrame | None = None
         for name, state in self._states.items():
             if (placed := self._newest_placed(name, state)) is None:
                 continue
@@ -313,7 +313,7 @@ class MetresThread:
         if self._drop_old_parts() or (newest is not None and grid_wanted):
             self._publish_grid()
 
-    def _newest_placed(self, name: str, state: _State) -> tuple[MetresFrame, CameraModel, CameraPose] | None:
+    def _newest_placed(self, name: str, state: _State) -> tuple[MetersFrame, CameraModel, CameraPose] | None:
         """The newest frame whose camera_info and pose are known; it and all before it are taken.
 
         Frames for which something is wrong, or for which it has not come in time, are taken and counted.
@@ -339,19 +339,19 @@ class MetresThread:
         return None
 
     def _fill(
-        self, name: str, state: _State, frame: MetresFrame, model: CameraModel, pose: CameraPose, grid_wanted: bool
+        self, name: str, state: _State, frame: MetersFrame, model: CameraModel, pose: CameraPose, grid_wanted: bool
     ) -> None:
         rows = self._points_rows[name]
-        metres = state.metres
+        meters = state.meters
         if not (grid_wanted or rows.watched()):
             return
-        metres.place(model, pose)
-        metres.look(frame.answer, frame.mask, state.rules, frame.ignored)
+        meters.place(model, pose)
+        meters.look(frame.answer, frame.mask, state.rules, frame.ignored)
         if grid_wanted:
-            assert metres.table is not None
-            self._parts[name] = _Part(metres.cells(frame.answer, state.rules), metres.table, frame.received_at)
+            assert meters.table is not None
+            self._parts[name] = _Part(meters.cells(frame.answer, state.rules), meters.table, frame.received_at)
         if rows.watched():
-            points = PointsAnswer(self._settings.ground.frame, metres, frame.answer)
+            points = PointsAnswer(self._settings.ground.frame, meters, frame.answer)
             with self._gate:
                 if self._allowed:
                     rows.publish(points, frame.header)
@@ -387,7 +387,7 @@ class MetresThread:
 
     # --- what a frame needs --------------------------------------------------------------------
 
-    def _geometry(self, name: str, state: _State, frame: MetresFrame) -> tuple[CameraModel, CameraPose]:
+    def _geometry(self, name: str, state: _State, frame: MetersFrame) -> tuple[CameraModel, CameraPose]:
         with self._condition:
             info = state.infos.get(frame.stamp_ns)
             if info is None:
@@ -407,7 +407,7 @@ class MetresThread:
             return state.model[1], mount.pose()
         return state.model[1], self._transforms.pose(self._settings.ground.frame, frame.header.frame_id, frame.stamp_ns)
 
-    def _why_not(self, name: str, state: _State, frame: MetresFrame) -> str:
+    def _why_not(self, name: str, state: _State, frame: MetersFrame) -> str:
         """Why a frame that newer ones replaced had no grid; the lock is held."""
         if frame.stamp_ns not in state.infos:
             return self._why_no_info(name, state, frame)
@@ -418,7 +418,7 @@ class MetresThread:
                 return str(error)
         return "frames came faster than they were worked off"
 
-    def _why_no_info(self, name: str, state: _State, frame: MetresFrame) -> str:
+    def _why_no_info(self, name: str, state: _State, frame: MetersFrame) -> str:
         if not state.infos:
             return f"no camera_info has come on {self._info_topic(name)}"
         apart = min(abs(stamp - frame.stamp_ns) for stamp in state.infos) * 1e-9

@@ -1,7 +1,7 @@
-"""How far the grid can be trusted: metres of error, cells right and wrong, and milliseconds a frame.
+"""How far the grid can be trusted: meters of error, cells right and wrong, and milliseconds a frame.
 
-    python benchmarks/metres.py                      # all tables
-    python benchmarks/metres.py --pictures out/birds --kitti DIR --camvid DIR   # bird's-eye views of real frames
+    python benchmarks/meters.py                      # all tables
+    python benchmarks/meters.py --pictures out/birds --kitti DIR --camvid DIR   # bird's-eye views of real frames
 
 Truth is the exact geometry of rendered scenes: distance and place of every ground pixel, and a ground plan drawn from
 the same strips, cars, posts and people as the pictures. Scenes are level or hilly as their seeds say; "hilly" is what
@@ -29,7 +29,7 @@ from seg_perception.core.grid import GridRules, GridSettings
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.metres import CameraMetres, GridAnswer, SharedGrid
+from seg_perception.core.meters import CameraMeters, GridAnswer, SharedGrid
 from seg_perception.core.optics import CameraModel, Distortion
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.resources import DEFAULT_MODEL
@@ -45,7 +45,7 @@ from seg_perception.segmenter import Segmenter
 
 SIZE = Size(1280, 720)  # labels are picked at the pixels' centers from 700x500 on
 DISTANCES = (5.0, 10.0, 20.0, 40.0)
-BANDS = (10.0, 20.0, 30.0, 40.0)  # each of ten metres, up to
+BANDS = (10.0, 20.0, 30.0, 40.0)  # each of ten meters, up to
 LENSES = {
     "none": (Distortion.NONE, ()),
     "plumb_bob": (Distortion.PLUMB_BOB, (-0.28, 0.07, 0.0008, -0.0005, -0.008)),
@@ -81,11 +81,11 @@ def scenes(count: int) -> Iterator[Scene]:
         yield Scene(Drive(1000 + seed, SIZE), 40 + 37 * seed)
 
 
-# --- metres of error -----------------------------------------------------------------------------
+# --- meters of error -----------------------------------------------------------------------------
 
 
 def point_errors(scene: Scene, turn: float, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Longitudinal and lateral error in metres of the ground pixels about a distance."""
+    """Longitudinal and lateral error in meters of the ground pixels about a distance."""
     camera = scene.camera
     model, pose = exact_camera(camera)
     pose = CameraPose.mounted(camera.h, pitch=turn)
@@ -104,7 +104,7 @@ def point_errors(scene: Scene, turn: float, distance: float) -> tuple[np.ndarray
 
 
 def lens_errors(name: str, distance: float) -> tuple[float, float]:
-    """Largest error in metres of ground points that OpenCV drew through a lens and we read back."""
+    """Largest error in meters of ground points that OpenCV drew through a lens and we read back."""
     distortion, coefficients = LENSES[name]
     model = CameraModel(SIZE, 700.0, 700.0, 639.5, 359.5, distortion, coefficients)
     pose = CameraPose.mounted(1.5, pitch=4.0, roll=1.0, yaw=3.0)
@@ -132,7 +132,7 @@ class PlanView:
     """Stands where GroundPainter expects a GroundView, and draws its strips from above."""
 
     PER_METRE = 40
-    AHEAD, SIDE = 45.0, 40.0  # metres drawn
+    AHEAD, SIDE = 45.0, 40.0  # meters drawn
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
@@ -252,9 +252,9 @@ def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: Gr
     counts.near_found += int((near & free).sum())
     view = table.level
     columns = np.flatnonzero(ends > -1e8).astype(np.float32)
-    for metres in np.arange(0.05, 0.31, 0.05):  # along each ray, from the contact on
+    for meters in np.arange(0.05, 0.31, 0.05):  # along each ray, from the contact on
         rows = ends[columns.astype(int)] - view._cy
-        ahead = view._fy * view.height / np.maximum(rows, 1e-3) + metres
+        ahead = view._fy * view.height / np.maximum(rows, 1e-3) + meters
         cell = view.cell_at(columns, (view._cy + view._fy * view.height / ahead).astype(np.float32))
         counts.behind += int((cells.reshape(-1)[cell] == 0).sum())
 
@@ -296,8 +296,8 @@ def times(repeats: int = 200) -> dict[str, tuple[float, float]]:
     model, pose = exact_camera(scene.camera)
     answer = Segmentation(labels, np.full_like(labels, 255))
     mask = DrivableMasker(DrivableSettings(), label_set).mask(answer)
-    rules, metres, shared = GridRules(settings, label_set), CameraMetres(settings, None), SharedGrid(settings)
-    metres.place(model, pose)
+    rules, meters, shared = GridRules(settings, label_set), CameraMeters(settings, None), SharedGrid(settings)
+    meters.place(model, pose)
 
     def cpu_ms(act: Callable[[], object], count: int = repeats) -> tuple[float, float]:
         """Median, and the fastest: what a machine that does other things, too, would do alone."""
@@ -309,12 +309,12 @@ def times(repeats: int = 200) -> dict[str, tuple[float, float]]:
         return float(np.median(spent)), min(spent)
 
     def grid() -> GridAnswer:
-        metres.look(answer, mask, rules)
-        assert metres.table is not None
-        return shared.merged("base_footprint", {"": (metres.cells(answer, rules), metres.table)})
+        meters.look(answer, mask, rules)
+        assert meters.table is not None
+        return shared.merged("base_footprint", {"": (meters.cells(answer, rules), meters.table)})
 
     def points() -> None:
-        metres.ground_points(answer)
+        meters.ground_points(answer)
 
     def everything() -> None:
         made = grid()
@@ -330,12 +330,12 @@ def times(repeats: int = 200) -> dict[str, tuple[float, float]]:
 
     def moved() -> None:
         poses.append(poses.pop(0))
-        metres.place(model, poses[0])
+        meters.place(model, poses[0])
 
     result = {"grid": cpu_ms(grid), "outline and distance": cpu_ms(outline), "points": cpu_ms(points)}
     result["all three"] = cpu_ms(everything)
     result["tables, when the pose has turned"] = cpu_ms(moved, 20)
-    result["tables, of a new camera"] = cpu_ms(lambda: CameraMetres(settings, None).place(model, pose), 5)
+    result["tables, of a new camera"] = cpu_ms(lambda: CameraMeters(settings, None).place(model, pose), 5)
     return result
 
 
@@ -400,7 +400,7 @@ def print_by_distance(every: list[Scene], settings: GridSettings, result: dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=24)
-    parser.add_argument("--out", type=Path, default=Path("out/metres.json"))
+    parser.add_argument("--out", type=Path, default=Path("out/meters.json"))
     parser.add_argument("--pictures", type=Path, help="folder for bird's-eye views of real frames")
     parser.add_argument("--kitti", type=Path, help="folder with images/ of KITTI")
     parser.add_argument("--camvid", type=Path, help="folder with images/ of CamVid")
@@ -409,7 +409,7 @@ def main() -> None:
     level = [scene for scene in every if not scene.hilly]
     result: dict[str, Any] = {"scenes": len(every), "level": len(level)}
     print(f"{len(every)} scenes at {SIZE}, {len(level)} of them level\n")
-    print("Error of ground points in metres, |error| median / p95\n")
+    print("Error of ground points in meters, |error| median / p95\n")
     print("| pitch wrong by | scenes |", " | ".join(f"{d:g} m: along, across" for d in DISTANCES), "|")
     print("|---|---|" + "---|" * len(DISTANCES))
     for turn in (0.0, 0.5, 1.0):
@@ -424,7 +424,7 @@ def main() -> None:
                 result[f"pitch {turn} {kind} {distance:g} m"] = numbers
                 cells.append("{:.2f} / {:.2f}, {:.2f} / {:.2f}".format(*numbers))
             print(f"| {turn:g}° | {kind} |", " | ".join(cells), "|")
-    print("\nLargest error through a lens (drawn by OpenCV, read back), metres along, across\n")
+    print("\nLargest error through a lens (drawn by OpenCV, read back), meters along, across\n")
     print("| lens |", " | ".join(f"{d:g} m" for d in DISTANCES), "|\n|---|" + "---|" * len(DISTANCES))
     for name in LENSES:
         errors = [lens_errors(name, distance) for distance in DISTANCES]
