@@ -26,7 +26,7 @@ endif
 # shipped_model reads datasets that cannot be downloaded freely; verify_gpu is `make verify-gpu`;
 # recipe trains for an hour and a half and is run by hand.
 DATA := $(or $(SEG_PERCEPTION_DATA),../shared/data)
-BENCHMARKS ?= image_codec damaged_jpegs node_latency node_overhead first_contact stop_anytime usual_node view_cost meters training engines networks confidence $(if $(wildcard $(DATA)),shipped_model)
+BENCHMARKS ?= image_codec damaged_jpegs node_latency node_overhead first_contact stop_anytime usual_node view_cost meters training engines networks family confidence $(if $(wildcard $(DATA)),shipped_model)
 TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
 CONSTRAINTS := $(if $(filter wheels,$(MODE)),requirements/constraints.txt requirements/constraints-$(ROS).txt)
 
@@ -63,8 +63,8 @@ ifdef PYTEST_ARGS
 	$(PYTEST) $(PYTEST_ARGS)
 else
 	@rm -f .coverage .coverage.*; status=0; \
-	COVERAGE_FILE=.coverage.beside nice $(PYTEST) -n 2 --dist loadfile --cov=seg_perception --cov-report= \
-		$(ALONE:%=--ignore=%) test > $(BESIDE) 2>&1 & beside=$$!; trap "kill $$beside 2> /dev/null || true" EXIT; \
+	COVERAGE_FILE=.coverage.beside nice env --default-signal=INT $(PYTEST) -n 2 --dist loadfile \
+		--cov=seg_perception --cov-report= $(ALONE:%=--ignore=%) test > $(BESIDE) 2>&1 & beside=$$!; trap "kill $$beside 2> /dev/null || true" EXIT; \
 	COVERAGE_FILE=.coverage.alone $(PYTEST) --cov=seg_perception --cov-report= $(ALONE) || status=$$?; \
 	tail -n +1 -f --pid=$$beside $(BESIDE); wait $$beside || status=$$?; \
 	$(BIN)/coverage combine -q; $(BIN)/coverage report --skip-covered; exit $$status

@@ -25,6 +25,7 @@ DECLARED_AS = {
     "cv2": {"opencv-python-headless"},
     "google": {"onnx"},  # protobuf: onnx is built on it and states its versions
     "PIL": {"pillow"},  # never needed: whoever gives a PIL image has it
+    "rerun": {"rerun-sdk"},
     "imageio_ffmpeg": {"imageio-ffmpeg"},
     "tensorrt": {"tensorrt-stubs"},  # TensorRT itself comes with JetPack or apt (README.md)
     "tensorrt_rtx_bindings": {"tensorrt-rtx-cu13-bindings"},
