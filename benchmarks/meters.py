@@ -131,18 +131,18 @@ def lens_errors(name: str, distance: float) -> tuple[float, float]:
 class PlanView:
     """Stands where GroundPainter expects a GroundView, and draws its strips from above."""
 
-    PER_METRE = 40
+    PER_METER = 40
     AHEAD, SIDE = 45.0, 40.0  # meters drawn
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self.height = int(self.AHEAD * self.PER_METRE)
+        self.height = int(self.AHEAD * self.PER_METER)
         self.top = 0
 
     def strip(self, s: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         s = np.maximum(s - self.camera.s, -5.0)
         sides = np.concatenate([left, right[::-1]]) + self.SIDE
-        return np.stack([sides, np.concatenate([s, s[::-1]])], axis=1) * self.PER_METRE
+        return np.stack([sides, np.concatenate([s, s[::-1]])], axis=1) * self.PER_METER
 
 
 def ground_plan(scene: Scene, settings: GridSettings) -> np.ndarray:
@@ -150,10 +150,10 @@ def ground_plan(scene: Scene, settings: GridSettings) -> np.ndarray:
     drive, camera = scene.drive, scene.camera
     view = PlanView(camera)
     painter = GroundPainter(drive.plan, drive.light)
-    wide = int(2 * PlanView.SIDE * PlanView.PER_METRE)
+    wide = int(2 * PlanView.SIDE * PlanView.PER_METER)
     road = (cv2.LUT(painter.surfaces(view, wide), _CLASSES) == 0).astype(np.uint8)  # type: ignore[arg-type]
     for outline in footprints(scene):
-        corners = (outline - (camera.s, -PlanView.SIDE)) * PlanView.PER_METRE
+        corners = (outline - (camera.s, -PlanView.SIDE)) * PlanView.PER_METER
         cv2.fillPoly(road, [np.rint(corners[:, ::-1]).astype(np.int32)], 0)
     fine = 4  # places looked up in each cell, along each axis
     spec = settings.spec
@@ -163,8 +163,8 @@ def ground_plan(scene: Scene, settings: GridSettings) -> np.ndarray:
     ahead, left = np.meshgrid(x, y)
     s = camera.s + ahead
     d = -left - camera.course.x(s) + camera.position[0] + camera.heading * ahead
-    i = np.clip(ahead * PlanView.PER_METRE, 0, view.height - 1).astype(int)
-    j = np.clip((d + PlanView.SIDE) * PlanView.PER_METRE, 0, wide - 1).astype(int)
+    i = np.clip(ahead * PlanView.PER_METER, 0, view.height - 1).astype(int)
+    j = np.clip((d + PlanView.SIDE) * PlanView.PER_METER, 0, wide - 1).astype(int)
     free = road[i, j].astype(np.float32)
     return free.reshape(spec.height, fine, spec.width, fine).mean(axis=(1, 3))
 

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera", type=Path, metavar="CALIBRATION.yaml",
         help="calibration as ROS's camera_calibration writes it: also draw the ground from above, with the grid",
     )  # fmt: skip
-    parser.add_argument("--height", type=float, metavar="METRES", help="of the camera over the ground, with --camera")
+    parser.add_argument("--height", type=float, metavar="METERS", help="of the camera over the ground, with --camera")
     parser.add_argument("--pitch", type=float, metavar="DEGREES", help="that it looks down, with --camera (default: 0)")
     parser.add_argument("--topic", help="image topic of a bag (default: /image or the only one)")
     help_ = "also write what an annotator corrects, of images: %(choices)s; with the three options below"
@@ -140,7 +140,7 @@ def _bird(arguments: argparse.Namespace, pictures: PictureSettings) -> Callable[
     height = mount.height if arguments.height is None else arguments.height
     if not height > 0.0:
         raise InputError(
-            "--camera needs the camera's height over the ground: --height METRES, or ground.height in --params-file"
+            "--camera needs the camera's height over the ground: --height METERS, or ground.height in --params-file"
         )
     pitch = mount.pitch if arguments.pitch is None else arguments.pitch
     mount = replace(mount, source="fixed", height=height, pitch=pitch)

@@ -22,7 +22,7 @@ from seg_perception.core.ground import CameraPose, PixelRays
 from seg_perception.core.optics import CameraModel
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
 
-STILL_DEGREES, STILL_METRES = 0.01, 0.002
+STILL_DEGREES, STILL_METERS = 0.01, 0.002
 """A pose that differs by less is the same: 5 cm at 20 m for a camera 1.5 m above the ground."""
 
 COSTMAP_WIDTH = 400
@@ -156,7 +156,7 @@ class CameraMeters:
     def place(self, camera: CameraModel, pose: CameraPose) -> bool:
         """The camera and its pose from now on; answers whether the tables were made anew."""
         table = self.table
-        if table is not None and table.camera == camera and table.pose.near(pose, STILL_DEGREES, STILL_METRES):
+        if table is not None and table.camera == camera and table.pose.near(pose, STILL_DEGREES, STILL_METERS):
             return False
         if table is None or table.camera != camera:
             self._rays = None

@@ -13,7 +13,7 @@ from seg_perception.scenes.camera import Floats
 from seg_perception.scenes.canvas import Texture
 from seg_perception.scenes.textures import tileable_noise
 
-TEXELS_PER_METRE = 20
+TEXELS_PER_METER = 20
 FACADE_VARIANTS = 40
 TOWN_VARIANTS = 24  # the first ones; those after them are small houses
 
@@ -123,7 +123,7 @@ def facade(variant: int) -> Facade:
     floors = int(rng.integers(1, 4)) if small else int(rng.integers(3, 7))
     floor_m = rng.uniform(2.8, 3.4)
     height_m = floors * floor_m + 0.8
-    scale = TEXELS_PER_METRE
+    scale = TEXELS_PER_METER
     width, height = int(width_m * scale), int(height_m * scale)
     palette = np.array(
         [
