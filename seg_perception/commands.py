@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import DEFAULT_MODEL, model_file, shipped_file
+from seg_perception.core.resources import model_file, shipped_file
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
@@ -358,12 +358,11 @@ def benchmark(
 
     if any(count < 1 for count in (*threads, *batches)) or not 0 < seconds <= 3600:
         raise SettingsError("threads and batches must be at least 1, seconds above 0 and up to 3600")
-    if models is None or isinstance(models, (str, Path)):
-        models = [DEFAULT_MODEL if models is None else models]
+    several = [models] if models is None or isinstance(models, (str, Path)) else models
     dataset = open_datasets(datasets, data_root)[0] if datasets is not None else None
     images = _benchmark_images(pictures) if pictures is None or isinstance(pictures, (str, Path)) else pictures
     of_network = [Size.parse(size) if isinstance(size, str) else size for size in sizes]
-    paths = [model_file(str(model)) for model in models]
+    paths = [model_file(model) for model in several]
     return run_benchmark(paths, images, engines, of_network, threads, batches, seconds, dataset, on_step)
 
 

@@ -62,10 +62,10 @@ class BirdsEye:
             InputError: the calibration is of another size.
         """
         camera = camera_model(self._calibration, Size.of(answer.labels), self._mount.rectified)
-        self._meters.place(camera, self._mount.pose())
+        anew = self._meters.place(camera, self._mount.pose())
         table = self._meters.table
         assert table is not None
-        if self._drawing is None:
+        if anew or self._drawing is None:
             self._drawing = GroundDrawing(table)
         self._meters.look(answer, mask, self._rules)
         grid = self._shared.merged("", {"": (self._meters.cells(answer, self._rules), table)})
@@ -158,17 +158,11 @@ def _text(picture: RgbImage, text: str, at: tuple[int, int]) -> None:
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.75, color, width, cv2.LINE_AA)
 
 
-def bird_view(image: RgbImage, camera: CameraModel, pose: CameraPose, spec: GridSpec) -> RgbImage:
-    """The image's pixels on the ground, uint8 [H, W, 3] RGB; ahead is up, left is left, black is not seen.
+def _maps(camera: CameraModel, pose: CameraPose, spec: GridSpec) -> NDArray[np.float32]:
+    """The image's place (column, row) for each pixel of a picture from above [H, W, 2]; outside where it has none.
 
     What stands on the ground is smeared over it, away from the camera.
     """
-    maps = _maps(camera, pose, spec)
-    return np.asarray(cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
-
-
-def _maps(camera: CameraModel, pose: CameraPose, spec: GridSpec) -> NDArray[np.float32]:
-    """The image's place (column, row) for each pixel of a picture from above [H, W, 2]; outside where it has none."""
     step = spec.resolution / PIXELS_A_CELL
     x = np.arange(spec.x_max - step / 2, spec.x_min, -step)
     y = np.arange(spec.y_max - step / 2, spec.y_min, -step)
@@ -182,7 +176,7 @@ def _maps(camera: CameraModel, pose: CameraPose, spec: GridSpec) -> NDArray[np.f
 def draw_cells(
     cells: Cells, visible: NDArray[np.bool_] | None = None, outline: NDArray[np.float64] | None = None
 ) -> RgbImage:
-    """A grid as a picture like `bird_view`'s, uint8 [H, W, 3] RGB.
+    """A grid as a picture from above, uint8 [H, W, 3] RGB.
 
     Args:
         cells: int8 [y cells, x cells]: green is free, red occupied, yellow costs, gray unknown.
