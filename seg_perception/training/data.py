@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ class CropKey:
 
 
 Crop: TypeAlias = tuple[Tensor, ...] | SegPerceptionError | OSError
+Batches: TypeAlias = Generator[tuple[Tensor, ...], None, None]
 
 
 class TrainingCrops(TorchDataset[Crop]):
@@ -129,7 +130,7 @@ def _collate(crops: list[Crop]) -> tuple[Tensor, ...] | Exception:
 
 def training_batches(
     crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
-) -> Iterator[tuple[Tensor, ...]]:
+) -> Batches:
     """Micro-batches of `TrainingCrops` from `first_step` on: uint8 [n, h, w, 3], uint8 [n, h, w], any answers.
 
     OpenCV is left with one thread in this process, too: its thread pool does not survive the fork

@@ -25,7 +25,7 @@ from seg_perception.core.types import UNKNOWN, UNLABELED, Size
 from seg_perception.datasets.base import Dataset, Sample
 from seg_perception.training import batched_changes as change
 from seg_perception.training.augmentation import COVER_SIDE, COVER_WHOLE, PADDING_GRAY
-from seg_perception.training.data import TrainingCrops, micro_batch_size, training_batches
+from seg_perception.training.data import Batches, TrainingCrops, micro_batch_size, training_batches
 from seg_perception.training.run_data import DataRecord, demand_shared_memory
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.teacher_answers import TeacherAnswers
@@ -50,7 +50,7 @@ def lives_on_device(settings: TrainSettings, device: torch.device) -> bool:
 
 def open_batches(
     settings: TrainSettings, train: Sequence[Dataset], device: torch.device, first_step: int, rank: int, world: int
-) -> tuple[Iterator[tuple[Tensor, ...]], str]:
+) -> tuple[Batches, str]:
     """Micro-batches from `first_step` on, uint8 [n, h, w, 3] and uint8 [n, h, w], and teachers' answers where they are
     kept; and who makes them, in words.
 
@@ -60,7 +60,7 @@ def open_batches(
     """
     why = ""
     if first_step == settings.steps:
-        return iter(()), "no crops are needed"
+        return (batch for batch in ()), "no crops are needed"
     if lives_on_device(settings, device):
         data = _kept_or_loaded(settings, train, device)
         if data is not None:
@@ -301,7 +301,7 @@ class ResidentCrops:
         made = [unknown_texture(rng, crop) for _ in range(_TEXTURES)] if settings.augmentation.unknown else []
         self._textures = torch.from_numpy(np.stack(made)).to(self._device) if made else None
 
-    def batches(self, first_step: int, rank: int, world: int) -> Iterator[tuple[Tensor, ...]]:
+    def batches(self, first_step: int, rank: int, world: int) -> Batches:
         """Micro-batches as `data.training_batches` gives them, on the device."""
         settings = self._settings
         size = micro_batch_size(settings, world)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -57,9 +58,12 @@ def run_training(settings: TrainSettings) -> Path:
     """
     rank, world = _join_process_group(settings)
     try:
-        return _train(settings, rank, world)
+        with ExitStack() as until_the_end:
+            return _train(settings, rank, world, until_the_end)
     except RuntimeError as error:
         if fault := worker_fault(str(error), settings.workers):
+            # as long as these frames hold the loader, PyTorch raises it again whenever any child process ends
+            traceback.clear_frames(error.__traceback__)
             raise SettingsError(fault) from error
         raise
     finally:
@@ -87,7 +91,7 @@ def _device(settings: TrainSettings) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _train(settings: TrainSettings, rank: int, world: int) -> Path:
+def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitStack) -> Path:
     device = _device(settings)
     torch.manual_seed(settings.seed)
     micro_batch = micro_batch_size(settings, world)  # refused before any work, as what follows
@@ -112,12 +116,13 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
     if settings.compile:
         module = CompiledOrNot(module, device)
 
-    run = RunFolder(settings, label_set, history, writes=rank == 0)
+    run = until_the_end.enter_context(closing(RunFolder(settings, label_set, history, writes=rank == 0)))
     work = _Work(settings, run, data, data.records(), network, average.network, optimizer, scaler)
     first_step, best_score, validated = work.resume(device)
     work.look_at_data(rank)
     _check_same_everywhere(first_step, run, device, world)
     batches, told = open_batches(settings, data.train, device, first_step, rank, world)
+    until_the_end.callback(batches.close)  # and with it the processes that read the data
     run.open_logs(first_step)
     run.announce(first_step, device, network, data, told)
     run.remember_looked_at(work.records)
@@ -167,7 +172,6 @@ def _train(settings: TrainSettings, rank: int, world: int) -> Path:
             _set_training_mode(network, settings.network)  # without averaged weights, this network was validated
             if keep:
                 work.save(done, best_score, validated=True)
-    run.close()
     return run.weights_file("best" if best_score > -math.inf else "last")
 
 

@@ -176,6 +176,10 @@ class Peer:
     def statuses(self, name_end: str) -> list[DiagnosticStatus]:
         return [s for array in list(self.diagnostics) for s in array.status if s.name.endswith(name_end)]
 
+    def status(self, name_end: str) -> DiagnosticStatus:
+        """The newest; the first is waited for."""
+        return wait_until(lambda: self.statuses(name_end), f"diagnostics of '{name_end}'")[-1]
+
     def lines(self, part: str) -> list[str]:
         """What the node logged, entry by entry (an entry may hold several lines)."""
         written = self.log.read_text(encoding="utf-8", errors="replace")

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -625,8 +626,19 @@ def test_a_worker_that_is_killed_is_one_line(tiny: Tiny, monkeypatch: pytest.Mon
             os.kill(child.pid or 0, signal.SIGKILL)
 
     monkeypatch.setattr(train.RunFolder, "log_step", kill)
-    with pytest.raises(SettingsError, match="workers: one of the 1 processes that read the data was killed"):
+    with pytest.raises(SettingsError, match="workers: one of the 1 processes that read the data was killed") as error:
         run_training(tiny(workers=1, steps=100))
+    subprocess.run(["true"], check=True)  # its end is a signal: PyTorch would blame the worker again
+    assert error and not multiprocessing.active_children()
+
+
+def test_a_run_that_fails_leaves_neither_processes_nor_open_logs(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = set(threading.enumerate())
+    stop_after(monkeypatch, 3)
+    with pytest.raises(StopError) as error:
+        run_training(tiny(workers=2))
+    left = [thread.name for thread in threading.enumerate() if thread not in threads]
+    assert error and not multiprocessing.active_children() and not left
 
 
 @pytest.mark.parametrize(

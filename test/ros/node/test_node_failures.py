@@ -399,7 +399,7 @@ def test_two_nodes_of_one_name_are_a_warning_until_one_ends(tiny_model: Path) ->
         assert (level(found), found.message) == (1, f"active; {text}")
         assert run.peer.lines(text)
         other.destroy_node()
-        wait_until(lambda: run.peer.statuses(": engine")[-1].message == "active", "the end of the warning")
+        wait_until(lambda: run.peer.status(": engine").message == "active", "the end of the warning")
 
 
 @pytest.mark.parametrize("kind", ["/dev/zero", "pipe", "folder", "absent"])
@@ -527,7 +527,7 @@ def test_incompatible_qos_is_explained_with_both_sides(tiny_model: Path, side: s
         assert line in (expected, unnamed, unseen)
         assert run.node.state == "active"
         if side == "output":  # the input is not concerned
-            assert level(wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]) == 0
+            assert level(run.peer.status(": engine")) == 0
             return
         status = wait_until(
             lambda: [s for s in run.peer.statuses(": camera") if "/peer publishes" in s.message], "diagnostics"

@@ -116,7 +116,7 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_mod
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.change(Transition.TRANSITION_ACTIVATE)
         assert run.node.state == "active"
-        wait_until(lambda: level(run.peer.statuses(": engine")[-1]) == 0, "diagnostics OK again")
+        wait_until(lambda: level(run.peer.status(": engine")) == 0, "diagnostics OK again")
 
 
 @pytest.mark.parametrize(
@@ -195,5 +195,5 @@ def test_an_output_whose_message_is_not_installed_is_named_and_the_rest_is_publi
         run.wait_state("active")
         reason = "message type 'nowhere_msgs/msg/Depths' needs the ROS package 'nowhere_msgs': install it"
         assert run.peer.lines(f"~/depths is not published: {reason}")
-        status = wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]
+        status = run.peer.status(": engine")
         assert values(status)["depths"] == f"not published: {reason}"

@@ -21,7 +21,7 @@ from seg_perception.ros.node.transforms import TF_MESSAGE
 
 
 def grid_status(run: Running, camera: str = "camera") -> dict[str, str]:
-    return values(run.peer.statuses(f": {camera}")[-1])
+    return values(run.peer.status(f": {camera}"))
 
 
 def test_everything_in_meters_with_the_frames_own_stamp(tiny_model: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_camera_info_that_does_not_fit_is_said_and_counted(
             return bool(told) and level(told[-1]) == 1 and "frames without grid" in told[-1].message
 
         driver.send_until(said, "a warning", info=info)
-        status = run.peer.statuses(": camera")[-1]
+        status = run.peer.status(": camera")
         assert words in status.message
         assert words in values(status)["no_grid_because"]
         assert int(values(status)["frames_without_grid"]) > 0

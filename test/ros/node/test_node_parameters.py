@@ -116,7 +116,7 @@ def test_wrong_overrides_leave_the_node_unconfigured_and_can_be_fixed(tiny_model
         ):
             assert part in log[0], part
         assert run.node.state == "unconfigured"
-        status = wait_until(lambda: run.peer.statuses(": engine"), "diagnostics")[-1]
+        status = run.peer.status(": engine")
         assert status.level == b"\x02"
         assert "overlay.opacity" in status.message
         assert run.node.get_parameter("diagnostics.frame_timeout_s").value == 2.0
