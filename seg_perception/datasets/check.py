@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, re
 from seg_perception.datasets.masks import Mask
 from seg_perception.datasets.pairs import PairedFiles
 from seg_perception.datasets.patterns import FilePair
+from seg_perception.engines.processor import usable_cores
 
 
 class FaultKind(Enum):
@@ -239,7 +239,7 @@ def check_dataset(
     sizes: Counter[Size] = Counter()
     values: frozenset[int] | None = frozenset()
     count = len(dataset)
-    checks = _checks(dataset, max(1, min(os.cpu_count() or 1, 16) if workers is None else workers))
+    checks = _checks(dataset, max(1, min(usable_cores(), 16) if workers is None else workers))
     with closing(checks):  # ends the threads at once when this loop is left by Ctrl-C
         for check in tqdm(checks, f"check {dataset.name}", count, unit="image", disable=not progress, leave=False):
             if stopped():

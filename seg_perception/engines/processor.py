@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from functools import cache
@@ -27,9 +28,38 @@ def processor_name() -> str:
     return f"{_cpuinfo('model name') or platform.processor() or 'processor'} ({platform.machine()})"
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
+def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Cores that this process may use: those it may run on, but no more than its container is given time for.
+
+    A container with `--cpus 2` on a machine of 16 cores runs on all of them and is stopped when its time is used up:
+    16 threads would all stand still for most of each tenth of a second. Source: cpu.max of cgroup v2, and
+    cpu.cfs_quota_us of v1.
+    """
+    cores = len(os.sched_getaffinity(0))
+    for line in own.read_text(encoding="utf-8").splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / controllers
+        for folder in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
+            cores = min(cores, _core_limit(folder) or cores)
+            if folder == root:
+                break
+    return cores
+
+
+def _core_limit(cgroup: Path) -> int | None:
+    """Cores that a control group has time for, rounded up; None: no limit."""
+    try:
+        if (cgroup / "cpu.max").is_file():
+            quota, period = (cgroup / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota, period = (
+                (cgroup / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
+            )
+        return None if quota in ("max", "-1") else max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 @cache

@@ -128,9 +128,7 @@ def _collate(crops: list[Crop]) -> tuple[Tensor, ...] | Exception:
     return tuple(default_collate(crops))
 
 
-def training_batches(
-    crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int
-) -> Batches:
+def training_batches(crops: TrainingCrops, settings: TrainSettings, first_step: int, rank: int, world: int) -> Batches:
     """Micro-batches of `TrainingCrops` from `first_step` on: uint8 [n, h, w, 3], uint8 [n, h, w], any answers.
 
     OpenCV is left with one thread in this process, too: its thread pool does not survive the fork

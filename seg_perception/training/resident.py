@@ -7,7 +7,6 @@ to be done and never waits for the device.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from seg_perception.core.errors import SettingsError
 from seg_perception.core.resizing import network_size, resize_image, resize_labels
 from seg_perception.core.types import UNKNOWN, UNLABELED, Size
 from seg_perception.datasets.base import Dataset, Sample
+from seg_perception.engines.processor import usable_cores
 from seg_perception.training import batched_changes as change
 from seg_perception.training.augmentation import COVER_SIDE, COVER_WHOLE, PADDING_GRAY
 from seg_perception.training.data import Batches, TrainingCrops, micro_batch_size, training_batches
@@ -60,7 +60,8 @@ def open_batches(
     """
     why = ""
     if first_step == settings.steps:
-        return (batch for batch in ()), "no crops are needed"
+        none: tuple[tuple[Tensor, ...], ...] = ()
+        return (batch for batch in none), "no crops are needed"
     if lives_on_device(settings, device):
         data = _kept_or_loaded(settings, train, device)
         if data is not None:
@@ -132,7 +133,7 @@ def load_resident(settings: TrainSettings, datasets: Sequence[Dataset], device: 
         target = network_size(Size.of(sample.image), settings.deployed_size, 1)
         return _no_larger(sample, target, largest), target
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for begin in range(0, len(jobs), _ROUND):
             for sample, target in pool.map(load, jobs[begin : begin + _ROUND]):
                 left -= sample.image.nbytes + sample.labels.nbytes

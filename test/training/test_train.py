@@ -629,7 +629,7 @@ def test_a_worker_that_is_killed_is_one_line(tiny: Tiny, monkeypatch: pytest.Mon
     with pytest.raises(SettingsError, match="workers: one of the 1 processes that read the data was killed") as error:
         run_training(tiny(workers=1, steps=100))
     subprocess.run(["true"], check=True)  # its end is a signal: PyTorch would blame the worker again
-    assert error and not multiprocessing.active_children()
+    assert not multiprocessing.active_children(), error
 
 
 def test_a_run_that_fails_leaves_neither_processes_nor_open_logs(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,7 +638,8 @@ def test_a_run_that_fails_leaves_neither_processes_nor_open_logs(tiny: Tiny, mon
     with pytest.raises(StopError) as error:
         run_training(tiny(workers=2))
     left = [thread.name for thread in threading.enumerate() if thread not in threads]
-    assert error and not multiprocessing.active_children() and not left
+    assert not multiprocessing.active_children(), error
+    assert not left, error
 
 
 @pytest.mark.parametrize(
