@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -67,6 +67,17 @@ class GridSpec:
             )
         if faults:
             raise SettingsError("\n".join(faults))
+
+    @classmethod
+    def of(cls, info: Any) -> GridSpec:
+        """Of a grid message's `info` (nav_msgs/MapMetaData).
+
+        Raises:
+            SettingsError: it is no grid's.
+        """
+        resolution = round(float(info.resolution), 6)  # it travels as float32
+        x, y = info.origin.position.x, info.origin.position.y
+        return cls(resolution, x, round(x + info.width * resolution, 6), y, round(y + info.height * resolution, 6))
 
     @property
     def width(self) -> int:

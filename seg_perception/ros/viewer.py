@@ -1,37 +1,45 @@
 """A page on a running node, from its topics: needs nothing of the node but that it publishes.
 
-Each label image is shown with the camera's image, the confidence and the mask of the same stamp.
+Each label image is shown with the camera's image, the confidence and the mask of the same stamp; beside it stands the
+newest grid, where the node has one.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PolygonStamped
 from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import OccupancyGrid
+from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
+from std_msgs.msg import Float32, String
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.bird import draw_grid
+from seg_perception.core.errors import InputError, SegPerceptionError
+from seg_perception.core.grid import GridSpec
 from seg_perception.core.image_message import decode_mono8
 from seg_perception.core.label_set import LabelClass, LabelSet
-from seg_perception.core.types import RgbImage
+from seg_perception.core.types import RgbImage, Size
 from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
-from seg_perception.ros.node.page import live_sliders, parameter_for, possible_transitions, status_of
+from seg_perception.ros.node.page import GridPicture, live_sliders, parameter_for, possible_transitions, status_of
 from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings
 
@@ -63,16 +71,31 @@ class NodeViewer:
         self._model = ""
         self._values: dict[str, float] = {}
         self._cameras: dict[str, _CameraTopics] = {}
+        self._grid = _GridTopics(self)
+        self._refused: set[str] = set()  # topics of which a message could not be shown
         self._clients = {
             "set": node.create_client(SetParameters, f"{name}/set_parameters"),
             "get": node.create_client(GetParameters, f"{name}/get_parameters"),
             "state": node.create_client(ChangeState, f"{name}/change_state"),
         }
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        node.create_subscription(String, f"{name}/palette", self._on_palette, qos.latched())
+        self.listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.listen(String, f"{name}/palette", self._on_palette, qos.latched())
         node.create_timer(1.0, self._ask_for_values)
 
     # --- what comes ---
+
+    def listen(self, kind: type[Any], topic: str, note: Callable[[Any], None], profile: QoSProfile | int) -> Any:
+        """A subscription; a message that cannot be shown, anybody may send one, is told once and left out."""
+
+        def heard(message: Any) -> None:
+            try:
+                note(message)
+            except (SegPerceptionError, ValueError, KeyError, TypeError) as error:
+                if topic not in self._refused:
+                    self._refused.add(topic)
+                    self._node.get_logger().warning(f"{topic}: messages that cannot be shown are left out: {error}")
+
+        return self._node.create_subscription(kind, topic, heard, profile)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         status = status_of(message, self._name.lstrip("/"))
@@ -89,6 +112,7 @@ class NodeViewer:
             for seen in self._cameras.values():
                 seen.close()
             self._cameras = {camera: _CameraTopics(self, camera, topic) for camera, topic in topics.items()}
+            self._grid.follow(False)
             self.board.set_cameras(tuple(topics))
 
     def _on_palette(self, message: String) -> None:
@@ -98,11 +122,15 @@ class NodeViewer:
         """All parts of a frame are there."""
         if self._label_set is None or parts.image is None:
             return
-        maps = parts.maps
+        maps, size = parts.maps, Size.of(parts.image)
+        if any(Size.of(found) != size for found in maps.values()):
+            raise InputError(f"labels, confidence and mask are not all of the image's size, {size}")
+        if (highest := int(maps["labels"].max())) >= len(self._label_set):
+            raise InputError(f"label {highest} is none of the palette's {len(self._label_set)} classes")
         self.board.offer(
             ViewFrame(
                 camera, number, stamp_ns, time.monotonic(), parts.image, maps["labels"], maps["confidence"],
-                maps["drivable"], self._label_set, self._model,
+                maps["drivable"], self._label_set, self._model, self._grid.picture(stamp_ns),
             )
         )  # fmt: skip
 
@@ -110,6 +138,7 @@ class NodeViewer:
         client = self._clients["get"]
         for camera in self._cameras.values():
             camera.follow(self.board.watched(camera.name))
+        self._grid.follow(any(map(self.board.watched, self._cameras)))
         if not client.service_is_ready():
             return
         names = [slider.name for slider in live_sliders(lambda _: 0.0)]
@@ -189,14 +218,14 @@ class _CameraTopics:
         if not watched:
             self.close()
             return
-        node, prefix = self._viewer.node, f"{self._viewer.name}/{self.name}".rstrip("/")
+        prefix = f"{self._viewer.name}/{self.name}".rstrip("/")
         compressed = self.image_topic.endswith("/compressed")
         kind, decode = (CompressedImage, decode_compressed) if compressed else (Image, decode_image)
         profile = qos.profile("best_effort", 2)
         self._subscriptions = [
-            node.create_subscription(kind, self.image_topic, lambda m: self._on_image(m, decode), profile),
+            self._viewer.listen(kind, self.image_topic, lambda m: self._on_image(m, decode), profile),
             *(
-                node.create_subscription(Image, f"{prefix}/{part}", partial(self._on_map, part), 2)
+                self._viewer.listen(Image, f"{prefix}/{part}", partial(self._on_map, part), 2)
                 for part in ("labels", "confidence", "drivable")
             ),
         ]
@@ -207,10 +236,7 @@ class _CameraTopics:
         self._subscriptions, self._parts = [], OrderedDict()
 
     def _on_image(self, message: Any, decode: Callable[[Any], RgbImage]) -> None:
-        try:
-            image = decode(message)
-        except InputError:
-            return  # the node says so itself: its rejections are in the status
+        image = decode(message)
         self._part(message).image = image
         self._complete(stamp_ns_of(message.header))
 
@@ -233,10 +259,54 @@ class _CameraTopics:
         self._viewer.show(self.name, self._number, stamp_ns, parts)
 
 
+class _GridTopics:
+    """Subscriptions to the grid of all cameras and what is read from it, while somebody looks."""
+
+    def __init__(self, viewer: NodeViewer) -> None:
+        self._viewer = viewer
+        self._forget()
+
+    def _forget(self) -> None:
+        self._subscriptions: list[Any] = []
+        self._outlines: OrderedDict[int, NDArray[np.float64]] = OrderedDict()  # of the last stamps
+        self._distances: list[float] = []  # since the last grid: they carry no stamp
+        self._newest: tuple[Callable[[str], RgbImage], int] | None = None  # draws the grid; its stamp
+
+    def picture(self, frame_ns: int) -> Mapping[str, RgbImage]:
+        """What stands beside a frame: nothing where the node makes no grid."""
+        return {} if self._newest is None else GridPicture(*self._newest, frame_ns)
+
+    def follow(self, watched: bool) -> None:
+        if watched == bool(self._subscriptions):
+            return
+        viewer = self._viewer
+        if not watched:
+            for subscription in self._subscriptions:
+                viewer.node.destroy_subscription(subscription)
+            self._forget()
+            return
+        self._subscriptions = [
+            viewer.listen(Float32, f"{viewer.name}/free_distance", lambda m: self._distances.append(m.data), 2),
+            viewer.listen(PolygonStamped, f"{viewer.name}/free_space", self._on_outline, 2),
+            viewer.listen(OccupancyGrid, f"{viewer.name}/drivable_grid", self._on_grid, 2),
+        ]
+
+    def _on_outline(self, message: PolygonStamped) -> None:
+        corners = [(corner.x, corner.y) for corner in message.polygon.points]
+        self._outlines[stamp_ns_of(message.header)] = np.array(corners, np.float64).reshape(-1, 2)
+        while len(self._outlines) > _KEPT:
+            self._outlines.popitem(last=False)
+
+    def _on_grid(self, message: OccupancyGrid) -> None:
+        distances, self._distances = self._distances, []
+        distance = distances[0] if len(distances) == 1 else None  # else nobody knows which is this grid's
+        stamp_ns, spec, outlines = stamp_ns_of(message.header), GridSpec.of(message.info), self._outlines
+        cells = np.array(message.data, np.int8).reshape(spec.height, spec.width)
+        self._newest = lambda note: draw_grid(spec, cells, None, outlines.get(stamp_ns), distance, note), stamp_ns
+
+
 def label_set_of(palette: str) -> tuple[LabelSet, str]:
     """The label set and the model's id in a message of `~/palette`."""
-    import json
-
     document = json.loads(palette)
     rows = document["classes"]
     classes = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class FromAbove:
         if (message := self._grids.get(stamp_ns)) is None:
             return None
         grid = self._bag.decode(message)
-        spec = _spec(grid.info)
+        spec = GridSpec.of(grid.info)
         cells = np.asarray(grid.data, np.int8).reshape(spec.height, spec.width)
         outline = None
         if (found := self._outlines.get(stamp_ns)) is not None:
@@ -69,7 +69,7 @@ class FromAbove:
         if (picture := self.picture(stamp_ns, image)) is not None:
             self._panel = picture
         if self._panel is None and self._grids:
-            spec = _spec(self._bag.decode(next(iter(self._grids.values()))).info)
+            spec = GridSpec.of(self._bag.decode(next(iter(self._grids.values()))).info)
             self._panel = self._drawn(spec, np.zeros_like(image)).draw(np.zeros_like(image), spec.unknown())
         return image if self._panel is None else beside(image, self._panel)
 
@@ -88,10 +88,3 @@ def from_above(bag: BagReader, camera_height: float | None) -> FromAbove | None:
     if camera_height is None or not (counts.get(GRID) and counts.get(INFO_TOPIC)):
         return None
     return FromAbove(bag, camera_height)
-
-
-def _spec(info: Any) -> GridSpec:
-    resolution = round(float(info.resolution), 6)  # it travels as float32
-    x, y = info.origin.position.x, info.origin.position.y
-    x_max, y_max = round(x + info.width * resolution, 6), round(y + info.height * resolution, 6)
-    return GridSpec(resolution, x, x_max, y, y_max)

@@ -84,23 +84,22 @@ def possible_transitions(state: str) -> Sequence[str]:
     return _TRANSITIONS.get(state, ())
 
 
-class _GridPicture(Mapping[str, RgbImage]):
+class GridPicture(Mapping[str, RgbImage]):
     """The grid as a frame's further picture, drawn when a page asks for it.
 
     Args:
-        grid: made of a frame with stamp `grid_ns`.
+        draw: takes a line to write below it, see `draw_grid`.
+        grid_ns: the stamp of the grid.
         frame_ns: the stamp of the frame beside which it stands; masks do not wait for the grid.
     """
 
-    def __init__(self, grid: GridAnswer, grid_ns: int, frame_ns: int) -> None:
-        self._grid, self._older_ms = grid, round((frame_ns - grid_ns) / 1e6)
+    def __init__(self, draw: Callable[[str], RgbImage], grid_ns: int, frame_ns: int) -> None:
+        self._draw, self._older_ms = draw, round((frame_ns - grid_ns) / 1e6)
 
     def __getitem__(self, name: str) -> RgbImage:
         if name != "grid":
             raise KeyError(name)
-        grid = self._grid
-        note = f"{self._older_ms} ms older than the frame" if self._older_ms > 0 else ""
-        return draw_grid(grid.spec, grid.cells, None, grid.outline, grid.distance, note)
+        return self._draw(f"{self._older_ms} ms older than the frame" if self._older_ms > 0 else "")
 
     def __iter__(self) -> Iterator[str]:
         return iter(("grid",))
@@ -121,7 +120,7 @@ class NodePage:
         self.settings = settings
         self._numbers: dict[str, int] = {}
         self._cameras: tuple[str, ...] = ()
-        self._grid: tuple[GridAnswer, int] | None = None  # the newest, and its stamp
+        self._grid: tuple[Callable[[str], RgbImage], int] | None = None  # draws the newest; its stamp
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake = node.create_guard_condition(self._run_calls)
         self.board = Board(node.get_fully_qualified_name(), self)
@@ -145,7 +144,7 @@ class NodePage:
 
     def show_grid(self, grid: GridAnswer, stamp_ns: int) -> None:
         """The newest grid; it stands beside the frames that come from now on."""
-        self._grid = grid, stamp_ns
+        self._grid = lambda note: draw_grid(grid.spec, grid.cells, None, grid.outline, grid.distance, note), stamp_ns
 
     def show(
         self, camera: str, stamp_ns: int, image: RgbImage, segmentation: Segmentation, mask: MaskImage, card: Any
@@ -157,7 +156,7 @@ class NodePage:
         self.board.offer(
             ViewFrame(
                 camera, number, stamp_ns, time.monotonic(), image, segmentation.labels, segmentation.confidence,
-                mask, card.label_set, card.id, {} if self._grid is None else _GridPicture(*self._grid, stamp_ns),
+                mask, card.label_set, card.id, {} if self._grid is None else GridPicture(*self._grid, stamp_ns),
             )
         )  # fmt: skip
 

@@ -7,6 +7,8 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -14,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from meters_harness import FIXED, Driver
+from nav_msgs.msg import OccupancyGrid
 from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
 from sensor_msgs.msg import Image
 
@@ -114,6 +117,15 @@ def converse_with(page: Page, node: Running) -> None:
     wait_until(lambda: node.node.state == "active", "active")
 
 
+def see_the_grid(page: Page, driver: Driver) -> None:
+    page.say({"type": "look", "cameras": [""], "view": "grid", "opacity": 0.5, "width": 640})
+    page.see(driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3), 60.0)
+    cells = page.frames[-1][1]
+    # 8 m ahead in the middle is free: green (BGR) in row (40 - 8) * 20; 20 m ahead nothing is known: gray
+    assert np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40
+    assert np.ptp(cells[400, 210].astype(int)) < 40
+
+
 def test_the_nodes_own_page(tiny_model: Any) -> None:
     port = free_port()
     parameters = {"model": str(tiny_model), "view.port": port, "view.control": True, "view.rate": 50.0}
@@ -138,28 +150,50 @@ def test_the_nodes_own_page_has_the_grid(tiny_model: Any) -> None:
         assert page_of_node is not None
         assert page_of_node._grid is None
         with Page(port) as page:
-            page.say({"type": "look", "cameras": [""], "view": "grid", "opacity": 0.5, "width": 640})
-            page.see(
-                driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3), 60.0
-            )
-        cells = page.frames[-1][1]
-        # 8 m ahead in the middle is free: green (BGR) in row (40 - 8) * 20; 20 m ahead nothing is known: gray
-        assert np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40
-        assert np.ptp(cells[400, 210].astype(int)) < 40
+            see_the_grid(page, driver)
+
+
+@contextmanager
+def page_on_topics() -> Iterator[Page]:
+    """What `seg-perception view` serves on the running node."""
+    stop, urls = threading.Event(), []
+    settings = ViewSettings(rate=50, control=True)
+    thread = threading.Thread(target=view_node, args=("segmentation_node", settings, stop, urls.append))
+    thread.start()
+    try:
+        wait_until(lambda: bool(urls), "the page's address")
+        with Page(int(urls[0].split(":")[2].strip("/"))) as page:
+            wait_until(lambda: (page.last("status") or {}).get("cameras") == [""], "the camera")
+            yield page
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def test_a_page_on_the_nodes_topics(tiny_model: Any) -> None:
     with running({"model": str(tiny_model)} | RELIABLE_INPUT) as node:
         node.wait_state("active")
-        stop, urls = threading.Event(), []
-        settings = ViewSettings(rate=50, control=True)
-        thread = threading.Thread(target=view_node, args=("segmentation_node", settings, stop, urls.append))
-        thread.start()
-        try:
-            wait_until(lambda: bool(urls), "the page's address")
-            with Page(int(urls[0].split(":")[2].strip("/"))) as page:
-                wait_until(lambda: (page.last("status") or {}).get("cameras") == [""], "the camera")
-                converse_with(page, node)
-        finally:
-            stop.set()
-            thread.join(10)
+        with page_on_topics() as page:
+            converse_with(page, node)
+
+
+def test_a_page_on_the_nodes_topics_has_the_grid(tiny_model: Any) -> None:
+    with running({"model": str(tiny_model), "engine": "onnxruntime"} | FIXED | RELIABLE_INPUT) as node:
+        node.wait_state("active")
+        driver, outputs = Driver(node), "/segmentation_node/"
+        with page_on_topics() as page:
+            see_the_grid(page, driver)
+            broken = node.peer.publisher(OccupancyGrid, f"{outputs}drivable_grid")  # anybody may send one
+
+            def send() -> None:
+                broken.publish(OccupancyGrid())
+                driver.send()
+
+            shown = len(page.frames)
+            page.see(send, lambda _: len(page.frames) > shown + 5)
+            # the outline: blue (BGR) along the end of what is free
+            page.see(send, lambda frame: (np.abs(frame[1].astype(int) - (255, 130, 70)).max(axis=2) < 60).any())
+            assert node.node.count_subscribers(f"{outputs}drivable_grid") == 1
+            page.say({"type": "look", "cameras": [], "view": "grid", "opacity": 0.5, "width": 640})
+            topics = [f"{outputs}{name}" for name in ("drivable_grid", "free_space", "free_distance", "labels")]
+            wait_until(lambda: not any(map(node.node.count_subscribers, topics)), "nobody wants them any more")
