@@ -74,7 +74,7 @@ endif
 lint: $(STAMPS)/test ## Style, format, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports
 
 .PHONY: format
