@@ -9,10 +9,13 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from itertools import zip_longest
 from pathlib import Path
 
 import onnx
 import torch
+from torch import Tensor
+from torch.export import ExportedProgram
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.files import write_atomically
@@ -80,8 +83,9 @@ def build_onnx(
     if size is not None:
         check_multiple(size, network.size_multiple, "the network")
     graph = DeployedGraph(copy.deepcopy(network).cpu().eval(), temperature)
-    model, other = (_clean(_trace(graph, *shape)) for shape in _TRACED_SHAPES)
-    _check_free_of_sizes(model, other)
+    program, other = (_trace(graph, *shape) for shape in _TRACED_SHAPES)
+    _check_free_of_sizes(program, other)
+    model = _translate(program)
     pin_shapes(model, batch, size)
     onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     model.producer_name, model.producer_version = "seg_perception", ""
@@ -91,23 +95,55 @@ def build_onnx(
     return model
 
 
-def _trace(graph: DeployedGraph, batch: int, rows: int, columns: int) -> onnx.ModelProto:
-    """Export with an example of this shape.
-
-    torch's newer exporter folds batch normalization and padding into the convolutions and leaves no
-    shape arithmetic; the older one left both (docs/adr/0005-tensorrt.md).
-    """
+def _trace(graph: DeployedGraph, batch: int, rows: int, columns: int) -> ExportedProgram:
+    """The operations that an example of this shape goes through."""
     multiple = graph.network.size_multiple
     example = torch.zeros((batch, rows * multiple, columns * multiple, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), strict=False)
+
+
+def _check_free_of_sizes(program: ExportedProgram, other: ExportedProgram) -> None:
+    """Two traces with other sizes must give one graph: then no size is baked into it, and any will do.
+
+    That is several times faster than a trace with symbolic sizes, and says the same.
+
+    Raises:
+        ModelError: they differ; names the first node that does.
+    """
+    place = None
+    for mine, theirs in zip_longest(program.graph.nodes, other.graph.nodes):
+        if mine is None or theirs is None or _written(mine) != _written(theirs):
+            place = "their number of nodes" if mine is None else f"node '{mine.name}' ({mine.target})"
+            break
+    for name, value in program.constants.items():
+        if place is None and not (isinstance(value, Tensor) and value.equal(other.constants[name])):
+            place = f"constant '{name}'"
+    if place is not None:
+        raise ModelError(
+            f"the network's graph depends on the image size: traces at two sizes differ in {place}; "
+            "use constant scale factors, pads and windows instead of sizes taken from tensors"
+        )
+
+
+def _written(node: torch.fx.Node) -> str:
+    return f"{node.name} {node.op} {node.target} {node.args} {node.kwargs}"
+
+
+def _translate(program: ExportedProgram) -> onnx.ModelProto:
+    """To ONNX, by torch's newer exporter.
+
+    It folds batch normalization and padding into the convolutions and leaves no shape arithmetic; the older one left
+    both (docs/adr/0005-tensorrt.md).
+    """
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph,
-                (example,),
+            translated = torch.onnx.export(
+                program,
                 dynamo=True,
                 opset_version=18,
                 input_names=[INPUT_NAME],
@@ -116,37 +152,10 @@ def _trace(graph: DeployedGraph, batch: int, rows: int, columns: int) -> onnx.Mo
             )
     finally:
         noisy.setLevel(level)
-    assert program is not None
-    return program.model_proto
-
-
-def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
+    assert translated is not None
+    model: onnx.ModelProto = translated.model_proto
     drop_leftovers(model)
     lower_to_opset_17(model)
     drop_leftovers(model)  # the lowering frees constants
     name_nodes(model)
-    pin_shapes(model, None, None)
     return model
-
-
-def _check_free_of_sizes(model: onnx.ModelProto, other: onnx.ModelProto) -> None:
-    """Two traces with other sizes must give one graph: then no size is baked into it, and any will do.
-
-    That is several times faster than a trace with symbolic sizes, and says the same.
-
-    Raises:
-        ModelError: they differ; names the first node that does.
-    """
-    if model.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True):
-        return
-    constants, others = ({t.name: t for t in m.graph.initializer} for m in (model, other))
-    place = "their number of nodes"
-    for mine, theirs in zip(model.graph.node, other.graph.node, strict=False):
-        weights_differ = any(constants.get(n) != others.get(n) for n in mine.input)
-        if mine != theirs or weights_differ:
-            place = f"node {mine.name!r} ({mine.op_type})"
-            break
-    raise ModelError(
-        f"the network's graph depends on the image size: traces at two sizes differ in {place}; "
-        "use constant scale factors, pads and windows instead of sizes taken from tensors"
-    )
