@@ -84,6 +84,7 @@ def test_bag(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)  # a training, an export and an evaluation, however busy the machine is
+@pytest.mark.usefixtures("quick_exports")
 def test_own_pictures(repository: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     for folder in ("images", "labels"):
