@@ -21,6 +21,7 @@ from seg_perception.core.resources import model_file, shipped_file
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
+    from seg_perception.core.label_set import LabelSet
     from seg_perception.core.types import RgbImage, Size
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
@@ -128,6 +129,7 @@ def evaluate(
     """
     from seg_perception.datasets.check import look_at
     from seg_perception.evaluation import evaluate as evaluate_one
+    from seg_perception.evaluation.evaluator import demand_same_classes
     from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
     from seg_perception.evaluation.pictures import write_examples
 
@@ -143,6 +145,8 @@ def evaluate(
             on_remark(remark)
     evaluations, examples = [], []
     with _opened(model, engine, size, threads) as opened:
+        for dataset in opened_datasets:
+            demand_same_classes(dataset, opened.card.label_set)
         on_start(opened)
         for dataset in opened_datasets:
             evaluation = evaluate_one(dataset, opened.segmenter, progress, options)
@@ -170,6 +174,7 @@ def compare(
     data_root: str | Path | None = None,
     limit: int | None = None,
     out: str | Path | None = None,
+    on_open: Callable[[list[str]], object] = lambda _metrics: None,
     on_start: Callable[[str, int], object] = lambda _title, _frames: None,
     on_frame: Callable[[int], object] = lambda _: None,
 ) -> list[Comparison]:
@@ -184,6 +189,7 @@ def compare(
         data_root: as `evaluate`.
         limit: at most so many frames of each dataset, or of the source.
         out: write a page of it all to this HTML file.
+        on_open: is told before the first frame what the comparisons' `metrics()` will have.
         on_start: is called for each dataset, or the source, with its name and number of frames (0: unknown).
         on_frame: is called after each frame with the number done.
 
@@ -192,17 +198,20 @@ def compare(
 
     Raises:
         FileNotFoundError, ModelError, EngineError: see `load`.
-        InputError: neither or both of datasets and source, no frames, or different classes.
-        SettingsError, DatasetError: a dataset cannot be opened or read.
+        InputError: neither or both of datasets and source, a limit below 1, no frames, or different classes.
+        SettingsError, DatasetError: a dataset cannot be opened or read, or has other classes than the models.
         OSError: the page cannot be written.
     """
     from itertools import islice
 
     from seg_perception.evaluation.comparing import Contestant
     from seg_perception.evaluation.comparing import compare as compare_frames
+    from seg_perception.evaluation.comparison import metric_names
 
     if (datasets is None) == (source is None):
         raise InputError("compare on labeled datasets, or on a bag, video or folder without truth: name one of the two")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} is not accepted: at least 1 frame is")
     if out is not None:
         _demand_report_packages()
         make_room_for(Path(out))
@@ -212,8 +221,11 @@ def compare(
             Contestant(f"{side.identity}; mask: {side.drivable.describe()}", side.segmenter, side.drivable)
             for side in sides
         ]
+        classes = sides[0].card.label_set
+        compared = list(_compared(datasets, source, topic, data_root, classes))
+        on_open(metric_names(classes, has_truth=source is None))
         found = []
-        for title, total, frames in _compared(datasets, source, topic, data_root):
+        for title, total, frames in compared:
             expected = min(total, limit or total)
             on_start(title, expected)
             some = frames if limit is None else islice(frames, limit)
@@ -228,10 +240,15 @@ def compare(
 
 
 def _compared(
-    datasets: AnyDatasets | None, source: str | Path | int | None, topic: str | None, data_root: str | Path | None
+    datasets: AnyDatasets | None,
+    source: str | Path | int | None,
+    topic: str | None,
+    data_root: str | Path | None,
+    classes: LabelSet,
 ) -> Iterator[tuple[str, int, Iterator[ComparedFrame]]]:
     """Name, number of frames (0: unknown) and frames of each dataset, or of the source."""
     from seg_perception.evaluation.comparing import ComparedFrame
+    from seg_perception.evaluation.evaluator import demand_same_classes
     from seg_perception.sources import SourceKind, count_frames, find_source, frames
 
     if source is not None:
@@ -243,7 +260,8 @@ def _compared(
         return
     assert datasets is not None
     for dataset in open_datasets(datasets, data_root):
-        samples = (dataset.load(index) for index in range(len(dataset)))
+        demand_same_classes(dataset, classes)
+        samples = map(dataset.load, range(len(dataset)))
         yield dataset.name, len(dataset), (ComparedFrame(s.name, s.image, s.labels) for s in samples)
 
 

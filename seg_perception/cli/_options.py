@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -167,11 +167,21 @@ def refuse_without_dataset(arguments: argparse.Namespace) -> None:
     Raises:
         SettingsError: names those that were given.
     """
+    if arguments.dataset is None:
+        refuse_without(arguments, "--dataset", _OF_ONE_DATASET)
+
+
+def refuse_without(arguments: argparse.Namespace, option: str, defaults: Mapping[str, object]) -> None:
+    """Options that would count for nothing without another one.
+
+    Raises:
+        SettingsError: names those that were given.
+    """
     from seg_perception.core.errors import SettingsError
 
-    given = [f"--{name}" for name, default in _OF_ONE_DATASET.items() if getattr(arguments, name) != default]
-    if arguments.dataset is None and given:
-        raise SettingsError(f"{', '.join(given)}: of no use without --dataset, so nothing would come of it")
+    given = [f"--{name}" for name, default in defaults.items() if getattr(arguments, name) != default]
+    if given:
+        raise SettingsError(f"{', '.join(given)}: of no use without {option}, so nothing would come of it")
 
 
 def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:

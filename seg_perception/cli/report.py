@@ -8,20 +8,22 @@ With --a and --b two models, two engines or two settings are run on the same ima
 the differences of each class with confidence intervals, the worst frames, confusion and calibration, and for a
 film its course.
 
---fail-if METRIC < NUMBER gives exit status 1 where it holds, for every dataset: a gate for regressions. Metrics are
-percents: mean_iou, road_iou, traffic_light_iou, ..., pixel_accuracy, calibration_error, drivable_iou (with --a and
---b) or drivable_f1, ..., agreement, latency_ms; of A with a_ before it; B minus A with diff_ before it.
+--fail-if METRIC < NUMBER gives exit status 1 where it holds, for every dataset: a gate for regressions. A name that
+there is not is refused before the work. Metrics are percents: mean_iou, road_iou, traffic_light_iou, ...,
+pixel_accuracy, calibration_error, drivable_iou (with --a and --b) or drivable_f1, ..., agreement, and latency_ms; of A
+with a_ before it; B minus A with diff_ before it.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.cli._options import add_dataset_arguments, wanted_datasets
+from seg_perception.cli._options import add_dataset_arguments, refuse_without, refuse_without_dataset, wanted_datasets
 
 if TYPE_CHECKING:
     from seg_perception.evaluation.gate import Condition
@@ -65,27 +67,43 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("name runs and evaluations to report on, or two sides to compare with --a and --b")
     if comparing and (arguments.a is None or arguments.b is None):
         raise InputError("a comparison has two sides: give both --a and --b")
+    if not comparing:
+        refuse_without(
+            arguments, "--a and --b", {"source": None, "topic": None, "limit": None, "dataset": None, "config": None}
+        )
+        refuse_without_dataset(arguments)
     make_room_for(arguments.out)
-    metrics = _compare(arguments) if comparing else _report(arguments)
+    metrics = (_compare if comparing else _report)(arguments, conditions)
     print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
     return _judge(conditions, metrics)
 
 
-def _report(arguments: argparse.Namespace) -> dict[str, Mapping[str, float]]:
+def _report(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> dict[str, Mapping[str, float]]:
     """Write the page of runs and evaluations; the metrics of each evaluation."""
+    from seg_perception.core.errors import InputError
     from seg_perception.evaluation.gate import gate_metrics
     from seg_perception.evaluation.report import read_source, write_report
 
     sources = [read_source(path) for path in arguments.sources]
-    write_report(arguments.out, sources)
-    return {
+    found: dict[str, Mapping[str, float]] = {
         f"{source.label}, {evaluation.dataset}": gate_metrics(evaluation)
         for source in sources
         for evaluation in (source.evaluated.evaluations if source.evaluated else ())
     }
+    if conditions and not found:
+        raise InputError(f"--fail-if {conditions[0]}: there are no scores in this report to judge by")
+    for metrics in found.values():
+        _demand_known(conditions, metrics)
+    write_report(arguments.out, sources)
+    return found
 
 
-def _compare(arguments: argparse.Namespace) -> dict[str, Mapping[str, float]]:
+def _demand_known(conditions: Sequence[Condition], metrics: Iterable[str]) -> None:
+    for condition in conditions:
+        condition.demand_known(metrics)
+
+
+def _compare(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> dict[str, Mapping[str, float]]:
     """Run both sides and write the page; the metrics of each dataset."""
     from tqdm import tqdm
 
@@ -111,11 +129,12 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Mapping[str, float]]:
             topic=arguments.topic,
             limit=arguments.limit,
             out=arguments.out,
+            on_open=lambda metrics: _demand_known(conditions, metrics),
             on_start=start,
             on_frame=lambda done: bar.update(done - bar.n),
         )
     for comparison in found:
-        metrics = comparison.metrics()
+        metrics = {name: value for name, value in comparison.metrics().items() if not math.isnan(value)}
         names = ("agreement", "a_mean_iou", "mean_iou", "diff_mean_iou", "a_drivable_iou", "drivable_iou")
         shown = ", ".join(f"{name} {metrics[name]:.2f}" for name in names if name in metrics)
         print(f"{comparison.title}: {len(comparison.names)} frames; {shown}")
@@ -151,12 +170,8 @@ def _side(texts: Iterable[str]) -> dict[str, Any]:
 
 def _judge(conditions: Iterable[Condition], metrics: Mapping[str, Mapping[str, float]]) -> int:
     """1 where a condition holds, each said on stderr."""
-    from seg_perception.core.errors import InputError
-
     failed = False
     for condition in conditions:
-        if not metrics:
-            raise InputError(f"--fail-if {condition}: there are no scores in this report to judge by")
         for where, values in metrics.items():
             if condition.holds(values, where):
                 print(f"failed: {where}: {condition} ({values[condition.metric]:.2f})", file=sys.stderr)

@@ -137,35 +137,36 @@ class Comparison:
         return {c.name: _interval(values[c.id], resampled[:, c.id]) for c in self.label_set.classes}
 
     def metrics(self) -> dict[str, float]:
-        """Name -> percent, for --fail-if: of B, of A with "a_" before it, and B minus A with "diff_"."""
-        found: dict[str, float] = {"agreement": 100 * float(np.mean(self.agreement))}
+        """Name -> percent or NaN, for --fail-if: of B, of A with "a_" before it, and B minus A with "diff_"."""
+        values = {"agreement": 100 * float(np.mean(self.agreement))}
         for prefix, side in (("", self.b), ("a_", self.a)):
-            if prefix and not self.has_truth:
-                continue
-            iou = side.iou()
-            values = {f"{metric_name(c.name)}_iou": float(iou[c.id]) for c in self.label_set.classes}
-            values |= {"mean_iou": float(mean_of(iou)), "drivable_iou": side.mask_iou()}
-            if self.has_truth:
-                values |= {
-                    "pixel_accuracy": side.calibration.accuracy,
-                    "calibration_error": side.calibration.expected_error,
-                }
-            found |= {f"{prefix}{name}": 100 * value for name, value in values.items()}
-        if self.has_truth:
-            found |= {
-                f"diff_{name}": value - found[f"a_{name}"]
-                for name, value in list(found.items())
-                if f"a_{name}" in found
+            iou, calibration = side.iou(), side.calibration
+            fractions = {f"{metric_name(c.name)}_iou": float(iou[c.id]) for c in self.label_set.classes} | {
+                "mean_iou": float(mean_of(iou)),
+                "drivable_iou": side.mask_iou(),
+                "pixel_accuracy": calibration.accuracy,
+                "calibration_error": calibration.expected_error,
             }
-        for prefix, side in (("", self.b), ("a_", self.a)):
-            found[f"{prefix}latency_ms"] = float(np.median(side.milliseconds))
-        return {name: value for name, value in found.items() if not np.isnan(value)}
+            values |= {f"{prefix}{name}": 100 * value for name, value in fractions.items()}
+            values[f"{prefix}latency_ms"] = float(np.median(side.milliseconds))
+        values |= {f"diff_{name}": values[name] - values[f"a_{name}"] for name in list(values) if f"a_{name}" in values}
+        return {name: values[name] for name in metric_names(self.label_set, self.has_truth)}
 
     def _resampled(self, confusion: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """Sums over frames drawn with replacement, [resamples, C, C]."""
         table = np.asarray(confusion, np.float64)
         summed: NDArray[np.float64] = (_draws(len(table)) @ table.reshape(len(table), -1)).reshape(-1, *table.shape[1:])
         return summed
+
+
+def metric_names(label_set: LabelSet, has_truth: bool) -> list[str]:
+    """What `Comparison.metrics` will have."""
+    scores = [f"{metric_name(c.name)}_iou" for c in label_set.classes] + ["mean_iou", "drivable_iou"]
+    names = ["agreement", *scores, "latency_ms", "a_latency_ms", "diff_latency_ms"]
+    if has_truth:
+        scores += ["pixel_accuracy", "calibration_error"]
+        names += [f"{prefix}{name}" for prefix in ("", "a_", "diff_") for name in scores]
+    return list(dict.fromkeys(names))
 
 
 def metric_name(class_name: str) -> str:

@@ -94,6 +94,10 @@ class Evaluation:
 
     def percentages(self) -> dict[str, float]:
         """Metric name -> percent, as the model card stores them; a metric without a value is left out."""
+        return {name: value for name, value in self.all_percentages().items() if not np.isnan(value)}
+
+    def all_percentages(self) -> dict[str, float]:
+        """The same, with NaN for a metric without a value."""
         scores, drivable = self.scores, self.drivable
         values = {
             "mean_iou": scores.mean_iou,
@@ -112,7 +116,7 @@ class Evaluation:
                 "confident_wrong_drivable": drivable.confident_wrong,
             }
         values |= {f"iou/{name}": iou for name, iou in zip(self.label_set.names, scores.iou, strict=True)}
-        return {name: round(100 * value, 2) for name, value in values.items() if not np.isnan(value)}
+        return {name: round(100 * value, 2) for name, value in values.items()}
 
     def table(self) -> str:
         """Everything measured, for a terminal; percent."""
@@ -155,6 +159,19 @@ def _percent(fraction: float, width: int = 8) -> str:
     return f"{'-':>{width}}" if np.isnan(fraction) else f"{100 * fraction:{width}.2f}"
 
 
+def demand_same_classes(dataset: Dataset, classes: LabelSet) -> None:
+    """Check that truth and answers mean the same by their ids.
+
+    Raises:
+        DatasetError: the dataset maps to another label set than the model's.
+    """
+    if dataset.label_set.names != classes.names:
+        raise DatasetError(
+            f"{dataset.name} maps to the classes {', '.join(dataset.label_set.names)}, "
+            f"but the model knows {', '.join(classes.names)}; choose a mapping to the model's classes"
+        )
+
+
 def evaluate(
     dataset: Dataset,
     segmenter: Segmenter,
@@ -170,11 +187,7 @@ def evaluate(
     """
     options = options or EvaluationOptions()
     classes = segmenter.card.label_set
-    if dataset.label_set.names != classes.names:
-        raise DatasetError(
-            f"{dataset.name} maps to the classes {', '.join(dataset.label_set.names)}, "
-            f"but the model knows {', '.join(classes.names)}; choose a mapping to the model's classes"
-        )
+    demand_same_classes(dataset, classes)
     counts = PixelCounts(len(classes))
     band_counts = ConfusionMatrix(len(classes))
     images = []

@@ -6,7 +6,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from seg_perception.core.errors import InputError
@@ -47,6 +47,20 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.metric} {self.comparison} {self.limit:g}"
 
+    def demand_known(self, metrics: Iterable[str]) -> None:
+        """Check the metric's name: before the work, there is nothing to judge yet.
+
+        Raises:
+            InputError: there is no such metric; lists those there are.
+        """
+        names = sorted(metrics)
+        if self.metric not in names:
+            near = difflib.get_close_matches(self.metric, names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(
+                f"condition '{self}': no metric is called {self.metric!r}; {hint}There are: {', '.join(names)}"
+            )
+
     def holds(self, metrics: Mapping[str, float], where: str) -> bool:
         """Whether it holds.
 
@@ -55,19 +69,20 @@ class Condition:
             where: what they are of, for the error.
 
         Raises:
-            InputError: there is no such metric, or it has no value; lists those there are.
+            InputError: there is no such metric, see `demand_known`, or it has no value.
         """
-        value = metrics.get(self.metric, math.nan)
+        self.demand_known(metrics)
+        value = metrics[self.metric]
         if math.isnan(value):
-            near = difflib.get_close_matches(self.metric, metrics, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise InputError(f"{where} has no value of {self.metric!r}; {hint}it has: {', '.join(sorted(metrics))}")
+            raise InputError(f"condition '{self}': {where} has no value of {self.metric}, none of it is in the images")
         return _OPERATORS[self.comparison](value, self.limit)
 
 
 def gate_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """An evaluation's percents by the names that conditions use: "iou/traffic light" is traffic_light_iou."""
+    """An evaluation's percents by the names that conditions use, NaN without a value: traffic_light_iou is
+    "iou/traffic light".
+    """
     return {
         f"{metric_name(name.removeprefix('iou/'))}_iou" if name.startswith("iou/") else name: value
-        for name, value in evaluation.percentages().items()
+        for name, value in evaluation.all_percentages().items()
     }

@@ -21,8 +21,10 @@ from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.evaluation.comparing import ComparedFrame, Contestant, compare
+from seg_perception.evaluation.comparison import metric_names
 from seg_perception.evaluation.comparison_report import write_comparison
 from seg_perception.evaluation.gate import Condition
+from seg_perception.segmenter import Segmenter
 
 ROAD, SKY = 0, 7
 
@@ -83,7 +85,10 @@ def test_scores_and_differences_by_hand(frame, sides) -> None:
     assert metrics["diff_road_iou"] == pytest.approx(-20.0)
     assert metrics["mean_iou"] == pytest.approx(77.5)
     assert metrics["agreement"] == 87.5
-    assert "sidewalk_iou" not in metrics
+    assert math.isnan(metrics["sidewalk_iou"])
+    assert list(metrics) == metric_names(found.label_set, has_truth=True)
+    with pytest.raises(InputError, match="two has no value of sidewalk_iou, none of it is in the images"):
+        Condition.parse("sidewalk_iou < 5").holds(metrics, "two")
     assert [shown.name for shown in found.gallery] == ["b wrong", "same"]
     assert found.timeline == ()
 
@@ -103,6 +108,7 @@ def test_without_truth_b_is_measured_against_a(frame, sides) -> None:
     assert not found.has_truth
     assert found.class_agreement()["sky"].value == 0.5
     assert found.metrics()["road_iou"] == pytest.approx(200 / 3)
+    assert list(found.metrics()) == metric_names(found.label_set, has_truth=False)
     assert "a_road_iou" not in found.metrics()
     assert found.a.free_ahead == [0.5] * 3  # the mask fills the lower two of four rows
     assert found.b.drivable_share == [0.75] * 3
@@ -185,7 +191,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_two_settings_on_a_bag_from_the_command_line(
-    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bag = str(write_bag(tmp_path / "in.mcap", [picture(i) for i in range(3)]))
     out = tmp_path / "ab.html"
@@ -195,8 +201,18 @@ def test_two_settings_on_a_bag_from_the_command_line(
     assert "mask: min_confidence 0.9" in out.read_text(encoding="utf-8")
     assert main(["report", *sides, "--fail-if", "drivable_iou < 99.5"]) == 1
     assert "failed: in: drivable_iou < 99.5 (" in capsys.readouterr().err
-    assert main(["report", *sides, "--fail-if", "rode_iou < 9"]) == 2
-    assert "in has no value of 'rode_iou'; did you mean road_iou?" in capsys.readouterr().err
+    out.unlink()
+    for orders, told in (
+        (
+            ["--fail-if", "rode_iou < 9"],
+            "no metric is called 'rode_iou'; did you mean road_iou? There are: a_latency_ms",
+        ),
+        (["--limit", "0"], "limit 0 is not accepted: at least 1 frame is"),
+    ):
+        monkeypatch.setattr(Segmenter, "segment", None)  # before the first frame
+        assert main(["report", *sides, *orders]) == 2
+        assert told in capsys.readouterr().err
+        assert not out.exists()
 
 
 def test_the_gate_on_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +222,15 @@ def test_the_gate_on_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main([*command, "--fail-if", "road_iou < 5", "--fail-if", "mean_iou >= 100"]) == 0
     assert main([*command, "--fail-if", "road_iou >= 0"]) == 1
     assert "failed: scores, scenes/val: road_iou >= 0 (" in capsys.readouterr().err
+    (tmp_path / "r.html").unlink()
+    for orders, told in (
+        (["--fail-if", "rode_iou < 9"], "no metric is called 'rode_iou'; did you mean road_iou?"),
+        (["--limit", "5", "--topic", "/x"], "--topic, --limit: of no use without --a and --b"),
+        (["--every", "2"], "--every: of no use without --dataset"),
+    ):
+        assert main([*command, *orders]) == 2
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "r.html").exists()
 
 
 @pytest.mark.parametrize("text", ["road_iou", "road_iou = 5", "road_iou < x", "< 5", "road_iou < 5 or 1", "a b < 5"])
