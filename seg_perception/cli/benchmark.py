@@ -44,11 +44,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     from seg_perception.cli._options import dataset_settings, refuse_without_dataset
     from seg_perception.commands import benchmark
-    from seg_perception.core.files import write_atomically
-    from seg_perception.engines.tuned import store_answer
+    from seg_perception.core.files import make_room_for, write_atomically
+    from seg_perception.engines.tuned import store_answer, tuned_file
     from seg_perception.evaluation.engine_benchmark import draw
 
     refuse_without_dataset(arguments)
+    if arguments.out is not None:  # what cannot be written is better known before the work, and a missing Matplotlib
+        import matplotlib.figure  # noqa: F401
+
+        for name in ("benchmark.json", "benchmark.png"):
+            make_room_for(arguments.out / name)
+    if arguments.store:
+        make_room_for(tuned_file())
     with tqdm(disable=None, leave=False, bar_format="{desc}") as bar:
         result = benchmark(
             arguments.model or None,
@@ -64,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(result.table())
     print(f"\nfor the node's parameters:\n{result.parameters()}")
     if arguments.out is not None:
-        arguments.out.mkdir(parents=True, exist_ok=True)
         write_atomically(arguments.out / "benchmark.json", json.dumps(result.document(), indent=1).encode())
         write_atomically(arguments.out / "benchmark.png", draw(result))
         print(f"wrote {arguments.out / 'benchmark.json'} and benchmark.png")

@@ -22,7 +22,7 @@ from seg_perception.engines.base import (
     EngineOptions,
     EngineSpec,
 )
-from seg_perception.engines.processor import demand_exact_int8, usable_cores
+from seg_perception.engines.processor import INT8_IN_FLOAT, int8_in_float, tell_int8_in_float, usable_cores
 
 if TYPE_CHECKING:
     import onnx
@@ -35,17 +35,21 @@ _SPINNING = (("session.force_spinning_stop", "1"), ("session.intra_op.spin_durat
 10 Hz costs 140 ms of CPU instead of 96, at the same latency and throughput; without any spinning it is 95, and up to
 15 % slower (docs/adr/0011-threads.md). Versions that do not know a setting ignore it."""
 
+_INT8_IN_FLOAT = ("session.disable_quant_qdq", "1")
+"""Keeps the int8 kernels out. Without the layout optimizations, too, a run is bit for bit what the graph says."""
+
 Answerer: TypeAlias = Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Takes uint8 [N, H, W, 3] RGB, returns (labels, confidence), each uint8 [N, H, W]: `Engine.infer` is one."""
 
 
-def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSession:
+def open_session(content: bytes, threads: int, name: str, in_float: bool) -> ort.InferenceSession:
     """A session on the CPU.
 
     Args:
         content: a checked ONNX file.
         threads: of one inference; 0 takes all cores this process may use.
         name: of the model, for the error.
+        in_float: compute int8 in fp32, see `int8_in_float`.
 
     Raises:
         EngineError: onnxruntime is not installed, or it refuses the graph.
@@ -59,6 +63,9 @@ def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSessio
     options.log_severity_level = 3
     for key, value in _SPINNING:
         options.add_session_config_entry(key, value)
+    if in_float:
+        options.add_session_config_entry(*_INT8_IN_FLOAT)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises several unrelated classes
@@ -66,8 +73,13 @@ def open_session(content: bytes, threads: int, name: str) -> ort.InferenceSessio
 
 
 def in_memory(model: onnx.ModelProto, threads: int = 0) -> Answerer:
-    """Open a graph of the contract that is still in memory; the answerer keeps it open."""
-    session = open_session(model.SerializeToString(), threads, "a graph in memory")
+    """Open a graph of the contract that is still in memory; the answerer keeps it open.
+
+    Raises:
+        EngineError: see `open_session` and `int8_in_float`.
+    """
+    name = "a graph in memory"
+    session = open_session(model.SerializeToString(), threads, name, int8_in_float(model, name))
 
     def answer(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         labels, confidence = session.run(OUTPUT_NAMES, {INPUT_NAME: images})
@@ -86,8 +98,7 @@ class OnnxRuntimeEngine(CheckedEngine):
     Raises:
         FileNotFoundError: no such file.
         ModelError: not an ONNX file of ours, or it breaks the graph contract.
-        EngineError: onnxruntime is not installed, or it refuses the graph; an int8 graph on a
-            processor that cannot sum int8.
+        EngineError: onnxruntime is not installed, or it refuses the graph; see `int8_in_float`.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -95,15 +106,17 @@ class OnnxRuntimeEngine(CheckedEngine):
         from seg_perception.engines.graph.model_file import load_model
 
         model = load_model(path)
-        demand_exact_int8(model.card)
-        session = open_session(model.content, threads, str(path))
+        in_float = int8_in_float(model.graph, model.card.id)
+        session = open_session(model.content, threads, str(path), in_float)
+        if in_float:
+            tell_int8_in_float(model.card.id)
         self._session: ort.InferenceSession = session
         self._card = model.card
         self._info = EngineInfo(
             runtime=NAME,
             version=importlib.import_module("onnxruntime").__version__,
             device="CPU",
-            precision=str(self._card.precision),
+            precision=INT8_IN_FLOAT.format("fp32") if in_float else str(self._card.precision),
             max_batch=fixed_batch(model.graph),
             fixed_size=fixed_size(model.graph),
         )

@@ -31,7 +31,7 @@ from seg_perception.engines.base import (
     EngineOptions,
     EngineSpec,
 )
-from seg_perception.engines.processor import demand_exact_int8, usable_cores
+from seg_perception.engines.processor import INT8_IN_FLOAT, int8_in_float, tell_int8_in_float, usable_cores
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -58,8 +58,7 @@ class OpenVinoEngine(CheckedEngine):
     Raises:
         FileNotFoundError: no such file.
         ModelError: not an ONNX file of ours, or it breaks the graph contract.
-        EngineError: OpenVINO is not installed, refuses the graph, or lacks the precision here; an int8
-            graph on a processor that cannot sum int8.
+        EngineError: OpenVINO is not installed, refuses the graph, or lacks the precision here; see `int8_in_float`.
     """
 
     def __init__(self, path: Path, threads: int = 0, precision: FloatPrecision = FloatPrecision.FP32) -> None:
@@ -71,7 +70,7 @@ class OpenVinoEngine(CheckedEngine):
         except ImportError as error:
             raise EngineError(f"the engine 'openvino' needs OpenVINO: pip install openvino ({error})") from error
         model = load_model(path)
-        demand_exact_int8(model.card)
+        in_float = int8_in_float(model.graph, model.card.id)
         self._card = model.card
         options = {
             "INFERENCE_PRECISION_HINT": precision.value,
@@ -81,6 +80,8 @@ class OpenVinoEngine(CheckedEngine):
             # A pinned thread waits while other work has its core, though another core may be idle.
             "ENABLE_CPU_PINNING": False,
         }
+        if in_float:
+            options["LP_TRANSFORMS_MODE"] = "NO"  # no int8 kernels; a version that does not know it refuses to open
         try:
             core = openvino.Core()
             if precision is FloatPrecision.BF16:
@@ -89,12 +90,14 @@ class OpenVinoEngine(CheckedEngine):
             request = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"{path}: OpenVINO cannot open this model: {error}") from error
+        if in_float:
+            tell_int8_in_float(model.card.id)
         self._request: ov.InferRequest = request
         self._info = EngineInfo(
             runtime="openvino",
             version=openvino.__version__.partition("-")[0],  # without the build's number and hash
             device="CPU",
-            precision=_computed_in(self._card, precision),
+            precision=_computed_in(self._card, precision, in_float),
             max_batch=fixed_batch(model.graph),
             fixed_size=fixed_size(model.graph),
         )
@@ -144,8 +147,10 @@ def _no_bf16(core: ov.Core) -> str | None:
     return f"{name} does not compute in bfloat16 (OpenVINO lists {', '.join(able)})"
 
 
-def _computed_in(card: ModelCard, precision: FloatPrecision) -> str:
+def _computed_in(card: ModelCard, precision: FloatPrecision, in_float: bool) -> str:
     floats = precision.name.lower()
+    if in_float:
+        return INT8_IN_FLOAT.format(floats)
     if card.precision is Precision.INT8:
         return "int8" if precision is FloatPrecision.FP32 else f"int8 and {floats}"
     return floats

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import platform
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Precision
 
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+INT8_IN_FLOAT = "int8, computed in {}"
+"""An engine's precision then; for people."""
+_NO_VNNI = "this processor has no VNNI (avx512_vnni, avx_vnni or amx_int8)"
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -73,14 +81,31 @@ def sums_int8_exactly() -> bool:
     return not _INT8_FLAGS.isdisjoint(_cpuinfo("flags").split())
 
 
-def demand_exact_int8(card: ModelCard) -> None:
-    """Refuse an int8 graph where its sums overflow: up to half of the labels were seen to be wrong.
+def int8_in_float(graph: onnx.ModelProto, name: str) -> bool:
+    """Whether int8 must be computed in fp32 here: rounded as the graph says, summed without an overflow.
+
+    Args:
+        graph: any.
+        name: of the model, for people.
 
     Raises:
-        EngineError: an int8 model, and a processor that does not sum int8 exactly.
+        EngineError: it has operators that cannot be computed so.
     """
-    if card.precision is Precision.INT8 and not sums_int8_exactly():
+    operators = {node.op_type for node in graph.graph.node}
+    if sums_int8_exactly():
+        return False
+    if whole := sorted(name for name in operators if name.startswith("QLinear") or name.endswith("Integer")):
         raise EngineError(
-            f"{card.id} is an int8 model, and this processor has no VNNI (avx512_vnni, avx_vnni or amx_int8): "
-            "sums would overflow and labels be wrong; take the fp32 export here"
+            f"{name} computes in int8 ({', '.join(whole)}), and {_NO_VNNI}: sums would overflow and labels be wrong; "
+            "take the fp32 export, or an int8 graph with QuantizeLinear and DequantizeLinear instead"
         )
+    return "QuantizeLinear" in operators
+
+
+def tell_int8_in_float(name: str) -> None:
+    """What it costs, in the log."""
+    log.warning(
+        "%s: %s, so int8 is computed in fp32: exact, but slower than the fp32 export (1.8 times as much work in ONNX "
+        "Runtime), which is the one to drive with on this machine",
+        name, _NO_VNNI,
+    )  # fmt: skip

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.metrics import ConfusionMatrix
+from seg_perception.core.resizing import check_multiple
 from seg_perception.core.types import Precision, RgbImage, Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.engines.base import Device, Engine, EngineOptions
@@ -29,6 +30,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.engines.processor import processor_name, usable_cores
 from seg_perception.engines.registry import engines
 from seg_perception.engines.tuned import TunedAnswer, package_version
+from seg_perception.evaluation.evaluator import demand_same_classes
 from seg_perception.segmenter import Segmenter
 
 _REFERENCE = "onnxruntime"
@@ -84,11 +86,12 @@ class EngineBenchmark:
     best: Row | None
 
     def table(self) -> str:
-        head = f"{'engine':<18}{'model':<24}{'in':<10}{'size':<10}{'threads':>7}{'batch':>6}{'ms':>8}{'p95':>8}"
+        wide = max((len(row.precision) for row in self.rows), default=0) + 2
+        head = f"{'engine':<18}{'model':<24}{'in':<{wide}}{'size':<10}{'threads':>7}{'batch':>6}{'ms':>8}{'p95':>8}"
         lines = [self.machine, f"{head}{'CPU ms':>8}{'MiB':>7}{'labels':>10}{'mean IoU':>10}"]
         for row in self.rows:
             v = row.variant
-            start = f"{v.engine:<18}{v.model.name[:23]:<24}{row.precision[:9]:<10}{v.size!s:<10}"
+            start = f"{v.engine:<18}{v.model.name[:23]:<24}{row.precision:<{wide}}{v.size!s:<10}"
             start += f"{v.threads or '-':>7}{v.batch:>6}"
             if row.fault:
                 lines.append(f"{start}  not measured: {row.fault}")
@@ -212,11 +215,20 @@ def run_benchmark(
         progress: is told what is measured next.
 
     Raises:
-        InputError: no image.
+        InputError: no image, models of different classes, or a size that does not fit one of them.
+        DatasetError: the dataset has other classes than the models.
         EngineError, FileNotFoundError, ModelError: see `variants`.
     """
     if not images or not models:
         raise InputError("a benchmark needs a model and at least one image")
+    cards = [read_card(model) for model in models]
+    for card in cards:
+        if card.label_set.names != cards[0].label_set.names:
+            raise InputError(f"{card.id} has other classes than {cards[0].id}: they are not one network")
+        for size in sizes:
+            check_multiple(size, card.size_multiple, card.id)
+    if dataset is not None:
+        demand_same_classes(dataset, cards[0].label_set)
     todo, skipped = variants(models, names, sizes, threads or (usable_cores(),), batches)
     rows = [Row(variant) for variant in todo]
     for size in dict.fromkeys(variant.size for variant in todo):

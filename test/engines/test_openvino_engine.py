@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from seg_perception.core.errors import EngineError, ModelError
@@ -16,10 +16,9 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.graph.edits import load_graph, pin_shapes
 from seg_perception.engines.graph.half import to_half
-from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.openvino import FloatPrecision, OpenVinoEngine
-from seg_perception.engines.processor import demand_exact_int8, sums_int8_exactly
+from seg_perception.engines.processor import int8_in_float, sums_int8_exactly
 from seg_perception.scenes import random_scene
 
 # as `make test` installs it: where it is missing on purpose, the rest of the package still works
@@ -108,35 +107,68 @@ def test_a_graph_of_halves_is_computed_in_fp32(fp32: Engine, driving_model: Path
     assert (labels_of(path, "openvino", Size(160, 96)) == expected).mean() >= 0.995
 
 
-def test_an_int8_graph_is_computed_in_int8(onnx_runtime: Engine, driving_model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def int8_model(driving_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from seg_perception.export.quantize import QuantizationSettings, quantize  # needs torch, the engine does not
 
-    path, images = tmp_path / "int8.onnx", scenes(4, Size(160, 96))
+    path, images = tmp_path_factory.mktemp("int8") / "int8.onnx", scenes(4, Size(160, 96))
     anything = QuantizationSettings(target_agreement=0.01)
     graph = quantize(load_graph(driving_model.read_bytes()), list(images[:3]), list(images[3:]), anything).model
     path.write_bytes(graph.SerializeToString())
-    if not sums_int8_exactly():
-        for runtime in CPU:
-            with pytest.raises(EngineError, match=r"is an int8 model, and this processor has no VNNI"):
-                open_engine(path, runtime)
-        return
-    engine = OpenVinoEngine(path)
+    return path
+
+
+@pytest.mark.skipif(not sums_int8_exactly(), reason="this processor has no VNNI")
+def test_an_int8_graph_is_computed_in_int8(onnx_runtime: Engine, int8_model: Path) -> None:
+    engine = OpenVinoEngine(int8_model)
     assert (engine.card.precision, engine.info.precision) == ("int8", "int8")
     engine.close()
-    expected, _ = onnx_runtime.infer(images[:2])
-    agreement = {runtime: (labels_of(path, runtime, Size(160, 96)) == expected).mean() for runtime in CPU}
+    expected, _ = onnx_runtime.infer(scenes(2, Size(160, 96)))
+    agreement = {runtime: (labels_of(int8_model, runtime, Size(160, 96)) == expected).mean() for runtime in CPU}
     # It fuses other layers than ONNX Runtime, so other values are rounded: near to fp32, but not the same.
     # 21 CamVid frames, against fp32: 99.37 % of labels in ONNX Runtime, 99.06 % in OpenVINO.
     assert agreement["openvino"] >= agreement["onnxruntime"] - 0.03
     assert agreement["onnxruntime"] >= 0.9
 
 
-def test_int8_is_refused_where_its_sums_overflow(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = read_card(driving_model)
+def test_without_vnni_int8_is_computed_in_fp32(
+    int8_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import onnxruntime
+
     monkeypatch.setattr("seg_perception.engines.processor.sums_int8_exactly", lambda: False)
-    demand_exact_int8(card)
-    with pytest.raises(EngineError, match=r"driving-.*-int8-.* is an int8 model, .* take the fp32 export here"):
-        demand_exact_int8(dataclasses.replace(card, precision="int8"))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # each node as it stands
+    plain = onnxruntime.InferenceSession(int8_model, options, providers=["CPUExecutionProvider"])
+    images = scenes(1, Size(160, 96))
+    labels, confidence = plain.run(["labels", "confidence"], {"image": images})
+    for runtime in CPU:
+        caplog.clear()
+        with open_engine(int8_model, runtime, threads=2) as engine:
+            assert engine.info.precision == "int8, computed in fp32"
+            answer = engine.infer(images)
+        assert "-int8-" in caplog.text
+        assert "this processor has no VNNI" in caplog.text
+        assert "int8 is computed in fp32: exact, but slower than the fp32 export" in caplog.text
+        if runtime == "onnxruntime":
+            np.testing.assert_array_equal(answer[0], labels)
+            np.testing.assert_array_equal(answer[1], confidence)
+        else:
+            # Sums in another order round some values to the neighboring step, as many as between ONNX's own reference
+            # and ONNX Runtime: 99.2 and 99.7 % of labels on two real images. With int8 kernels it is 73 to 90 %.
+            assert (answer[0] == labels).mean() > 0.97
+
+
+def test_integer_operators_are_refused_where_their_sums_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [onnx.helper.make_node(kind, ["a"], ["b"]) for kind in ("QLinearConv", "MatMulInteger", "QuantizeLinear")]
+    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+    monkeypatch.setattr("seg_perception.engines.processor.sums_int8_exactly", lambda: True)
+    assert not int8_in_float(graph, "m")
+    monkeypatch.setattr("seg_perception.engines.processor.sums_int8_exactly", lambda: False)
+    with pytest.raises(
+        EngineError, match=r"^m computes in int8 \(MatMulInteger, QLinearConv\), .* take the fp32 export"
+    ):
+        int8_in_float(graph, "m")
 
 
 def test_a_model_that_breaks_the_contract_is_refused(driving_model: Path, tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from seg_perception.cli.main import main
-from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.errors import DatasetError, EngineError, InputError
+from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.engines import tuned
@@ -134,16 +137,25 @@ def test_no_answer_from_a_busy_machine_or_of_another_model(driving_model: Path) 
     assert "other work kept the processor busy" in result.table()
 
 
-def test_what_does_not_fit_is_said(driving_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_fit_is_said(
+    driving_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = np.zeros((64, 96, 3), np.uint8)
+    monkeypatch.setattr(engine_benchmark, "open_engine", None)  # before anything is opened
     with pytest.raises(InputError, match=r"network size 100x64 does not fit .* multiples of 32"):
-        run_benchmark([driving_model], [image], sizes=[Size(100, 64)])
+        run_benchmark([driving_model], [image], sizes=[SIZE, Size(100, 64)])
+    other: Any = SimpleNamespace(name="other", label_set=load_label_set("camvid11"))
+    with pytest.raises(DatasetError, match="other maps to the classes sky, building"):
+        run_benchmark([driving_model], [image], dataset=other)
     with pytest.raises(EngineError, match="engine 'tpu' is not known; accepted: onnxruntime"):
         run_benchmark([driving_model], [image], names=["tpu"])
     with pytest.raises(InputError, match="needs a model and at least one image"):
         run_benchmark([driving_model], [])
     assert main(["benchmark", "--threads", "0"]) == 2
     assert "threads and batches must be at least 1" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["benchmark", "--out", str(tmp_path / "file")]) == 2
+    assert "file" in capsys.readouterr().err
 
 
 def test_an_answer_for_people() -> None:

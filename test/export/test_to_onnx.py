@@ -23,7 +23,6 @@ from seg_perception.engines.graph.edits import card_of, load_graph
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.graph.model_file import read_card, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine, in_memory
-from seg_perception.engines.processor import sums_int8_exactly
 from seg_perception.export.deployed_graph import DeployedGraph
 from seg_perception.export.graph_passes import ALLOWED_OPERATORS
 from seg_perception.export.parity import ImageParity, ParityReport, compare, torch_answerer
@@ -313,10 +312,8 @@ def test_from_checkpoint_to_every_precision(tmp_path: Path, capsys: pytest.Captu
         assert "parity of the fp32 graph in ONNX Runtime with torch" in printed
         assert f"run-0-{precision}-" in printed
         assert read_card(out).precision == precision
-        if precision == "int8" and not sums_int8_exactly():
-            continue  # the engine refuses it: test_openvino_engine.py
         engine = OnnxRuntimeEngine(out)
-        assert engine.info.precision == precision
+        assert engine.info.precision.startswith(precision)  # int8 may be computed in fp32: test_openvino_engine.py
         assert engine.infer(np.stack(scenes(2)))[0].shape == (2, 48, 64)
     out = tmp_path / "camera.onnx"
     assert main([*common, "--out", str(out), "--camera-size", "100x75", "--batch", "2"]) == 0
