@@ -18,8 +18,13 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
-from seg_perception.core.types import RgbImage
+from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import contact_sheet, overlay
+from seg_perception.engines.graph.features import NoFeaturesError
+from seg_perception.engines.onnxruntime import NAME as ONNX_RUNTIME
+from seg_perception.engines.onnxruntime import FeatureEngine
+from seg_perception.engines.opening import is_compiled, open_engine
+from seg_perception.engines.registry import AUTO
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _ROAD_LIKE = ("sidewalk", "terrain")  # beside what the label set calls drivable: what a road is taken for
@@ -39,8 +44,8 @@ class Pick:
         recorded_ns: its record time.
         uncertainty: 1 - confidence, mean over the road-like area, 0 to 1.
         disagreement: share of that area where the second model, or this one a frame later, says another class.
-        novelty: distance of the network's answer from those of the frames chosen before, 1 for the typical distance of
-            two frames, at most 1.
+        novelty: cosine distance of the network's features from those of the nearest frame chosen before, from 0 for the
+            same to 1 for nothing in common; 1 for the first.
         reason: why, in words.
     """
 
@@ -61,6 +66,7 @@ class Selection:
         topic: their image topic.
         frames: images read.
         duplicates: of these, left out because a chosen one looks the same.
+        novelty_by: what novelty was measured in: "features", or "labels" where the network's features cannot be had.
         rejected: images that could not be decoded, by reason.
     """
 
@@ -68,19 +74,47 @@ class Selection:
     topic: str
     frames: int
     duplicates: int
+    novelty_by: str
     rejected: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
 class _Frames:
-    """What is remembered of every frame: about a kilobyte and a half."""
+    """What is remembered of every frame: a few kilobytes."""
 
     numbers: list[int] = field(default_factory=list)
     recorded_ns: list[int] = field(default_factory=list)
     uncertainty: list[float] = field(default_factory=list)
     disagreement: list[float] = field(default_factory=list)
-    features: list[NDArray[np.float32]] = field(default_factory=list)
+    features: list[NDArray[np.float16]] = field(default_factory=list)
     thumbnails: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+def open_segmenter(
+    model: Path, engine: str = AUTO, threads: int = 0, size: Size | None = None
+) -> tuple[Segmenter, FeatureEngine | None, str]:
+    """Open a model for `select_frames`, with its features where they can be had.
+
+    Features come from ONNX Runtime on the CPU, which "auto" takes here.
+
+    Returns:
+        The segmenter, to be closed; its engine where that gives features; else, why it does not.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ModelError: it breaks the contract of a deployed graph.
+        EngineError: the engine cannot be opened.
+    """
+    if engine not in (AUTO, ONNX_RUNTIME) or is_compiled(model):
+        why = f"only ONNX Runtime on an .onnx file gives features, not {model.name if is_compiled(model) else engine}"
+    else:
+        try:
+            features = FeatureEngine(model, threads)
+        except NoFeaturesError as error:
+            why = str(error)
+        else:
+            return Segmenter(features, size), features, ""
+    return Segmenter(open_engine(model, engine, threads), size), None, why
 
 
 def select_frames(
@@ -90,12 +124,15 @@ def select_frames(
     images: str | None = None,
     second: Segmenter | None = None,
     on_frame: Callable[[int], object] = lambda _: None,
+    features: FeatureEngine | None = None,
 ) -> Selection:
     """Choose frames, one after the other, each the best beside those chosen already.
 
-    A frame's value is its rank in uncertainty plus its rank in disagreement, halved, plus its novelty.
-    The drive is cut into as many spans of time as frames are wanted; a span gives two at most. Frames
-    that look like a chosen one are dropped. The same inputs give the same answer.
+    A frame's value is its rank in uncertainty plus its rank in disagreement, halved, plus its novelty as a share of the
+    typical distance of two frames, up to 1: the farthest from all chosen ones comes first, as in k-center core-sets
+    (Sener and Savarese, https://arxiv.org/abs/1708.00489). The drive is cut into as many spans of time as frames are
+    wanted; a span gives two at most. Frames that look like a chosen one are dropped. The same inputs give the same
+    answer.
 
     Args:
         bag: with an image topic.
@@ -104,6 +141,7 @@ def select_frames(
         images: the image topic; /image or the only one unless given.
         second: another network, whose contradiction counts instead of the own one a frame later.
         on_frame: called after each image.
+        features: the segmenter's engine; without it, novelty is measured in grids of its labels.
 
     Raises:
         InputError: no such topic, no image that can be decoded, a count below 1, or a damaged bag.
@@ -116,7 +154,7 @@ def select_frames(
         raise InputError(
             f"{second.card.id} has other classes than {segmenter.card.id}: their labels cannot be compared"
         )
-    selection = Selection([], topic.name, 0, 0)
+    selection = Selection([], topic.name, 0, 0, "labels" if features is None else "features")
     frames = _Frames()
     before: RawSegmentation | None = None
     for number, recorded_ns, pixels in _images(bag, topic.name, selection):
@@ -130,7 +168,8 @@ def select_frames(
         frames.numbers.append(number)
         frames.recorded_ns.append(recorded_ns)
         frames.uncertainty.append(1 - float(raw.confidence[area].mean()) / 255)
-        frames.features.append(_feature(raw, len(segmenter.card.label_set)))
+        answer = _label_grid(raw, len(segmenter.card.label_set)) if features is None else features.features
+        frames.features.append(_unit(answer))
         frames.thumbnails.append(_thumbnail(pixels))
         before = raw
         on_frame(number)
@@ -153,7 +192,7 @@ def write_selection(bag: BagReader, selection: Selection, segmenter: Segmenter, 
     (out / "images").mkdir(parents=True, exist_ok=True)
     rank_of = {pick.frame: rank for rank, pick in enumerate(selection.picks)}
     tiles: dict[int, RgbImage] = {}
-    for number, _, pixels in _images(bag, selection.topic, Selection([], "", 0, 0)):
+    for number, _, pixels in _images(bag, selection.topic, Selection([], "", 0, 0, "")):
         if number in rank_of:
             encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1]
             write_atomically(out / "images" / _file_name(number), encoded.tobytes())
@@ -162,11 +201,15 @@ def write_selection(bag: BagReader, selection: Selection, segmenter: Segmenter, 
             tiles[rank_of[number]] = np.asarray(cv2.resize(drawn, (_TILE, height), interpolation=cv2.INTER_AREA))
     table = io.StringIO()
     rows = csv.writer(table)
-    rows.writerow(["file", "topic", "frame", "recorded_ns", "uncertainty", "disagreement", "novelty", "reason"])
+    rows.writerow(
+        ["file", "topic", "frame", "recorded_ns", "uncertainty", "disagreement", "novelty", "novelty_by", "reason"]
+    )
     for pick in selection.picks:
         numbers = (f"{value:.4f}" for value in (pick.uncertainty, pick.disagreement, pick.novelty))
         name = f"images/{_file_name(pick.frame)}"
-        rows.writerow([name, selection.topic, pick.frame, pick.recorded_ns, *numbers, pick.reason])
+        rows.writerow(
+            [name, selection.topic, pick.frame, pick.recorded_ns, *numbers, selection.novelty_by, pick.reason]
+        )
     write_atomically(out / "picks.csv", table.getvalue().encode(errors="replace"))
     ordered = [(tiles[rank], f"{pick.frame}: {pick.reason}") for rank, pick in enumerate(selection.picks)]
     grid = [ordered[start : start + _COLUMNS] for start in range(0, len(ordered), _COLUMNS)]
@@ -209,7 +252,13 @@ def _disagreement(one: RawSegmentation, other: RawSegmentation, area: NDArray[np
     return float((one.labels != labels)[area].mean())
 
 
-def _feature(raw: RawSegmentation, classes: int) -> NDArray[np.float32]:
+def _unit(feature: NDArray[np.float32]) -> NDArray[np.float16]:
+    """The direction of a feature: length 1, flat."""
+    flat = feature.reshape(-1)
+    return (flat / max(float(np.linalg.norm(flat)), 1e-12)).astype(np.float16)
+
+
+def _label_grid(raw: RawSegmentation, classes: int) -> NDArray[np.float32]:
     """Shares of the classes and mean confidence in each field of a grid, float32 [rows * columns * (classes + 1)]."""
     planes = [(raw.labels == number).astype(np.float32) for number in range(classes)]
     planes.append(raw.confidence.astype(np.float32) / 255)
@@ -230,31 +279,34 @@ def _ranks(values: list[float]) -> NDArray[np.float64]:
 
 def _choose(frames: _Frames, count: int, by_second: bool, selection: Selection) -> None:
     features, thumbnails = np.stack(frames.features), np.stack(frames.thumbnails)
+    # half of the frames lies between the two of each pair
+    apart = 1 - np.einsum("ij,ij->i", features, np.roll(features, len(features) // 2, axis=0), dtype=np.float32)
+    typical = max(float(np.median(apart)), 1e-3)
     value = (_ranks(frames.uncertainty) + _ranks(frames.disagreement)) / 2
     times = np.array(frames.recorded_ns, np.float64)
     length = max(1.0, float(times[-1] - times[0]))
     span = np.minimum(((times - times[0]) / length * count).astype(int), count - 1)
     taken: Counter[int] = Counter()
-    typical = float(np.median(np.linalg.norm(features - features.mean(axis=0), axis=1))) or 1.0
-    distance = np.full(len(features), np.inf)
+    distance: NDArray[np.float32] = np.ones(len(features), np.float32)  # cosine, to the nearest chosen one
     free = np.ones(len(features), bool)
     duplicate = np.zeros(len(features), bool)
     while free.any() and len(selection.picks) < count:
         novelty = np.minimum(distance / typical, 1.0)
         best = int(np.argmax(np.where(free, value + novelty, -1.0)))
-        reason = _reason(frames, best, float(novelty[best]), by_second, first=not selection.picks)
+        share = None if not selection.picks else float(distance[best]) / typical
+        reason = _reason(frames, best, share, by_second, selection.novelty_by)
         selection.picks.append(
             Pick(
                 frames.numbers[best],
                 frames.recorded_ns[best],
                 frames.uncertainty[best],
                 frames.disagreement[best],
-                float(novelty[best]),
+                float(distance[best]),
                 reason,
             )
         )
         taken[int(span[best])] += 1
-        distance = np.minimum(distance, np.linalg.norm(features - features[best], axis=1))
+        distance = np.minimum(distance, _cosine_distances(features, best))
         alike = np.abs(thumbnails - thumbnails[best]).mean(axis=1) <= _SAME_PICTURE
         alike[best] = False
         duplicate |= alike & free
@@ -265,12 +317,23 @@ def _choose(frames: _Frames, count: int, by_second: bool, selection: Selection) 
     selection.duplicates = int(duplicate.sum())
 
 
-def _reason(frames: _Frames, best: int, novelty: float, by_second: bool, first: bool) -> str:
-    """The strongest of the three, with its number."""
+def _cosine_distances(features: NDArray[np.float16], one: int) -> NDArray[np.float32]:
+    """Of every frame to one, 0 to 2, a few thousand at a time: NumPy multiplies no half precision quickly."""
+    direction = features[one].astype(np.float32)
+    blocks = (features[start : start + 4096].astype(np.float32) for start in range(0, len(features), 4096))
+    return np.asarray(np.maximum(1 - np.concatenate([block @ direction for block in blocks]), 0.0), np.float32)
+
+
+def _reason(frames: _Frames, best: int, share: float | None, by_second: bool, novelty_by: str) -> str:
+    """The strongest of the three, with its number.
+
+    Args:
+        share: the distance to the nearest chosen frame by the typical one of two frames; None for the first.
+    """
     uncertainty, disagreement = frames.uncertainty[best], frames.disagreement[best]
     ranks = float(_ranks(frames.uncertainty)[best]), float(_ranks(frames.disagreement)[best])
-    if not first and novelty > max(ranks):
-        return f"unlike the frames chosen before ({novelty:.2f} of the typical distance)"
+    if share is not None and min(share, 1.0) > max(ranks):
+        return f"its {novelty_by} are unlike those of the frames chosen before ({share:.2f} of the typical distance)"
     if ranks[0] >= ranks[1]:
         return f"unsure where the road may be (mean confidence {1 - uncertainty:.2f})"
     whom = "the second model" if by_second else "itself one frame later"

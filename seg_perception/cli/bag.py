@@ -312,7 +312,7 @@ def _select(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.selecting import select_frames, write_selection
+    from seg_perception.bags.selecting import open_segmenter, select_frames, write_selection
     from seg_perception.core.types import Size
     from seg_perception.engines.opening import open_engine
     from seg_perception.segmenter import Segmenter
@@ -322,20 +322,22 @@ def _select(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     size = Size.parse(arguments.input_size) if arguments.input_size else None
 
-    def opened(model: Path) -> Segmenter:
-        engine = open_engine(model, arguments.engine, arguments.threads)
-        return stack.enter_context(Segmenter(engine, size))
-
     with BagReader(arguments.bag) as bag, ExitStack() as stack, tqdm(unit="frame", desc="select") as bar:
         _say_notes(bag.notes)
-        segmenter = opened(arguments.model)
-        second = opened(arguments.second) if arguments.second else None
+        segmenter, features, why = open_segmenter(arguments.model, arguments.engine, arguments.threads, size)
+        stack.enter_context(segmenter)
+        second = None
+        if arguments.second:
+            engine = open_engine(arguments.second, arguments.engine, arguments.threads)
+            second = stack.enter_context(Segmenter(engine, size))
         chosen = select_frames(
-            bag, segmenter, arguments.count, arguments.images, second, on_frame=lambda _: bar.update()
+            bag, segmenter, arguments.count, arguments.images, second, lambda _: bar.update(), features
         )
         write_selection(bag, chosen, segmenter, arguments.out)
     alike = f"; {chosen.duplicates} look like a chosen one" if chosen.duplicates else ""
     print(f"{arguments.out}: {len(chosen.picks)} of {chosen.frames} frames on {chosen.topic}{alike}")
+    measured = f"in grids of labels, because {why}" if features is None else f"in the features of {segmenter.card.id}"
+    print(f"novelty was measured {measured}")
     for reason, count in chosen.rejected.items():
         print(f"rejected {count} frames: {reason}", file=sys.stderr)
     return 1 if chosen.rejected else 0

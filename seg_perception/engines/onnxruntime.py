@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from seg_perception.engines.processor import INT8_IN_FLOAT, int8_in_float, tell_
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
+
+    from seg_perception.engines.graph.model_file import CheckedModel
 
 NAME = "onnxruntime"
 
@@ -107,7 +109,7 @@ class OnnxRuntimeEngine(CheckedEngine):
 
         model = load_model(path)
         in_float = int8_in_float(model.graph, model.card.id)
-        session = open_session(model.content, threads, str(path), in_float)
+        session = open_session(self._content(model), threads, str(path), in_float)
         if in_float:
             tell_int8_in_float(model.card.id)
         self._session: ort.InferenceSession = session
@@ -121,15 +123,46 @@ class OnnxRuntimeEngine(CheckedEngine):
             fixed_size=fixed_size(model.graph),
         )
 
+    def _content(self, model: CheckedModel) -> bytes:
+        return model.content
+
     def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        labels, confidence = self._outputs(OUTPUT_NAMES, images)
+        return labels, confidence
+
+    def _outputs(self, names: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         try:
-            labels, confidence = self._session.run(OUTPUT_NAMES, {INPUT_NAME: images})
+            return list(self._session.run(names, {INPUT_NAME: images}))
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return labels, confidence
 
     def _release(self) -> None:
         del self._session
+
+
+class FeatureEngine(OnnxRuntimeEngine):
+    """Answers with the network's own features beside labels and confidence, in the same run.
+
+    Attributes:
+        features: of the last `infer`, float32 [N, channels, rows, columns]: see `engines.graph.features`.
+
+    Raises:
+        NoFeaturesError: no classifier can be recognized in the graph; the others as of an OnnxRuntimeEngine.
+    """
+
+    GRID = (3, 4)  # rows and columns: two kilobytes a frame in half precision for a hundred channels
+    features: NDArray[np.float32]
+
+    def _content(self, model: CheckedModel) -> bytes:
+        from seg_perception.engines.graph.features import with_features
+
+        return with_features(model.graph, *self.GRID).SerializeToString()
+
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        from seg_perception.engines.graph.features import FEATURES
+
+        labels, confidence, self.features = self._outputs((*OUTPUT_NAMES, FEATURES), images)
+        return labels, confidence
 
 
 def _open(model: Path, options: EngineOptions) -> Engine:

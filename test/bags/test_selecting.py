@@ -9,10 +9,13 @@ import pytest
 from bag_helpers import START, STEP, picture, write_bag
 
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.selecting import select_frames
+from seg_perception.bags.selecting import open_segmenter, select_frames
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
+from seg_perception.core.types import Size
+from seg_perception.engines.onnxruntime import FeatureEngine
 from seg_perception.engines.opening import open_engine
+from seg_perception.scenes import random_scene
 from seg_perception.segmenter import Segmenter
 
 
@@ -39,7 +42,12 @@ def test_the_unsure_come_first_and_the_alike_once(tmp_path: Path, segmenter: Seg
     assert first.uncertainty == pytest.approx(1 - 51 / 255)
     assert first.reason == "unsure where the road may be (mean confidence 0.20)"
     assert second.frame not in (4, 5)
-    assert second.reason.startswith("unlike the frames chosen before")
+    assert second.reason.startswith("its labels are unlike those of the frames chosen before")
+    # green is the confidence: one of 11 planes of each field is 0.2 or 250 / 255, another (the class) 1, the rest 0
+    one, other = (1, 0.2), (1, 250 / 255)
+    cosine = (one[0] * other[0] + one[1] * other[1]) / (np.linalg.norm(one) * np.linalg.norm(other))
+    assert (first.novelty, found.novelty_by) == (1.0, "labels")
+    assert second.novelty == pytest.approx(1 - cosine, abs=2e-3)
     assert found.duplicates == 8
 
 
@@ -75,7 +83,12 @@ def test_the_command_writes_images_reasons_and_a_contact_sheet(
     out = tmp_path / "picks"
     command = ["bag", "select", str(path), "--out", str(out), "--count", "3", "--model", str(tiny_model)]
     assert main(command) == 0
-    assert f"{out}: 3 of 8 frames on /image" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{out}: 3 of 8 frames on /image" in said
+    assert "novelty was measured in grids of labels, because " in said
+    assert (
+        "has no layer in which a classifier can be recognized: the way back from the labels ends at the image" in said
+    )
     with (out / "picks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
@@ -83,11 +96,30 @@ def test_the_command_writes_images_reasons_and_a_contact_sheet(
         saved = cv2.cvtColor(cv2.imread(str(out / row["file"])), cv2.COLOR_BGR2RGB)
         np.testing.assert_array_equal(saved, pictures[int(row["frame"])])
         assert row["reason"]
+        assert row["novelty_by"] == "labels"
         assert int(row["recorded_ns"]) == START + int(row["frame"]) * STEP
     assert sorted(p.name for p in (out / "images").iterdir()) == sorted(Path(row["file"]).name for row in rows)
     assert cv2.imread(str(out / "contact_sheet.png")).shape[1] > 3 * 320
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_novelty_is_measured_in_the_features_of_the_shipped_model(tmp_path: Path, driving_model: Path) -> None:
+    scenes = [random_scene(seed, Size(96, 64)).image for seed in (1, 2)]
+    path = write_bag(tmp_path / "a.mcap", [scenes[0], scenes[1], scenes[0]])
+    segmenter, features, why = open_segmenter(driving_model, threads=1, size=Size(96, 64))
+    assert (features is not None, why) == (True, "")
+    with segmenter, BagReader(path) as bag:
+        found = select_frames(bag, segmenter, count=3, features=features)
+    assert (found.novelty_by, found.duplicates, len(found.picks)) == ("features", 1, 2)
+    units = [FeatureEngine(driving_model, 1) for _ in scenes]
+    for engine, scene in zip(units, scenes):
+        engine.infer(scene[np.newaxis])
+    one, other = (engine.features.reshape(-1) / np.linalg.norm(engine.features) for engine in units)
+    assert found.picks[1].novelty == pytest.approx(1 - float(one @ other), abs=2e-3)
+    other_engine, nothing, why = open_segmenter(driving_model, "openvino", 1)
+    other_engine.close()
+    assert (nothing, why) == (None, "only ONNX Runtime on an .onnx file gives features, not openvino")
 
 
 def test_what_cannot_be_selected_is_said(tmp_path: Path, segmenter: Segmenter) -> None:

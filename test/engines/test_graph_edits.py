@@ -20,6 +20,7 @@ from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.base import EngineInfo, check_answer
 from seg_perception.engines.graph.camera import block_length, exact_scale, for_camera
 from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes, write_card
+from seg_perception.engines.graph.features import FEATURES, NoFeaturesError, with_features
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.export.quantize import QuantizationSettings, quantize
@@ -339,3 +340,84 @@ def test_engines_of_a_cameras_bytes_take_nothing_else(driving_model: Path, tmp_p
         for_camera(load_graph(driving_model.read_bytes()), Size(129, 96), Size(64, 64), CameraEncoding.NV12)
     with pytest.raises(InputError, match="camera encoding 'mono8' is not one of rgb, bgr, yuv422"):
         CameraEncoding.parse("mono8")
+
+
+def graph_with(layers: list[onnx.NodeProto], weights: dict[str, NDArray[np.float32]], last: str) -> onnx.ModelProto:
+    """float pixels [N, 3, H, W] or, as "pixels", [N, H, W, 3] -> layers -> arg-max."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["pixels"], to=onnx.TensorProto.FLOAT),
+        node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        *layers,
+        node("ArgMax", [last], ["ids"], axis=1, keepdims=0),
+        node("Cast", ["ids"], ["labels"], to=onnx.TensorProto.UINT8),
+        node("Cast", ["ids"], ["confidence"], to=onnx.TensorProto.UINT8),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    axes = ["N", "H", "W"]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("image", 2, [*axes, 3])], [value(name, 2, axes) for name in ("labels", "confidence")],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    write_card(model, ModelCard("g", "1", "none", load_label_set(), Size(64, 48), 1, "fp32", "ab" * 32))
+    return model
+
+
+def test_features_are_what_the_classifier_sees() -> None:
+    rng = np.random.default_rng(1)
+    node, weights = onnx.helper.make_node, rng.normal(size=(10, 3, 1, 1)).astype(np.float32)
+    conv = node("Conv", ["planes", "w"], ["scores"])
+    ways = {
+        "": graph_with([conv], {"w": weights}, "scores"),
+        "enlarged by a convolution in each class, and a gate": graph_with(
+            [
+                conv,
+                node("ConvTranspose", ["scores", "up"], ["large"], group=10, strides=[1, 1]),
+                node("Conv", ["planes", "g"], ["gate"]),
+                node("Mul", ["large", "gate"], ["last"]),
+            ],
+            {"w": weights, "up": np.ones((10, 1, 1, 1), np.float32), "g": np.ones((1, 3, 1, 1), np.float32)},
+            "last",
+        ),
+        "channels last, weights transposed": graph_with(
+            [
+                node("Transpose", ["w"], ["t"], perm=[1, 0]),
+                node("MatMul", ["pixels", "t"], ["product"]),
+                node("Transpose", ["product"], ["last"], perm=[0, 3, 1, 2]),
+            ],
+            {"w": weights[:, :, 0, 0]},
+            "last",
+        ),
+    }
+    image = rng.integers(0, 256, (1, 4, 7, 3), np.uint8)
+    # rows 0 and 1, 2 and 3; columns 0 to 3 (7 columns in halves: 3 x 2 // 7 is 0, 4 x 2 // 7 is 1), 4 to 6
+    fields = [[image[0, r, c].mean((0, 1)) for c in (slice(4), slice(4, 7))] for r in (slice(2), slice(2, 4))]
+    expected = np.moveaxis([[f / np.linalg.norm(f) for f in row] for row in fields], 2, 0)[np.newaxis]
+    for name, model in ways.items():
+        edited = with_features(model, 2, 2)
+        onnx.checker.check_model(edited, full_check=True)
+        session = ort.InferenceSession(edited.SerializeToString(), providers=["CPUExecutionProvider"])
+        labels, found = session.run(["labels", FEATURES], {"image": image})
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(labels, run(model, image)[0])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_features_of_half_and_int8(exported: Exported, precision: str) -> None:
+    model = load_graph(exported(NETWORK, precision))
+    edited = with_features(model, 3, 4)
+    image = random_scene(5, Size(128, 96)).image[np.newaxis]
+    session = ort.InferenceSession(edited.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run([FEATURES], {"image": image})
+    reference = with_features(load_graph(exported(NETWORK, "fp32")), 3, 4)
+    session = ort.InferenceSession(reference.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run([FEATURES], {"image": image})
+    assert np.sum(found * expected) / np.sum(expected * expected) > 0.9  # the cosine
+
+
+def test_a_graph_without_a_classifier_has_no_features() -> None:
+    node = onnx.helper.make_node
+    norm = graph_with([node("Relu", ["planes"], ["last"])], {}, "last")
+    with pytest.raises(NoFeaturesError, match="the way back from the labels ends at Relu"):
+        with_features(norm, 2, 2)

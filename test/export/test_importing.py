@@ -19,6 +19,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.graph.model_file import read_card
+from seg_perception.engines.onnxruntime import FeatureEngine
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.tensorrt.build import build_engine
 from seg_perception.engines.tensorrt.plan import plan_compilation
@@ -56,6 +57,7 @@ def imported(
     return import_file(foreign(name), out, request, images=pictures)
 
 
+FEATURE_CHANNELS = {"PIDNet-S": 128, "DDRNet": 64, "SegFormer": 256, "MobileViT": 256}  # before the classifier
 LARGE = ("PIDNet-S scores", "PIDNet-S ids", "DDRNet ids", "SegFormer", "MobileViT")
 EACH = [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in MODELS]
 
@@ -84,6 +86,9 @@ def test_labels_are_the_originals_and_engines_run_it(
         assert confidence.min() == 255
     other = open_engine(out, "openvino").infer(image)[0]
     assert np.mean(labels == other) > 0.99
+    engine = FeatureEngine(out)  # also behind an arg-max, sums of classes and half precision
+    np.testing.assert_array_equal(engine.infer(image)[0], labels)
+    assert engine.features.shape == (1, FEATURE_CHANNELS.get(name.split(maxsplit=1)[0], 16), *FeatureEngine.GRID)
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -13,6 +13,9 @@ from seg_perception.core.types import CameraEncoding, Size
 EDITS_VERSION = 2
 """Part of every built engine's key: raise it when an edit in this folder makes another graph than before."""
 
+DECISION = "decision"
+"""Begins the names of what an import puts behind the model's own answer."""
+
 FIRST_PERMUTATION = [0, 3, 1, 2]
 """Normalization begins with this transposition, NHWC to NCHW: see `networks.base`."""
 

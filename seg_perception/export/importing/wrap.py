@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.graph.edits import DECISION
 from seg_perception.export.importing.classes import ImportedClasses
 from seg_perception.export.importing.model import Color, Decision, ForeignModel, Kind, Layout
 from seg_perception.export.importing.original import AnswerLayout
@@ -56,7 +57,7 @@ def wrap(
     """
     inner = _inner_model(foreign)
     opset = max(entry.version for entry in inner.opset_import if entry.domain in ("", "ai.onnx"))
-    before, after = _Builder("pixels"), _Builder("decision")
+    before, after = _Builder("pixels"), _Builder(DECISION)
     tensor = next(value for value in inner.graph.input if value.name == PREFIX + decision.input.name)
     given = _pixels_to_model(before, decision, inner, tensor)
     for node in inner.graph.node:
