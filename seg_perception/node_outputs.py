@@ -51,7 +51,8 @@ class Answer:
 
     Attributes:
         header: the input message's.
-        image: uint8 [H, W, 3], RGB.
+        decode: gives the image, uint8 [H, W, 3] RGB: an engine that takes a camera's bytes needs none, so it is decoded
+            only for outputs that show it.
         segmentation: labels and confidence, each uint8 [H, W].
         mask: drivable, uint8 [H, W], 0 or 255.
         card: of the model.
@@ -60,7 +61,7 @@ class Answer:
     """
 
     header: Header
-    image: RgbImage
+    decode: Callable[[], RgbImage]
     segmentation: Segmentation
     mask: MaskImage
     card: ModelCard
@@ -157,7 +158,7 @@ def _color(answer: Answer) -> Content:
 def _overlay(answer: Answer) -> Content:
     from seg_perception.core.visual import overlay
 
-    return overlay(answer.image, answer.segmentation.labels, answer.card.label_set, answer.overlay.opacity)
+    return overlay(answer.decode(), answer.segmentation.labels, answer.card.label_set, answer.overlay.opacity)
 
 
 def _drivable_share(answer: Answer) -> Content:

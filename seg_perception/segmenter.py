@@ -9,9 +9,11 @@ from functools import lru_cache
 from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.raw_image import RawImage, camera_bytes, to_camera_bytes
 from seg_perception.core.resizing import check_aspect, check_multiple, network_size, resize_image, resize_labels
 from seg_perception.core.types import (
     CameraEncoding,
@@ -27,9 +29,13 @@ from seg_perception.engines.base import Engine, EngineInfo, check_answer
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image at the network's size, and the size to bring the answer back to."""
+    """An image as the engine takes it, and the size to bring the answer back to.
 
-    pixels: RgbImage
+    Attributes:
+        pixels: uint8 [H, W, 3] RGB at the network's size; or what the card's camera encoding says.
+    """
+
+    pixels: NDArray[np.uint8]
     camera_size: Size
 
 
@@ -58,11 +64,6 @@ class Segmenter:
 
     def __init__(self, engine: Engine, size: Size | None = None) -> None:
         self._engine = engine
-        if engine.card.camera_encoding is not CameraEncoding.RGB:
-            raise InputError(
-                f"{engine.card.id} takes {engine.card.camera_encoding} bytes as its camera gives them, not RGB images: "
-                "hand them to the engine's infer, or take a model without --camera-encoding"
-            )
         fixed, multiple = engine.info.fixed_size, engine.card.size_multiple
         if fixed is not None and size not in (None, fixed):
             raise InputError(f"network size {size} does not fit this engine, which was built for {fixed}")
@@ -80,6 +81,11 @@ class Segmenter:
         """What runs the model."""
         return self._engine.info
 
+    @property
+    def takes_camera_bytes(self) -> bool:
+        """Whether the graph decodes its camera's images by itself: `prepare_raw` takes them as they are."""
+        return self._engine.card.camera_encoding is not CameraEncoding.RGB
+
     def _compute_network_size(self, camera: Size) -> Size:
         card = self._engine.card
         return self._size or network_size(camera, card.input_size, card.size_multiple)
@@ -87,14 +93,25 @@ class Segmenter:
     def prepare(self, image: RgbImage) -> PreparedImage:
         """Resize an RGB image, uint8 [H, W, 3], to the network's size.
 
-        How: `core.resizing.resize_image`.
+        How: `core.resizing.resize_image`. For an engine that takes a camera's bytes it is brought to that camera's
+        size and encoding, see `core.raw_image.to_camera_bytes`.
 
         Raises:
             InputError: not uint8 [H, W, 3], or a sliver (`core.resizing.check_aspect`).
         """
         camera = Size.of(check_rgb(image))
         check_aspect(camera)
-        return PreparedImage(np.ascontiguousarray(resize_image(image, self._network_size(camera))), camera)
+        resized = np.ascontiguousarray(resize_image(image, self._network_size(camera)))
+        return PreparedImage(to_camera_bytes(resized, self._engine.card.camera_encoding), camera)
+
+    def prepare_raw(self, image: RawImage) -> PreparedImage:
+        """A camera's image as it came, for an engine that `takes_camera_bytes`: neither decoded nor resized.
+
+        Raises:
+            InputError: not the encoding and size that this engine takes, see `core.raw_image.camera_bytes`.
+        """
+        card = self._engine.card
+        return PreparedImage(camera_bytes(image, card.camera_encoding, card.input_size), card.input_size)
 
     def infer(self, prepared: Sequence[PreparedImage]) -> list[RawSegmentation]:
         """Run the engine: one call for each group of equal network size and allowed batch.
@@ -111,8 +128,7 @@ class Segmenter:
             for start in range(0, len(indices), step):
                 chunk = indices[start : start + step]
                 pixels = [prepared[i].pixels for i in chunk]
-                in_place = len(chunk) == 1 and pixels[0].flags.writeable  # not a view of somebody's message
-                images = pixels[0][np.newaxis] if in_place else np.stack(pixels)
+                images = pixels[0][np.newaxis] if len(chunk) == 1 else np.stack(pixels)  # one alone may be a view
                 labels, confidence = self._engine.infer(images)
                 check_answer(labels, confidence, images, self._engine.card)
                 for position, i in enumerate(chunk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
+from seg_perception.core.raw_image import RawImage
+from seg_perception.core.types import CameraEncoding, Size
 from seg_perception.engines.base import EngineInfo, check_batch
 from seg_perception.engines.opening import open_engine
 from seg_perception.segmenter import Segmenter
@@ -170,3 +172,39 @@ def test_an_answer_that_breaks_the_contract_is_refused(
     monkeypatch.setattr(engine, "infer", lambda images: (answer(infer(images)[0]), infer(images)[1]))
     with pytest.raises(EngineError, match=message):
         Segmenter(engine).segment(picture(640, 320))
+
+
+class BlueFirstEngine(RedEngine):
+    """The same of a camera's own BGR bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(fixed_size=Size(64, 32))
+        self.card = dataclasses.replace(CARD, camera_encoding=CameraEncoding.BGR)
+        self.seen: list[NDArray[np.uint8]] = []
+
+    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        self.seen.append(images)
+        return super().infer(images[..., ::-1])
+
+
+def test_a_cameras_bytes_go_to_an_engine_that_takes_them_without_a_copy() -> None:
+    segmenter = Segmenter(engine := BlueFirstEngine())
+    assert segmenter.takes_camera_bytes
+    assert not Segmenter(RedEngine()).takes_camera_bytes
+    image = picture(64, 32)
+    data = np.ascontiguousarray(image[..., ::-1]).tobytes()
+    (answer,) = segmenter.infer([segmenter.prepare_raw(RawImage(Size(64, 32), "bgr8", 192, False, data))])
+    assert np.array_equal(segmenter.finish(answer).labels, image[..., 0] % 10)
+    assert np.shares_memory(engine.seen[0], np.frombuffer(data, np.uint8))
+    with pytest.raises(InputError, match="a rgb8 image of 64x32 is not accepted: this engine takes the camera's bytes"):
+        segmenter.prepare_raw(RawImage(Size(64, 32), "rgb8", 192, False, data))
+
+
+@pytest.mark.parametrize("size", [(64, 32), (128, 64), (31, 17)])
+def test_an_rgb_image_is_brought_to_the_camera_that_an_engine_is_for(size: tuple[int, int]) -> None:
+    """So that predict, evaluate and a bag of another encoding work with such an engine, too."""
+    image = picture(*size)
+    answer = Segmenter(BlueFirstEngine()).segment(image)
+    expected = Segmenter(RedEngine(fixed_size=Size(64, 32))).segment(image)
+    assert np.array_equal(answer.labels, expected.labels)
+    assert np.array_equal(answer.confidence, expected.confidence)

@@ -8,9 +8,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from seg_perception.bags.typestore import decode, standard_definition
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_message import raw_of
 from seg_perception.core.meters import MetersSettings
 from seg_perception.core.resources import model_file
 from seg_perception.core.types import RgbImage, Size
@@ -349,13 +352,13 @@ class _Work:
         except InputError as error:
             self._report.rejected[f"{message.topic.name}: {error}"] += 1
             return
-        raw = self._raw_segmentation(frame, pixels)
+        raw = self._raw_segmentation(frame, decoded, message.topic.type, pixels)
         segmentation = self._segmenter.finish(raw)
         # A temporal mask needs every frame, so it is computed even where it is not written.
         mask = self._maskers[message.topic.name].mask(segmentation, messages.stamp_ns_of(decoded))
         header = messages.header_of(decoded)
         drawing = OverlaySettings(self._settings.opacity)
-        answer = Answer(header, pixels, segmentation, mask, self._segmenter.card, drawing, received_at=math.nan)
+        answer = Answer(header, lambda: pixels, segmentation, mask, self._segmenter.card, drawing, received_at=math.nan)
         for name in self._settings.outputs:
             topic = f"{self._cameras[message.topic.name]}/{name}"
             image = image_outputs()[name].make(answer)
@@ -366,11 +369,15 @@ class _Work:
             self._bag.write(topic, message.stamp_ns, made)
         self._report.without_meters = self._meters.without
 
-    def _raw_segmentation(self, frame: int, pixels: RgbImage) -> RawSegmentation:
+    def _raw_segmentation(self, frame: int, message: Any, type_name: str, pixels: RgbImage) -> RawSegmentation:
         raw = self._journal.get(frame)
         if raw is not None:
             self._report.resumed += 1
             return raw
-        raw = self._segmenter.infer([self._segmenter.prepare(pixels)])[0]
+        prepared = None
+        if self._segmenter.takes_camera_bytes and type_name == messages.IMAGE:
+            with suppress(InputError):  # another encoding or size than the engine's: brought to it from RGB
+                prepared = self._segmenter.prepare_raw(raw_of(message))
+        raw = self._segmenter.infer([prepared or self._segmenter.prepare(pixels)])[0]
         self._journal.add(frame, raw)
         return raw

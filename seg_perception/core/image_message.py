@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -55,7 +56,7 @@ def decode_image(msg: ImageLike) -> RgbImage:
     Raises:
         InputError: the message cannot be decoded; the text says what came and what is accepted.
     """
-    return decode_raw(_raw(msg, msg.encoding))
+    return decode_raw(raw_of(msg))
 
 
 def decode_mono8(msg: ImageLike) -> NDArray[np.uint8]:
@@ -66,12 +67,17 @@ def decode_mono8(msg: ImageLike) -> NDArray[np.uint8]:
     """
     if msg.encoding not in ("mono8", "8UC1"):
         raise InputError(f"an image with encoding {msg.encoding!r} is not accepted here; mono8 is")
-    return np.ascontiguousarray(checked_rows(_raw(msg, "mono8"))[:, : int(msg.width)])
+    return np.ascontiguousarray(checked_rows(replace(raw_of(msg), encoding="mono8"))[:, : int(msg.width)])
 
 
-def _raw(msg: ImageLike, encoding: str) -> RawImage:
+def raw_of(msg: ImageLike) -> RawImage:
+    """The fields of an Image message that describe its pixels; nothing is decoded or copied.
+
+    Raises:
+        InputError: a width or height of zero.
+    """
     size = Size(int(msg.width), int(msg.height))
-    return RawImage(size, encoding, int(msg.step), bool(msg.is_bigendian), msg.data)
+    return RawImage(size, msg.encoding, int(msg.step), bool(msg.is_bigendian), msg.data)
 
 
 def decode_compressed(msg: CompressedImageLike) -> RgbImage:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seg_perception.core.codecs.base import say_if_low
 from seg_perception.core.errors import InputError
 from seg_perception.core.resizing import check_aspect
-from seg_perception.core.types import MAX_PIXELS, RgbImage, Size
+from seg_perception.core.types import MAX_PIXELS, CameraEncoding, RgbImage, Size
 
 _SHOWN: Final = 80  # characters of a name: nobody says how long a message's is
 _NAMELESS_CHANNELS: Final = {
@@ -139,6 +139,11 @@ _YUV_TO_RGB: Final[NDArray[np.float64]] = np.array(
 )
 
 
+_RGB_TO_YUV: Final[NDArray[np.float64]] = np.hstack(
+    [np.linalg.inv(_YUV_TO_RGB[:, :3]), [[16.0], [128.0], [128.0]]]  # black is Y 16, U and V 128
+)
+
+
 def _nv24(rows: _Rows, image: RawImage) -> RgbImage:
     height, width = image.size.height, image.size.width
     luma = np.maximum(rows[:height, :width], 16)  # as OpenCV treats the other YUV formats
@@ -206,6 +211,50 @@ def decode_raw(image: RawImage) -> RgbImage:
     """
     rows = checked_rows(image)
     return ENCODINGS[image.encoding].to_rgb(rows, image)
+
+
+def camera_bytes(image: RawImage, encoding: CameraEncoding, size: Size) -> NDArray[np.uint8]:
+    """A camera's image as a graph takes it that decodes by itself, uint8 of `encoding.array_shape(size)`.
+
+    Tightly packed rows are not copied: the answer is a read-only view of `image.data`. Padding is taken out.
+
+    Raises:
+        InputError: another encoding or size than the graph takes, or as `decode_raw`; the text says what came
+            and what is taken.
+    """
+    if image.encoding not in encoding.messages or image.size != size:
+        raise InputError(
+            f"a {image.encoding[:_SHOWN]} image of {image.size} is not accepted: this engine takes the camera's bytes "
+            f"as they are, {' or '.join(encoding.messages)} images of {size}"
+        )
+    rows, width, channels = encoding.array_shape(size)
+    return np.ascontiguousarray(checked_rows(image)[:, : width * channels]).reshape(rows, width, channels)
+
+
+def to_camera_bytes(image: RgbImage, encoding: CameraEncoding) -> NDArray[np.uint8]:
+    """An RGB image, uint8 [H, W, 3], as a camera of this encoding would give it, uint8 of `encoding.array_shape`.
+
+    YUV is rounded, and its chroma is the mean of the pixels that share it: what comes out is not quite what went in.
+
+    Raises:
+        InputError: the encoding needs an even width (and height).
+    """
+    size = Size.of(image)
+    answer = np.empty(encoding.array_shape(size), np.uint8)
+    if encoding is CameraEncoding.RGB:
+        return image
+    if encoding is CameraEncoding.BGR:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
+    yuv = np.asarray(cv2.transform(image, _RGB_TO_YUV), np.uint8)
+    rows = size.height // 2 if encoding is CameraEncoding.NV12 else size.height
+    chroma = cv2.resize(yuv[:, :, 1:], (size.width // 2, rows), interpolation=cv2.INTER_AREA)
+    shared = np.asarray(chroma, np.uint8).reshape(rows, size.width)  # U V U V ...
+    if encoding is CameraEncoding.NV12:
+        answer[: size.height, :, 0], answer[size.height :, :, 0] = yuv[:, :, 0], shared
+    else:
+        luma = 1 if encoding is CameraEncoding.YUV422 else 0
+        answer[:, :, luma], answer[:, :, 1 - luma] = yuv[:, :, 0], shared
+    return answer
 
 
 def checked_rows(image: RawImage) -> NDArray[np.uint8]:

@@ -67,6 +67,11 @@ class CameraEncoding(str, Enum):
     YUV422_YUY2 = "yuv422_yuy2"  # [H, W, 2]: Y U Y V, as sensor_msgs' yuv422_yuy2 and yuyv
     NV12 = "nv12"  # [H * 3 / 2, W, 1]: H rows of Y, then H / 2 rows of U V U V ...
 
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Names that sensor_msgs/Image has for it."""
+        return _MESSAGES[self.value]
+
     @classmethod
     def parse(cls, text: str) -> CameraEncoding:
         """Parse "nv12".
@@ -94,6 +99,15 @@ class CameraEncoding(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+_MESSAGES = {
+    "rgb": ("rgb8",),
+    "bgr": ("bgr8",),
+    "yuv422": ("yuv422", "uyvy"),
+    "yuv422_yuy2": ("yuv422_yuy2", "yuyv"),
+    "nv12": ("nv12",),
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)

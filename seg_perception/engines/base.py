@@ -40,8 +40,9 @@ class Engine(Protocol):
     """One opened model. Not thread-safe: one thread opens, uses and closes it.
 
     `infer` takes uint8 [N, H, W, 3] RGB, C-contiguous, H and W multiples of the card's
-    `size_multiple`, and returns (labels, confidence), each uint8 [N, H, W]. The arrays belong to
-    the caller. As a context manager an engine closes itself at the end of the block.
+    `size_multiple`, or what the card's camera encoding says; it may be a read-only view of a message,
+    and is only read. It returns (labels, confidence), each uint8 [N, H, W]. The arrays belong to the
+    caller. As a context manager an engine closes itself at the end of the block.
 
     Raises (infer):
         InputError: the batch has a wrong dtype, shape or size.

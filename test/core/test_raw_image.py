@@ -17,8 +17,8 @@ from reference_conversions import REFERENCES, SIZE, Bytes, channels, noise
 
 from seg_perception.core.codecs import base
 from seg_perception.core.errors import InputError
-from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
-from seg_perception.core.types import MAX_PIXELS, Size
+from seg_perception.core.raw_image import ENCODINGS, RawImage, camera_bytes, decode_raw, to_camera_bytes
+from seg_perception.core.types import MAX_PIXELS, CameraEncoding, Size
 
 
 def raw(encoding: str, rows: Bytes, size: Size = SIZE, is_bigendian: bool = False) -> RawImage:
@@ -244,3 +244,61 @@ def test_absurd_sizes_are_refused_before_anything_is_allocated() -> None:
 def test_data_that_is_no_buffer() -> None:
     with pytest.raises(InputError, match=r"list that cannot be read as bytes.*array.array"):
         decode_raw(RawImage(Size(1, 1), "mono8", 1, False, [1]))
+
+
+CAMERA = Size(4, 2)
+NAMES = [(encoding, name) for encoding in CameraEncoding for name in encoding.messages]
+
+
+@pytest.mark.parametrize("encoding, name", NAMES, ids=str)
+def test_a_cameras_bytes_are_a_view_and_padding_is_taken_out(encoding: CameraEncoding, name: str) -> None:
+    rows, width, channels = encoding.array_shape(CAMERA)
+    pixels = np.random.default_rng(0).integers(0, 256, (rows, width * channels), np.uint8)
+    data = array("B", pixels.tobytes())
+    answer = camera_bytes(RawImage(CAMERA, name, width * channels, False, data), encoding, CAMERA)
+    assert answer.shape == (rows, width, channels)
+    np.testing.assert_array_equal(answer.reshape(pixels.shape), pixels)
+    assert np.shares_memory(answer, np.frombuffer(data, np.uint8))
+    assert not answer.flags.writeable
+    wide = np.pad(pixels, ((0, 0), (0, 3)), constant_values=0xA5)
+    padded = RawImage(CAMERA, name, wide.shape[1], False, wide.tobytes())
+    np.testing.assert_array_equal(camera_bytes(padded, encoding, CAMERA), answer)
+
+
+@pytest.mark.parametrize(
+    "name, size, reason",
+    [
+        ("rgb8", CAMERA, "a rgb8 image of 4x2 is not accepted: this engine takes the camera's bytes as they are, nv12"),
+        ("nv12", Size(8, 2), "a nv12 image of 8x2 .* as they are, nv12 images of 4x2"),
+        ("nv12", CAMERA, "must have 3 x 4 = 12 bytes, got 0"),
+    ],
+)
+def test_a_cameras_bytes_of_another_kind_are_refused(name: str, size: Size, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        camera_bytes(RawImage(size, name, 4, False, b""), CameraEncoding.NV12, CAMERA)
+
+
+def test_an_rgb_image_as_a_camera_gives_it() -> None:
+    """BT.601, studio range, by hand: red is Y 16 + 65.481, U 128 - 37.797, V 128 + 112."""
+    red, white = [255, 0, 0], [255, 255, 255]
+    image = np.array([[red, red, white, white]] * 2, np.uint8)
+    uyvy = [[[90, 81], [240, 81], [128, 235], [128, 235]]] * 2
+    nv12 = [[[81], [81], [235], [235]]] * 2 + [[[90], [240], [128], [128]]]
+    assert to_camera_bytes(image, CameraEncoding.YUV422).tolist() == uyvy
+    assert to_camera_bytes(image, CameraEncoding.YUV422_YUY2).tolist() == [[p[::-1] for p in row] for row in uyvy]
+    assert to_camera_bytes(image, CameraEncoding.NV12).tolist() == nv12
+    assert to_camera_bytes(image, CameraEncoding.BGR).tolist() == image[..., ::-1].tolist()
+    assert to_camera_bytes(image, CameraEncoding.RGB) is image
+    with pytest.raises(InputError, match="nv12 images of 3x2 cannot be"):
+        to_camera_bytes(np.zeros((2, 3, 3), np.uint8), CameraEncoding.NV12)
+
+
+@pytest.mark.parametrize("encoding", list(CameraEncoding), ids=str)
+def test_what_becomes_a_cameras_bytes_decodes_to_what_it_was(encoding: CameraEncoding) -> None:
+    """Where neighbors are alike, so that shared chroma loses nothing: within the rounding of YUV's bytes."""
+    colors = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
+    image = np.ascontiguousarray(colors.repeat(2, axis=0).repeat(2, axis=1))
+    made = to_camera_bytes(image, encoding)
+    step = made.shape[1] * made.shape[2]
+    decoded = decode_raw(RawImage(Size(16, 16), encoding.messages[0], step, False, made.tobytes()))
+    assert np.abs(decoded.astype(int) - image).max() <= (3 if encoding.value[0] in "yn" else 0)

@@ -18,9 +18,11 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings, drivable_share
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.image_message import raw_of
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.raw_image import RawImage
 from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings
@@ -273,6 +275,16 @@ class Camera:
             return decode_compressed(frame.message)
         return decode_image(frame.message)
 
+    def raw(self, frame: CameraFrame) -> RawImage:
+        """A frame's bytes as the camera gave them, for an engine that takes those.
+
+        Raises:
+            InputError: the message is compressed, or has no pixels.
+        """
+        if isinstance(frame.message, CompressedImage):
+            raise InputError("a compressed image is not accepted: this engine takes the camera's bytes as they are")
+        return raw_of(frame.message)
+
     def reject(self, frame: CameraFrame, reason: str) -> None:
         """Book a message that cannot be used, and say so without flooding the log."""
         reason = shortened(reason)
@@ -295,7 +307,7 @@ class Camera:
         finally:
             self.busy_with = None
 
-    def publish(self, frame: CameraFrame, image: RgbImage, segmentation: Segmentation) -> float:
+    def publish(self, frame: CameraFrame, decode: Callable[[], RgbImage], segmentation: Segmentation) -> float:
         """Mask and publish.
 
         The mask is computed for every frame, watched or not: its share is in the diagnostics and its
@@ -310,7 +322,7 @@ class Camera:
         masked = time.monotonic()
         self._outputs.publish(
             Answer(
-                frame.message.header, image, segmentation, mask, self._card, self._settings.overlay, frame.received_at
+                frame.message.header, decode, segmentation, mask, self._card, self._settings.overlay, frame.received_at
             )
         )
         ignored = self._masker.ignored
@@ -318,8 +330,8 @@ class Camera:
             self.name,
             MetersFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
         )
-        if self._page is not None:
-            self._page.show(self.name, frame.stamp_ns, image, segmentation, mask, self._card)
+        if self._page is not None and self._page.board.watched(self.name):
+            self._page.show(self.name, frame.stamp_ns, decode(), segmentation, mask, self._card)
         self.rate_out.tick(time.monotonic())
         return masked
 

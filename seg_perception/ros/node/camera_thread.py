@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import cache, partial
 
 from seg_perception.core.errors import InputError
 from seg_perception.ros.log import describe_error
@@ -76,8 +77,11 @@ class CameraThread:
             frame.ticket.book(Fate.FAILED)
             return None
         try:
-            image = self._camera.decode(frame)
-            prepared = segmenter.prepare(image)
+            decode = cache(partial(self._camera.decode, frame))
+            if segmenter.takes_camera_bytes:
+                prepared = segmenter.prepare_raw(self._camera.raw(frame))
+            else:
+                prepared = segmenter.prepare(decode())
         except InputError as error:
             self._camera.reject(frame, str(error))
             return None
@@ -86,7 +90,7 @@ class CameraThread:
             return None
         done = time.monotonic()
         times = {Stage.WAIT: began - frame.received_at, Stage.PREPARE: done - began}
-        return Work(frame, image, prepared, epoch, times, done)
+        return Work(frame, decode, prepared, epoch, times, done)
 
     def _finish(self, answered: Answered) -> None:
         work = answered.work
@@ -96,7 +100,7 @@ class CameraThread:
                 if work.epoch != self._lanes.epoch:
                     work.ticket.book(Fate.FAILED)
                     return
-                masked_at = self._camera.publish(work.frame, work.image, segmentation)
+                masked_at = self._camera.publish(work.frame, work.decode, segmentation)
                 work.ticket.book(Fate.PUBLISHED)
         except Exception as error:  # noqa: BLE001  handled as an engine failure: stop, say so, rebuild once
             work.ticket.book(Fate.FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,17 +16,17 @@ from seg_perception.segmenter import PreparedImage, RawSegmentation, Segmenter
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A frame that was decoded and resized.
+    """A frame that is ready for the engine.
 
     Attributes:
-        image: uint8 [H, W, 3] RGB.
+        decode: gives the image, uint8 [H, W, 3] RGB.
         epoch: of the lanes when it was taken.
         times: seconds of its stages so far.
         at: when it was prepared, monotonic seconds.
     """
 
     frame: CameraFrame
-    image: RgbImage
+    decode: Callable[[], RgbImage]
     prepared: PreparedImage
     epoch: int
     times: dict[Stage, float]

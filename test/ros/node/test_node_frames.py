@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from node_harness import RELIABLE_INPUT, Running, image_message, picture, running, stamp, stamp_of, values, wait_until
+from node_harness import (
+    RELIABLE_INPUT,
+    SMALL,
+    Running,
+    image_message,
+    picture,
+    running,
+    stamp,
+    stamp_of,
+    values,
+    wait_until,
+)
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header, String
 
 from seg_perception.core.encoded import decode_rgb
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.types import Segmentation, Size
+from seg_perception.core.raw_image import to_camera_bytes
+from seg_perception.core.types import CameraEncoding, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
+from seg_perception.engines.graph.camera import for_camera
 from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
-from seg_perception.ros.messages import decode_compressed, encode_png
+from seg_perception.ros.messages import decode_compressed, decode_image, encode_png
+from seg_perception.ros.node import camera as camera_module
 from seg_perception.ros.node.latency import Stage
 from seg_perception.segmenter import Segmenter
 
@@ -190,6 +206,50 @@ def test_a_message_that_cannot_be_used_is_rejected_counted_and_explained_once(
         wait_until(lambda: labels, "good frames still work")
         assert stamp_of(labels[0]) == START + 10
         assert run.counts().unaccounted == 0
+
+
+@pytest.mark.parametrize("encoding", list(CameraEncoding)[1:], ids=str)
+def test_a_cameras_bytes_go_to_an_engine_that_decodes_them(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: CameraEncoding
+) -> None:
+    """The answer is that of the same message decoded on the host, to the byte; nothing is decoded there."""
+    graph = for_camera(onnx.load(tiny_model), SMALL, SMALL, encoding)
+    onnx.save(graph, tmp_path / "camera.onnx")
+    pixels = to_camera_bytes(picture(5), encoding)
+    tight = image_message(picture(5), START)
+    tight.encoding, tight.step = encoding.messages[0], pixels.shape[1] * pixels.shape[2]
+    tight.data = array("B", pixels.tobytes())
+    expected = Segmenter(open_engine(tiny_model)).segment(decode_image(tight))
+    padded = image_message(picture(5), START + 1)
+    wide = np.pad(pixels.reshape(pixels.shape[0], -1), ((0, 0), (0, 7)), constant_values=0xA5)
+    padded.encoding, padded.step, padded.data = encoding.messages[-1], wide.shape[1], array("B", wide.tobytes())
+    drawn = encoding is CameraEncoding.NV12  # then somebody watches the picture, for which it is decoded
+    if not drawn:
+        monkeypatch.setattr(camera_module, "decode_image", lambda _: pytest.fail("decoded for nothing"))
+    with running({"model": str(tmp_path / "camera.onnx"), **RELIABLE_INPUT}) as run:
+        run.wait_state("active")
+        names = ("labels", "confidence", "drivable", *(["overlay"] if drawn else []))
+        outputs = {n: run.peer.subscribe(Image, f"/segmentation_node/{n}") for n in names}
+        images = run.peer.publisher(Image, "/image")
+        for number, message in enumerate((tight, padded)):
+            images.publish(message)
+            wait_until(lambda n=number: all(len(o) > n for o in outputs.values()), "every output")
+        for message in outputs["labels"]:
+            assert np.array_equal(as_array(message), expected.labels)
+        for message in outputs["confidence"]:
+            assert np.array_equal(as_array(message), expected.confidence)
+        assert np.array_equal(as_array(outputs["drivable"][0]), mask_of(expected))
+        if drawn:
+            picture_of = overlay(decode_image(tight), expected.labels, load_label_set(), 0.5)
+            assert np.array_equal(as_array(outputs["overlay"][0]), picture_of)
+        for number, wrong in enumerate((picture(5), picture(5, Size(128, 96)))):  # rgb8
+            images.publish(image_message(wrong, START + 2 + number))
+            wait_until(lambda n=number: run.counts().rejected == n + 1, "rejected")
+        counts = run.settled()
+        assert (counts.received, counts.published, counts.unaccounted) == (4, 2, 0)
+        (line,) = wait_until(lambda: run.peer.lines("message rejected"), "the log line")
+        assert "this engine takes the camera's bytes as they are, " in line
+        assert f"{' or '.join(encoding.messages)} images of 64x48" in line
 
 
 def test_megabytes_of_text_in_a_message_stay_out_of_log_and_diagnostics(tiny_model: Path) -> None:
