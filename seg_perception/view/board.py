@@ -114,7 +114,10 @@ class Board:
             tell(frame.camera)
 
     def set_status(self, status: Mapping[str, Any]) -> None:
-        """JSON values about the source: see docs/view.md."""
+        """JSON values about the source: see docs/view.md.
+
+        Its `stale_s` says from which age a picture is called stale, None: never; by default the server does.
+        """
         with self._lock:
             self._status = dict(status) | {"told_at": time.monotonic()}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seg_perception.model import Model
+from seg_perception.sources import SourceKind, find_source
 from seg_perception.view.board import Board, Slider, ViewFrame
 
 _STILL_S = 1.0  # how long a picture without time is shown
@@ -34,7 +35,10 @@ class Playback:
         self._steps = 0
         self._moved = threading.Condition()
         self._times: deque[float] = deque(maxlen=100)
-        self._faults: list[str] = []
+        self._faults: dict[str, None] = {}  # each once, however often the source is played
+        self._status: dict[str, Any] = {}
+        live = find_source(source).kind in (SourceKind.CAMERA, SourceKind.URL)
+        self._of_file = {} if live else {"stale_s": None}  # a file cannot be late
 
     # --- what pages may do (view.board.Controls) ---
 
@@ -54,6 +58,7 @@ class Playback:
         with self._moved:
             self._paused = paused
             self._moved.notify_all()
+            self._show_status()
         return ""
 
     def step(self) -> str:
@@ -98,7 +103,7 @@ class Playback:
         return number
 
     def _timed(self, stop: threading.Event) -> Any:
-        frames = iter(self._model.stream(self._source, self._topic, on_fault=self._faults.append))
+        frames = iter(self._model.stream(self._source, self._topic, on_fault=self._note_fault))
         while not stop.is_set():
             began = time.perf_counter()
             result = next(frames, None)
@@ -106,6 +111,9 @@ class Playback:
                 return
             self._times.append((time.perf_counter() - began) * 1e3)
             yield result
+
+    def _note_fault(self, text: str) -> None:
+        self._faults[text] = None
 
     def _wait(self, due: float, stop: threading.Event) -> float:
         """Until the frame's time has passed and nobody holds the playback; returns how long it was held."""
@@ -137,11 +145,15 @@ class Playback:
             "left out": len(self._faults),
         }
         if self._faults:
-            rows["last fault"] = self._faults[-1]
-        status = {
-            "state": "paused" if self._paused else "playing",
-            "level": "OK",
-            "latency_ms": {"p50": float(p50), "p95": float(p95)},
-            "tables": {"playback": rows},
-        }
-        self.board.set_status(status)
+            rows["last fault"] = next(reversed(self._faults))
+        with self._moved:
+            self._status = {
+                "level": "OK",
+                "latency_ms": {"p50": float(p50), "p95": float(p95)},
+                "tables": {"playback": rows},
+            } | self._of_file
+            self._show_status()
+
+    def _show_status(self) -> None:
+        if self._status:
+            self.board.set_status(self._status | {"state": "paused" if self._paused else "playing"})

@@ -13,6 +13,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import secrets
 import threading
 import time
@@ -39,6 +40,7 @@ MAX_MESSAGE_BYTES: Final = 4096
 FIRST_REQUEST_S: Final = 5.0  # a connection that asks for nothing is closed
 SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
 STATUS_PERIOD_S: Final = 0.5
+STALE_S: Final = 1.0  # a picture that is older, by this and the time between two of them, is called stale
 _MESSAGES_A_SECOND: Final = 50  # of one page
 _REQUESTS_A_SECOND: Final = 200  # of all clients
 
@@ -258,7 +260,7 @@ class ViewServer:
         if frame is None:
             raise web.HTTPNotFound
         content = await self._loop.run_in_executor(self._encoder, kept, frame)
-        name = f"frame_{camera or 'camera'}_{frame.number}.zip"
+        name = f"frame_{re.sub(r'[^A-Za-z0-9_.-]', '_', camera) or 'camera'}_{frame.number}.zip"
         return web.Response(
             body=content,
             content_type="application/zip",
@@ -365,10 +367,11 @@ class ViewServer:
                 "sliders": sliders,
                 "transitions": [] if controls is None else list(controls.transitions()),
                 "status": self._board.status(),
-                "ages": {
-                    camera: round(time.monotonic() - frame.seen_at, 2)
+                "stale_s": STALE_S + 1.0 / self._settings.rate,
+                "ages": {  # of what this page has been sent
+                    camera: round(time.monotonic() - page.shown[camera].seen_at, 2)
                     for camera in page.looks
-                    if (frame := self._board.latest(camera)) is not None
+                    if camera in page.shown
                 },
             }
             await page.send(json.dumps(status))
@@ -386,8 +389,13 @@ class ViewServer:
                     continue
                 page.credit.discard(camera)
                 page.sent[camera] = frame.number
+                try:
+                    content = await self._loop.run_in_executor(self._encoder, self._cache.get, frame, look)
+                except Exception:  # the page goes on, and calls what it has stale
+                    log.exception("frame %d of camera %r cannot be shown", frame.number, camera)
+                    page.credit.add(camera)
+                    continue
                 page.shown[camera] = frame
-                content = await self._loop.run_in_executor(self._encoder, self._cache.get, frame, look)
                 head = {
                     "camera": camera,
                     "number": frame.number,

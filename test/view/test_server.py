@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import http.client
 import io
 import json
@@ -11,6 +12,8 @@ import socket
 import threading
 import time
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +23,8 @@ import pytest
 from view_helpers import LOOK, FakeControls, converse, get, view_frame
 
 from seg_perception.core.errors import InputError, SegPerceptionError
+from seg_perception.model import load
+from seg_perception.view import playback
 from seg_perception.view.board import Board
 from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer, ViewSettings
 
@@ -285,6 +290,61 @@ def test_a_page_that_does_not_read_holds_nobody(server: ViewServer, board: Board
             return seen
 
     assert asyncio.run(run()) == [1, 2, 3, 4, 5]
+
+
+def test_a_frame_that_cannot_be_shown_is_told_and_the_next_one_comes(
+    server: ViewServer, board: Board, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(page: aiohttp.ClientWebSocketResponse) -> int:
+        await page.send_json(LOOK | {"view": "overlay"})
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        board.offer(dataclasses.replace(view_frame(1), labels=np.zeros((5, 5), np.uint8)))
+        while "frame 1 of camera '' cannot be shown" not in caplog.text:
+            await asyncio.sleep(0.01)
+        board.offer(view_frame(2))
+        head, _ = await binary(page)
+        return int(head["number"])
+
+    assert converse(server, talk) == 2
+
+
+def test_a_folder_is_played_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playback, "_STILL_S", 0.0)
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), 90, np.uint8))
+    (tmp_path / "c.png").write_text("no picture")
+    stop = threading.Event()
+    with load(size=(64, 64), threads=1) as model:
+        played = playback.Playback(model, tmp_path)
+        thread = threading.Thread(target=played.run, args=(stop,))
+        thread.start()
+
+        def number() -> int:
+            frame = played.board.latest("")
+            return 0 if frame is None else frame.number
+
+        try:
+            wait_until(lambda: number() > 4, "the third round")
+            status = played.board.status()
+            assert (status["state"], status["stale_s"]) == ("playing", None)  # a file cannot be late
+            assert status["tables"]["playback"]["left out"] == 1  # a fault counts once
+            played.pause(True)
+            assert played.board.status()["state"] == "paused"
+            for _ in range(2):  # one may have been on its way
+                held = number()
+                played.step()
+                wait_until(lambda held=held: number() > held, "one frame more")
+        finally:
+            stop.set()
+            thread.join()
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 def test_a_port_in_use_is_said(server: ViewServer, board: Board) -> None:

@@ -3,7 +3,6 @@
 
 const byId = (id) => document.getElementById(id);
 const VIEWS = ["overlay", "camera", "labels", "confidence", "mask"];
-const STALE_S = 1.0;
 const page = { socket: null, view: "overlay", opacity: 0.5, paused: false, cameras: [], figures: new Map(), history: [],
                extras: [], waiting: 500, last: {}, connected: false, steps: 0 };
 
@@ -21,6 +20,7 @@ function connect() {
   socket.onclose = () => {
     page.connected = false;
     state("connection lost, trying again", "bad");
+    for (const figure of page.figures.values()) figure.element.classList.add("stale");
     setTimeout(connect, page.waiting);
     page.waiting = Math.min(5000, page.waiting * 1.5);
   };
@@ -62,15 +62,17 @@ function onStatus(message) {
   }
   const status = message.status;
   const sound = !status.level || status.level === "OK";
-  if (status.state) state(status.state, sound ? "good" : status.level === "WARN" ? "warn" : "bad");
+  const at_work = !["inactive", "unconfigured", "paused"].includes(status.state);
+  if (status.state) state(status.state, !sound && status.level !== "WARN" ? "bad" : sound && at_work ? "good" : "warn");
   showLevel(sound ? "" : status.level, status.tables || {});
   showState(status);
   showLatency(status.latency_ms);
   showControl(message);
+  const limit = status.stale_s === undefined ? message.stale_s : status.stale_s ?? Infinity;
   let stale = "";
   for (const [camera, figure] of page.figures) {
     const age = message.ages[camera];
-    const old = !page.paused && (age === undefined ? figure.number === null && page.sinceOpen() > 3 : age > STALE_S);
+    const old = !page.paused && (age === undefined ? figure.number === null && page.sinceOpen() > 3 : age > limit);
     figure.element.classList.toggle("stale", old);
     if (old) stale += `${camera || "camera"}: ${age === undefined ? "no frame yet" : `no new frame for ${age.toFixed(1)} s`}. `;
   }
