@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import unicodedata
 import zlib
 from pathlib import Path
 from typing import Any
@@ -394,3 +395,63 @@ def test_roboflow_classes(tmp_path: Path, header: str) -> None:
     found, done = converted(root, tmp_path)
     assert np.array_equal(found["car"], BOX)
     assert done.images == 1
+
+
+CORNERS = [[10, 8], [19, 8], [19, 17], [10, 17]]
+NEVER_FINISHED: dict[str, tuple[str, Any]] = {  # a shape without a point, beside one that is drawn
+    "coco": ("c.json", coco([FLAT], annotations=[
+        {"image_id": 1, "category_id": 3, "segmentation": shape} for shape in ([FLAT], [[]])])),
+    "labelme": ("a.json", {"imagePath": "a.jpg", "imageWidth": WIDTH, "imageHeight": HEIGHT, "shapes": [
+        {"label": "car", "shape_type": "polygon", "points": points} for points in (CORNERS, [])]}),
+    "supervisely": ("ds/ann/a.jpg.json", {"size": {"width": WIDTH, "height": HEIGHT}, "objects": [
+        {"classTitle": "car", "geometryType": kind, "points": {"exterior": points, "interior": None}}
+        for kind, points in (("polygon", CORNERS), ("rectangle", [[1, 1]]))]}),
+    "cvat": ("annotations.xml", f"""<annotations><image name="a.jpg" width="{WIDTH}" height="{HEIGHT}">
+        <polygon label="car" points="10,8;20,8;20,18;10,18"/><polygon label="car" points=""/></image></annotations>"""),
+    "cityscapes-polygons": ("a_gtFine_polygons.json", {"imgWidth": WIDTH, "imgHeight": HEIGHT, "objects": [
+        {"label": "car", "polygon": points} for points in (CORNERS, [])]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEVER_FINISHED)
+def test_a_shape_without_points_is_counted_and_harms_no_other(tmp_path: Path, name: str) -> None:
+    file, document = NEVER_FINISHED[name]
+    write(tmp_path / "src" / "meta.json", {"classes": [{"title": "car"}]} if name == "supervisely" else {})
+    picture(tmp_path / "src" / ("a_leftImg8bit.png" if name.startswith("city") else "a.jpg"))
+    source = write(tmp_path / "src" / file, document)
+    found, done = converted(source if name == "coco" else tmp_path / "src", tmp_path, format=name)
+    np.testing.assert_array_equal(found["car"], BOX)
+    assert "polygons of under three points are not drawn: 1" in done.remarks
+
+
+def test_a_shape_outside_of_its_picture_is_counted(tmp_path: Path) -> None:
+    outside = [-30, 8, -20, 8, -20, 18]
+    picture(tmp_path / "a.jpg")
+    source = write(tmp_path / "c.json", coco([FLAT], annotations=[
+        {"image_id": 1, "category_id": 3, "segmentation": [shape]} for shape in (FLAT, outside)]))  # fmt: skip
+    assert "shapes that cover no pixel of their picture are not seen: 1" in converted(source, tmp_path)[1].remarks
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_accents_are_the_same_however_they_are_written(tmp_path: Path, written: str) -> None:
+    """macOS gives letter and accent apart."""
+    picture(tmp_path / unicodedata.normalize("NFD" if written == "NFC" else "NFC", "süd.jpg"))
+    name = unicodedata.normalize(written, "süd.jpg")
+    document = coco([FLAT], images=[{"id": 1, "file_name": name, "width": WIDTH, "height": HEIGHT}])
+    np.testing.assert_array_equal(converted(write(tmp_path / "c.json", document), tmp_path)[0]["car"], BOX)
+
+
+def test_label_studio_shapes_of_a_turned_view_are_refused(tmp_path: Path) -> None:
+    """They lie in the turned view: drawn as they stand, they would be somewhere else."""
+    shape = {"type": "polygonlabels", "original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 90,
+             "value": {"points": [[25, 25], [50, 25], [50, 60]], "polygonlabels": ["car"]}}  # fmt: skip
+    task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [shape]}]}
+    with pytest.raises(DatasetError, match=r"a\.jpg was labeled in a view turned by 90 degrees"):
+        converted(write(tmp_path / "tasks.json", [task]), tmp_path)
+
+
+def test_a_label_map_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / "labelmap.txt").write_bytes("Straße:128,64,128::".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"labelmap\.txt: not text in UTF-8"):
+        converted(tmp_path, tmp_path)

@@ -31,6 +31,7 @@ MAX_BYTES: Final = 1 << 29
 _MAX_POINTS: Final = 100_000  # of one shape
 
 TOO_FEW_POINTS: Final = "polygons of under three points are not drawn"
+NO_PIXEL: Final = "shapes that cover no pixel of their picture are not seen"
 BOXES_ONLY: Final = (
     "A box does not say which of its pixels are the thing: export polygons or masks, or label anew with those"
 )
@@ -134,6 +135,10 @@ class Canvas:
         self._source = source
         self._remarks: Counter[str] = Counter() if remarks is None else remarks
 
+    def note(self, remark: str) -> None:
+        """Count what is not drawn, or is drawn in some way to know of."""
+        self._remarks[remark] += 1
+
     def value_of(self, name: str) -> int:
         if name not in self._values:
             known = ", ".join(list(self._values)[:20])
@@ -150,6 +155,8 @@ class Canvas:
             found = np.array(points, np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{self._source}: points of a shape must be pairs of numbers ({error})") from error
+        if found.shape == (0,):  # tools write a shape that was never finished so
+            found = found.reshape(0, 2)
         if found.ndim != 2 or found.shape[1] != 2 or len(found) > _MAX_POINTS:
             raise DatasetError(f"{self._source}: points of a shape must be pairs of numbers, got {list(found.shape)}")
         height, width = self.ids.shape
@@ -162,9 +169,11 @@ class Canvas:
         """Paint where a mask [h, w] is not 0, its corner at column `left` and row `top`; what is outside is cut off."""
         height, width = self.ids.shape
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + mask.shape[1], width), min(top + mask.shape[0], height)
-        if x0 < x1 and y0 < y1:
-            inside = mask[y0 - top : y1 - top, x0 - left : x1 - left] != 0
+        inside = mask[max(y0 - top, 0) : max(y1 - top, 0), max(x0 - left, 0) : max(x1 - left, 0)] != 0
+        if inside.any():
             self.ids[y0:y1, x0:x1][inside] = self.value_of(name)
+        else:
+            self.note(NO_PIXEL)
 
     def draw(self, paint: Callable[[Any], None], name: str) -> None:
         """Paint what Pillow's ImageDraw draws with 1."""
@@ -173,7 +182,7 @@ class Canvas:
         height, width = self.ids.shape
         image = Image.new("L", (width, height), 0)
         paint(ImageDraw.Draw(image))
-        self.ids[np.asarray(image) != 0] = self.value_of(name)
+        self.paint_mask(np.asarray(image), name)
 
     def paint_polygons(self, polygons: Sequence[Any], name: str) -> None:
         """Paint the union of polygons by COCO's own rule (pycocotools), [x0, y0, x1, y1, ...] each."""
@@ -188,7 +197,7 @@ class Canvas:
             if len(corners) >= 3:
                 flat.append(corners.reshape(-1).tolist())
             else:
-                self._remarks[TOO_FEW_POINTS] += 1
+                self.note(TOO_FEW_POINTS)
         if flat:
             # an encoding that pycocotools made itself, of bounded coordinates: safe to decode
             encoded = coco.frPyObjects(flat, height, width)  # type: ignore[arg-type]  # floats are taken, too

@@ -56,7 +56,7 @@ def _pictures(path: Path, files: list[Path], remarks: Counter[str]) -> Iterator[
         objects = tables(document.get("objects"), "objects", file)
 
         def draw(size: Size, objects: list[dict[str, Any]] = objects, file: Path = file) -> Ids:
-            canvas = Canvas(size, values, 0, file)
+            canvas = Canvas(size, values, 0, file, remarks)
             for shape in objects:
                 name = text(shape.get("label"), "an object's label", file)
                 if shape.get("deleted"):
@@ -70,7 +70,7 @@ def _pictures(path: Path, files: list[Path], remarks: Counter[str]) -> Iterator[
                 if len(points) >= 2:
                     canvas.draw(lambda pen, xy=points: pen.polygon(xy, fill=1), name)  # type: ignore[misc]
                 else:
-                    remarks[TOO_FEW_POINTS] += 1
+                    canvas.note(TOO_FEW_POINTS)
             return canvas.ids
 
         stem = next(file.name.removesuffix(end) for end in _ENDINGS if file.name.endswith(end))

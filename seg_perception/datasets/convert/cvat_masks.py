@@ -23,7 +23,11 @@ def _matches(path: Path) -> bool:
 def _label_map(path: Path) -> dict[str, Color]:
     """Lines of `name:R,G,B:parts:actions`; # begins a comment."""
     found: dict[str, Color] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")

@@ -129,6 +129,11 @@ def _pictures(
     remarks: Counter[str],
 ) -> Iterator[Annotated]:
     for task, results in chosen:
+        if turned := next((r["image_rotation"] for r in results if r.get("image_rotation")), None):
+            raise DatasetError(
+                f"{path}: {_image_name(task, path)} was labeled in a view turned by {str(turned)[:20]} degrees, in "
+                "which its shapes lie; turn it back in Label Studio and export anew"
+            )
         stated = {(r.get("original_width"), r.get("original_height")) for r in results}
         if len(stated) > 1:
             raise DatasetError(f"{path}: shapes of one picture state the sizes {sorted(map(str, stated))}")

@@ -17,6 +17,7 @@ from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.datasets.convert.base import (
     BOXES_FILLED,
     MAX_BYTES,
+    TOO_FEW_POINTS,
     Annotated,
     Annotations,
     Canvas,
@@ -85,34 +86,36 @@ def _pictures(files: list[Path], root: Path, values: dict[str, int], remarks: Co
         shapes = tables(document.get("shapes"), "shapes", file)
 
         def draw(size: Size, shapes: list[dict[str, Any]] = shapes, file: Path = file) -> Ids:
-            canvas = Canvas(size, values, 0, file)
+            canvas = Canvas(size, values, 0, file, remarks)
             for shape in shapes:
-                _draw(canvas, shape, file, remarks)
+                _draw(canvas, shape, file)
             return canvas.ids
 
         yield Annotated(name, file, size, draw, embedded)
 
 
-def _draw(canvas: Canvas, shape: dict[str, Any], file: Path, remarks: Counter[str]) -> None:
+def _draw(canvas: Canvas, shape: dict[str, Any], file: Path) -> None:
     name, kind = text(shape.get("label"), "a shape's label", file), shape.get("shape_type") or "polygon"
     if kind == "points":
-        remarks["points have no area and are not drawn"] += 1
+        canvas.note("points have no area and are not drawn")
         return
     xy = [(float(x), float(y)) for x, y in canvas.points(shape.get("points"))]
     if kind == "mask" and len(xy) >= 1:
         mask = decode_mask(unpacked(shape.get("mask"), MAX_PIXELS, file), str(file)).pixels
         left, top = (int(value) for value in xy[0])
         canvas.paint_mask(mask, name, left, top)
-    elif kind == "polygon" and len(xy) >= 3:
+    elif kind == "polygon" and len(xy) < 3:
+        canvas.note(TOO_FEW_POINTS)
+    elif kind == "polygon":
         canvas.draw(lambda pen: pen.polygon(xy=xy, outline=1, fill=1), name)
     elif kind in _FOUR_CORNERS and len(xy) == 4:
         canvas.draw(lambda pen: pen.polygon(xy=xy, outline=1, fill=1), name)
-        remarks[BOXES_FILLED] += 1
+        canvas.note(BOXES_FILLED)
     elif kind == "rectangle" and len(xy) == 2:
         (x0, y0), (x1, y1) = xy
         box = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
         canvas.draw(lambda pen: pen.rectangle(box, outline=1, fill=1), name)
-        remarks[BOXES_FILLED] += 1
+        canvas.note(BOXES_FILLED)
     elif kind == "circle" and len(xy) == 2:
         (cx, cy), (px, py) = xy
         d = math.hypot(cx - px, cy - py)

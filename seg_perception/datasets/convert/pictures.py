@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,11 @@ _NO_IMAGE_FOLDERS: Final = frozenset(
 )
 
 
+def _composed(name: str) -> str:
+    """Accents as one letter each: macOS writes names with letter and accent apart, and annotations do not."""
+    return unicodedata.normalize("NFC", name)
+
+
 class Pictures:
     """The pictures of a source, by the names that its annotations give them."""
 
@@ -38,7 +44,7 @@ class Pictures:
             parts = path.relative_to(self.root).parts
             hidden = any(part.startswith(".") for part in parts) or _NO_IMAGE_FOLDERS & set(parts[:-1])
             if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.stem.endswith("_mask"):
-                self._files["/".join(parts)] = path
+                self._files[_composed("/".join(parts))] = path
         self._used: set[Path] = set()
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
@@ -50,6 +56,7 @@ class Pictures:
         Raises:
             DatasetError: several could be meant.
         """
+        name = _composed(name)
         stem = name.rpartition(".")[0] or name
         for candidate in (name, *(f"{folder}/{name}" for folder in _IMAGE_FOLDERS)):
             if candidate in self._files:

@@ -19,6 +19,7 @@ from seg_perception.core.label_mapping import parse_color
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.datasets.convert.base import (
     BOXES_FILLED,
+    TOO_FEW_POINTS,
     Annotated,
     Annotations,
     Canvas,
@@ -57,12 +58,10 @@ def _pictures(path: Path, files: list[Path], values: dict[str, int], remarks: Co
         objects = tables(document.get("objects"), "objects", file)
 
         def draw(size: Size, objects: list[dict[str, Any]] = objects, file: Path = file) -> Ids:
-            canvas = Canvas(size, values, 0, file)
+            canvas = Canvas(size, values, 0, file, remarks)
             for shape in objects:
                 if not _draw(canvas, shape, file):
                     remarks[f"{str(shape.get('geometryType'))[:40]} is not drawn"] += 1
-                elif shape.get("geometryType") == "rectangle":
-                    remarks[BOXES_FILLED] += 1
             return canvas.ids
 
         name = (file.parent.parent / "img" / file.name.removesuffix(".json")).relative_to(path).as_posix()
@@ -81,13 +80,17 @@ def _draw(canvas: Canvas, shape: dict[str, Any], file: Path) -> bool:
     elif kind in ("polygon", "rectangle"):
         points = table(shape.get("points"), "points", file)
         outer = canvas.points(points.get("exterior"))
-        inner = [canvas.points(ring) for ring in rows(points.get("interior", []), "points.interior", file)]
+        inner = [canvas.points(ring) for ring in rows(points.get("interior") or [], "points.interior", file)]
+        if len(outer) < (2 if kind == "rectangle" else 3):
+            canvas.note(TOO_FEW_POINTS)
+            return True
         mask = np.zeros(canvas.ids.shape, np.uint8)
         if kind == "rectangle":
-            (x0, y0), (x1, y1) = np.round(outer).astype(int)[:2] if len(outer) >= 2 else ((0, 0), (-1, -1))
+            canvas.note(BOXES_FILLED)
+            (x0, y0), (x1, y1) = np.round(outer).astype(int)[:2]
             outer = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
         cv2.fillPoly(mask, [np.round(outer).astype(np.int32)], 1)
-        for ring in inner:
+        for ring in filter(len, inner):
             cv2.fillPoly(mask, [np.round(ring).astype(np.int32)], 0)
         canvas.paint_mask(mask, name)
     else:
