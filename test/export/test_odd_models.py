@@ -154,6 +154,30 @@ def test_sigmoids_of_classes_are_shares_of_their_sum(tmp_path: Path, pictures: P
     assert np.unique(confidence).tolist() == [102]  # 0.4 x 255
 
 
+def test_a_model_that_finds_objects_is_refused(tmp_path: Path, pictures: Path) -> None:
+    """Its 32 prototypes look like scores."""
+    made = model([node("Identity", ["s"], ["y"])], value("y", [1, 32, 96, 160]), classes=32)
+    helper.set_model_props(made, {"author": "Ultralytics", "task": "segment", "names": "{0: 'car'}"})
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ModelError, match="of the task 'segment' finds objects"):
+        import_file(tmp_path / "in.onnx", tmp_path / "o.onnx", images=pictures)
+
+
+@pytest.mark.parametrize("factor, message", [(np.nan, "no number"), (np.inf, "infinity"), (0.0, None)])
+def test_answers_that_say_nothing_are_told(tmp_path: Path, pictures: Path, factor: float, message: str | None) -> None:
+    made = model([node("Mul", ["s", "z"], ["y"])], value("y", [1, 19, 96, 160]), z=np.float32(factor))
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    if message is None:
+        report = import_file(tmp_path / "in.onnx", tmp_path / "o.onnx", images=pictures)
+        assert "the model calls every pixel of them road" in str(report)
+        with open_engine(tmp_path / "o.onnx", "onnxruntime") as engine:
+            assert [a.max() for a in engine.infer(np.zeros((1, 96, 160, 3), np.uint8))] == [0, 0]  # sure of nothing
+        return
+    with pytest.raises(ModelError, match=message):
+        import_file(tmp_path / "in.onnx", tmp_path / "o.onnx", images=pictures)
+    assert not (tmp_path / "o.onnx").exists()
+
+
 @pytest.mark.parametrize(
     "shape, size, message",
     [

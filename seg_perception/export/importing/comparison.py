@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.export.importing.importer import Imported
 from seg_perception.export.importing.model import Kind
 from seg_perception.export.importing.original import OriginalModel, prepare_pixels
+from seg_perception.export.importing.wrap import LEAST_SUM
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,14 @@ class Comparison:
         equal: with the same label.
         ties: that differ where the original's two best classes are within a thousandth in probability;
             None of a model that answers ids only.
+        only: the one class that the original gives every pixel of every image; None: it gives several.
     """
 
     images: int
     pixels: int
     equal: int
     ties: int | None
+    only: str | None
 
     @property
     def agreement(self) -> float:
@@ -46,6 +49,11 @@ class Comparison:
                 "and no scores tell how close they were"
                 if self.ties is None
                 else f"{self.ties} of them where its two best classes are within 0.001"
+            )
+        if self.only is not None:
+            text += (
+                f"\nthe model calls every pixel of them {self.only}: if it should not, --scale, --mean, --std or "
+                "--color are not those that it was trained with"
             )
         return text
 
@@ -71,7 +79,7 @@ def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size
         if kind is Kind.SCORES:
             values = np.exp(values - values.max(axis=0))
         if kind in (Kind.SCORES, Kind.PROBABILITIES):
-            values /= values.sum(axis=0)
+            values /= np.maximum(values.sum(axis=0), LEAST_SUM)
         spread = values
     summed = np.zeros((len(imported.card.label_set), size.height, size.width))
     for index, target in enumerate(imported.classes.targets):
@@ -94,17 +102,27 @@ def compare_with_original(
 
     Raises:
         InputError: no images.
+        ModelError: the original answers with something that is no number.
     """
     if not images:
         raise InputError("a comparison needs at least one image")
     pixels = equal = ties = 0
-    for image in images.values():
+    seen: set[int] = set()
+    for name, image in images.items():
         batch = np.repeat(image[np.newaxis], imported.decision.batch or 1, axis=0)
         answer = original.run(imported.decision.input.name, prepare_pixels(batch, imported.decision))
-        expected = reference_probabilities(answer[imported.decision.output.name], imported, Size.of(image))
+        chosen = answer[imported.decision.output.name]
+        if not (chosen < np.inf).all():  # minus infinity is a score; NaN is not below anything
+            raise ModelError(
+                f"{original.foreign.path}: its answer to {name} holds infinity or what is no number (NaN): its weights "
+                "are damaged, or the pixels overflow in it; --scale, --mean and --std say how they are scaled"
+            )
+        expected = reference_probabilities(chosen, imported, Size.of(image))
         labels = answer_of(batch)[0][0]
         same = labels == expected.argmax(axis=0)
         best = np.sort(expected, axis=0)[-2:] if len(expected) > 1 else np.stack([0 * expected[0], expected[0]])
         pixels, equal = pixels + same.size, equal + int(same.sum())
+        seen.update(np.unique(expected.argmax(axis=0)).tolist())
         ties += int((~same & (best[1] - best[0] < 1e-3)).sum())
-    return Comparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties)
+    only = imported.card.label_set.names[seen.pop()] if len(seen) == 1 else None
+    return Comparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties, only)

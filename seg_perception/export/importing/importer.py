@@ -164,6 +164,12 @@ def decide(foreign: ForeignModel, request: ImportRequest, original: OriginalMode
     Raises:
         ModelError, InputError: something cannot be guessed; says what to give.
     """
+    task = foreign.metadata.get("task", "semantic")
+    if "ultralytics" in foreign.metadata.get("author", "").lower() and task != "semantic":
+        raise ModelError(
+            f"{foreign.path}: an ultralytics model of the task {task!r} finds objects; it gives no class to each "
+            "pixel, as those of the task 'semantic' do"
+        )
     tensor, layout, why_input = choose_input(foreign, request)
     size, fixed = probe_size(tensor, layout, request, DEFAULT_SIZE)
     scale, mean, std, why_scaling = guess_scaling(foreign, tensor, request)

@@ -18,6 +18,8 @@ from seg_perception.export.importing.original import AnswerLayout
 
 PREFIX = "model/"
 OLDEST_OPSET, NEWEST_OPSET = 13, 25
+LEAST_SUM = 1e-9
+"""Of a pixel's probabilities, a sigmoid for each class: where all are 0, their shares are, too, and not 0 / 0."""
 
 
 class _Builder:
@@ -168,7 +170,8 @@ def _scores_to_bytes(
         )  # [N, C, H, W], as torch's bilinear with align_corners=False
     if decision.kind is Kind.PROBABILITIES and needs_more:  # a sigmoid for each class
         axes = build.constant([1], np.int64)
-        value = build.add("Div", value, build.add("ReduceSum", value, axes, keepdims=1))
+        total = build.add("Max", build.add("ReduceSum", value, axes, keepdims=1), build.constant(LEAST_SUM, np.float32))
+        value = build.add("Div", value, total)
     if decision.kind is Kind.SIGMOID:  # background, then road
         rest = build.add("Sub", build.constant([1.0], np.float32), value)
         value = build.add("Concat", rest, value, axis=1)
