@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import onnx
 import pytest
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
@@ -31,7 +34,10 @@ def nvidia() -> TensorRtLibrary:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory, quick_exports: None) -> Callable[[str, str], bytes]:
-    """(network, precision) -> an ONNX file's bytes; each is made once. Weights are random, but seeded."""
+    """(network, precision) -> an ONNX file's bytes; each is made once, by one of the processes that run the tests.
+
+    Weights are random, but seeded.
+    """
     import torch
     from small_networks import small_networks
 
@@ -40,25 +46,30 @@ def exported(tmp_path_factory: pytest.TempPathFactory, quick_exports: None) -> C
     from seg_perception.networks.registry import build_network
     from seg_perception.scenes import random_scene
 
-    graphs: dict[tuple[str, str], onnx.ModelProto] = {}
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def make(network: str, precision: str) -> bytes:
-        if (network, "fp32") not in graphs:
+        path = folder / f"{network}-{precision}.onnx"
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.is_file():
+                write_atomically(path, build(network, precision).SerializeToString())
+        return path.read_bytes()
+
+    def build(network: str, precision: str) -> onnx.ModelProto:
+        if precision == "fp32":
             torch.manual_seed(0)
             module = build_network(network, 10, **small_networks()[network])
             randomize_statistics(module)
             fill_empty_layers(module)
             vary_scores(module.eval(), random_scene(1, Size(128, 96)).image)
-            graphs[network, "fp32"] = build_onnx(module, card_for(module, network))
-        fp32 = graphs[network, "fp32"]
-        if (network, precision) not in graphs:
-            if precision == "fp16":
-                graphs[network, precision] = to_half(fp32)
-            else:
-                scenes = [random_scene(seed, Size(128, 96)).image for seed in (1, 2, 3)]
-                anything = QuantizationSettings(target_agreement=0.01)
-                graphs[network, precision] = quantize(fp32, scenes[:2], scenes[2:], anything).model
-        return graphs[network, precision].SerializeToString()
+            return build_onnx(module, card_for(module, network))
+        fp32 = onnx.load_model_from_string(make(network, "fp32"))
+        if precision == "fp16":
+            return to_half(fp32)
+        scenes = [random_scene(seed, Size(128, 96)).image for seed in (1, 2, 3)]
+        return quantize(fp32, scenes[:2], scenes[2:], QuantizationSettings(target_agreement=0.01)).model
 
     return make
 
