@@ -30,8 +30,11 @@ class Interval:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the interval leaves zero out: a difference that another choice of frames would show, too."""
-        return self.low > 0 or self.high < 0
+        """Whether the interval leaves zero out: a difference that another choice of frames would show, too.
+
+        As it is told, in hundredths of a percent: what rounds to zero is none.
+        """
+        return round(self.low, 4) > 0 or round(self.high, 4) < 0
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
-from seg_perception.evaluation.comparison import RESAMPLES, Comparison, Interval, ShownFrame, SideRecord
+from seg_perception.evaluation.comparison import RESAMPLES, Comparison, Interval, ShownFrame, SideRecord, mean_of
 from seg_perception.evaluation.figures import confusion_of, reliability_figure
 from seg_perception.evaluation.pages import Plot, bold, data_uri, render, swatch
 
@@ -38,6 +38,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
             (bold("B"), first.b.description, _median_ms([c.b for c in comparisons])),
         ],
         resamples=RESAMPLES,
+        overview=[_overview(number, c) for number, c in enumerate(comparisons, 1)] if first.has_truth else [],
         parts=[_part(comparison) for comparison in comparisons],
     )
     write_atomically(path, page.encode("utf-8", "backslashreplace"))
@@ -45,6 +46,14 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
 
 def _median_ms(sides: Sequence[SideRecord]) -> str:
     return f"{np.median([ms for side in sides for ms in side.milliseconds]):.1f}"
+
+
+def _overview(number: int, c: Comparison) -> tuple[Any, ...]:
+    link = Markup('<a href="#part-{}">{}</a>').format(number, c.title)
+    agreement = f"{100 * float(np.mean(c.agreement)):.2f}"
+    means = [_percent(float(mean_of(side.iou()))) for side in (c.a, c.b)]
+    mean, mask = c.mean_difference(), c.mask_difference()
+    return link, str(len(c.names)), agreement, *means, _signed(mean), _range(mean), _signed(mask), _range(mask)
 
 
 def _part(comparison: Comparison) -> dict[str, Any]:
@@ -109,7 +118,7 @@ def _scored(c: Comparison) -> list[tuple[Any, ...]]:
         cells = (_percent(a[one.id]), _percent(b[one.id]), _signed(difference), _range(difference))
         rows.append((swatch(one.color, one.name), share, *cells))
     mean, mask = c.mean_difference(), c.mask_difference()
-    means = [_percent(float(np.nanmean(side.iou()))) for side in (c.a, c.b)]
+    means = [_percent(float(mean_of(side.iou()))) for side in (c.a, c.b)]
     masks = [_percent(side.mask_iou()) for side in (c.a, c.b)]
     rows.append((bold("mean"), "", *means, _signed(mean), _range(mean)))
     rows.append((bold("drivable mask"), "", *masks, _signed(mask), _range(mask)))
@@ -156,7 +165,7 @@ def _percent(value: float) -> str:
 def _signed(interval: Interval) -> str | Markup:
     if math.isnan(interval.value):
         return "-"
-    text = f"{100 * interval.value:+.2f}"
+    text = _hundredths(interval.value, "+")
     if not interval.is_sure:
         return text
     return Markup('<span class="sure {}">{}</span>').format("up" if interval.value > 0 else "down", text)
@@ -165,4 +174,10 @@ def _signed(interval: Interval) -> str | Markup:
 def _range(interval: Interval, sign: str = "+") -> str:
     if math.isnan(interval.low):
         return "-"
-    return f"{100 * interval.low:{sign}.2f} to {100 * interval.high:{sign}.2f}"
+    return f"{_hundredths(interval.low, sign)} to {_hundredths(interval.high, sign)}"
+
+
+def _hundredths(value: float, sign: str) -> str:
+    """Of a percent; zero has no sign."""
+    rounded = round(100 * value, 2)
+    return f"{rounded:{sign}.2f}" if rounded else "0.00"

@@ -21,7 +21,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.evaluation.comparing import ComparedFrame, Contestant, compare
-from seg_perception.evaluation.comparison import metric_names
+from seg_perception.evaluation.comparison import Interval, metric_names
 from seg_perception.evaluation.comparison_report import write_comparison
 from seg_perception.evaluation.gate import Condition
 from seg_perception.segmenter import Segmenter
@@ -141,6 +141,23 @@ def test_the_page_stands_alone_and_shows_names_as_text(frame, sides, tmp_path: P
     assert drawn["frames"] == 3
     assert drawn["curves"][0]["a"] == [50.0] * 3  # percent of the image that is drivable
     assert drawn["curves"][0]["b"] == [75.0] * 3
+
+
+def test_several_datasets_begin_with_all_in_one_table(frame, sides, tmp_path: Path) -> None:
+    right, wrong = [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]
+    found = [compare(name, [frame("f", right, right, b)], *sides) for name, b in (("one", right), ("two", wrong))]
+    write_comparison(tmp_path / "page.html", found)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    overview = text[: text.index('<section id="part-1">')]
+    # sky 1/2 and road 2/3 instead of 1: a mean of 58.33
+    assert ">58.33<" not in overview.partition('href="#part-2"')[0]
+    assert ">-41.67<" in overview.partition('href="#part-2"')[2]
+    assert "0.00 to 0.00" in overview
+
+
+def test_what_rounds_to_zero_is_no_difference() -> None:
+    assert not Interval(-0.0002, -0.0004, -0.00004).is_sure  # -0.04 to 0.00 percent
+    assert Interval(-0.0002, -0.0004, -0.00006).is_sure
 
 
 @pytest.mark.skipif(
