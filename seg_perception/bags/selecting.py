@@ -211,7 +211,7 @@ def write_selection(bag: BagReader, selection: Selection, segmenter: Segmenter, 
             [name, selection.topic, pick.frame, pick.recorded_ns, *numbers, selection.novelty_by, pick.reason]
         )
     write_atomically(out / "picks.csv", table.getvalue().encode(errors="replace"))
-    ordered = [(tiles[rank], f"{pick.frame}: {pick.reason}") for rank, pick in enumerate(selection.picks)]
+    ordered = [(tiles[i], f"{p.frame}: {p.reason.partition(' (')[0]}") for i, p in enumerate(selection.picks)]
     grid = [ordered[start : start + _COLUMNS] for start in range(0, len(ordered), _COLUMNS)]
     sheet = contact_sheet(
         [[t for t, _ in row] for row in grid], [[c for _, c in row] for row in grid], tile_width=_TILE
@@ -325,7 +325,7 @@ def _cosine_distances(features: NDArray[np.float16], one: int) -> NDArray[np.flo
 
 
 def _reason(frames: _Frames, best: int, share: float | None, by_second: bool, novelty_by: str) -> str:
-    """The strongest of the three, with its number.
+    """The strongest of the three, with its number in parentheses, for which the contact sheet has no room.
 
     Args:
         share: the distance to the nearest chosen frame by the typical one of two frames; None for the first.
@@ -333,8 +333,8 @@ def _reason(frames: _Frames, best: int, share: float | None, by_second: bool, no
     uncertainty, disagreement = frames.uncertainty[best], frames.disagreement[best]
     ranks = float(_ranks(frames.uncertainty)[best]), float(_ranks(frames.disagreement)[best])
     if share is not None and min(share, 1.0) > max(ranks):
-        return f"its {novelty_by} are unlike those of the frames chosen before ({share:.2f} of the typical distance)"
+        return f"unlike the frames chosen before (its {novelty_by}: {share:.2f} of the typical distance)"
     if ranks[0] >= ranks[1]:
         return f"unsure where the road may be (mean confidence {1 - uncertainty:.2f})"
     whom = "the second model" if by_second else "itself one frame later"
-    return f"contradicts {whom} on {disagreement:.1%} of the road-like area"
+    return f"contradicts {whom} (on {disagreement:.1%} of the road-like area)"

@@ -42,7 +42,7 @@ def test_the_unsure_come_first_and_the_alike_once(tmp_path: Path, segmenter: Seg
     assert first.uncertainty == pytest.approx(1 - 51 / 255)
     assert first.reason == "unsure where the road may be (mean confidence 0.20)"
     assert second.frame not in (4, 5)
-    assert second.reason.startswith("its labels are unlike those of the frames chosen before")
+    assert second.reason.startswith("unlike the frames chosen before (its labels: ")
     # green is the confidence: one of 11 planes of each field is 0.2 or 250 / 255, another (the class) 1, the rest 0
     one, other = (1, 0.2), (1, 250 / 255)
     cosine = (one[0] * other[0] + one[1] * other[1]) / (np.linalg.norm(one) * np.linalg.norm(other))

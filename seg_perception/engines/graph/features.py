@@ -61,7 +61,7 @@ def with_features(model: onnx.ModelProto, rows: int, columns: int) -> onnx.Model
     result = onnx.ModelProto()
     result.CopyFrom(model)
     build = _Builder(result.graph)
-    kinds = _kinds(model, card)
+    kinds = _kinds(model, card) if any(node.op_type == "MatMul" for node in found) else {}
     parts = []
     for number, node in enumerate(found):
         value = build.add("Cast", [node.input[0]], f"{number}.float", to=TensorProto.FLOAT)
