@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from seg_perception.core.errors import EngineError, SegPerceptionError
+from seg_perception.core.errors import EngineError, exit_with
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
@@ -217,7 +216,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (SegPerceptionError, OSError) as problem:
-        sys.exit(str(problem))
+    exit_with(main)

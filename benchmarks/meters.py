@@ -37,10 +37,11 @@ from seg_perception.core.types import Segmentation, Size
 from seg_perception.engines.opening import open_engine
 from seg_perception.scenes.camera import Camera, GroundView
 from seg_perception.scenes.car_parts import SHAPES
-from seg_perception.scenes.cars import _paintwork
+from seg_perception.scenes.cars import paintwork
+from seg_perception.scenes.cells import make_cell
 from seg_perception.scenes.drive import Drive
 from seg_perception.scenes.ground import _CLASSES, GroundPainter
-from seg_perception.scenes.layout import CELL, Kind, Thing
+from seg_perception.scenes.layout import CELL, Kind, Thing, Traffic
 from seg_perception.segmenter import Segmenter
 
 SIZE = Size(1280, 720)  # labels are picked at the pixels' centers from 700x500 on
@@ -173,15 +174,15 @@ def footprints(scene: Scene) -> Iterator[np.ndarray]:
     """The outlines (s, d) [N, 2] of what stands on the ground."""
     drive, camera = scene.drive, scene.camera
     first, last = int((camera.s - CELL) // CELL), int((camera.s + 60) // CELL)
-    things: list[Thing] = list(drive._traffic.cars(camera.s, scene.index / drive.fps))
+    things: list[Thing] = list(Traffic(drive.plan).cars(camera.s, scene.index / drive.fps))
     for number in range(first, last + 1):
-        cell = drive._cell(number)
+        cell = make_cell(drive.plan, number)
         things += cell.things
         for post in cell.posts:
             yield _box(post.s, post.d, 2 * post.radius, 2 * post.radius, 0.0)
     for thing in things:
         if thing.kind is Kind.CAR:
-            shape = SHAPES[_paintwork(thing.variant)[0]]
+            shape = SHAPES[paintwork(thing.variant)[0]]
             yield _box(thing.s, thing.d, shape.length, shape.width, thing.turn)
         elif thing.kind in (Kind.TREE, Kind.LAMP_POST):
             yield _box(thing.s, thing.d, 0.1, 0.1, 0.0)
@@ -253,9 +254,9 @@ def add_scene(counts: Counts, scene: Scene, lens: str, turn: float, settings: Gr
     view = table.level
     columns = np.flatnonzero(ends > -1e8).astype(np.float32)
     for meters in np.arange(0.05, 0.31, 0.05):  # along each ray, from the contact on
-        rows = ends[columns.astype(int)] - view._cy
-        ahead = view._fy * view.height / np.maximum(rows, 1e-3) + meters
-        cell = view.cell_at(columns, (view._cy + view._fy * view.height / ahead).astype(np.float32))
+        rows = ends[columns.astype(int)] - view.cy
+        ahead = view.fy * view.height / np.maximum(rows, 1e-3) + meters
+        cell = view.cell_at(columns, (view.cy + view.fy * view.height / ahead).astype(np.float32))
         counts.behind += int((cells.reshape(-1)[cell] == 0).sum())
 
 

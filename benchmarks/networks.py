@@ -20,7 +20,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +37,7 @@ from peers.table import SIZE, THREADS, Row, Score, common_sets, judged_points, p
 from torch import nn
 from tqdm import tqdm
 
-from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.errors import exit_with
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
@@ -253,7 +252,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (SegPerceptionError, OSError) as problem:
-        sys.exit(str(problem))
+    exit_with(main)

@@ -44,17 +44,19 @@ full disk) stays an `OSError`.
 """
 
 _PARTS = {
-    "Looking at images": ("load", "Model", "Result", "predict", "process_bag", "ProcessSettings", "DrivableSettings"),
-    "Making a model": (
-        "train",
-        "calibrate",
-        "export",
-        "compile",
-        "evaluate",
-        "compare",
-        "benchmark",
-        "DatasetSettings",
+    "Looking at images": (*("load", "Model", "Result", "predict", "birds_eye", "inspect", "DrivableSettings", "view"),),
+    "Bags": (
+        *("process_bag", "ProcessSettings", "select_frames", "score_bag", "make_bag", "recover_bag"),
+        *("play_bag", "record_bag", "BagReader"),
     ),
+    "The node": ("demo", "DemoSettings", "remote_node"),
+    "Data": (
+        *("DatasetSettings", "check_dataset", "convert_dataset", "ConvertSettings", "export_labels", "draw_scenes"),
+    ),
+    "Making a model": (
+        *("train", "average", "calibrate", "export", "import_model", "ImportRequest", "inspect_network", "compile"),
+    ),
+    "Judging a model": ("evaluate", "compare", "report", "benchmark"),
     "One step lower": ("open_engine", "EngineOptions", "Segmenter", "Segmentation", "Size"),
     "Errors": (*("SegPerceptionError", "InputError", "SettingsError", "ModelError", "EngineError", "DatasetError"),),
 }

@@ -19,8 +19,23 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seg_perception.bags.making import make_bag
     from seg_perception.bags.processing import ProcessSettings, process_bag
-    from seg_perception.commands import benchmark, calibrate, compare, evaluate, train
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.recovery import recover as recover_bag
+    from seg_perception.bags.scoring import score_bag
+    from seg_perception.commands import (
+        average,
+        benchmark,
+        calibrate,
+        compare,
+        evaluate,
+        remote_node,
+        report,
+        select_frames,
+        train,
+        view,
+    )
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
         DatasetError,
@@ -31,13 +46,24 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from seg_perception.core.types import Segmentation, Size
+    from seg_perception.datasets.check import check_dataset
+    from seg_perception.datasets.convert.conversion import ConvertSettings
+    from seg_perception.datasets.convert.conversion import convert as convert_dataset
+    from seg_perception.datasets.convert.exporting import export_labels
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.engines.base import EngineOptions
     from seg_perception.engines.opening import open_engine
-    from seg_perception.engines.tensorrt.compiling import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
+    from seg_perception.engines.tensorrt.compilation import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
     from seg_perception.export.exporting import export_model as export
+    from seg_perception.export.importing.import_file import import_file as import_model
+    from seg_perception.export.importing.model import ImportRequest
+    from seg_perception.export.inspecting import inspect_file as inspect
+    from seg_perception.export.inspecting import inspect_network
     from seg_perception.model import Model, Result, load
-    from seg_perception.prediction import predict
+    from seg_perception.prediction import birds_eye, predict
+    from seg_perception.ros.bag_tools import play_bag, record_bag
+    from seg_perception.ros.demo.running import DemoSettings, demo
+    from seg_perception.scenes.drawing import draw_scenes
     from seg_perception.segmenter import Segmenter
 
 __version__ = "0.1.0"
@@ -57,11 +83,15 @@ if _ORT_TELEMETRY_OFF not in os.environ:
     os.environ[_ORT_TELEMETRY_OFF] = "1"
 
 _PLACES = {
+    "BagReader": "bags.reader",
+    "ConvertSettings": "datasets.convert.conversion",
     "DatasetError": "core.errors",
     "DatasetSettings": "datasets.registry",
+    "DemoSettings": "ros.demo.running",
     "DrivableSettings": "core.drivable",
     "EngineError": "core.errors",
     "EngineOptions": "engines.base",
+    "ImportRequest": "export.importing.model",
     "InputError": "core.errors",
     "Model": "model",
     "ModelError": "core.errors",
@@ -72,25 +102,48 @@ _PLACES = {
     "Segmenter": "segmenter",
     "SettingsError": "core.errors",
     "Size": "core.types",
+    "average": "commands",
     "benchmark": "commands",
+    "birds_eye": "prediction",
     "calibrate": "commands",
+    "check_dataset": "datasets.check",
     "compare": "commands",
-    "compile": "engines.tensorrt.compiling:compile_model",
+    "compile": "engines.tensorrt.compilation:compile_model",
+    "convert_dataset": "datasets.convert.conversion:convert",
+    "demo": "ros.demo.running",
+    "draw_scenes": "scenes.drawing",
     "evaluate": "commands",
     "export": "export:",  # the room itself, which can be called: see its docstring
+    "export_labels": "datasets.convert.exporting",
+    "import_model": "export.importing.import_file:import_file",
+    "inspect": "export.inspecting:inspect_file",
+    "inspect_network": "export.inspecting",
     "load": "model",
+    "make_bag": "bags.making",
     "open_engine": "engines.opening",
+    "play_bag": "ros.bag_tools",
     "predict": "prediction",
     "process_bag": "bags.processing",
+    "record_bag": "ros.bag_tools",
+    "recover_bag": "bags.recovery:recover",
+    "remote_node": "commands",
+    "report": "commands",
+    "score_bag": "bags.scoring",
+    "select_frames": "commands",
     "train": "commands",
+    "view": "commands",
 }
 
 __all__ = [
+    "BagReader",
+    "ConvertSettings",
     "DatasetError",
     "DatasetSettings",
+    "DemoSettings",
     "DrivableSettings",
     "EngineError",
     "EngineOptions",
+    "ImportRequest",
     "InputError",
     "Model",
     "ModelError",
@@ -102,17 +155,36 @@ __all__ = [
     "SettingsError",
     "Size",
     "__version__",
+    "average",
     "benchmark",
+    "birds_eye",
     "calibrate",
+    "check_dataset",
     "compare",
     "compile",
+    "convert_dataset",
+    "demo",
+    "draw_scenes",
     "evaluate",
     "export",
+    "export_labels",
+    "import_model",
+    "inspect",
+    "inspect_network",
     "load",
+    "make_bag",
     "open_engine",
+    "play_bag",
     "predict",
     "process_bag",
+    "record_bag",
+    "recover_bag",
+    "remote_node",
+    "report",
+    "score_bag",
+    "select_frames",
     "train",
+    "view",
 ]
 
 

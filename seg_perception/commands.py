@@ -1,7 +1,7 @@
 """What the commands do, as Python functions of the same names: `seg_perception.evaluate(...)` and so on.
 
 Modules of their own have `predict` (`prediction.py`), `export` (`export/exporting.py`), `process_bag`
-(`bags/processing.py`) and `compile` (`engines/tensorrt/compiling.py`). The rooms are imported when a function
+(`bags/processing.py`) and `compile` (`engines/tensorrt/compilation.py`). The rooms are imported when a function
 is called: most need torch, ONNX or bag libraries.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import make_room_for
 from seg_perception.core.resources import model_file, shipped_file
+from seg_perception.core.types import Size
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
+    from seg_perception.bags.selecting import Selection
     from seg_perception.core.label_set import LabelSet
-    from seg_perception.core.types import RgbImage, Size
+    from seg_perception.core.types import RgbImage
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
     from seg_perception.evaluation.comparison import Comparison
     from seg_perception.evaluation.engine_benchmark import EngineBenchmark
     from seg_perception.evaluation.files import EvaluationFile
+    from seg_perception.ros.remote import RemoteNode
     from seg_perception.training.calibration import TemperatureFit
     from seg_perception.training.settings import TrainSettings
+    from seg_perception.view.server import ViewSettings
 
     AnyDatasets = str | Path | Dataset | DatasetSettings | Iterable[Dataset | DatasetSettings]
 
@@ -340,6 +345,183 @@ def calibrate(
     return fit(network, card, opened, pixels, progress=progress)
 
 
+def average(
+    checkpoints: Sequence[str | Path],
+    out: str | Path,
+    shares: Sequence[float] | None = None,
+    from_first: Sequence[str] = (),
+) -> None:
+    """Average the weights of runs that went on from the same weights: often better than each of them. Evaluate it.
+
+    Args:
+        checkpoints: two or more weights files of one network; the description of the first is kept, without scores.
+        out: the weights file to write.
+        shares: one for each, above 0; only their proportions count; None: equal ones.
+        from_first: layers that are taken from the first file alone, such as one that the others never trained.
+
+    Raises:
+        OSError: a file is missing or cannot be read or written.
+        ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
+        SettingsError: the shares do not fit the files, or a layer is not known.
+    """
+    from seg_perception.training.averaging import average_weights
+
+    average_weights([Path(path) for path in checkpoints], shares or [1.0] * len(checkpoints), Path(out), from_first)
+
+
+def report(
+    sources: Sequence[str | Path],
+    out: str | Path = "report.html",
+    on_read: Callable[[Mapping[str, Mapping[str, float]]], object] = lambda _metrics: None,
+) -> Mapping[str, Mapping[str, float]]:
+    """Make one HTML page of training runs and evaluations; `compare` makes one of A against B.
+
+    Args:
+        sources: runs' folders, folders that `evaluate` wrote as `report`, or files that it wrote as `json`.
+        out: the page.
+        on_read: is told what will be returned, before the page is made.
+
+    Returns:
+        The metrics of each evaluation, percents: mean_iou, road_iou, ...
+
+    Raises:
+        OSError: a source is missing, or the page cannot be written.
+        InputError: a source is neither of these.
+    """
+    from seg_perception.evaluation.gate import gate_metrics
+    from seg_perception.evaluation.report import read_source, write_report
+
+    _demand_report_packages()
+    make_room_for(Path(out))
+    read = [read_source(Path(path)) for path in sources]
+    metrics = {
+        f"{source.label}, {evaluation.dataset}": gate_metrics(evaluation)
+        for source in read
+        for evaluation in (source.evaluated.evaluations if source.evaluated else ())
+    }
+    on_read(metrics)
+    write_report(Path(out), read)
+    return metrics
+
+
+def select_frames(
+    bag: str | Path,
+    out: str | Path,
+    count: int = 200,
+    images: str | None = None,
+    model: str | Path | None = None,
+    second: str | Path | None = None,
+    engine: str = "auto",
+    size: str | Size | tuple[int, int] | None = None,
+    threads: int = 0,
+    on_open: Callable[[str], object] = lambda _: None,
+    on_frame: Callable[[int], object] = lambda _: None,
+    on_remark: Callable[[str], object] = lambda _: None,
+) -> Selection:
+    """Choose the frames of a bag that are worth labeling: uncertain, contradictory, and unlike each other.
+
+    Args:
+        bag: with an image topic.
+        out: a new folder for the images, picks.csv with reasons, and a contact sheet.
+        count: how many; fewer come where there are no more that differ.
+        images: the image topic; None: /image, or the only one.
+        model: the network that shall get better, as `load`.
+        second: another one, to see where the two disagree.
+        engine: as `load`.
+        size: as `load`.
+        threads: as `load`.
+        on_open: is told in what novelty is measured: in the network's features, or in grids of its labels, and why.
+        on_frame: called after each image.
+        on_remark: is told what was guessed or left out of the bag.
+
+    Raises:
+        FileExistsError: the folder is there and not empty.
+        FileNotFoundError, ModelError, EngineError: see `load`.
+        InputError: no such topic, no image that can be decoded, a count below 1, a damaged bag, or other classes.
+    """
+    from seg_perception.bags.reader import BagReader
+    from seg_perception.bags.selecting import open_segmenter, write_selection
+    from seg_perception.bags.selecting import select_frames as choose
+
+    out, wanted = Path(out), None if size is None else Size.parse(size)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists already: move or remove it first")
+    with BagReader(Path(bag)) as reader, ExitStack() as stack:
+        out.mkdir(parents=True, exist_ok=True)
+        for note in reader.notes:
+            on_remark(note)
+        segmenter, features, why = open_segmenter(model_file(model), engine, threads, wanted)
+        stack.enter_context(segmenter)
+        on_open(f"in the features of {segmenter.card.id}" if features else f"in grids of labels, because {why}")
+        other = stack.enter_context(load(second, engine, size, threads)).segmenter if second is not None else None
+        chosen = choose(reader, segmenter, count, images, other, on_frame, features)
+        write_selection(reader, chosen, segmenter, out)
+    return chosen
+
+
+def view(
+    source: str | Path | int | None = None,
+    node: str = "/segmentation_node",
+    model: str | Path | Model | None = None,
+    engine: str = "auto",
+    size: str | Size | tuple[int, int] | None = None,
+    threads: int = 0,
+    topic: str | None = None,
+    loop: bool = True,
+    settings: ViewSettings | None = None,
+    stop: threading.Event | None = None,
+    on_url: Callable[[str], object] = print,
+) -> int:
+    """Serve a web page of what the model sees, until `stop` is set or the source ends.
+
+    Args:
+        source: a video, folder, bag, camera's index or URL, as `Model.stream`; None: the running node.
+        node: its name.
+        model: as `evaluate`, where there is a source; so are the next three.
+        engine: as `load`.
+        size: as `load`.
+        threads: as `load`.
+        topic: the image topic of a bag.
+        loop: play the source again and again.
+        settings: port, address, rate, and whether pages may change things (`view.server.ViewSettings`).
+        stop: set it to end.
+        on_url: is told the page's address.
+
+    Returns:
+        How many frames of the source were shown; 0 of a node.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError, InputError: see `load` and `Model.stream`.
+        SegPerceptionError: the port cannot be had.
+    """
+    from seg_perception.view.playback import Playback
+    from seg_perception.view.server import ViewServer, ViewSettings
+
+    settings, stop = settings or ViewSettings(), stop or threading.Event()
+    if source is None:
+        from seg_perception.ros.viewer import view_node
+
+        view_node(node, settings, stop, on_url)
+        return 0
+    with _opened(model, engine, size, threads) as opened:
+        playback = Playback(opened, source, topic, loop=loop)
+        with ViewServer(playback.board, settings) as server:
+            on_url(server.url)
+            return playback.run(stop)
+
+
+def remote_node(name: str = "/segmentation_node", patience_s: float = 5.0) -> AbstractContextManager[RemoteNode]:
+    """A running node to speak to, in a `with` block: its parameters, lifecycle state, messages and diagnostics.
+
+    Args:
+        name: of the node.
+        patience_s: how long to look for it, and for each answer.
+    """
+    from seg_perception.ros.remote import remote_node as opened
+
+    return opened(name, patience_s)
+
+
 def benchmark(
     models: str | Path | Sequence[str | Path] | None = None,
     pictures: str | Path | Sequence[RgbImage] | None = None,
@@ -371,7 +553,6 @@ def benchmark(
         InputError: no image, or one cannot be read.
         SettingsError, DatasetError: a number out of range, or the dataset cannot be opened.
     """
-    from seg_perception.core.types import Size
     from seg_perception.evaluation.engine_benchmark import run_benchmark
 
     if any(count < 1 for count in (*threads, *batches)) or not 0 < seconds <= 3600:
@@ -379,7 +560,7 @@ def benchmark(
     several = [models] if models is None or isinstance(models, (str, Path)) else models
     dataset = open_datasets(datasets, data_root)[0] if datasets is not None else None
     images = _benchmark_images(pictures) if pictures is None or isinstance(pictures, (str, Path)) else pictures
-    of_network = [Size.parse(size) if isinstance(size, str) else size for size in sizes]
+    of_network = [Size.parse(size) for size in sizes]
     paths = [model_file(model) for model in several]
     return run_benchmark(paths, images, engines, of_network, threads, batches, seconds, dataset, on_step)
 

@@ -294,7 +294,7 @@ def load(
         SettingsError: `drivable` names a class that the model does not have.
     """
     path = model_file(model)
-    wanted = _size(size)
+    wanted = Size.parse(size) if size is not None else None
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file; a model is an .onnx or .engine file")
     opened = open_engine(path, engine, threads, options)
@@ -306,16 +306,6 @@ def load(
     except BaseException:
         opened.close()
         raise
-
-
-def _size(size: Any) -> Size | None:
-    if size is None or isinstance(size, Size):
-        return size
-    if isinstance(size, str):
-        return Size.parse(size)
-    if isinstance(size, (tuple, list)) and len(size) == 2 and all(type(side) is int for side in size):
-        return Size(*size)
-    raise InputError(f"size {size!r} is not accepted: write '480x352' or (480, 352), width first")
 
 
 def _open_image(image: Any) -> tuple[str, str, RgbImage]:

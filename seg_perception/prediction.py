@@ -12,19 +12,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
 
+from seg_perception.core.bird import BirdsEye
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
-from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.label_set import LabelSet
+from seg_perception.core.optics import read_calibration
+from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
 from seg_perception.datasets.convert.exporting import Export, Labeled, export_type
 from seg_perception.datasets.convert.regions import ExportSettings
 from seg_perception.model import Model, Result, load
+from seg_perception.node_parameters import PictureSettings, picture_settings
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
 from seg_perception.video import VideoWriter
 
@@ -68,6 +73,46 @@ class PreLabel:
         """The writer, below the folder of the results."""
         kind = export_type(self.format)
         return kind(folder / kind.file_name, model.segmenter.card.label_set, self.settings)
+
+
+def birds_eye(
+    calibration: str | Path,
+    height: float | None = None,
+    pitch: float | None = None,
+    settings: PictureSettings | None = None,
+) -> Callable[[Result], RgbImage]:
+    """What draws results of one camera from above, with the grid: for `predict(..., bird=...)`.
+
+    Args:
+        calibration: YAML as ROS's camera_calibration writes it.
+        height: of the camera over the ground, meters; None: that of `settings`.
+        pitch: degrees that it looks down; None: that of `settings`, or 0.
+        settings: the grid, and how the mask is judged (`node_parameters.picture_settings`).
+
+    Raises:
+        InputError: no height.
+        OSError, SettingsError: the calibration cannot be read.
+    """
+    settings = settings or picture_settings(None)
+    camera, mount = read_calibration(Path(calibration)), settings.meters.mount
+    height = mount.height if height is None else height
+    if not height > 0.0:
+        raise InputError(
+            "a view from above needs the camera's height over the ground: height in meters (--height), or "
+            "ground.height in the parameter file"
+        )
+    mount = replace(mount, source="fixed", height=height, pitch=mount.pitch if pitch is None else pitch)
+    grid, drivable = settings.meters.grid, settings.drivable
+
+    @cache
+    def drawing(label_set: LabelSet) -> BirdsEye:  # made with the first result: its classes are known then
+        return BirdsEye(camera, mount, grid, label_set, drivable)
+
+    def draw(result: Result) -> RgbImage:
+        answer = Segmentation(result.labels, result.confidence)
+        return drawing(result.label_set).picture(result.image, answer, result.drivable)
+
+    return draw
 
 
 @dataclass(slots=True)
@@ -146,7 +191,7 @@ def predict(
         every_frame: write the pictures of every frame of a video, too.
         topic: the image topic of a bag; None takes /image or the only one.
         limit: at most so many frames of each video, bag, camera or URL; None: all.
-        bird: draws a result from above (see `core.bird.BirdsEye`): also written then, as bird/NAME.png of an image
+        bird: draws a result from above (see `birds_eye`): also written then, as bird/NAME.png of an image
             and NAME_bird.mp4 of a video.
         pre_label: also write annotations of the images for a person to correct: "cvat", "labelme" or "coco", or a
             `PreLabel` with settings; films are refused then.

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent / "bags"))  # pytest's importlib mo
 from bag_helpers import START, STEP, drivable_of, picture, truth_of, write_bag, write_tiny_model
 
 import seg_perception as sp
+from seg_perception.cli.main import build_parser
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.types import Size
@@ -58,6 +59,46 @@ def test_every_public_name_is_there_with_a_docstring() -> None:
             assert getattr(value, "__module__", "").startswith("seg_perception"), name
     with pytest.raises(AttributeError, match="module 'seg_perception' has no attribute 'lod'"):
         getattr(sp, "lod")  # noqa: B009
+
+
+FUNCTIONS = {
+    "average": "average",
+    "bag evaluate": "score_bag",
+    "bag info": "BagReader",
+    "bag make": "make_bag",
+    "bag play": "play_bag",
+    "bag process": "process_bag",
+    "bag record": "record_bag",
+    "bag recover": "recover_bag",
+    "bag select": "select_frames",
+    "benchmark": "benchmark",
+    "calibrate": "calibrate",
+    "compile": "compile",
+    "dataset check": "check_dataset",
+    "dataset convert": "convert_dataset",
+    "dataset export": "export_labels",
+    "dataset kinds": "DatasetSettings",
+    "demo": "demo",
+    "evaluate": "evaluate",
+    "export": "export",
+    "import": "import_model",
+    "inspect": "inspect",
+    "node diagnostics": "remote_node",
+    "node echo": "remote_node",
+    "node get": "remote_node",
+    "node set": "remote_node",
+    "node state": "remote_node",
+    "predict": "predict",
+    "report": "report",
+    "scenes": "draw_scenes",
+    "train": "train",
+    "view": "view",
+}
+
+
+def test_what_a_command_does_python_does_with_one_name() -> None:
+    assert set(FUNCTIONS) == {" ".join(names) for names, _ in build_parser().commands()}
+    assert set(FUNCTIONS.values()) <= set(sp.__all__)
 
 
 def test_export_is_a_function_whatever_was_imported_before() -> None:

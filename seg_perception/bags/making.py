@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tqdm import tqdm
+
 from seg_perception.bags import messages
 from seg_perception.bags.topics import IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
-from seg_perception.core.label_mapping import LabelMapping
+from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in
 from seg_perception.datasets.folder import folder_pairs
@@ -132,6 +134,15 @@ class FolderDrive:
         return DriveFrame(stamp_ns, sample.image, sample.labels)
 
 
+@dataclass(frozen=True, slots=True)
+class MadeBag:
+    """What was written: images, truth images, and names in the folder that are no images."""
+
+    images: int
+    truths: int
+    left_out: tuple[str, ...]
+
+
 class SceneDrive:
     """A procedural drive: made on the spot, the same for the same seed, size and frame rate."""
 
@@ -158,6 +169,38 @@ class SceneDrive:
     def camera_height(self) -> float:
         """Meters of the lens over the ground, the same for all frames."""
         return self._drive.camera(0).h
+
+
+def make_bag(
+    images: str | Path,
+    out: str | Path,
+    labels: str | Path | None = None,
+    mapping: str | Path | None = None,
+    fps: float = 15.0,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> MadeBag:
+    """Make a bag of a folder of images: /image, and of label files /truth.
+
+    Args:
+        images: folder of images, in the order of their names.
+        out: bag to write: x.mcap, x.db3, or a folder's name.
+        labels: folder of their truth, 8-bit PNGs of the same names.
+        mapping: from the PNGs' values to class ids: a shipped name or a YAML file.
+        fps: frames a second.
+        overwrite: replace the bag.
+        progress: show a bar.
+
+    Raises:
+        FileExistsError: the bag exists and `overwrite` is false.
+        DatasetError, InputError: a folder or a file cannot be read.
+        SettingsError: labels without a mapping, or a bad fps.
+    """
+    meaning = load_label_mapping(mapping) if mapping is not None else None
+    drive = FolderDrive(Path(images), Path(labels) if labels is not None else None, meaning, fps)
+    bar = tqdm(write_drive(drive, Path(out), overwrite), total=len(drive), unit="frame", disable=not progress)
+    truths = [frame.truth is not None for frame in bar]
+    return MadeBag(len(truths), sum(truths), drive.left_out)
 
 
 def write_drive(drive: DriveSource, out: Path, overwrite: bool = False) -> Iterator[DriveFrame]:

@@ -145,7 +145,7 @@ def process_bag(
         FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
     """
     source, out, model = Path(source), Path(out), model_file(model)
-    wanted = Size.parse(size) if isinstance(size, str) else size
+    wanted = None if size is None else Size.parse(size)
     settings = settings or ProcessSettings()
     _check_output(source, out, overwrite)
     with BagReader(source) as bag:  # what is wrong is known before an engine is built

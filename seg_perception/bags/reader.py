@@ -187,7 +187,8 @@ class BagReader:
 
         Args:
             topics: only these; None means all.
-            start_ns, stop_ns: only messages recorded at or after start and before stop.
+            start_ns: only messages recorded at or after this.
+            stop_ns: only messages recorded before this.
 
         Raises:
             InputError: an unknown topic, a damaged bag, or fewer messages than the bag announces.

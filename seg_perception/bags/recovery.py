@@ -35,7 +35,7 @@ class Recovery:
     notes: tuple[str, ...]
 
 
-def recover(damaged: Path, out: Path, overwrite: bool = False) -> Recovery:
+def recover(damaged: str | Path, out: str | Path, overwrite: bool = False) -> Recovery:
     """Copy every readable message of a damaged bag to a new one, whatever its index or metadata say.
 
     Args:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from seg_perception.bags.images import IMAGE_TYPES, labels_of
 from seg_perception.bags.messages import stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage
 from seg_perception.core.errors import InputError
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.core.types import LabelImage
 
@@ -23,12 +24,14 @@ class BagScore:
         matrix: all pixels of all matched frames.
         matched: frames with labels and truth of the same stamp.
         labels_only, truth_only: frames that had no partner.
+        notes: what was guessed or left out of the bag, one sentence each.
     """
 
     matrix: ConfusionMatrix
     matched: int
     labels_only: int
     truth_only: int
+    notes: tuple[str, ...] = ()
 
 
 class LabelPairs:
@@ -79,17 +82,29 @@ class LabelPairs:
             yield (stamp_ns, mine, others) if name == first else (stamp_ns, others, mine)
 
 
-def score_bag(bag: BagReader, labels_topic: str, truth_topic: str, label_set: LabelSet) -> BagScore:
-    """Compare a label topic with a truth topic, see `LabelPairs`.
+def score_bag(
+    bag: str | Path | BagReader, labels_topic: str, truth_topic: str, label_set: str | LabelSet = "driving"
+) -> BagScore:
+    """Compare a bag's label topic with its truth topic, frame by frame of equal stamps.
+
+    Args:
+        bag: its path, or opened.
+        labels_topic: mono8 class ids to score.
+        truth_topic: mono8 class ids; 255 is unlabeled.
+        label_set: what the ids mean: a name, a YAML file, or loaded.
 
     Raises:
         InputError: as `LabelPairs`; or sizes differ, an id is no class, or no stamps match at all.
     """
+    if isinstance(bag, (str, Path)):
+        with BagReader(Path(bag)) as opened:
+            return score_bag(opened, labels_topic, truth_topic, label_set)
+    label_set = load_label_set(label_set) if isinstance(label_set, str) else label_set
     matrix = ConfusionMatrix(len(label_set))
     pairs = LabelPairs(bag, labels_topic, truth_topic)
     for stamp_ns, labels, truth in pairs:
         _add(matrix, truth, labels, f"{bag.path}: frame with the stamp {stamp_ns} ns")
-    score = BagScore(matrix, pairs.matched, *pairs.alone)
+    score = BagScore(matrix, pairs.matched, *pairs.alone, tuple(bag.notes))
     if not score.matched:
         raise InputError(
             f"{bag.path}: none of {score.labels_only} messages on {labels_topic} has the stamp of one of "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from seg_perception.core.resources import DEFAULT_MODEL, model_file
-from seg_perception.engines.registry import AUTO, EngineChoices
+from seg_perception.engines.registry import AUTO
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
@@ -19,35 +21,49 @@ if TYPE_CHECKING:
 MODEL_HELP = "ONNX file, or a shipped model by name: driving (the default), reference"
 
 
-class _Kinds:
-    """The known datasets, looked for only when they are asked about: --help of other commands stays instant."""
+class LazyChoices:
+    """Names for argparse, looked for only when they are asked about: --help of other commands stays instant.
+
+    Needs a `metavar` beside it, or argparse asks at once.
+
+    Args:
+        names: MODULE:NAME of a function that gives them, or of an enum or table that holds them.
+        judged_later: let any name pass; what takes it names those that are known, with other faults.
+    """
+
+    def __init__(self, names: str, judged_later: bool = False) -> None:
+        self._names, self._judged_later = names, judged_later
 
     def __iter__(self) -> Iterator[str]:
-        from seg_perception.datasets.registry import dataset_kinds
-
-        return iter(dataset_kinds())
-
-    def __contains__(self, name: object) -> bool:
-        return True  # DatasetSettings judges it, with the other faults
-
-
-class _Exports:
-    """The formats that labels are written in, looked for only when they are asked about."""
-
-    def __iter__(self) -> Iterator[str]:
-        from seg_perception.datasets.convert.exporting import EXPORTS
-
-        return iter(EXPORTS)
+        module, _, name = self._names.partition(":")
+        try:
+            found = getattr(importlib.import_module(f"seg_perception.{module}"), name)
+        except ModuleNotFoundError as error:  # the command itself says what to install
+            return iter((f"known once the package {error.name} is installed",))
+        names = found if isinstance(found, Iterable) else found()
+        return (name.value if isinstance(name, Enum) else name for name in names)
 
     def __contains__(self, name: object) -> bool:
-        return True  # `export_type` judges it
+        return self._judged_later or name in list(self)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser, option: str, help_: str, required: bool) -> None:
     """A format for annotators under `option`, and what becomes a shape: for `export_settings`."""
-    parser.add_argument(option, required=required, metavar="FORMAT", choices=_Exports(), help=help_)
-    help_ = "polygons to drag, or masks of every pixel: polygon, mask (default: %(default)s)"
-    parser.add_argument("--shape", default="polygon", metavar="KIND", choices=("polygon", "mask"), help=help_)
+    parser.add_argument(
+        option,
+        required=required,
+        metavar="FORMAT",
+        choices=LazyChoices("datasets.convert.exporting:EXPORTS", judged_later=True),
+        help=help_,
+    )
+    help_ = "polygons to drag, or masks of every pixel: %(choices)s (default: %(default)s)"
+    parser.add_argument(
+        "--shape",
+        default="polygon",
+        metavar="KIND",
+        choices=LazyChoices("datasets.convert.regions:ShapeKind"),
+        help=help_,
+    )
     help_ = "pixels that a polygon may be off by (default: %(default)s)"
     parser.add_argument("--tolerance", type=float, default=1.0, metavar="PX", help=help_)
     help_ = "leave out smaller regions (default: %(default)s pixels)"
@@ -77,10 +93,32 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of the engine (default: all cores)")
 
 
+def add_precision_argument(parser: argparse.ArgumentParser, default: str | None, help_: str) -> None:
+    """--precision, of `core.types.Precision`."""
+    parser.add_argument(
+        "--precision",
+        metavar="NAME",
+        default=default,
+        choices=LazyChoices("core.types:Precision"),
+        help=f"%(choices)s ({help_})",
+    )
+
+
+def add_camera_encoding_argument(parser: argparse.ArgumentParser, help_: str) -> None:
+    """--camera-encoding, of `core.types.CameraEncoding`."""
+    parser.add_argument(
+        "--camera-encoding",
+        metavar="NAME",
+        default="rgb",
+        choices=LazyChoices("core.types:CameraEncoding"),
+        help=f"of the camera's bytes, which {help_} decodes: %(choices)s (with --camera-size; default: %(default)s)",
+    )
+
+
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        choices=EngineChoices(),
+        choices=LazyChoices("engines.registry:engine_choices"),
         metavar="NAME",
         default=AUTO,
         help="what runs the model (default: auto): %(choices)s; what auto takes: docs/deploy.md",
@@ -113,7 +151,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser, several: bool = False
         "--kind",
         metavar="KIND",
         dest="dataset",
-        choices=_Kinds(),
+        choices=LazyChoices("datasets.registry:dataset_kinds", judged_later=True),
         help="%(choices)s; folder: your own images and masks",
     )
     parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the dataset's folder")

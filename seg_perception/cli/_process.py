@@ -1,18 +1,13 @@
-"""What a command's process needs around its work: signals, the middleware's environment, missing packages."""
+"""What a command's process needs around its work: signals, missing packages, safe text."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from unicodedata import category
-
-from seg_perception.core.resources import share_path
-
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
 
 EXTRA_OF = {
     "aiohttp": "view",
@@ -79,28 +74,6 @@ def stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def use_profile_for_large_images() -> None:
-    """Give Fast DDS room for large images, unless the user has chosen a profile.
-
-    With the default shared-memory segment, best-effort subscribers (such as the node) lose most
-    images of 1280x720 and more.
-    """
-    if any(os.environ.get(name) for name in _PROFILE_VARIABLES):
-        return
-    try:
-        profile = share_path("config/fastdds_large_images.xml")
-    except FileNotFoundError:
-        return  # an installation without it works, with Fast DDS's own defaults
-    for name in _PROFILE_VARIABLES:
-        os.environ[name] = str(profile)
-
-
-def stay_by_ourselves() -> None:
-    """Keep the traffic on this machine and in a domain of its own, unless the user has chosen one."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def printable(text: str, keep: str = "\n\t") -> str:

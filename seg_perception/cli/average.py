@@ -24,9 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.training.averaging import average_weights
+    from seg_perception.commands import average
 
-    shares = arguments.shares or [1.0] * len(arguments.checkpoints)
-    average_weights(arguments.checkpoints, shares, arguments.out, arguments.from_first)
+    average(arguments.checkpoints, arguments.out, arguments.shares, arguments.from_first)
     print(f"wrote {arguments.out}\nnext: seg-perception export --checkpoint {arguments.out} --out FILE.onnx")
     return 0

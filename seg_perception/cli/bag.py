@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
 
-from seg_perception.cli._options import add_model_arguments, add_params_file_argument
+from seg_perception.cli._options import add_model_arguments, add_params_file_argument, load_options
 from seg_perception.cli._process import printable
 from seg_perception.node_outputs import image_outputs
 
@@ -79,10 +79,8 @@ def _play(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.bags.reader import BagReader
-    from seg_perception.cli._process import stop_on_signals, use_profile_for_large_images
+    from seg_perception.cli._process import stop_on_signals
     from seg_perception.ros.bag_tools.player import PlaySettings, play
-
-    use_profile_for_large_images()
 
     settings = PlaySettings(
         rate=arguments.rate,
@@ -136,31 +134,22 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    import threading
-
     from tqdm import tqdm
 
-    from seg_perception.cli._process import stop_on_signals, use_profile_for_large_images
-    from seg_perception.core.errors import InputError, SettingsError
-    from seg_perception.ros.bag_tools.recorder import record
+    from seg_perception.cli._process import stop_on_signals
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.ros.bag_tools import record_bag
 
     if bool(arguments.topics) == arguments.all:
         raise SettingsError("name the topics to record, or give --all")
-    if arguments.out.suffix == ".db3":
-        raise InputError(f"{arguments.out}: recording writes MCAP, which survives a crash: end the name in .mcap")
-    use_profile_for_large_images()
-    topics = None if arguments.all else tuple(name if name.startswith("/") else f"/{name}" for name in arguments.topics)
     with stop_on_signals() as stop, tqdm(unit="msg", desc="record (Ctrl-C ends)") as bar:
-        if arguments.duration is not None:
-            timer = threading.Timer(arguments.duration, stop.set)
-            timer.daemon = True
-            timer.start()
-        report = record(
-            topics,
+        report = record_bag(
             arguments.out,
+            None if arguments.all else arguments.topics,
+            arguments.duration,
             stop,
-            compress=arguments.compress,
-            overwrite=arguments.overwrite,
+            arguments.compress,
+            arguments.overwrite,
             on_message=lambda _: bar.update(),
             on_topic=lambda name: bar.write(f"recording {name}", file=sys.stderr),
         )
@@ -307,37 +296,26 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 
 
 def _select(arguments: argparse.Namespace) -> int:
-    from contextlib import ExitStack
-
     from tqdm import tqdm
 
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.selecting import open_segmenter, select_frames, write_selection
-    from seg_perception.core.types import Size
-    from seg_perception.engines.opening import open_engine
-    from seg_perception.segmenter import Segmenter
+    from seg_perception.commands import select_frames
 
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise FileExistsError(f"{arguments.out} exists already: move or remove it first")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    size = Size.parse(arguments.input_size) if arguments.input_size else None
-
-    with BagReader(arguments.bag) as bag, ExitStack() as stack, tqdm(unit="frame", desc="select") as bar:
-        _say_notes(bag.notes)
-        segmenter, features, why = open_segmenter(arguments.model, arguments.engine, arguments.threads, size)
-        stack.enter_context(segmenter)
-        second = None
-        if arguments.second:
-            engine = open_engine(arguments.second, arguments.engine, arguments.threads)
-            second = stack.enter_context(Segmenter(engine, size))
+    measured: list[str] = []
+    with tqdm(unit="frame", desc="select") as bar:
         chosen = select_frames(
-            bag, segmenter, arguments.count, arguments.images, second, lambda _: bar.update(), features
+            arguments.bag,
+            arguments.out,
+            arguments.count,
+            arguments.images,
+            **load_options(arguments),
+            second=arguments.second,
+            on_frame=lambda _: bar.update(),
+            on_open=measured.append,
+            on_remark=lambda note: _say_notes([note]),
         )
-        write_selection(bag, chosen, segmenter, arguments.out)
     alike = f"; {chosen.duplicates} look like a chosen one" if chosen.duplicates else ""
     print(f"{arguments.out}: {len(chosen.picks)} of {chosen.frames} frames on {chosen.topic}{alike}")
-    measured = f"in grids of labels, because {why}" if features is None else f"in the features of {segmenter.card.id}"
-    print(f"novelty was measured {measured}")
+    print(f"novelty was measured {measured[0]}")
     for reason, count in chosen.rejected.items():
         print(f"rejected {count} frames: {reason}", file=sys.stderr)
     return 1 if chosen.rejected else 0
@@ -352,15 +330,13 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from seg_perception.bags.reader import BagReader
     from seg_perception.bags.scoring import score_bag
     from seg_perception.core.label_set import load_label_set
     from seg_perception.evaluation.text import score_table
 
     label_set = load_label_set(arguments.label_set)
-    with BagReader(arguments.bag) as bag:
-        score = score_bag(bag, arguments.labels, arguments.truth, label_set)
-        _say_notes(bag.notes)
+    score = score_bag(arguments.bag, arguments.labels, arguments.truth, label_set)
+    _say_notes(score.notes)
     print(f"{arguments.bag}: {arguments.labels} against {arguments.truth}")
     alone = f"{score.labels_only} labels, {score.truth_only} truth"
     print(f"{score.matched} frames matched by stamp; without a partner: {alone}")
@@ -379,21 +355,21 @@ def _add_make(parser: argparse.ArgumentParser) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    from seg_perception.bags.making import make_bag
 
-    from seg_perception.bags.making import FolderDrive, write_drive
-    from seg_perception.core.label_mapping import load_label_mapping
-
-    mapping = load_label_mapping(arguments.mapping) if arguments.mapping else None
-    drive = FolderDrive(arguments.images, arguments.labels, mapping, arguments.fps)
-    frames = truths = 0
-    for frame in tqdm(write_drive(drive, arguments.out, arguments.overwrite), total=len(drive), unit="frame"):
-        frames += 1
-        truths += frame.truth is not None
-    print(f"{arguments.out}: {frames} images on /image, {truths} truth images on /truth")
-    if drive.left_out:
-        shown = ", ".join(drive.left_out[:3]) + ", ..." * (len(drive.left_out) > 3)
-        print(f"left out, no image: {len(drive.left_out)}: {shown}", file=sys.stderr)
+    made = make_bag(
+        arguments.images,
+        arguments.out,
+        arguments.labels,
+        arguments.mapping,
+        arguments.fps,
+        arguments.overwrite,
+        progress=True,
+    )
+    print(f"{arguments.out}: {made.images} images on /image, {made.truths} truth images on /truth")
+    if made.left_out:
+        shown = ", ".join(made.left_out[:3]) + ", ..." * (len(made.left_out) > 3)
+        print(f"left out, no image: {len(made.left_out)}: {shown}", file=sys.stderr)
     return 0
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from seg_perception.cli._options import LazyChoices, add_camera_encoding_argument, add_precision_argument
+
 HELP = "compile an ONNX graph to a TensorRT engine"
 EXAMPLES = (
     "",
@@ -22,17 +24,14 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", type=Path, help="ONNX file (default: the shipped model)")
     parser.add_argument("--out", type=Path, help="engine file (default: in the engine cache, where the node looks)")
-    parser.add_argument("--library", choices=("tensorrt", "tensorrt_rtx"), help="default: tensorrt, else tensorrt_rtx")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help="default: fp16, or int8 of an int8 graph")
+    libraries = LazyChoices("engines.registry:compiling_engines")
+    help_ = "%(choices)s (default: the first that is installed)"
+    parser.add_argument("--library", metavar="NAME", choices=libraries, help=help_)
+    add_precision_argument(parser, None, "default: fp16, or int8 of an int8 graph")
     parser.add_argument("--batch", type=int, default=1, help="largest batch (default: 1)")
     parser.add_argument("--size", metavar="WxH", help="the only input size (default: any camera shape)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the engine")
-    parser.add_argument(
-        "--camera-encoding",
-        choices=("rgb", "bgr", "yuv422", "yuv422_yuy2", "nv12"),
-        default="rgb",
-        help="of the camera's bytes, which the engine decodes (with --camera-size; default: %(default)s)",
-    )
+    add_camera_encoding_argument(parser, "the engine")
     parser.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory for the builder to plan with")
     parser.add_argument("--timing-cache", type=Path, metavar="FILE", help="keep kernel timings here for later builds")
     parser.add_argument("--optimization-level", type=int, metavar="0-5", help="0 builds fastest, 5 searches longest")
@@ -46,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.core.types import CameraEncoding, Precision, Size
-    from seg_perception.engines.tensorrt.compiling import compile_model
+    from seg_perception.engines.tensorrt.compilation import compile_model
     from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
     from seg_perception.engines.tensorrt.settings import BuildSettings
 

@@ -7,10 +7,15 @@ dataset, 1 when faults were found or something is hardly what was meant, and 2 w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-from seg_perception.cli._options import add_dataset_arguments, add_export_arguments, dataset_settings, export_settings
+from seg_perception.cli._options import (
+    LazyChoices,
+    add_dataset_arguments,
+    add_export_arguments,
+    dataset_settings,
+    export_settings,
+)
 
 HELP = "check a dataset, convert annotations of CVAT, labelme, COCO, ..., or export labels to them"
 EXAMPLES = (
@@ -35,23 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("kinds", help="list the datasets that are known, as a Markdown table")
 
 
-class _Formats:
-    """The known formats, looked for only when they are asked about."""
-
-    def __iter__(self) -> Iterator[str]:
-        from seg_perception.datasets.convert.conversion import formats
-
-        return iter(formats())
-
-    def __contains__(self, name: object) -> bool:
-        return True  # the conversion judges it
-
-
 def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="file or folder that the tool exported")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder, made whole or not at all")
     help_ = "%(choices)s (default: what SOURCE looks like)"
-    parser.add_argument("--from", dest="format", metavar="FORMAT", choices=_Formats(), help=help_)
+    parser.add_argument(
+        "--from",
+        dest="format",
+        metavar="FORMAT",
+        choices=LazyChoices("datasets.convert.conversion:formats", judged_later=True),
+        help=help_,
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="the pictures (default: beside the annotations)")
     help_ = "driving, or another label set: its classes by their names (default: the source's own classes)"
     parser.add_argument("--to", default="own", metavar="LABELS", help=help_)
@@ -101,23 +100,14 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from seg_perception.core.files import make_room_for
-    from seg_perception.core.label_mapping import load_label_mapping
-    from seg_perception.datasets.base import describe_left_out
-    from seg_perception.datasets.convert.exporting import Labeled, write_annotations
-    from seg_perception.datasets.folder import folder_pairs
+    from seg_perception.datasets.convert.exporting import export_labels
 
     settings = export_settings(arguments)
-    dataset = folder_pairs(arguments.images, arguments.labels, load_label_mapping(arguments.mapping))
-    if arguments.format != "labelme":
-        make_room_for(arguments.out)
-    items = (
-        Labeled(pair.image, dataset.load(index).labels, pair.image.relative_to(arguments.images).as_posix())
-        for index, pair in enumerate(dataset.pairs)
+    report, left_out = export_labels(
+        arguments.images, arguments.labels, arguments.out, arguments.format, arguments.mapping, settings
     )
-    report = write_annotations(arguments.format, items, dataset.label_set, arguments.out, settings)
-    if text := describe_left_out(dataset.left_out):
-        print(text)
+    if left_out:
+        print(left_out)
     print(f"{arguments.out}: {report.text(settings)}")
     return 0
 
@@ -127,21 +117,15 @@ def _check(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import SettingsError
     from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.datasets.check import check_dataset
-    from seg_perception.datasets.pairs import MissingLabelsError
-    from seg_perception.datasets.registry import open_dataset
 
     if arguments.dataset is None:
         raise SettingsError("name the dataset with --dataset, and its folder with --root")
-    try:
-        dataset = open_dataset(dataset_settings(arguments))
-    except MissingLabelsError as error:
-        dataset = error.dataset
     if arguments.picture:
         import matplotlib.figure  # noqa: F401  a missing package is said before the work
 
         make_room_for(arguments.picture)
     with stop_on_signals() as stop:
-        result = check_dataset(dataset, arguments.workers, progress=True, stopped=stop.is_set)
+        result = check_dataset(dataset_settings(arguments), arguments.workers, progress=True, stopped=stop.is_set)
     print(result.table())
     if arguments.picture:
         from seg_perception.evaluation.figures import class_balance, png

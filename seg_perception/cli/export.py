@@ -5,31 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from seg_perception.cli._options import add_camera_encoding_argument, add_precision_argument
+
 HELP = "export a checkpoint to ONNX (fp32, fp16 or int8)"
 EXAMPLES = (
     "--checkpoint runs/my_run/best.safetensors --out my.onnx",
     "--checkpoint runs/my_run/best.safetensors --out my_int8.onnx --precision int8 --calibration photos",
 )
 
-_PRECISIONS = ("fp32", "fp16", "int8")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="weights from 'seg-perception train'")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
-    parser.add_argument("--precision", choices=_PRECISIONS, default="fp32", help="default: %(default)s")
+    add_precision_argument(parser, "fp32", "default: %(default)s")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images for int8: some tens of typical scenes")
     parser.add_argument("--agreement", type=float, default=0.99, help="labels equal to fp32's in int8 (default: 0.99)")
     parser.add_argument("--batch", type=int, help="fix the batch size (default: any)")
     parser.add_argument("--size", metavar="WxH", help="fix the input size (default: any)")
     parser.add_argument("--deployed-size", metavar="WxH", help="pixel budget on the model card (default: training's)")
     parser.add_argument("--camera-size", metavar="WxH", help="take camera images of this size, resize in the graph")
-    parser.add_argument(
-        "--camera-encoding",
-        choices=("rgb", "bgr", "yuv422", "yuv422_yuy2", "nv12"),
-        default="rgb",
-        help="of the camera's bytes, which the graph decodes (with --camera-size; default: %(default)s)",
-    )
+    add_camera_encoding_argument(parser, "the graph")
     parser.add_argument("--temperature", type=float, default=1.0, help="of the softmax (default: %(default)s)")
     parser.add_argument("--model-name", help="name for the model card (default: the run's)")
     parser.add_argument("--model-version", default="0", help="version for the model card (default: %(default)s)")

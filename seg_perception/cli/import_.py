@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from seg_perception.cli._options import LazyChoices
+
 HELP = "make a deployed model of any semantic-segmentation ONNX"
 EXAMPLES = (
     "segformer.onnx --out driving.onnx --to driving",
@@ -17,19 +19,22 @@ EXAMPLES = (
 )
 
 
+def _choices(enum: str) -> LazyChoices:
+    return LazyChoices(f"export.importing.model:{enum}")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="IN.onnx", help="the foreign model")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT.onnx", help="the deployed model to write")
     parser.add_argument("--input", metavar="NAME", help="the image input")
-    parser.add_argument("--layout", choices=["nchw", "nhwc"], help="its axes")
-    parser.add_argument("--color", choices=["rgb", "bgr"], help="order of its channels (default: rgb)")
+    parser.add_argument("--layout", metavar="AXES", choices=_choices("Layout"), help="its axes: %(choices)s")
+    help_ = "order of its channels: %(choices)s (default: rgb)"
+    parser.add_argument("--color", metavar="ORDER", choices=_choices("Color"), help=help_)
     parser.add_argument("--scale", type=float, help="pixels are divided by this first, for example 255")
     parser.add_argument("--mean", type=_numbers, metavar="A[,B,C]", help="then this is subtracted")
     parser.add_argument("--std", type=_numbers, metavar="A[,B,C]", help="then it is divided by this")
     parser.add_argument("--output", metavar="NAME", help="the output to read; others fall away")
-    parser.add_argument(
-        "--kind", choices=["scores", "probabilities", "labels", "sigmoid"], help="what that output holds"
-    )
+    parser.add_argument("--kind", metavar="KIND", choices=_choices("Kind"), help="what that output holds: %(choices)s")
     parser.add_argument(
         "--classes",
         metavar="PRESET|FILE",

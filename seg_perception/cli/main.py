@@ -24,6 +24,8 @@ from seg_perception.core.errors import SegPerceptionError
 
 PROGRAM = "seg-perception"
 
+_Subparsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
 _EPILOG = """first steps:
   seg-perception predict photo.jpg --out out      one picture
   seg-perception demo                             the node, driven over DDS
@@ -54,6 +56,22 @@ class Parser(argparse.ArgumentParser):
         """One line on stderr with the nearest names that exist, and exit status 2."""
         super().error("; ".join([message, *self._guesses(message)]))
 
+    def options(self) -> set[str]:
+        """Of this parser alone: --help, ..."""
+        return set(self._option_string_actions)
+
+    def groups(self) -> list[argparse._SubParsersAction[Parser]]:
+        """What commands below it are added to; at most one."""
+        return [action for action in self._actions if isinstance(action, _Subparsers)]
+
+    def commands(self) -> Iterator[tuple[tuple[str, ...], Parser]]:
+        """Every command below it that does something, such as ("bag", "play"), with its parser."""
+        for group in self.groups():
+            for name, parser in group.choices.items():
+                yield from (((name, *inner), found) for inner, found in parser.commands())
+                if not parser.groups():
+                    yield (name,), parser
+
     def _guesses(self, message: str) -> Iterator[str]:
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
             near = _near(found[1], re.findall(r"[^\s',]+", found[2]))
@@ -78,7 +96,7 @@ def command_name(module: str) -> str:
     return module.rstrip("_").replace("_", "-")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser with every subcommand found in this folder."""
     parser = Parser(prog=PROGRAM, description="Semantic segmentation for driving.", epilog=_EPILOG)
     parser.set_defaults(run=_list_commands(parser))
@@ -97,11 +115,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+def _finish(parser: Parser, run: Callable[[argparse.Namespace], int]) -> None:
     """A group of actions lists them when none is given; every other parser runs, and reports unknown options itself."""
-    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    parser.set_defaults(parser=parser, run=_list_commands(parser) if groups else run)
-    for group in groups:
+    parser.set_defaults(parser=parser, run=_list_commands(parser) if parser.groups() else run)
+    for group in parser.groups():
         group.required = False
         for below in group.choices.values():
             _finish(below, run)

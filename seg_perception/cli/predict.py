@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +27,7 @@ from seg_perception.cli._options import (
 from seg_perception.core.errors import InputError
 
 if TYPE_CHECKING:
-    from seg_perception.core.types import RgbImage
-    from seg_perception.model import Model, Result
-    from seg_perception.node_parameters import PictureSettings
+    from seg_perception.model import Model
     from seg_perception.prediction import PredictReport, PredictStep
 
 HELP = "segment images, folders, videos, bags, cameras and URLs"
@@ -74,10 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     from seg_perception.cli._process import stop_on_signals
     from seg_perception.node_parameters import picture_settings
-    from seg_perception.prediction import PreLabel, predict
+    from seg_perception.prediction import PreLabel, birds_eye, predict
 
     pictures = picture_settings(arguments.params_file)
-    bird = _bird(arguments, pictures)
+    if arguments.camera is None and (arguments.height is not None or arguments.pitch is not None):
+        raise InputError("--height and --pitch say where a camera is: they go with --camera CALIBRATION.yaml")
+    bird = birds_eye(arguments.camera, arguments.height, arguments.pitch, pictures) if arguments.camera else None
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         window = None
@@ -118,41 +116,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         bar.set_postfix_str("")
     return _tell(report, arguments.out)
-
-
-def _bird(arguments: argparse.Namespace, pictures: PictureSettings) -> Callable[[Result], RgbImage] | None:
-    """What draws a result from above; None without a calibration.
-
-    Raises:
-        InputError: options that do not fit together, or no height.
-        OSError, SettingsError: the calibration cannot be read.
-    """
-    if arguments.camera is None:
-        if arguments.height is not None or arguments.pitch is not None:
-            raise InputError("--height and --pitch say where a camera is: they go with --camera CALIBRATION.yaml")
-        return None
-    from seg_perception.core.bird import BirdsEye
-    from seg_perception.core.optics import read_calibration
-    from seg_perception.core.types import Segmentation
-
-    calibration = read_calibration(arguments.camera)
-    mount = pictures.meters.mount
-    height = mount.height if arguments.height is None else arguments.height
-    if not height > 0.0:
-        raise InputError(
-            "--camera needs the camera's height over the ground: --height METERS, or ground.height in --params-file"
-        )
-    pitch = mount.pitch if arguments.pitch is None else arguments.pitch
-    mount = replace(mount, source="fixed", height=height, pitch=pitch)
-    drawn: dict[str, BirdsEye] = {}  # made with the first result: its classes are known then
-
-    def draw(result: Result) -> RgbImage:
-        if "" not in drawn:
-            grid = pictures.meters.grid
-            drawn[""] = BirdsEye(calibration, mount, grid, result.label_set, pictures.drivable)
-        return drawn[""].picture(result.image, Segmentation(result.labels, result.confidence), result.drivable)
-
-    return draw
 
 
 def _tell(report: PredictReport, out: Path) -> int:

@@ -58,8 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.errors import InputError
-    from seg_perception.core.files import make_room_for
-    from seg_perception.evaluation.gate import Condition
+    from seg_perception.evaluation.gate import Condition, failures
 
     conditions = [Condition.parse(text) for text in arguments.fail_if]
     comparing = arguments.a is not None or arguments.b is not None
@@ -72,30 +71,26 @@ def run(arguments: argparse.Namespace) -> int:
             arguments, "--a and --b", {"source": None, "topic": None, "limit": None, "dataset": None, "config": None}
         )
         refuse_without_dataset(arguments)
-    make_room_for(arguments.out)
     metrics = (_compare if comparing else _report)(arguments, conditions)
     print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
-    return _judge(conditions, metrics)
+    failed = failures(conditions, metrics)
+    for sentence in failed:
+        print(f"failed: {sentence}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _report(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> dict[str, Mapping[str, float]]:
+def _report(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> Mapping[str, Mapping[str, float]]:
     """Write the page of runs and evaluations; the metrics of each evaluation."""
+    from seg_perception.commands import report
     from seg_perception.core.errors import InputError
-    from seg_perception.evaluation.gate import gate_metrics
-    from seg_perception.evaluation.report import read_source, write_report
 
-    sources = [read_source(path) for path in arguments.sources]
-    found: dict[str, Mapping[str, float]] = {
-        f"{source.label}, {evaluation.dataset}": gate_metrics(evaluation)
-        for source in sources
-        for evaluation in (source.evaluated.evaluations if source.evaluated else ())
-    }
-    if conditions and not found:
-        raise InputError(f"--fail-if {conditions[0]}: there are no scores in this report to judge by")
-    for metrics in found.values():
-        _demand_known(conditions, metrics)
-    write_report(arguments.out, sources)
-    return found
+    def check(found: Mapping[str, Mapping[str, float]]) -> None:
+        if conditions and not found:
+            raise InputError(f"--fail-if {conditions[0]}: there are no scores in this report to judge by")
+        for metrics in found.values():
+            _demand_known(conditions, metrics)
+
+    return report(arguments.sources, arguments.out, on_read=check)
 
 
 def _demand_known(conditions: Sequence[Condition], metrics: Iterable[str]) -> None:
@@ -103,7 +98,7 @@ def _demand_known(conditions: Sequence[Condition], metrics: Iterable[str]) -> No
         condition.demand_known(metrics)
 
 
-def _compare(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> dict[str, Mapping[str, float]]:
+def _compare(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> Mapping[str, Mapping[str, float]]:
     """Run both sides and write the page; the metrics of each dataset."""
     from tqdm import tqdm
 
@@ -166,14 +161,3 @@ def _side(texts: Iterable[str]) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"threads and min_confidence are numbers: {error}") from error
     return {**values, "threads": threads, "drivable": drivable}
-
-
-def _judge(conditions: Iterable[Condition], metrics: Mapping[str, Mapping[str, float]]) -> int:
-    """1 where a condition holds, each said on stderr."""
-    failed = False
-    for condition in conditions:
-        for where, values in metrics.items():
-            if condition.holds(values, where):
-                print(f"failed: {where}: {condition} ({values[condition.metric]:.2f})", file=sys.stderr)
-                failed = True
-    return 1 if failed else 0

@@ -23,47 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    import cv2
-    import numpy as np
-    from tqdm import tqdm
+    from seg_perception.scenes.drawing import draw_scenes
 
-    from seg_perception.core.errors import InputError
-    from seg_perception.core.files import write_atomically
-    from seg_perception.core.label_set import load_label_set
-    from seg_perception.core.types import LabelImage, RgbImage, Size
-    from seg_perception.core.visual import colorize, contact_sheet
-    from seg_perception.scenes import Drive, random_scene
-
-    if arguments.frames < 1:
-        raise InputError(f"--frames {arguments.frames} is not accepted: draw at least 1")
-    size = Size.parse(arguments.size)
-    drive = Drive(arguments.seed, size, arguments.fps)  # also checks the size when --random does not need it
-    images, labels = arguments.out / "images", arguments.out / "labels"
-    for folder in (images, labels):
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty: name a new folder, or remove this one first")
-    suffix = ".png" if arguments.png else ".jpg"
-    label_set = load_label_set()
-    counts = np.zeros(len(label_set), np.int64)
-    shown = {round(k) for k in np.linspace(0, arguments.frames - 1, min(8, arguments.frames))}
-    rows: list[list[RgbImage]] = []
-
-    def encoded(ending: str, pixels: RgbImage | LabelImage) -> bytes:
-        _, packed = cv2.imencode(ending, pixels, [cv2.IMWRITE_JPEG_QUALITY, 95] if ending == ".jpg" else [])
-        return bytes(packed)
-
-    for index in tqdm(range(arguments.frames), unit="frame", desc="scenes"):
-        frame = random_scene(arguments.seed + index, size) if arguments.random else drive.frame(index)
-        picture = encoded(suffix, np.ascontiguousarray(frame.image[..., ::-1]))
-        (images / f"{index:06d}{suffix}").write_bytes(picture)
-        (labels / f"{index:06d}.png").write_bytes(encoded(".png", frame.labels))
-        counts += np.bincount(frame.labels.reshape(-1), minlength=len(label_set))
-        if index in shown:
-            rows.append([frame.image, colorize(frame.labels, label_set)])
-    sheet = contact_sheet(rows, tile_width=min(480, size.width))
-    write_atomically(arguments.out / "contact_sheet.png", encoded(".png", np.ascontiguousarray(sheet[..., ::-1])))
-    for name, count in zip(label_set.names, counts, strict=True):
-        print(f"{name:14} {100 * count / counts.sum():6.2f} %")
-    print(f"{arguments.frames} pictures of {size} in {arguments.out}; labels are ids of the label set 'driving'")
+    shares = draw_scenes(
+        arguments.out,
+        arguments.frames,
+        arguments.size,
+        arguments.seed,
+        arguments.fps,
+        arguments.random,
+        arguments.png,
+        progress=True,
+    )
+    for name, share in shares.items():
+        print(f"{name:14} {100 * share:6.2f} %")
+    drawn = f"{arguments.frames} pictures of {arguments.size} in {arguments.out}"
+    print(f"{drawn}; labels are ids of the label set 'driving'")
     return 0

@@ -7,12 +7,8 @@ otherwise; then every request needs the token that is printed. Ctrl-C ends it.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from seg_perception.cli._options import add_model_arguments, load_options
-
-if TYPE_CHECKING:
-    from seg_perception.view.server import ViewSettings
 
 HELP = "show a node, bag, video, folder, camera or URL in the browser"
 EXAMPLES = (
@@ -41,31 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.cli._process import stop_on_signals
+    from seg_perception.commands import view
     from seg_perception.core.errors import InputError
     from seg_perception.view.server import ViewSettings
 
-    settings = ViewSettings(arguments.port, arguments.address, arguments.rate, arguments.control)
-    if arguments.source is None:
-        return _node(arguments.node or "/segmentation_node", settings)
-    if arguments.node is not None:
+    if arguments.source is not None and arguments.node is not None:
         raise InputError("--node shows a running node and SOURCE a file, camera or URL: give one of them")
-    from seg_perception.model import load
-    from seg_perception.view.playback import Playback
-    from seg_perception.view.server import ViewServer
-
-    with stop_on_signals() as stop, load(**load_options(arguments)) as model:
-        playback = Playback(model, arguments.source, arguments.topic, loop=not arguments.once)
-        with ViewServer(playback.board, settings) as server:
-            print(f"look at {server.url}", flush=True)
-            shown = playback.run(stop)
+    with stop_on_signals() as stop:
+        shown = view(
+            arguments.source,
+            arguments.node or "/segmentation_node",
+            **load_options(arguments),
+            topic=arguments.topic,
+            loop=not arguments.once,
+            settings=ViewSettings(arguments.port, arguments.address, arguments.rate, arguments.control),
+            stop=stop,
+            on_url=lambda url: print(f"look at {url}", flush=True),
+        )
+    if arguments.source is None:
+        return 0
     print(f"{shown} frames were shown")
     return 0 if shown else 1
-
-
-def _node(name: str, settings: ViewSettings) -> int:
-    from seg_perception.cli._process import stop_on_signals
-    from seg_perception.ros.viewer import view_node
-
-    with stop_on_signals() as stop:
-        view_node(name, settings, stop, lambda url: print(f"look at {url}", flush=True))
-    return 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
 
 class SegPerceptionError(Exception):
     """Root of every error this package raises on purpose.
@@ -28,3 +32,11 @@ class EngineError(SegPerceptionError):
 
 class DatasetError(SegPerceptionError):
     """A dataset is incomplete or holds values its label set does not know."""
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """End a script with what `main` returns, or with one line for an error that its user can mend."""
+    try:
+        sys.exit(main())
+    except (SegPerceptionError, OSError) as problem:
+        sys.exit(str(problem))

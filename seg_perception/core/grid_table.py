@@ -47,6 +47,10 @@ class GridTable:
 
     Args:
         level: of the same camera, used when it fits the pose; it is the slower part to make.
+
+    Attributes:
+        source: for each pixel of the level view its flat index in the image, intp [rows that show something, W];
+            the number of the image's pixels where it is not in the image.
     """
 
     def __init__(self, camera: CameraModel, pose: CameraPose, spec: GridSpec, level: LevelView | None = None) -> None:
@@ -57,7 +61,7 @@ class GridTable:
         pixels = camera.size.height * camera.size.width
         source = self._level_source()
         seen = np.flatnonzero((source < pixels).any(axis=1))  # rows of the view
-        self._source = np.ascontiguousarray(source[: seen[-1] + 1 if seen.size else 0])
+        self.source = np.ascontiguousarray(source[: seen[-1] + 1 if seen.size else 0])
         self._top = int(source.min()) // camera.size.width  # topmost row of the image that is looked at
         flat = np.append(source.reshape(-1) < pixels, False).view(np.uint8)
         counts = np.concatenate([np.add.reduce(flat.take(s), axis=0, dtype=np.uint8) for s in sampled.samples])
@@ -70,9 +74,9 @@ class GridTable:
         self._image = np.zeros(pixels + 1, np.uint8)
         self._flags = self._image[:-1].reshape(camera.size.height, camera.size.width)
         self._columns = np.arange(view.size.width, dtype=np.intp)
-        self._blocks = max(1, -(-len(self._source) // _BLOCK))  # that show something
+        self._blocks = max(1, -(-len(self.source) // _BLOCK))  # that show something
         self._level = np.zeros((view.size.height // _BLOCK + 1) * _BLOCK * view.size.width, np.uint8)
-        self._shown = self._level[: self._source.size].reshape(self._source.shape)
+        self._shown = self._level[: self.source.size].reshape(self.source.shape)
         self._values = tuple(np.empty(s.shape, np.uint8) for s in sampled.samples)
         self._sums = np.empty((1, len(sampled.cells)), np.uint8)
         self._end, self._other_end = (np.empty(len(sampled.cells), np.float32) for _ in range(2))
@@ -139,7 +143,7 @@ class GridTable:
         cells = np.full(spec.height * spec.width, UNKNOWN_CELL, np.int8)
         if self._top >= self.camera.size.height:
             return cells.reshape(spec.height, spec.width)
-        states = self._states(rules.min_share)
+        states = self.states(rules.min_share)
         if rules.costs is not None:
             np.copyto(states, self._highest(answer, rules.costs), where=states == FREE_CELL)
         octaves = nearest_ends(ends)
@@ -163,7 +167,7 @@ class GridTable:
 
     def _show(self) -> None:
         """Bring the image's buffer to the level view's."""
-        self._image.take(self._source, out=self._shown, mode="wrap")
+        self._image.take(self.source, out=self._shown, mode="wrap")
 
     def _ends(self) -> NDArray[np.float32]:
         """The row of the last pixel before each column's first obstacle [columns], from flags in the level view.
@@ -185,7 +189,7 @@ class GridTable:
         ends = np.where(found, first + row - np.float32(1e-3), NO_END).astype(np.float32)
         return self.level.below_bodies(ends, wheeled) if wheeled.any() else ends
 
-    def _states(self, min_share: float) -> NDArray[np.int8]:
+    def states(self, min_share: float) -> NDArray[np.int8]:
         """What each sampled cell is by its samples alone, from flags in the level view, int8 [N]."""
         judged = _judgements(min_share)
         states = np.empty(self._sums.shape, np.uint8)

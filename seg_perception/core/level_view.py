@@ -56,6 +56,9 @@ class LevelView:
 
     Args:
         pose: where the camera is; the view has room for turns of `SLACK` degrees about it.
+
+    Attributes:
+        fx, fy, cx, cy: of the view, in its pixels.
     """
 
     SLACK = 1.5
@@ -65,19 +68,19 @@ class LevelView:
         self.spec, self.pose = spec, pose
         self.heading = _heading(pose)
         self.height = pose.position[2]
-        self._fx, self._fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+        self.fx, self.fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
         left, top, right, bottom = self._bounds(camera)  # tangents to the right and downwards
-        pixels = (right - left) * self._fx * (bottom - top) * self._fy
+        pixels = (right - left) * self.fx * (bottom - top) * self.fy
         if pixels > _MAX_PIXELS:  # a wide lens: fewer pixels than it has in its middle
             coarser = math.sqrt(_MAX_PIXELS / pixels)
-            self._fx, self._fy, cx, cy = (v * coarser for v in (self._fx, self._fy, cx, cy))
+            self.fx, self.fy, cx, cy = (v * coarser for v in (self.fx, self.fy, cx, cy))
         # whole pixels, so that the view of a level camera without distortion is its image
-        first_column, first_row = math.floor(cx + self._fx * left), math.floor(cy + self._fy * top)
+        first_column, first_row = math.floor(cx + self.fx * left), math.floor(cy + self.fy * top)
         self.size = Size(
-            max(1, math.ceil(cx + self._fx * right) - first_column + 1),
-            max(1, math.ceil(cy + self._fy * bottom) - first_row + 1),
+            max(1, math.ceil(cx + self.fx * right) - first_column + 1),
+            max(1, math.ceil(cy + self.fy * bottom) - first_row + 1),
         )
-        self._cx, self._cy = cx - first_column, cy - first_row
+        self.cx, self.cy = cx - first_column, cy - first_row
         self.sampled = self._sampled()
         self.supported = np.zeros(spec.height * spec.width, bool)
         self.supported[self.sampled.cells] = True
@@ -89,7 +92,7 @@ class LevelView:
 
     @property
     def matrix(self) -> NDArray[np.float64]:
-        return np.array([[self._fx, 0.0, self._cx], [0.0, self._fy, self._cy], [0.0, 0.0, 1.0]])
+        return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     def _ahead_left(self, x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Ground coordinates as meters ahead of and left of the lens, along its heading."""
@@ -99,7 +102,7 @@ class LevelView:
 
     def _farthest(self) -> float:
         """Meters ahead where a pixel covers `CELLS_A_PIXEL` cells."""
-        return math.sqrt(CELLS_A_PIXEL * self.spec.resolution * self._fy * self.height)
+        return math.sqrt(CELLS_A_PIXEL * self.spec.resolution * self.fy * self.height)
 
     def _bounds(self, camera: CameraModel) -> tuple[float, float, float, float]:
         """Left, top, right and bottom of the ground to look at, as tangents to the right of and below the heading."""
@@ -133,8 +136,8 @@ class LevelView:
         """Column and row of the level view for ground points; points not ahead have row NaN."""
         ahead, left = self._ahead_left(x, y)
         ahead = np.where(ahead >= np.float32(_NEAREST), ahead, np.float32(np.nan))
-        column = np.float32(self._cx) - np.float32(self._fx) * left / ahead
-        return column, np.float32(self._cy) + np.float32(self._fy * self.height) / ahead
+        column = np.float32(self.cx) - np.float32(self.fx) * left / ahead
+        return column, np.float32(self.cy) + np.float32(self.fy * self.height) / ahead
 
     def _sampled(self) -> SampledCells:
         spec = self.spec
@@ -145,7 +148,7 @@ class LevelView:
         column, row = np.stack([c for c, _ in corners]), np.stack([r for _, r in corners])  # [4, N]
         row_far, row_near = row.min(axis=0), row.max(axis=0)  # NaN stays NaN
         left, right = column.min(axis=0), column.max(axis=0)
-        farthest = np.float32(self._cy + self._fy * self.height / self._farthest())
+        farthest = np.float32(self.cy + self.fy * self.height / self._farthest())
         within = (row_near >= 0) & (row_far <= self.size.height - 0.5) & (right >= 0) & (left <= self.size.width - 1)
         usable = within & (row_far >= farthest - np.float32(1e-3))
         area = (right - left) * (row_near - row_far)
@@ -172,7 +175,7 @@ class LevelView:
         """
         octaves = (max(self.size.width // 2 - 1, 0) // 14).bit_length()
         columns = np.array([14 << octave for octave in range(octaves)], np.intp)
-        return columns, np.asarray(self._fy * self.height * columns / (self._fx * _BETWEEN_WHEELS), np.float64)
+        return columns, np.asarray(self.fy * self.height * columns / (self.fx * _BETWEEN_WHEELS), np.float64)
 
     def below_bodies(self, ends: NDArray[np.float32], wheeled: NDArray[np.bool_]) -> NDArray[np.float32]:
         """The ends of rays that pass below a vehicle's body, moved to where its body begins.
@@ -186,7 +189,7 @@ class LevelView:
         """
         first, last = (int(wheeled.argmax()), len(wheeled) - int(wheeled[::-1].argmax()))
         mine = wheeled[first:last]
-        rows = np.where(mine, ends[first:last] - np.float32(self._cy), np.float32(0.0))  # below the horizon
+        rows = np.where(mine, ends[first:last] - np.float32(self.cy), np.float32(0.0))  # below the horizon
         below = np.rint(rows).astype(np.uint16)[None]
         closed, bodies = rows.copy(), np.zeros(below.shape, np.uint8)
         columns, nearest = self._gaps
@@ -200,17 +203,17 @@ class LevelView:
                 np.maximum(closed, filled[0], out=closed, where=gap)
                 bodies |= cv2.dilate(gap.view(np.uint8)[None], np.ones((1, wide // 2 + 1), np.uint8))
         body = (bodies[0] != 0) & mine
-        ahead = np.float32(self._fy * self.height) / np.maximum(closed, np.float32(1e-3))
-        moved = np.float32(self._fy * self.height) / np.maximum(ahead - np.float32(_OVERHANG), np.float32(_NEAREST))
-        closed = np.where(body, moved, closed) + np.float32(self._cy)
+        ahead = np.float32(self.fy * self.height) / np.maximum(closed, np.float32(1e-3))
+        moved = np.float32(self.fy * self.height) / np.maximum(ahead - np.float32(_OVERHANG), np.float32(_NEAREST))
+        closed = np.where(body, moved, closed) + np.float32(self.cy)
         moved_ends = ends.copy()
         np.maximum(ends[first:last], closed, out=moved_ends[first:last], where=mine)
         return moved_ends
 
     def cell_at(self, columns: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.intp]:
         """The cells, flat, at places of the view; those outside of the grid are left out."""
-        ahead = np.float32(self._fy * self.height) / np.maximum(rows - np.float32(self._cy), np.float32(1e-6))
-        left = (np.float32(self._cx) - columns) / np.float32(self._fx) * ahead
+        ahead = np.float32(self.fy * self.height) / np.maximum(rows - np.float32(self.cy), np.float32(1e-6))
+        left = (np.float32(self.cx) - columns) / np.float32(self.fx) * ahead
         c, s = np.float32(math.cos(self.heading)), np.float32(math.sin(self.heading))
         spec = self.spec
         x = np.float32(self.pose.position[0]) + c * ahead - s * left

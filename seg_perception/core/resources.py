@@ -8,12 +8,12 @@ from pathlib import Path
 
 from seg_perception.core.errors import SettingsError
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 
-DEFAULT_MODEL = _PACKAGE / "weights" / "driving.onnx"
+DEFAULT_MODEL = PACKAGE / "weights" / "driving.onnx"
 """The shipped model: ONNX with its model card inside."""
 
-DEFAULT_WEIGHTS = _PACKAGE / "weights" / "driving.safetensors"
+DEFAULT_WEIGHTS = PACKAGE / "weights" / "driving.safetensors"
 """The checkpoint that the shipped model was exported from, for training to start from."""
 
 
@@ -22,7 +22,7 @@ def model_file(name_or_path: str | Path | None = None) -> Path:
     if name_or_path is None:
         return DEFAULT_MODEL
     path = Path(name_or_path).expanduser()
-    shipped = _PACKAGE / "weights" / f"{path}.onnx"
+    shipped = PACKAGE / "weights" / f"{path}.onnx"
     bare = len(path.parts) == 1 and not path.suffix and not path.exists()
     return shipped if bare and shipped.is_file() else path
 
@@ -37,7 +37,7 @@ def share_path(relative: str = "") -> Path:
     Raises:
         FileNotFoundError: there is no such file; names the places that were searched.
     """
-    roots = [_PACKAGE.parent, *(parent / "share" / "seg_perception" for parent in _PACKAGE.parents)]
+    roots = [PACKAGE.parent, *(parent / "share" / "seg_perception" for parent in PACKAGE.parents)]
     for root in roots:
         if (root / "package.xml").is_file() and (root / relative).exists():
             return root / relative

@@ -226,7 +226,7 @@ def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any
         return Path(value).expanduser()
     elif hint is Size and isinstance(value, (str, Size)):
         try:
-            return value if isinstance(value, Size) else Size.parse(value)
+            return Size.parse(value)
         except InputError as error:
             faults.append(f"{where}: {error}")
             return _WRONG

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,12 +122,19 @@ class Size:
             raise InputError(f"image size {self} is not accepted: width and height must be at least 1")
 
     @classmethod
-    def parse(cls, text: str) -> Size:
-        """Parse "480x360".
+    def parse(cls, text: str | Size | tuple[int, int]) -> Size:
+        """Parse "480x360" or (480, 360); a size is passed through.
 
         Raises:
-            InputError: the text is not two positive integers joined by an x.
+            InputError: not two positive integers, joined by an x in a text.
         """
+        if isinstance(text, Size):
+            return text
+        given: Any = text
+        if isinstance(given, (tuple, list)) and len(given) == 2 and all(type(side) is int for side in given):
+            return cls(*given)
+        if not isinstance(text, str):
+            raise InputError(f"size {text!r} is not accepted: write '480x352' or (480, 352), width first")
         width, _, height = text.lower().partition("x")
         if not (width.strip().isdecimal() and height.strip().isdecimal()):
             raise InputError(f"image size {text!r} is not accepted: write WIDTHxHEIGHT, for example 480x360")

@@ -20,8 +20,9 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
 from seg_perception.datasets.masks import Mask
-from seg_perception.datasets.pairs import PairedFiles
+from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles
 from seg_perception.datasets.patterns import FilePair
+from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.processor import usable_cores
 
 
@@ -221,19 +222,28 @@ def _no_pixels() -> NDArray[np.int64]:
 
 
 def check_dataset(
-    dataset: Dataset,
+    dataset: Dataset | DatasetSettings,
     workers: int | None = None,
     progress: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> DatasetCheck:
-    """Look at every sample, in several threads.
+    """Read every file of a dataset, in several threads: all that is wrong, and the class balance.
 
     Args:
-        dataset: what to look at.
+        dataset: what to look at, or what names it; one whose label files are missing is looked at, too.
         workers: threads; None takes one for each core.
         progress: show a bar.
         stopped: asked after each sample; once it is true, the check ends with KeyboardInterrupt.
+
+    Raises:
+        SettingsError: a wrong value.
+        DatasetError: the dataset cannot be opened.
     """
+    if isinstance(dataset, DatasetSettings):
+        try:
+            dataset = open_dataset(dataset)
+        except MissingLabelsError as error:
+            dataset = error.dataset
     faults: list[Fault] = []
     pixels, images = _no_pixels(), _no_pixels()
     sizes: Counter[Size] = Counter()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import seg_perception.engines
 
@@ -38,6 +38,11 @@ def engines() -> Mapping[str, EngineSpec]:
 def engine_choices() -> tuple[str, ...]:
     """What `open_engine` accepts: "auto" and every engine's name."""
     return (AUTO, *engines())
+
+
+def compiling_engines() -> tuple[str, ...]:
+    """The engines that `compile` makes files for: those that open one."""
+    return tuple(spec.name for spec in engines().values() if ".engine" in spec.suffixes)
 
 
 def preferred() -> tuple[EngineSpec, ...]:
@@ -78,23 +83,6 @@ def write_table(page: str) -> str:
     while rest and rest[0].startswith("|"):
         rest.pop(0)
     return before + engine_table() + "\n" + "".join(rest)
-
-
-class EngineChoices(Sequence[str]):
-    """The names for argparse, looked up when it needs them; give it a `metavar`, or it asks at once."""
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        return engine_choices()[index]
-
-    def __len__(self) -> int:
-        return len(engine_choices())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(engine_choices())
 
 
 if __name__ == "__main__":

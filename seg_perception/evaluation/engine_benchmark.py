@@ -245,7 +245,7 @@ def run_benchmark(
             row.cpu_milliseconds = float(np.median(row.cpu))
     ordered = sorted(rows, key=lambda r: (r.variant.size, bool(r.fault), r.milliseconds))
     machine = f"{processor_name()}, {usable_cores()} cores"
-    return EngineBenchmark(machine, tuple(ordered), skipped, _best(ordered, models[0], sizes))
+    return EngineBenchmark(machine, tuple(ordered), skipped, best_row(ordered, models[0], sizes))
 
 
 def _open(variant: Variant) -> Engine:
@@ -286,12 +286,12 @@ def _answer(
             row.memory_mib = max(0.0, _resident_mib() - before)
             row.precision = engine.info.precision
             row.equal_labels = float(np.mean([np.mean(a == b) for a, b in zip(answers, expected, strict=True)]))
-            row.mean_iou = None if dataset is None else _mean_iou(engine, row.variant.size, dataset)
+            row.mean_iou = None if dataset is None else mean_iou_of(engine, row.variant.size, dataset)
     except (EngineError, ModelError, InputError) as error:
         row.fault = " ".join(str(error).split())
 
 
-def _mean_iou(engine: Engine, size: Size, dataset: Dataset) -> float:
+def mean_iou_of(engine: Engine, size: Size, dataset: Dataset) -> float:
     segmenter = Segmenter(engine, size)
     confusion = ConfusionMatrix(len(dataset.label_set))
     for index in range(len(dataset)):
@@ -335,7 +335,7 @@ def _reference_of(rows: Sequence[Row], best: Row | None) -> Row | None:
     return min(same, key=lambda r: (rows[0].variant.model != r.variant.model, r.milliseconds), default=None)
 
 
-def _best(rows: Sequence[Row], model: Path, sizes: Sequence[Size]) -> Row | None:
+def best_row(rows: Sequence[Row], model: Path, sizes: Sequence[Size]) -> Row | None:
     """The fastest at the first size and batch 1 whose answers are as good as the reference's."""
     size = sizes[0] if sizes else read_card(model).input_size
     there = [r for r in rows if r.variant.size == size and r.variant.batch == 1 and not r.fault]

@@ -14,9 +14,8 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metrics import ConfusionMatrix, Scores
 from seg_perception.core.types import UNLABELED
 from seg_perception.datasets.base import Dataset
-from seg_perception.evaluation.boundary import WIDTH, boundary_band
 from seg_perception.evaluation.calibration import Calibration
-from seg_perception.evaluation.counts import PixelCounts
+from seg_perception.evaluation.counts import BAND_WIDTH, PixelCounts, boundary_band
 from seg_perception.evaluation.drivable import DrivableScores
 from seg_perception.segmenter import Segmenter
 
@@ -31,7 +30,7 @@ class EvaluationOptions:
     """
 
     min_confidence: float = DEFAULT_MIN_CONFIDENCE
-    band: int = WIDTH
+    band: int = BAND_WIDTH
 
     def __post_init__(self) -> None:
         faults = []

@@ -78,6 +78,20 @@ class Condition:
         return _OPERATORS[self.comparison](value, self.limit)
 
 
+def failures(conditions: Iterable[Condition], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each condition and each evaluation of `metrics` for which it holds.
+
+    Raises:
+        InputError: see `Condition.holds`.
+    """
+    return [
+        f"{where}: {condition} ({values[condition.metric]:.2f})"
+        for condition in conditions
+        for where, values in metrics.items()
+        if condition.holds(values, where)
+    ]
+
+
 def gate_metrics(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation's percents by the names that conditions use, NaN without a value: traffic_light_iou is
     "iou/traffic light".

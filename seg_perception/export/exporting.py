@@ -165,7 +165,7 @@ def _check_options(out: Path, precision: Precision, calibration: str | Path | No
 
 
 def _parsed(size: Size | str | None) -> Size | None:
-    return Size.parse(size) if isinstance(size, str) else size
+    return None if size is None else Size.parse(size)
 
 
 def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, dict[str, float]]:

@@ -37,7 +37,7 @@ class _Stage:
     channels: int
 
 
-_STEM_CHANNELS = 32
+STEM_CHANNELS = 32
 _EXPAND = 6
 _STAGES = (
     _Stage(repeats=1, kernel=3, stride=1, expand=1, channels=16),
@@ -137,12 +137,12 @@ class EfficientNetLite0(LadderEncoder):
             raise SettingsError(f"efficientnet_ladder: expand {expand} must be at least 1")
         self.stem = nn.Sequential(
             _SamePad(3),
-            nn.Conv2d(3, _STEM_CHANNELS, 3, 2, bias=False),
-            _batch_norm(_STEM_CHANNELS),
+            nn.Conv2d(3, STEM_CHANNELS, 3, 2, bias=False),
+            _batch_norm(STEM_CHANNELS),
             nn.ReLU6(inplace=True),
         )
         stages: list[nn.Module] = []
-        channels = _STEM_CHANNELS
+        channels = STEM_CHANNELS
         for published in _STAGES:
             stage = replace(published, expand=min(published.expand, expand))
             blocks: list[nn.Module] = []

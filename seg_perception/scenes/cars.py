@@ -49,7 +49,7 @@ def paint_car(
     canvas: Canvas, camera: Camera, light: Light, s: float, d: float, turn: float, look: int, braking: bool = False
 ) -> None:
     """Paint a car whose middle is at (s, d), turned by `turn` radians from the road's direction to the right."""
-    kind, table = _paintwork(look)
+    kind, table = paintwork(look)
     x0, y0, s0 = camera.position
     away = np.array([s - s0, d + float(camera.course.x(s)) - x0])
     distance = float(np.hypot(*away))
@@ -114,7 +114,7 @@ def _mirrored(light: Light, ray: Floats, normals: Floats, facing: Floats, paints
 
 
 @lru_cache(maxsize=512)
-def _paintwork(look: int) -> tuple[int, Floats]:
+def paintwork(look: int) -> tuple[int, Floats]:
     """Body shape and own colors, RGB [paints, 3], of a car."""
     rng = np.random.default_rng([81, look])
     kind = int(rng.choice(len(SHAPES), p=_KIND_SHARES))

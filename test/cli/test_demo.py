@@ -209,11 +209,11 @@ def test_a_node_that_cannot_start_is_shown_with_its_log(tmp_path: Path, model: P
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (["--labels", "x"], "--labels and --mapping belong together"),
-        (["--labels", "x", "--mapping", "camvid"], "--labels goes with --images"),
-        (["--truth-topic", "/t"], "--image-topic and --truth-topic go with --bag"),
-        (["--frames", "0"], "--frames 0 is not accepted"),
-        (["--rate", "0"], "--rate 0.0 is not accepted"),
+        (["--labels", "x"], "labels and mapping belong together"),
+        (["--labels", "x", "--mapping", "camvid"], "labels go with images"),
+        (["--truth-topic", "/t"], "image topic and truth topic go with a bag"),
+        (["--frames", "0"], "frames 0 is not accepted"),
+        (["--rate", "0"], "rate 0.0 is not accepted"),
         (["--bag", "nothing.mcap"], "no bag at nothing.mcap"),
     ],
 )

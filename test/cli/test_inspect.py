@@ -120,7 +120,7 @@ def test_a_checkpoint_says_how_it_was_made(capsys: pytest.CaptureFixture[str], t
         (["--network", "resnet"], "no network 'resnet'; known: "),
         (["--network", "reference", "--size", "480x360"], "resize or pad to 480x368"),
         (["--network", "reference", "--size", "big"], "write WIDTHxHEIGHT"),
-        (["--network", "reference", "--classes", "0"], "--classes 0 is not accepted: 1 to 254 are"),
+        (["--network", "reference", "--classes", "0"], "0 classes are not accepted: 1 to 254 are"),
         (["--network", "reference", "--options", "width"], "write NAME=VALUE, for example width=0.5"),
         (["--network", "reference", "--options", "width=["], "is not a YAML value"),
         (["--network", "reference", "--options", "depth=3"], "unexpected keyword argument 'depth'"),

@@ -359,7 +359,7 @@ def test_a_calibrated_camera_also_draws_the_ground_from_above(
     inputs = [str(tmp_path / "one.png"), str(tmp_path / "drive.mp4")]
     arguments = ["predict", *inputs, "--out", str(out), "--model", model, "--camera", str(calibration)]
     assert main(arguments) == 2
-    assert "--camera needs the camera's height over the ground" in capsys.readouterr().err
+    assert "a view from above needs the camera's height over the ground" in capsys.readouterr().err
     assert main([*arguments, "--height", "1.5"]) == 0
     bird = read(out / "bird" / "one.png")
     assert bird.shape == (800, 808, 3)  # image, line and grid, 40 m by 20 m, two pixels a cell of 0.1 m

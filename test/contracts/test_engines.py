@@ -20,7 +20,8 @@ from seg_perception.engines.base import Engine, EngineSpec, check_answer
 from seg_perception.engines.graph.edits import load_graph, pin_shapes
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import engine_table, engines
+from seg_perception.engines.registry import compiling_engines, engine_table, engines
+from seg_perception.engines.tensorrt.versions import LIBRARIES
 from seg_perception.scenes import random_scene
 
 pytestmark = pytest.mark.timeout(600)
@@ -160,7 +161,8 @@ def open_dummy(model: Path, options: EngineOptions) -> Engine:
 
 
 ENGINES = (
-    EngineSpec("dummy", "a box on a string", "onnx", Device.CPU, why_not=lambda: None, open=open_dummy, auto=1),
+    EngineSpec("dummy", "a box on a string", "onnx", Device.CPU, why_not=lambda: None, open=open_dummy, auto=1,
+               suffixes=(".onnx", ".engine")),
 )
 '''
 
@@ -177,6 +179,7 @@ def said(*arguments):
     return " ".join(text.getvalue().split())
 
 assert "dummy" in said("predict", "--help"), "--help"
+assert "dummy, tensorrt, tensorrt_rtx" in said("compile", "--help"), "what compiles"
 assert "dummy" in said("predict", "a.png", "--out", "out", "--engine", "tpu"), "an unknown name"
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import DEFAULT_MODEL
@@ -212,6 +215,10 @@ def test_a_new_engine_is_one_file(repository: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "all found it\n"
     assert "engine auto: dummy" in done.stderr
+
+
+def test_the_compiler_s_libraries_are_the_engines_that_open_what_it_writes() -> None:
+    assert compiling_engines() == LIBRARIES
 
 
 def test_the_page_shows_every_engine(repository: Path) -> None:

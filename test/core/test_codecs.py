@@ -151,9 +151,9 @@ def test_pngs_of_any_size_are_unpacked_whole(monkeypatch: pytest.MonkeyPatch, wa
     if way == "isal":
         pytest.importorskip("isal")
     else:
-        monkeypatch.setattr(png, "_zlib", lambda: zlib)
+        monkeypatch.setattr(png, "find_zlib", lambda: zlib)
     if way == "counted only":
-        monkeypatch.setattr(png, "_KEPT", 0)
+        monkeypatch.setattr(png, "KEPT", 0)
     for width in (254, 255, 256, 345):  # rows of 255 to 346 bytes: 257 rows are 65535, 65792, 66049 and 88922
         for top in (1, 256):
             pixels = RNG.integers(0, top, (257, width), np.uint8)
@@ -265,11 +265,11 @@ def test_without_simplejpeg_the_log_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    jpeg._simplejpeg.cache_clear()
+    jpeg.find_simplejpeg.cache_clear()
     for _ in range(2):
         assert decode_rgb(KINDS["baseline"], "x").shape == (96, 128, 3)
         assert values(KINDS["gray"]).shape == (96, 128)
-    jpeg._simplejpeg.cache_clear()
+    jpeg.find_simplejpeg.cache_clear()
     (record,) = caplog.records
     assert "pip install simplejpeg" in record.message
 

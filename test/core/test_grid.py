@@ -309,7 +309,7 @@ def test_ends_and_cells_are_what_a_plain_count_of_the_pixels_says() -> None:
     mask = DrivableMasker(DrivableSettings(), LABELS).mask(answer)
     rules = GridRules(GridSettings(0.2, 0.0, 12.0, -4.0, 4.0, min_share=0.5), LABELS)
     ends = table.look(answer, mask, rules)
-    view, sampled, source = table.level, table.level.sampled, table._source
+    view, sampled, source = table.level, table.level.sampled, table.source
     flat = np.append(labels.reshape(-1), 255)  # 255: not in the image
     shown = np.full((view.size.height, view.size.width), 255, np.uint8)
     shown[: len(source)] = flat[source]
@@ -319,7 +319,7 @@ def test_ends_and_cells_are_what_a_plain_count_of_the_pixels_says() -> None:
     passable = np.append(mask.reshape(-1) != 0, False)
     pixel = np.full(view.size.height * view.size.width + 1, 96 * 72)
     pixel[: source.size] = source.reshape(-1)
-    states, seen_counts, k = table._states(0.5), set(), 0
+    states, seen_counts, k = table.states(0.5), set(), 0
     for pixels in sampled.samples:
         for samples in pixels.T.tolist():
             seen = [pixel[s] for s in samples if pixel[s] != 96 * 72]

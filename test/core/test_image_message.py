@@ -75,7 +75,7 @@ def test_sixteen_bits_keep_the_upper_eight() -> None:
 
 
 def test_twelve_bits_in_a_png_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    base._say_once.cache_clear()
+    base.say_once.cache_clear()
     low = encoded(".png", np.full((4, 4), 4095, np.uint16))
     for _ in range(2):
         assert (compressed("mono16; png compressed", low) == 15).all()  # 4095 // 256

@@ -76,7 +76,7 @@ def test_mono16_takes_the_high_byte_in_either_byte_order() -> None:
 
 def test_twelve_bits_that_nobody_shifted_up_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A 12-bit sensor's numbers in the lower bits of mono16: 0 to 4095 of 65535 is nearly black."""
-    base._say_once.cache_clear()
+    base.say_once.cache_clear()
     low = np.full((2, 2), 4095, "<u2").view(np.uint8)
     shifted = np.full((2, 2), 4095 << 4, "<u2").view(np.uint8)
     dark = np.zeros((2, 4), np.uint8)

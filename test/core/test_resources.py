@@ -19,12 +19,12 @@ def test_an_installed_package_finds_its_share_folder(tmp_path: Path, monkeypatch
     (share / "config").mkdir(parents=True)
     (share / "package.xml").touch()
     code = tmp_path / "lib" / "python3.12" / "site-packages" / "seg_perception"
-    monkeypatch.setattr(resources, "_PACKAGE", code)
+    monkeypatch.setattr(resources, "PACKAGE", code)
     assert resources.share_path.__wrapped__("config") == share / "config"
 
 
 def test_a_missing_file_names_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources, "_PACKAGE", tmp_path / "seg_perception")
+    monkeypatch.setattr(resources, "PACKAGE", tmp_path / "seg_perception")
     with pytest.raises(FileNotFoundError, match=f"'nowhere.yaml' was not found under any of: {tmp_path}"):
         resources.share_path.__wrapped__("nowhere.yaml")
 

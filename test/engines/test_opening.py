@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -57,7 +58,8 @@ def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime.cudaGetDeviceCount = lambda: (CudaError.cudaSuccess, 0)  # type: ignore[method-assign]
     assert cuda.find_gpu(runtime) == "there is no NVIDIA GPU"
     assert cuda.find_gpu(FakeCudaRuntime()) == cuda.Gpu("Fake GPU", "8.7")
-    monkeypatch.setattr(cuda, "_MODULES", ("no_such_module",))
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert cuda.find_gpu() == "cuda-python is not installed"
     with pytest.raises(EngineError, match="needs cuda-python: pip install cuda-python"):
         cuda.load_cuda()

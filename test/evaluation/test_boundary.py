@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.evaluation.boundary import boundary_band
+from seg_perception.evaluation.counts import boundary_band
 
 
 def test_a_straight_border_by_hand() -> None:

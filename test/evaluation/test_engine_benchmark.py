@@ -40,7 +40,7 @@ def row(model: Path, engine: str, ms: float, equal: float = 1.0, iou: float | No
 
 
 def finished(model: Path, rows: list[Row]) -> EngineBenchmark:
-    best = engine_benchmark._best(rows, model, [SIZE])
+    best = engine_benchmark.best_row(rows, model, [SIZE])
     return EngineBenchmark("a processor, 2 cores", tuple(rows), {}, best)
 
 
@@ -56,8 +56,8 @@ def test_the_command_measures_what_runs_here(
         looked_at.append(len(dataset))
         return original(engine, size, dataset)
 
-    original = engine_benchmark._mean_iou
-    monkeypatch.setattr(engine_benchmark, "_mean_iou", mean_iou)
+    original = engine_benchmark.mean_iou_of
+    monkeypatch.setattr(engine_benchmark, "mean_iou_of", mean_iou)
     assert main(["benchmark", str(driving_model), *orders, "scenes", "--count", "4", "--every", "2"]) == 0
     assert set(looked_at) == {2}
     printed = capsys.readouterr().out

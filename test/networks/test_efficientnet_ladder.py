@@ -40,8 +40,8 @@ def test_features_equal_those_of_the_public_implementation(pretrained: Efficient
     x = pretrained.normalize(torch.from_numpy(image)[None])
     assert torch.allclose(x, (torch.from_numpy(image)[None].float().permute(0, 3, 1, 2) - 127) / 128)
 
-    theirs, y = [], other._swish(other._bn0(other._conv_stem(x)))
-    for block in other._blocks:
+    theirs, y = [], other._swish(other._bn0(other._conv_stem(x)))  # noqa: SLF001 - theirs has no public names
+    for block in other._blocks:  # noqa: SLF001
         y = block(y)
         theirs.append(y)
     ours = pretrained.encoder(x)
@@ -90,7 +90,7 @@ def test_another_file_than_the_expected_one_is_refused(tmp_path: Path, monkeypat
 
 def test_weights_of_other_shapes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = EfficientNetLadder(10, decoder_channels=16)
-    monkeypatch.setattr(efficientnet_ladder, "_STEM_CHANNELS", 24)
+    monkeypatch.setattr(efficientnet_ladder, "STEM_CHANNELS", 24)
     with pytest.raises(ModelError, match="the ImageNet weights do not have the shapes of EfficientNet-Lite0"):
         load_imagenet_encoder(network)
 

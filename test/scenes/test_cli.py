@@ -38,7 +38,7 @@ def test_random_pictures_are_random_scenes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--frames", "0"], "--frames 0 is not accepted"),
+        (["--frames", "0"], "0 frames are not accepted"),
         (["--size", "20x20"], "20x20 is too small"),
         (["--size", "big"], "'big' is not accepted"),
     ],

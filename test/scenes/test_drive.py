@@ -13,8 +13,9 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes import Drive, SceneFrame, Weather, random_scene
 from seg_perception.scenes.car_parts import SHAPES
-from seg_perception.scenes.cars import _paintwork
-from seg_perception.scenes.layout import CELL, SceneClass
+from seg_perception.scenes.cars import paintwork
+from seg_perception.scenes.cells import make_cell
+from seg_perception.scenes.layout import CELL, SceneClass, Traffic
 
 SMALL = Size(240, 180)
 
@@ -143,7 +144,7 @@ def test_standing_things_move_outwards_and_down_as_the_camera_drives_on() -> Non
     drive = Drive(3, Size(480, 360), weather=Weather.OVERCAST)
     followed = 0
     for cell in range(int(drive.camera(0).s // CELL), int(drive.camera(0).s // CELL) + 8):
-        for post in drive._cell(cell).posts:
+        for post in make_cell(drive.plan, cell).posts:
             hits, offsets = 0, []
             for index in range(0, 120, 10):
                 camera = drive.camera(index)
@@ -210,8 +211,8 @@ def test_a_car_stands_on_its_wheels() -> None:
     drive = Drive(1000, Size(1280, 720))
     index = 40
     camera = drive.camera(index)
-    ahead = min(drive._traffic.cars(camera.s, index / drive.fps), key=lambda car: abs(car.s - camera.s - 15))
-    shape = SHAPES[_paintwork(ahead.variant)[0]]
+    ahead = min(Traffic(drive.plan).cars(camera.s, index / drive.fps), key=lambda car: abs(car.s - camera.s - 15))
+    shape = SHAPES[paintwork(ahead.variant)[0]]
     wheel = 0.78 - shape.wheel * 0.85  # the rear of the rear wheels, from the bumper
     place = np.array([ahead.s - shape.length / 2 + wheel, ahead.d - shape.width / 2 + 0.15, 0.0])
     column, row = camera.project(place)

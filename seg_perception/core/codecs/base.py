@@ -153,7 +153,7 @@ def say_if_low(upper: NDArray[np.uint8], what: str) -> None:
         what: they are, for the text.
     """
     if 0 < int(upper.max()) < _LEAST_UPPER_BYTE:
-        _say_once(
+        say_once(
             f"the values of a {what} are all below {256 * _LEAST_UPPER_BYTE} of 65535: the picture is nearly black "
             "and its labels are worth little; if the sensor has 10, 12 or 14 bits, let the driver shift them up "
             "(sensor_msgs: 16 bits, full range) or publish 8 bits (said once)"
@@ -161,5 +161,5 @@ def say_if_low(upper: NDArray[np.uint8], what: str) -> None:
 
 
 @cache
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
     log.warning(text)

@@ -84,7 +84,7 @@ class JpegFile:
         Raises:
             InputError: libjpeg warns that pixels are wrong.
         """
-        library = _simplejpeg()
+        library = find_simplejpeg()
         if library is None:
             return None
         try:
@@ -100,7 +100,8 @@ class JpegFile:
 
 
 @lru_cache(maxsize=1)
-def _simplejpeg() -> ModuleType | None:
+def find_simplejpeg() -> ModuleType | None:
+    """The decoder that hears libjpeg's warnings; None, and a warning, where it is not installed."""
     try:
         import simplejpeg
     except ImportError:

@@ -36,7 +36,7 @@ _PALETTE: Final = 3
 _MAX_CHUNKS: Final = 100_000  # 64 megapixels in chunks of 8 KB have a quarter of that
 _PIECE: Final = 65535  # bytes unpacked at a time: the most that a stored block of deflate takes
 _BITE: Final = 1 << 14  # packed bytes given to the unpacker at a time: what it leaves over is copied
-_KEPT: Final = 64 << 20  # bytes: a larger picture is counted, and unpacked again by the decoder
+KEPT: Final = 64 << 20  # bytes: a larger picture is counted, and unpacked again by the decoder
 _STORED_START: Final = b"\x78\x01"  # head of a zlib stream
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The seven passes of an interlaced picture: first column and row, step of columns and rows."""
@@ -176,9 +176,9 @@ def _unpack(chunks: Sequence[memoryview], expected: int, source: str) -> list[by
 
     Returns:
         The pieces of one chunk of stored blocks, so that the decoder need not unpack it all again;
-        None for more than `_KEPT` bytes.
+        None for more than `KEPT` bytes.
     """
-    library = _zlib()
+    library = find_zlib()
     unpacker, got, checksum = library.decompressobj(), 0, 1
     blocks = [_STORED_START]
     try:
@@ -192,7 +192,7 @@ def _unpack(chunks: Sequence[memoryview], expected: int, source: str) -> list[by
                 more = bool(rest) or len(part) == limit
                 if got > expected:
                     raise damaged(Codec.PNG, f"its data goes on after the {expected} bytes of its pixels", source)
-                if part and expected <= _KEPT:
+                if part and expected <= KEPT:
                     blocks += (struct.pack("<BHH", got == expected, len(part), len(part) ^ 0xFFFF), part)
                     checksum = library.adler32(part, checksum)
     except library.error as error:
@@ -201,7 +201,7 @@ def _unpack(chunks: Sequence[memoryview], expected: int, source: str) -> list[by
         raise InputError(
             f"{source}: the PNG is damaged: its data ends after {got} of the {expected} bytes of its pixels"
         )
-    return _chunk_of(b"IDAT", *blocks, checksum.to_bytes(4, "big")) if expected <= _KEPT else None
+    return _chunk_of(b"IDAT", *blocks, checksum.to_bytes(4, "big")) if expected <= KEPT else None
 
 
 def _chunk_of(kind: bytes, *content: bytes) -> list[bytes]:
@@ -213,7 +213,7 @@ def _chunk_of(kind: bytes, *content: bytes) -> list[bytes]:
 
 
 @cache
-def _zlib() -> ModuleType:
+def find_zlib() -> ModuleType:
     """isal's, which unpacks in half the time, or Python's own."""
     try:
         from isal import isal_zlib

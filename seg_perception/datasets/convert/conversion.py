@@ -119,15 +119,23 @@ class ConvertSettings:
     """
 
     format: str | None = None
-    images: Path | None = None
+    images: str | Path | None = None
     to: str = OWN
     renamed: Mapping[str, str] = field(default_factory=dict)
     unlabeled: str = IGNORE
     keep_going: bool = False
 
 
-def convert(source: Path, out: Path, settings: ConvertSettings | None = None, progress: bool = False) -> Conversion:
-    """Convert a source into a new folder, which is there as a whole or not at all.
+def convert(
+    source: str | Path, out: str | Path, settings: ConvertSettings | None = None, progress: bool = False
+) -> Conversion:
+    """Convert another tool's annotations into a new folder of ours, which is there as a whole or not at all.
+
+    Args:
+        source: file or folder that the tool exported.
+        out: a new folder, for `DatasetSettings(kind="folder", root=out)`; its mapping.yaml says what its values mean.
+        settings: how; None: what the source looks like, with its own classes.
+        progress: show a bar.
 
     Raises:
         FileNotFoundError: no such source.
@@ -135,7 +143,7 @@ def convert(source: Path, out: Path, settings: ConvertSettings | None = None, pr
         SettingsError: an unknown format or class.
         DatasetError: the source cannot be read, or pictures cannot be converted (all are listed).
     """
-    settings = settings or ConvertSettings()
+    source, out, settings = Path(source), Path(out), settings or ConvertSettings()
     if settings.format is not None and settings.format not in formats():
         raise SettingsError(f"no format {settings.format!r}; known: {', '.join(formats())}")
     chosen = formats()[settings.format] if settings.format else detect(source)
@@ -148,7 +156,12 @@ def convert(source: Path, out: Path, settings: ConvertSettings | None = None, pr
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
     try:
-        writer = _Writer(work, annotations, Pictures(source, settings.images), settings.keep_going)
+        writer = _Writer(
+            work,
+            annotations,
+            Pictures(source, Path(settings.images) if settings.images is not None else None),
+            settings.keep_going,
+        )
         for picture in tqdm(annotations.pictures, f"convert {chosen.name}", unit="image", disable=not progress):
             writer.add(picture)
         writer.finish(source)

@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_room_for, write_atomically
+from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage
+from seg_perception.datasets.base import describe_left_out
 from seg_perception.datasets.convert.coco import to_text
 from seg_perception.datasets.convert.regions import ExportSettings, Region, ShapeKind, regions_of
+from seg_perception.datasets.folder import folder_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +239,45 @@ def export_type(name: str) -> type[Export]:
     if name not in EXPORTS:
         raise SettingsError(f"no format {name!r} to export; known: {', '.join(EXPORTS)}")
     return EXPORTS[name]
+
+
+def export_labels(
+    images: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    format: str,  # noqa: A002 - as the command's option
+    mapping: str | Path = "identity",
+    settings: ExportSettings | None = None,
+) -> tuple[ExportReport, str]:
+    """Write label files as annotations that another tool opens; `convert` brings them back.
+
+    Args:
+        images: folder of the pictures.
+        labels: folder of label files of the same names.
+        out: a file; for "labelme" a folder.
+        format: "cvat", "coco" or "labelme".
+        mapping: what the label files hold: a shipped name or a YAML file.
+        settings: what becomes a shape.
+
+    Returns:
+        What was written, and a sentence on images that were left out ("" where none was).
+
+    Raises:
+        DatasetError: a folder is missing or empty, an image has no label file, or a file cannot be read.
+        SettingsError: an unknown format or mapping.
+        OSError: it cannot be written.
+    """
+    images, labels, out = Path(images), Path(labels), Path(out)
+    dataset = folder_pairs(images, labels, load_label_mapping(mapping))
+    export_type(format)
+    if format != "labelme":
+        make_room_for(out)
+    items = (
+        Labeled(pair.image, dataset.load(index).labels, pair.image.relative_to(images).as_posix())
+        for index, pair in enumerate(dataset.pairs)
+    )
+    report = write_annotations(format, items, dataset.label_set, out, settings)
+    return report, describe_left_out(dataset.left_out)
 
 
 def write_annotations(

@@ -81,25 +81,22 @@ def open_tensorrt(model: Path, options: EngineOptions, flavor: str) -> Engine:
     return TensorRtEngine(file, library, cuda_graph=options.cuda_graph)
 
 
+def _spec(flavor: str, summary: str, auto: int) -> EngineSpec:
+    return EngineSpec(
+        flavor,
+        summary,
+        extra="tensorrt",
+        device=Device.GPU,
+        why_not=lambda: why_no_engine(flavor),
+        open=lambda model, options: open_tensorrt(model, options, flavor),
+        auto=auto,
+        suffixes=(".onnx", ".engine"),
+    )
+
+
 ENGINES = (
-    EngineSpec(
-        "tensorrt",
-        "TensorRT 8.5 to 11, fp16 by default; comes with JetPack or NVIDIA's apt packages, not with pip",
-        extra="tensorrt",
-        device=Device.GPU,
-        why_not=lambda: why_no_engine("tensorrt"),
-        open=lambda model, options: open_tensorrt(model, options, "tensorrt"),
-        auto=10,
-        suffixes=(".onnx", ".engine"),
+    _spec(
+        "tensorrt", "TensorRT 8.5 to 11, fp16 by default; comes with JetPack or NVIDIA's apt packages, not with pip", 10
     ),
-    EngineSpec(
-        "tensorrt_rtx",
-        "TensorRT-RTX for GeForce, RTX and workstation GPUs, fp16 by default",
-        extra="tensorrt",
-        device=Device.GPU,
-        why_not=lambda: why_no_engine("tensorrt_rtx"),
-        open=lambda model, options: open_tensorrt(model, options, "tensorrt_rtx"),
-        auto=20,
-        suffixes=(".onnx", ".engine"),
-    ),
+    _spec("tensorrt_rtx", "TensorRT-RTX for GeForce, RTX and workstation GPUs, fp16 by default", 20),
 )

@@ -45,11 +45,17 @@ class ImportReport:
 
 
 def import_file(
-    source: Path, out: Path, request: ImportRequest | None = None, name: str | None = None, images: Path | None = None
+    source: str | Path,
+    out: str | Path,
+    request: ImportRequest | None = None,
+    name: str | None = None,
+    images: str | Path | None = None,
 ) -> ImportReport:
     """Make a deployed model file of any semantic-segmentation ONNX file.
 
     Args:
+        source: the foreign model.
+        out: the deployed model to write.
         request: what is known about the model; None: everything is guessed.
         name: for the model card; None: the source's name.
         images: a folder of pictures for the comparison; None: rendered streets.
@@ -59,6 +65,7 @@ def import_file(
         ModelError, InputError, SettingsError: it cannot be imported; nothing is written.
         EngineError: ONNX Runtime does not run the result; nothing is left.
     """
+    source, out, images = Path(source), Path(out), Path(images) if images is not None else None
     if out.resolve() == source.resolve():
         raise InputError(f"{out}: the output would replace the model that it is made from; name another file")
     original = OriginalModel(read_foreign(source))

@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import CDR, BagMessage, Topic
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.ros.context import ros_node
+from seg_perception.ros.context import environment, large_images, ros_node
 from seg_perception.ros.interfaces import check_topic_name, message_class
 from seg_perception.ros.qos import full_name
 
@@ -94,6 +94,7 @@ class PlayReport:
         unacknowledged: topics whose subscribers had not confirmed the last messages in time.
         latest_s: how late the latest message was, in seconds: the disk or the machine was too slow.
         interrupted: `stop` was set before the end.
+        notes: what was guessed or left out of the bag, one sentence each.
     """
 
     published: dict[str, int] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class PlayReport:
     unacknowledged: tuple[str, ...] = ()
     latest_s: float = 0.0
     interrupted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def play(
@@ -136,14 +138,14 @@ def play(
         raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
     if settings.clock_hz and not 0 <= bag.start_ns <= bag.end_ns < 2**31 * _NANOSECONDS:
         raise InputError(f"{bag.path}: its times, from {bag.start_ns} to {bag.end_ns} ns, do not fit /clock")
-    report = PlayReport()
+    report = PlayReport(notes=tuple(bag.notes))
     topics = _playable(bag, settings, report)
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
     empty = next(bag.messages([topic.name for topic in topics], start_ns=start_ns), None) is None
     if empty and not settings.wait_for:
         # no node for nothing: Fast DDS 2.14 can hang when a participant ends while it is being discovered
         return report
-    with ros_node("seg_perception_player") as node:
+    with environment(large_images()), ros_node("seg_perception_player") as node:
         publishers = {
             topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
         }

@@ -18,7 +18,7 @@ from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
 from seg_perception.ros.compat import SubscriptionEventCallbacks, publisher_count, with_message_info
-from seg_perception.ros.context import ros_node
+from seg_perception.ros.context import environment, large_images, ros_node
 from seg_perception.ros.interfaces import check_topic_name, message_class, message_definition
 
 _SPIN_S = 0.1
@@ -262,7 +262,7 @@ def record(
         check_topic_name(name)
     writer = BagWriter(out, compress=compress, overwrite=overwrite)
     try:
-        with ros_node("seg_perception_recorder") as node:
+        with environment(large_images()), ros_node("seg_perception_recorder") as node:
 
             def add_topic(name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
                 writer.add_topic(name, definition, qos)

@@ -202,7 +202,9 @@ class Summary:
         session: frames and times.
         scored: None without truth.
         label_set: of the model.
-        files: what was written.
+        files: what was to be written.
+        faults: images that could not be driven, and why.
+        fitted: frames of another size than the first, which were fitted into the video.
     """
 
     drive: str
@@ -213,6 +215,31 @@ class Summary:
     scored: Scored | None
     label_set: LabelSet
     files: tuple[Path, ...]
+    faults: tuple[str, ...] = ()
+    fitted: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether everything was driven, written and accounted for; superseded frames are."""
+        return not self._doubts()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is worth knowing beside the numbers; more than `is_sound` judges."""
+        fitted = f"{self.files[1]}: {self.fitted} frames of another size than the first were fitted into it"
+        return (*([fitted] if self.fitted else ()), *self._doubts())
+
+    def _doubts(self) -> list[str]:
+        found, session = [], self.session
+        if self.faults:
+            found.append("\n  ".join([f"{len(self.faults)} images could not be driven:", *self.faults]))
+        if missing := [str(path) for path in self.files if not path.is_file() or not path.stat().st_size]:
+            found.append(f"not written: {', '.join(missing)}")
+        if session.unknown_stamps:
+            found.append(f"{session.unknown_stamps} messages came with a stamp that no image had")
+        if session.account is not None and not session.account.adds_up:
+            found.append("the node's account does not add up")
+        return found
 
     @property
     def unanswered(self) -> int:

@@ -123,7 +123,7 @@ class SessionReport:
     interrupted: bool = False
 
 
-def drive(
+def drive_session(
     bag: BagReader,
     out: Path,
     node_process: NodeProcess,

@@ -29,13 +29,10 @@ class DriveTimes:
         self._numbers: dict[str, list[RecordedMessage]] = {
             topic: [] for topic, row in outputs.items() if isinstance(row, FrameOutput) and not row.stamped
         }
-        self._before_drive: dict[str, int] = {}  # of the numbers and, as "", of the labels
         self._others: list[RecordedMessage] = []
 
     def sent(self, wall_ns: int, stamp_ns: int) -> None:
         """A frame of the drive was published."""
-        if not self._sent:
-            self._before_drive = {topic: len(kept) for topic, kept in self._numbers.items()} | {"": len(self._labels)}
         self._sent.append((wall_ns, stamp_ns))
 
     def labeled(self, received_ns: int, stamp_ns: int | None) -> None:
@@ -49,9 +46,9 @@ class DriveTimes:
     @property
     def complete(self) -> bool:
         """Whether as many of each number as labels came since the drive began."""
-        before = self._before_drive
-        labels = len(self._labels) - before.get("", 0)
-        return all(len(kept) - before.get(topic, 0) >= labels for topic, kept in self._numbers.items())
+        began = self._sent[0][0] if self._sent else 0
+        labels = sum(received_ns >= began for received_ns, _ in self._labels)
+        return all(sum(m.received_ns >= began for m in kept) >= labels for kept in self._numbers.values())
 
     def dated(self) -> Iterator[tuple[int, RecordedMessage]]:
         """The kept messages that belong to the drive, each with its record time in nanoseconds."""
