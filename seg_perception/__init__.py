@@ -24,18 +24,9 @@ if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.recovery import recover as recover_bag
     from seg_perception.bags.scoring import score_bag
-    from seg_perception.commands import (
-        average,
-        benchmark,
-        calibrate,
-        compare,
-        evaluate,
-        remote_node,
-        report,
-        select_frames,
-        train,
-        view,
-    )
+    from seg_perception.commands.judging import benchmark, compare, evaluate, report
+    from seg_perception.commands.looking import remote_node, select_frames, view
+    from seg_perception.commands.training import average, calibrate, train
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
         DatasetError,
@@ -102,17 +93,17 @@ _PLACES = {
     "Segmenter": "segmenter",
     "SettingsError": "core.errors",
     "Size": "core.types",
-    "average": "commands",
-    "benchmark": "commands",
+    "average": "commands.training",
+    "benchmark": "commands.judging",
     "birds_eye": "prediction",
-    "calibrate": "commands",
+    "calibrate": "commands.training",
     "check_dataset": "datasets.check",
-    "compare": "commands",
+    "compare": "commands.judging",
     "compile": "engines.tensorrt.compilation:compile_model",
     "convert_dataset": "datasets.convert.conversion:convert",
     "demo": "ros.demo.running",
     "draw_scenes": "scenes.drawing",
-    "evaluate": "commands",
+    "evaluate": "commands.judging",
     "export": "export:",  # the room itself, which can be called: see its docstring
     "export_labels": "datasets.convert.exporting",
     "import_model": "export.importing.import_file:import_file",
@@ -126,12 +117,12 @@ _PLACES = {
     "process_bag": "bags.processing",
     "record_bag": "ros.bag_tools",
     "recover_bag": "bags.recovery:recover",
-    "remote_node": "commands",
-    "report": "commands",
+    "remote_node": "commands.looking",
+    "report": "commands.judging",
     "score_bag": "bags.scoring",
-    "select_frames": "commands",
-    "train": "commands",
-    "view": "commands",
+    "select_frames": "commands.looking",
+    "train": "commands.training",
+    "view": "commands.looking",
 }
 
 __all__ = [

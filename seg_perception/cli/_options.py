@@ -229,7 +229,7 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
         SettingsError, InputError: a wrong value.
         DatasetError: folders or files are missing.
     """
-    from seg_perception.commands import open_datasets
+    from seg_perception.commands.inputs import open_datasets
     from seg_perception.core.errors import SettingsError
 
     if (arguments.config is None) == (arguments.dataset is None):

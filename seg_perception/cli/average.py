@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.commands import average
+    from seg_perception.commands.training import average
 
     average(arguments.checkpoints, arguments.out, arguments.shares, arguments.from_first)
     print(f"wrote {arguments.out}\nnext: seg-perception export --checkpoint {arguments.out} --out FILE.onnx")

@@ -298,7 +298,7 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
 def _select(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.commands import select_frames
+    from seg_perception.commands.looking import select_frames
 
     measured: list[str] = []
     with tqdm(unit="frame", desc="select") as bar:

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.cli._options import dataset_settings, refuse_without_dataset
-    from seg_perception.commands import benchmark
+    from seg_perception.commands.judging import benchmark
     from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.engines.tuned import store_answer, tuned_file
     from seg_perception.evaluation.engine_benchmark import draw

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.commands import calibrate
+    from seg_perception.commands.training import calibrate
 
     datasets = wanted_datasets(arguments)
     fit = calibrate(arguments.checkpoint, datasets, pixels=arguments.pixels, progress=True)

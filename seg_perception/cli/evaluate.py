@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.commands import EVALUATION_REPORT, evaluate
+    from seg_perception.commands.judging import EVALUATION_REPORT, evaluate
     from seg_perception.evaluation import EvaluationOptions
 
     evaluate(

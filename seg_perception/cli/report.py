@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> Mapping[str, Mapping[str, float]]:
     """Write the page of runs and evaluations; the metrics of each evaluation."""
-    from seg_perception.commands import report
+    from seg_perception.commands.judging import report
     from seg_perception.core.errors import InputError
 
     def check(found: Mapping[str, Mapping[str, float]]) -> None:
@@ -102,7 +102,7 @@ def _compare(arguments: argparse.Namespace, conditions: Sequence[Condition]) -> 
     """Run both sides and write the page; the metrics of each dataset."""
     from tqdm import tqdm
 
-    from seg_perception.commands import compare
+    from seg_perception.commands.judging import compare
     from seg_perception.core.errors import InputError
 
     labeled = arguments.dataset is not None or arguments.config is not None

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from seg_perception.commands import train
+    from seg_perception.commands.training import train
 
     overrides = {name: getattr(arguments, name) for name in ("data_root", "output", "steps")}
     given = {name: value for name, value in overrides.items() if value is not None}

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.cli._process import stop_on_signals
-    from seg_perception.commands import view
+    from seg_perception.commands.looking import view
     from seg_perception.core.errors import InputError
     from seg_perception.view.server import ViewSettings
 

@@ -15,7 +15,7 @@ class _CallableRoom(ModuleType):
     """A package that can be called (Python data model, "Customizing module attribute access")."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """See `seg_perception.commands.export_model`."""
+        """See `seg_perception.export.exporting.export_model`."""
         from seg_perception.export.exporting import export_model
 
         return export_model(*arguments, **options)

@@ -1,94 +1,32 @@
-"""What the commands do, as Python functions of the same names: `seg_perception.evaluate(...)` and so on.
-
-Modules of their own have `predict` (`prediction.py`), `export` (`export/exporting.py`), `process_bag`
-(`bags/processing.py`) and `compile` (`engines/tensorrt/compilation.py`). The rooms are imported when a function
-is called: most need torch, ONNX or bag libraries.
-"""
+"""How good models are, and how fast: evaluations, comparisons, their pages, and engines against the clock."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seg_perception.commands.inputs import demand_report_packages, open_datasets, opened_model
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import model_file, shipped_file
+from seg_perception.core.resources import model_file
 from seg_perception.core.types import Size
 from seg_perception.model import Model, load
 
 if TYPE_CHECKING:
-    from seg_perception.bags.selecting import Selection
+    from seg_perception.commands.inputs import AnyDatasets
     from seg_perception.core.label_set import LabelSet
     from seg_perception.core.types import RgbImage
-    from seg_perception.datasets.base import Dataset
-    from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
     from seg_perception.evaluation.comparing import ComparedFrame
     from seg_perception.evaluation.comparison import Comparison
     from seg_perception.evaluation.engine_benchmark import EngineBenchmark
     from seg_perception.evaluation.files import EvaluationFile
-    from seg_perception.ros.remote import RemoteNode
-    from seg_perception.training.calibration import TemperatureFit
-    from seg_perception.training.settings import TrainSettings
-    from seg_perception.view.server import ViewSettings
-
-    AnyDatasets = str | Path | Dataset | DatasetSettings | Iterable[Dataset | DatasetSettings]
 
 EVALUATION_REPORT = "report.html"
 """The page in the folder that `evaluate` writes."""
-
-
-@contextmanager
-def _opened(
-    model: str | Path | Model | None, engine: str, size: str | Size | tuple[int, int] | None, threads: int
-) -> Iterator[Model]:
-    """The model as it was given, or opened and closed again."""
-    if isinstance(model, Model):
-        yield model
-        return
-    with load(model, engine, size, threads) as opened:
-        yield opened
-
-
-def _demand_report_packages() -> None:
-    """A package that the page needs is better missed before the work than after it."""
-    for name in ("jinja2", "matplotlib.figure"):
-        importlib.import_module(name)
-
-
-def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) -> list[Dataset]:
-    """Datasets, from whatever names them.
-
-    Args:
-        datasets: opened datasets or their settings, one or several; or a YAML file with `data_root` and
-            `datasets`, or of a training, whose validation sets are taken; or the name of a shipped one.
-        data_root: folder that the datasets' roots are relative to; None takes the file's, or the working folder.
-
-    Raises:
-        FileNotFoundError: no such file.
-        SettingsError: a wrong value.
-        DatasetError: folders or files are missing.
-    """
-    from seg_perception.datasets import registry
-    from seg_perception.evaluation.settings import load_evaluation_settings
-
-    if isinstance(datasets, (str, Path)):
-        settings = load_evaluation_settings(datasets)
-        root = Path(data_root) if data_root is not None else settings.data_root
-        return registry.open_datasets(settings.datasets, root)
-    single = isinstance(datasets, registry.DatasetSettings) or hasattr(datasets, "load")
-    several: list[Any] = [datasets] if single else list(datasets)  # type: ignore[arg-type]
-    if not several:
-        raise SettingsError("no dataset: at least one is needed")
-    named = [one for one in several if isinstance(one, registry.DatasetSettings)]
-    opened = iter(registry.open_datasets(named, Path(data_root or "")))
-    return [next(opened) if isinstance(one, registry.DatasetSettings) else one for one in several]
 
 
 def evaluate(
@@ -142,14 +80,14 @@ def evaluate(
     if json is not None:
         make_room_for(Path(json))
     if folder is not None:
-        _demand_report_packages()
+        demand_report_packages()
         make_room_for(folder / EVALUATION_REPORT)
     opened_datasets = open_datasets(datasets, data_root)
     for dataset in opened_datasets:
         for remark in look_at(dataset, progress):
             on_remark(remark)
     evaluations, examples = [], []
-    with _opened(model, engine, size, threads) as opened:
+    with opened_model(model, engine, size, threads) as opened:
         for dataset in opened_datasets:
             demand_same_classes(dataset, opened.card.label_set)
         on_start(opened)
@@ -218,7 +156,7 @@ def compare(
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} is not accepted: at least 1 frame is")
     if out is not None:
-        _demand_report_packages()
+        demand_report_packages()
         make_room_for(Path(out))
     with ExitStack() as stack:
         sides = [one if isinstance(one, Model) else stack.enter_context(load(**one)) for one in (a, b)]
@@ -270,105 +208,6 @@ def _compared(
         yield dataset.name, len(dataset), (ComparedFrame(s.name, s.image, s.labels) for s in samples)
 
 
-def train(
-    settings: TrainSettings | Mapping[str, Any] | str | Path,
-    minutes: float | None = None,
-    most_steps: int | None = None,
-    **overrides: Any,
-) -> Path:
-    """Train a network; where the run's folder holds an unfinished run of the same settings, go on with it.
-
-    Args:
-        settings: `training.settings.TrainSettings`, the same as a table, a YAML file, or the name of one that
-            ships in config/train ("folder").
-        minutes: train so many steps as fit into this time on this machine, the last validation included.
-        most_steps: with minutes, no more than these, even if more would fit.
-        **overrides: fields of it to replace: steps=2000, output="runs", ...
-
-    Returns:
-        The weights file, for `export`: the best on validation data, or the last where there is none.
-
-    Raises:
-        FileNotFoundError: no such settings file.
-        SettingsError, DatasetError: before anything is written.
-        TrainingDivergedError: the loss became infinite or NaN.
-    """
-    from seg_perception.core.settings import from_mapping, load_settings, to_mapping
-    from seg_perception.training.settings import TrainSettings
-    from seg_perception.training.train import run_training
-
-    if isinstance(settings, (str, Path)):
-        settings = load_settings(TrainSettings, shipped_file("config/train", settings, "settings"))
-    elif not isinstance(settings, TrainSettings):
-        settings = from_mapping(TrainSettings, settings, "the training's settings")
-    if overrides:
-        settings = from_mapping(TrainSettings, {**to_mapping(settings), **overrides}, "the training's settings")
-    if minutes is not None:
-        if "steps" in overrides:
-            raise SettingsError("minutes and steps were both given: one of them says how long to train")
-        from seg_perception.training.resident import kept_between_runs
-        from seg_perception.training.timed import plan_run
-
-        with kept_between_runs():
-            plan = plan_run(settings, minutes, most_steps=most_steps)
-            logging.getLogger(__name__).warning("%s", plan)
-            return run_training(plan.settings)
-    return run_training(settings)
-
-
-def calibrate(
-    checkpoint: str | Path,
-    datasets: AnyDatasets,
-    data_root: str | Path | None = None,
-    pixels: int = 2000,
-    progress: bool = False,
-) -> TemperatureFit:
-    """Find the softmax temperature at which a checkpoint's confidence means what it says, for `export`.
-
-    Args:
-        checkpoint: weights that `train` wrote.
-        datasets: labeled data that it was not trained on, as `evaluate`.
-        data_root: as `evaluate`.
-        pixels: drawn from each image.
-        progress: show a bar.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        SettingsError, DatasetError: the data cannot be opened, or no temperature fits it.
-    """
-    from seg_perception.training.calibration import calibrate as fit
-    from seg_perception.training.checkpoint import load_network, weights_sha256
-
-    opened = open_datasets(datasets, data_root)
-    network, info = load_network(Path(checkpoint))
-    card = info.model_card(network, "calibration", weights_sha256(Path(checkpoint)))
-    return fit(network, card, opened, pixels, progress=progress)
-
-
-def average(
-    checkpoints: Sequence[str | Path],
-    out: str | Path,
-    shares: Sequence[float] | None = None,
-    from_first: Sequence[str] = (),
-) -> None:
-    """Average the weights of runs that went on from the same weights: often better than each of them. Evaluate it.
-
-    Args:
-        checkpoints: two or more weights files of one network; the description of the first is kept, without scores.
-        out: the weights file to write.
-        shares: one for each, above 0; only their proportions count; None: equal ones.
-        from_first: layers that are taken from the first file alone, such as one that the others never trained.
-
-    Raises:
-        OSError: a file is missing or cannot be read or written.
-        ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
-        SettingsError: the shares do not fit the files, or a layer is not known.
-    """
-    from seg_perception.training.averaging import average_weights
-
-    average_weights([Path(path) for path in checkpoints], shares or [1.0] * len(checkpoints), Path(out), from_first)
-
-
 def report(
     sources: Sequence[str | Path],
     out: str | Path = "report.html",
@@ -391,7 +230,7 @@ def report(
     from seg_perception.evaluation.gate import gate_metrics
     from seg_perception.evaluation.report import read_source, write_report
 
-    _demand_report_packages()
+    demand_report_packages()
     make_room_for(Path(out))
     read = [read_source(Path(path)) for path in sources]
     metrics = {
@@ -402,124 +241,6 @@ def report(
     on_read(metrics)
     write_report(Path(out), read)
     return metrics
-
-
-def select_frames(
-    bag: str | Path,
-    out: str | Path,
-    count: int = 200,
-    images: str | None = None,
-    model: str | Path | None = None,
-    second: str | Path | None = None,
-    engine: str = "auto",
-    size: str | Size | tuple[int, int] | None = None,
-    threads: int = 0,
-    on_open: Callable[[str], object] = lambda _: None,
-    on_frame: Callable[[int], object] = lambda _: None,
-    on_remark: Callable[[str], object] = lambda _: None,
-) -> Selection:
-    """Choose the frames of a bag that are worth labeling: uncertain, contradictory, and unlike each other.
-
-    Args:
-        bag: with an image topic.
-        out: a new folder for the images, picks.csv with reasons, and a contact sheet.
-        count: how many; fewer come where there are no more that differ.
-        images: the image topic; None: /image, or the only one.
-        model: the network that shall get better, as `load`.
-        second: another one, to see where the two disagree.
-        engine: as `load`.
-        size: as `load`.
-        threads: as `load`.
-        on_open: is told in what novelty is measured: in the network's features, or in grids of its labels, and why.
-        on_frame: called after each image.
-        on_remark: is told what was guessed or left out of the bag.
-
-    Raises:
-        FileExistsError: the folder is there and not empty.
-        FileNotFoundError, ModelError, EngineError: see `load`.
-        InputError: no such topic, no image that can be decoded, a count below 1, a damaged bag, or other classes.
-    """
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.selecting import open_segmenter, write_selection
-    from seg_perception.bags.selecting import select_frames as choose
-
-    out, wanted = Path(out), None if size is None else Size.parse(size)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists already: move or remove it first")
-    with BagReader(Path(bag)) as reader, ExitStack() as stack:
-        out.mkdir(parents=True, exist_ok=True)
-        for note in reader.notes:
-            on_remark(note)
-        segmenter, features, why = open_segmenter(model_file(model), engine, threads, wanted)
-        stack.enter_context(segmenter)
-        on_open(f"in the features of {segmenter.card.id}" if features else f"in grids of labels, because {why}")
-        other = stack.enter_context(load(second, engine, size, threads)).segmenter if second is not None else None
-        chosen = choose(reader, segmenter, count, images, other, on_frame, features)
-        write_selection(reader, chosen, segmenter, out)
-    return chosen
-
-
-def view(
-    source: str | Path | int | None = None,
-    node: str = "/segmentation_node",
-    model: str | Path | Model | None = None,
-    engine: str = "auto",
-    size: str | Size | tuple[int, int] | None = None,
-    threads: int = 0,
-    topic: str | None = None,
-    loop: bool = True,
-    settings: ViewSettings | None = None,
-    stop: threading.Event | None = None,
-    on_url: Callable[[str], object] = print,
-) -> int:
-    """Serve a web page of what the model sees, until `stop` is set or the source ends.
-
-    Args:
-        source: a video, folder, bag, camera's index or URL, as `Model.stream`; None: the running node.
-        node: its name.
-        model: as `evaluate`, where there is a source; so are the next three.
-        engine: as `load`.
-        size: as `load`.
-        threads: as `load`.
-        topic: the image topic of a bag.
-        loop: play the source again and again.
-        settings: port, address, rate, and whether pages may change things (`view.server.ViewSettings`).
-        stop: set it to end.
-        on_url: is told the page's address.
-
-    Returns:
-        How many frames of the source were shown; 0 of a node.
-
-    Raises:
-        FileNotFoundError, ModelError, EngineError, InputError: see `load` and `Model.stream`.
-        SegPerceptionError: the port cannot be had.
-    """
-    from seg_perception.view.playback import Playback
-    from seg_perception.view.server import ViewServer, ViewSettings
-
-    settings, stop = settings or ViewSettings(), stop or threading.Event()
-    if source is None:
-        from seg_perception.ros.viewer import view_node
-
-        view_node(node, settings, stop, on_url)
-        return 0
-    with _opened(model, engine, size, threads) as opened:
-        playback = Playback(opened, source, topic, loop=loop)
-        with ViewServer(playback.board, settings) as server:
-            on_url(server.url)
-            return playback.run(stop)
-
-
-def remote_node(name: str = "/segmentation_node", patience_s: float = 5.0) -> AbstractContextManager[RemoteNode]:
-    """A running node to speak to, in a `with` block: its parameters, lifecycle state, messages and diagnostics.
-
-    Args:
-        name: of the node.
-        patience_s: how long to look for it, and for each answer.
-    """
-    from seg_perception.ros.remote import remote_node as opened
-
-    return opened(name, patience_s)
 
 
 def benchmark(
