@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
     ImageLike: TypeAlias = "str | Path | NDArray[np.uint8] | Image"
 
-RESULT_FOLDERS = ("labels", "colors", "confidence", "drivable", "overlay")
-"""What `Result.save` writes, one folder each."""
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -105,7 +102,7 @@ class Result:
             opacity: of the overlay, 0 to 1.
 
         Returns:
-            Kind -> file written, by the names in `RESULT_FOLDERS`.
+            Kind -> file written: labels, colors, confidence, drivable, overlay.
 
         Raises:
             OSError: a file cannot be written.

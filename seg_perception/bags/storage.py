@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from seg_perception.bags.types import OfferedQos, Topic, TypeDefinition
@@ -20,9 +20,6 @@ class Connection:
 
     id: int
     topic: Topic
-
-    def with_count(self, count: int) -> Connection:
-        return replace(self, topic=replace(self.topic, count=count))
 
 
 class StorageReader(Protocol):
