@@ -163,6 +163,10 @@ def test_with_the_keyboard_on_a_phone(browser: Any) -> None:
             width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
             assert width <= 0  # nothing sticks out to the side
             screenshot(browser, "phone")
+            until(lambda: one(browser, "#classes").text.lower() == "classes, front", "whose legend it is")
+            second = browser.find_elements("css selector", "figure img")[1]
+            browser.execute_script("arguments[0].dispatchEvent(new PointerEvent('pointermove'))", second)
+            until(lambda: one(browser, "#classes").text.lower() == "classes, left", "that of the picture pointed at")
             body = one(browser, "body")
             body.send_keys("3")
             until(lambda: shown(browser)[0] == "labels", "the third view")

@@ -91,6 +91,7 @@ function alarm(text) {
 function buildFigures() {
   byId("cameras").replaceChildren();
   page.figures.clear();
+  page.pointed = undefined;  // the legend is of the camera that was pointed at last, or the first one
   for (const camera of page.cameras) {
     const element = document.createElement("figure");
     const image = document.createElement("img");
@@ -104,6 +105,7 @@ function buildFigures() {
     const figure = { element, image, caption: number, number: null };
     page.figures.set(camera, figure);
     image.addEventListener("pointermove", (event) => {
+      page.pointed = camera;
       const box = image.getBoundingClientRect();
       const now = performance.now();
       if (now - (figure.asked || 0) < 60 || page.extras.includes(page.view)) return;  // a grid has no such pixels
@@ -136,11 +138,12 @@ function onFrame(buffer) {
   figure.element.dataset.number = head.number;
   figure.element.dataset.view = head.view;
   figure.caption.textContent = `${head.width}x${head.height} frame ${head.number}`;
-  if (head.camera === page.cameras[0]) showLegend(head.shares);
+  if (head.camera === (page.pointed ?? page.cameras[0])) showLegend(head.camera, head.shares);
   if (JSON.stringify(head.extras) !== JSON.stringify(page.extras)) { page.extras = head.extras; buildViews(); }
 }
 
-function showLegend(shares) {
+function showLegend(camera, shares) {
+  byId("classes").textContent = page.cameras.length > 1 ? `Classes, ${camera}` : "Classes";
   const rows = [...shares].sort((a, b) => b.share - a.share).map((row) => {
     const item = document.createElement("li"), swatch = document.createElement("i");
     swatch.style.background = row.color;

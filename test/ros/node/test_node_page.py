@@ -71,7 +71,7 @@ class Page:
     def last(self, kind: str) -> dict[str, Any] | None:
         return next((text for text in reversed(self.texts) if text["type"] == kind), None)
 
-    def see(self, publish: Any, enough: Any, timeout: float = 20.0) -> None:
+    def see(self, publish: Any, enough: Any, timeout: float = 60.0) -> None:
         """Publish until the newest frame is as wanted."""
         deadline = time.monotonic() + timeout
         while not (self.frames and enough(self.frames[-1])):
@@ -119,7 +119,7 @@ def converse_with(page: Page, node: Running) -> None:
 
 def see_the_grid(page: Page, driver: Driver) -> None:
     page.say({"type": "look", "cameras": [""], "view": "grid", "opacity": 0.5, "width": 640})
-    page.see(driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3), 60.0)
+    page.see(driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3))
     cells = page.frames[-1][1]
     # 8 m ahead in the middle is free: green (BGR) in row (40 - 8) * 20; 20 m ahead nothing is known: gray
     assert np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40
