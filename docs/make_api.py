@@ -44,7 +44,9 @@ full disk) stays an `OSError`.
 """
 
 _PARTS = {
-    "Looking at images": (*("load", "Model", "Result", "predict", "birds_eye", "inspect", "DrivableSettings", "view"),),
+    "Looking at images": (
+        *("load", "Model", "Result", "predict", "birds_eye", "inspect", "DrivableSettings", "serve_page"),
+    ),
     "Bags": (
         *("process_bag", "ProcessSettings", "select_frames", "score_bag", "make_bag", "recover_bag"),
         *("play_bag", "record_bag", "BagReader"),

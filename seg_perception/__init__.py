@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from seg_perception.bags.recovery import recover as recover_bag
     from seg_perception.bags.scoring import score_bag
     from seg_perception.commands.judging import benchmark, compare, evaluate, report
-    from seg_perception.commands.looking import remote_node, select_frames, view
+    from seg_perception.commands.looking import remote_node, select_frames, serve_page
     from seg_perception.commands.training import average, calibrate, train
     from seg_perception.core.drivable import DrivableSettings
     from seg_perception.core.errors import (
@@ -121,8 +121,8 @@ _PLACES = {
     "report": "commands.judging",
     "score_bag": "bags.scoring",
     "select_frames": "commands.looking",
+    "serve_page": "commands.looking",
     "train": "commands.training",
-    "view": "commands.looking",
 }
 
 __all__ = [
@@ -174,8 +174,8 @@ __all__ = [
     "report",
     "score_bag",
     "select_frames",
+    "serve_page",
     "train",
-    "view",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import inspect
+import pkgutil
 import subprocess
 import sys
 import threading
@@ -92,7 +93,7 @@ FUNCTIONS = {
     "report": "report",
     "scenes": "draw_scenes",
     "train": "train",
-    "view": "view",
+    "view": "serve_page",
 }
 
 
@@ -102,6 +103,8 @@ def test_what_a_command_does_python_does_with_one_name() -> None:
 
 
 def test_export_is_a_function_whatever_was_imported_before() -> None:
+    # importing a room binds its name in the package: it would replace a function of the same name
+    assert {module.name for module in pkgutil.iter_modules(sp.__path__)} & set(sp.__all__) == {"export"}
     for first in ("", "import seg_perception.export.to_onnx"):
         code = f"{first}\nimport seg_perception as sp; print(callable(sp.export), callable(sp.evaluate), sp.compile)"
         assert run_python(code).startswith("True True <function compile_model")

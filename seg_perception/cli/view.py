@@ -37,14 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from seg_perception.cli._process import stop_on_signals
-    from seg_perception.commands.looking import view
+    from seg_perception.commands.looking import serve_page
     from seg_perception.core.errors import InputError
     from seg_perception.view.server import ViewSettings
 
     if arguments.source is not None and arguments.node is not None:
         raise InputError("--node shows a running node and SOURCE a file, camera or URL: give one of them")
     with stop_on_signals() as stop:
-        shown = view(
+        shown = serve_page(
             arguments.source,
             arguments.node or "/segmentation_node",
             **load_options(arguments),

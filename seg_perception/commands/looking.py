@@ -74,7 +74,7 @@ def select_frames(
     return chosen
 
 
-def view(
+def serve_page(
     source: str | Path | int | None = None,
     node: str = "/segmentation_node",
     model: str | Path | Model | None = None,
