@@ -15,7 +15,7 @@ from seg_perception.model import Model
 from seg_perception.sources import SourceKind, find_source
 from seg_perception.view.board import Board, Slider, ViewFrame
 
-_STILL_S = 1.0  # how long a picture without time is shown
+STILL_S = 1.0  # how long a picture without time is shown
 
 
 class Playback:
@@ -92,7 +92,7 @@ class Playback:
                 self._tell(result.source, number)
                 stamp = result.stamp_ns
                 if stamp is None:
-                    due = time.monotonic() + _STILL_S
+                    due = time.monotonic() + STILL_S
                 else:
                     first_stamp = stamp if first_stamp is None else first_stamp
                     due = began + (stamp - first_stamp) * 1e-9

@@ -310,7 +310,7 @@ def test_a_frame_that_cannot_be_shown_is_told_and_the_next_one_comes(
 
 
 def test_a_folder_is_played_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(playback, "_STILL_S", 0.0)
+    monkeypatch.setattr(playback, "STILL_S", 0.0)
     for name in "ab":
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((64, 64, 3), 90, np.uint8))
     (tmp_path / "c.png").write_text("no picture")
