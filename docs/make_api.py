@@ -48,7 +48,7 @@ _PARTS = {
         *("load", "Model", "Result", "predict", "birds_eye", "inspect", "DrivableSettings", "serve_page"),
     ),
     "Bags": (
-        *("process_bag", "ProcessSettings", "select_frames", "score_bag", "make_bag", "recover_bag"),
+        *("process_bag", "ProcessSettings", "write_rerun", "select_frames", "score_bag", "make_bag", "recover_bag"),
         *("play_bag", "record_bag", "BagReader"),
     ),
     "The node": ("demo", "DemoSettings", "remote_node"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seg_perception.bags.processing import ProcessSettings, process_bag
     from seg_perception.bags.reader import BagReader
     from seg_perception.bags.recovery import recover as recover_bag
+    from seg_perception.bags.rerun_file import write_rerun
     from seg_perception.bags.scoring import score_bag
     from seg_perception.commands.judging import benchmark, compare, evaluate, report
     from seg_perception.commands.looking import remote_node, select_frames, serve_page
@@ -123,6 +124,7 @@ _PLACES = {
     "select_frames": "commands.looking",
     "serve_page": "commands.looking",
     "train": "commands.training",
+    "write_rerun": "bags.rerun_file",
 }
 
 __all__ = [
@@ -176,6 +178,7 @@ __all__ = [
     "select_frames",
     "serve_page",
     "train",
+    "write_rerun",
 ]
 
 

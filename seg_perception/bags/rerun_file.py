@@ -21,7 +21,7 @@ from seg_perception.bags.topics import COMPRESSED_IMAGE
 from seg_perception.bags.types import BagMessage
 from seg_perception.core.bird import draw_cells
 from seg_perception.core.errors import InputError
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import LabelSet, load_label_set
 
 _JPEG_QUALITY = 90  # of pictures for people; labels, mask and confidence are kept exactly
 _GRID, _POLYGON = "nav_msgs/msg/OccupancyGrid", "geometry_msgs/msg/PolygonStamped"
@@ -56,13 +56,15 @@ class RerunReport:
     rejected: Counter[str] = field(default_factory=Counter)
 
 
-def write_rerun(source: Path, out: Path, label_set: LabelSet, overwrite: bool = False) -> RerunReport:
+def write_rerun(
+    source: str | Path, out: str | Path, label_set: str | LabelSet = "driving", overwrite: bool = False
+) -> RerunReport:
     """Write a bag's images, labels, masks, confidence, grids, points, outlines and numbers as a Rerun recording.
 
     Args:
         source: a bag, such as `process_bag` writes.
         out: ends in .rrd; it appears when it is complete.
-        label_set: colors and names of the classes.
+        label_set: colors and names of the classes: a name, a YAML file, or loaded.
         overwrite: replace `out`.
 
     Raises:
@@ -70,6 +72,8 @@ def write_rerun(source: Path, out: Path, label_set: LabelSet, overwrite: bool = 
         FileExistsError: `out` exists and `overwrite` is false.
         OSError: the bag cannot be read, or the file not written.
     """
+    source, out = Path(source), Path(out)
+    label_set = load_label_set(label_set) if isinstance(label_set, str) else label_set
     check_rerun(out, overwrite)
     rr = _sdk()
     partial = out.with_name(f".{out.name}.partial")
