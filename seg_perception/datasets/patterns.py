@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ class Pattern:
         return re.sub(r"\*\*/|\*", lambda _: next(rest), self.text)
 
 
+def composed(name: str) -> str:
+    """A name with each accent in its letter: macOS stores the two apart, and what was written elsewhere does not."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _walk(folder: Path) -> Iterator[str]:
     """Every file below a folder, relative to it, by name; links are followed once, dot files are no data."""
     seen = set()
@@ -202,7 +208,7 @@ class _Shelf:
             relative = f"{pattern.folder}/{inside}" if pattern.folder else inside
             self._all.append(relative)
             parent, _, file = relative.rpartition("/")
-            self._files.setdefault(parent, {}).setdefault(Path(file).stem, []).append(relative)
+            self._files.setdefault(composed(parent), {}).setdefault(composed(Path(file).stem), []).append(relative)
 
     def holds(self, path: Path) -> bool:
         """Whether a file among the images is one of the label files, by the ending of its name."""
@@ -219,7 +225,7 @@ class _Shelf:
         Raises:
             DatasetError: two files could be meant.
         """
-        wanted = self._pattern.filled(groups)
+        wanted = composed(self._pattern.filled(groups))
         parent, _, file = wanted.rpartition("/")
         stems = self._files.get(parent, {})
         if self._pattern.has_suffix:

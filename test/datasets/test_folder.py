@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,14 @@ def test_nested_folders_by_patterns(tmp_path: Path) -> None:
         opened(root, images="*/rgb/**/*.jpg", labels="*/ids/*_ids.png")
     beside = put(tmp_path / "b", "one/a.png", "one/a_gt.png", "two/a.png", "two/a_gt.png")
     assert [p.name for p in opened(beside, images="*/*", labels="*/*_gt").pairs] == ["one/a", "two/a"]
+
+
+def test_accents_pair_however_they_are_written(tmp_path: Path) -> None:
+    """macOS stores letter and accent apart; label files that came from elsewhere have them as one."""
+    apart = unicodedata.normalize("NFD", "süd")
+    root = put(tmp_path, f"images/{apart}/{apart}.jpg", "labels/süd/süd.png")
+    pairs = opened(root, images="images/*/*", labels="labels/*/*").pairs
+    assert [pair.labels.relative_to(root).as_posix() for pair in pairs] == ["labels/süd/süd.png"]
 
 
 def test_every_file_that_is_not_used_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Final
 
 from seg_perception.core.errors import DatasetError
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.datasets.convert.label_studio import without_upload_prefix
+from seg_perception.datasets.patterns import composed
 
 _IMAGE_FOLDERS: Final = ("images", "JPEGImages", "data", "img")
 _NO_IMAGE_FOLDERS: Final = frozenset(
@@ -26,11 +26,6 @@ _NO_IMAGE_FOLDERS: Final = frozenset(
 )
 
 
-def _composed(name: str) -> str:
-    """Accents as one letter each: macOS writes names with letter and accent apart, and annotations do not."""
-    return unicodedata.normalize("NFC", name)
-
-
 class Pictures:
     """The pictures of a source, by the names that its annotations give them."""
 
@@ -44,7 +39,7 @@ class Pictures:
             parts = path.relative_to(self.root).parts
             hidden = any(part.startswith(".") for part in parts) or _NO_IMAGE_FOLDERS & set(parts[:-1])
             if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.stem.endswith("_mask"):
-                self._files[_composed("/".join(parts))] = path
+                self._files[composed("/".join(parts))] = path
         self._used: set[Path] = set()
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
@@ -56,7 +51,7 @@ class Pictures:
         Raises:
             DatasetError: several could be meant.
         """
-        name = _composed(name)
+        name = composed(name)
         stem = name.rpartition(".")[0] or name
         for candidate in (name, *(f"{folder}/{name}" for folder in _IMAGE_FOLDERS)):
             if candidate in self._files:
