@@ -65,7 +65,9 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the pictures")
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="label files of the same names")
-    parser.add_argument("--mapping", default="identity", help="what the label files hold (default: %(default)s)")
+    parser.add_argument(
+        "--mapping", help="what the label files hold (default: the mapping.yaml beside their folder, else identity)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="a file; for labelme a folder")
     add_export_arguments(parser, "--format", "%(choices)s", required=True)
 
@@ -103,11 +105,11 @@ def _export(arguments: argparse.Namespace) -> int:
     from seg_perception.datasets.convert.exporting import export_labels
 
     settings = export_settings(arguments)
-    report, left_out = export_labels(
+    report, notes = export_labels(
         arguments.images, arguments.labels, arguments.out, arguments.format, arguments.mapping, settings
     )
-    if left_out:
-        print(left_out)
+    if notes:
+        print(notes)
     print(f"{arguments.out}: {report.text(settings)}")
     return 0
 

@@ -505,6 +505,12 @@ def test_small_regions_are_left_out_and_counted(tmp_path: Path, capsys: pytest.C
     command = ["dataset", "export", "--images", str(tmp_path / "pictures"), "--labels", str(tmp_path / "labels")]
     assert main([*command, "--format", "coco", "--out", str(tmp_path / "a.json")]) == 0
     assert "a.json: 1 images, 2 shapes; 1 regions of under 20 pixels left out (1 pixels)" in capsys.readouterr().out
+    (tmp_path / "mapping.yaml").write_text("name: m\ntarget: driving\nvalues: {0: sky, 8: road}\n")  # as convert writes
+    assert main([*command, "--format", "coco", "--out", str(tmp_path / "c.json")]) == 0
+    assert f"labels read by {tmp_path / 'mapping.yaml'}" in capsys.readouterr().out
+    document = json.loads((tmp_path / "c.json").read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert {names[shape["category_id"]] for shape in document["annotations"]} == {"sky", "road"}
     assert main([*command, "--format", "yolo", "--out", str(tmp_path / "b.json")]) == 2
     assert "no format 'yolo' to export; known: cvat, labelme, coco" in capsys.readouterr().err
 

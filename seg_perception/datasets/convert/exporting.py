@@ -246,7 +246,7 @@ def export_labels(
     labels: str | Path,
     out: str | Path,
     format: str,  # noqa: A002 - as the command's option
-    mapping: str | Path = "identity",
+    mapping: str | Path | None = None,
     settings: ExportSettings | None = None,
 ) -> tuple[ExportReport, str]:
     """Write label files as annotations that another tool opens; `convert` brings them back.
@@ -256,11 +256,12 @@ def export_labels(
         labels: folder of label files of the same names.
         out: a file; for "labelme" a folder.
         format: "cvat", "coco" or "labelme".
-        mapping: what the label files hold: a shipped name or a YAML file.
+        mapping: what the label files hold: a shipped name or a YAML file; None: the mapping.yaml beside their folder,
+            as `convert` writes it, or our ids ("identity") where there is none.
         settings: what becomes a shape.
 
     Returns:
-        What was written, and a sentence on images that were left out ("" where none was).
+        What was written, and notes, a line each: images that were left out, a mapping.yaml that was found.
 
     Raises:
         DatasetError: a folder is missing or empty, an image has no label file, or a file cannot be read.
@@ -268,7 +269,9 @@ def export_labels(
         OSError: it cannot be written.
     """
     images, labels, out = Path(images), Path(labels), Path(out)
-    dataset = folder_pairs(images, labels, load_label_mapping(mapping))
+    beside = labels.parent / "mapping.yaml"
+    found = mapping is None and beside.is_file()
+    dataset = folder_pairs(images, labels, load_label_mapping(beside if found else mapping or "identity"))
     export_type(format)
     if format != "labelme":
         make_room_for(out)
@@ -277,7 +280,8 @@ def export_labels(
         for index, pair in enumerate(dataset.pairs)
     )
     report = write_annotations(format, items, dataset.label_set, out, settings)
-    return report, describe_left_out(dataset.left_out)
+    notes = [describe_left_out(dataset.left_out), f"labels read by {beside}" if found else ""]
+    return report, "\n".join(filter(None, notes))
 
 
 def write_annotations(
