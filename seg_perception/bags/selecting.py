@@ -253,8 +253,8 @@ def _disagreement(one: RawSegmentation, other: RawSegmentation, area: NDArray[np
 
 
 def _unit(feature: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The direction of a feature: length 1, flat."""
-    flat = feature.reshape(-1)
+    """The direction of a feature: length 1, flat; what overflowed in half precision counts as nothing."""
+    flat = np.nan_to_num(feature.reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
     return (flat / max(float(np.linalg.norm(flat)), 1e-12)).astype(np.float16)
 
 
