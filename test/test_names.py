@@ -56,9 +56,6 @@ def test_tests_speak_to_public_names(repository: Path, tmp_path: Path) -> None:
     files = sorted((repository / "test").rglob("*.py"))
     assert len(files) > 100
     found = {f"{path.name}: {name}" for path in files for name in private_names_of_ours(path)}
-    assert found == {
-        "test_family.py: _start_network",  # how a training begins, without the training
-        "test_server.py: _STILL_S",  # how long a page shows a picture without time
-    }
+    assert found - {"test_family.py: _start_network"} == set()  # how a training begins, without the training
     (tmp_path / "a.py").write_text("from seg_perception.model import _a\nmonkeypatch.setattr(model, '_b', 1)\n")
     assert list(private_names_of_ours(tmp_path / "a.py")) == ["_a", "_b"]
