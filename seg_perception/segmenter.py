@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.raw_image import RawImage, camera_bytes, to_camera_bytes
+from seg_perception.core.raw_image import RawImage, camera_bytes, check_camera_bytes, to_camera_bytes
 from seg_perception.core.resizing import check_aspect, check_multiple, network_size, resize_image, resize_labels
 from seg_perception.core.types import (
     CameraEncoding,
@@ -24,7 +26,7 @@ from seg_perception.core.types import (
     Size,
     check_rgb,
 )
-from seg_perception.engines.base import Engine, EngineInfo, check_answer
+from seg_perception.engines.base import DeviceImage, Engine, EngineInfo, ImageBatch, Pixels, check_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,29 @@ class PreparedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedOnGpu:
+    """The same in a GPU's memory."""
+
+    pixels: DeviceImage
+    camera_size: Size
+
+
+@dataclass(frozen=True, slots=True)
 class RawSegmentation:
     """The engine's answer at the network's size."""
 
     labels: LabelImage
     confidence: ConfidenceImage
     camera_size: Size
+
+
+@dataclass(frozen=True, slots=True)
+class _OnGpu:
+    """A `DeviceImage`."""
+
+    shape: tuple[int, int, int]
+    step: int
+    reading: Callable[[int], AbstractContextManager[int]]
 
 
 class Segmenter:
@@ -113,7 +132,27 @@ class Segmenter:
         card = self._engine.card
         return PreparedImage(camera_bytes(image, card.camera_encoding, card.input_size), card.input_size)
 
-    def infer(self, prepared: Sequence[PreparedImage]) -> list[RawSegmentation]:
+    @property
+    def takes_gpu_images(self) -> bool:
+        """Whether images of the engine's own size and encoding may lie in a GPU's memory: see `prepare_on_gpu`."""
+        return bool(getattr(self._engine, "gathers", False)) and self._engine.info.fixed_size is not None
+
+    def prepare_on_gpu(self, image: RawImage, reading: Callable[[int], AbstractContextManager[int]]) -> PreparedOnGpu:
+        """A camera's image in a GPU's memory, for an engine that `takes_gpu_images`: it never touches the host.
+
+        Args:
+            image: of its data only the length is asked.
+            reading: see `DeviceImage.reading`.
+
+        Raises:
+            InputError: not the encoding and size that this engine takes, see `core.raw_image.check_camera_bytes`.
+        """
+        encoding, size = self._engine.card.camera_encoding, self._engine.info.fixed_size
+        assert size is not None
+        check_camera_bytes(image, encoding, size)
+        return PreparedOnGpu(_OnGpu(encoding.array_shape(size), image.step, reading), size)
+
+    def infer(self, prepared: Sequence[PreparedImage | PreparedOnGpu]) -> list[RawSegmentation]:
         """Run the engine: one call for each group of equal network size and allowed batch.
 
         Raises:
@@ -127,13 +166,19 @@ class Segmenter:
             step = self._engine.info.max_batch or len(indices)
             for start in range(0, len(indices), step):
                 chunk = indices[start : start + step]
-                pixels = [prepared[i].pixels for i in chunk]
-                images = pixels[0][np.newaxis] if len(chunk) == 1 else np.stack(pixels)  # one alone may be a view
+                images = self._batch(tuple(prepared[i].pixels for i in chunk))
                 labels, confidence = self._engine.infer(images)
                 check_answer(labels, confidence, images, self._engine.card)
                 for position, i in enumerate(chunk):
                     answers[i] = RawSegmentation(labels[position], confidence[position], prepared[i].camera_size)
         return [answer for answer in answers if answer is not None]
+
+    def _batch(self, pixels: tuple[Pixels, ...]) -> Any:
+        """What the engine's `infer` takes, copied no more often than it needs."""
+        if getattr(self._engine, "gathers", False):
+            return ImageBatch(pixels)
+        arrays = [np.asarray(image) for image in pixels]  # nothing of a GPU comes here, see `prepare_on_gpu`
+        return arrays[0][np.newaxis] if len(arrays) == 1 else np.stack(arrays)  # one alone may be a view
 
     def finish(self, raw: RawSegmentation) -> Segmentation:
         """Bring labels and confidence back to the camera's size (nearest neighbor, on bytes)."""

@@ -222,13 +222,27 @@ def camera_bytes(image: RawImage, encoding: CameraEncoding, size: Size) -> NDArr
         InputError: another encoding or size than the graph takes, or as `decode_raw`; the text says what came
             and what is taken.
     """
+    _check_camera(image, encoding, size)
+    rows, width, channels = encoding.array_shape(size)
+    return np.ascontiguousarray(checked_rows(image)[:, : width * channels]).reshape(rows, width, channels)
+
+
+def check_camera_bytes(image: RawImage, encoding: CameraEncoding, size: Size) -> None:
+    """The checks of `camera_bytes` without a look at the data, of which only the length is asked: for a GPU's memory.
+
+    Raises:
+        InputError: as `camera_bytes`.
+    """
+    _check_camera(image, encoding, size)
+    _check_length(image, _checked_layout(image), len(image.data))
+
+
+def _check_camera(image: RawImage, encoding: CameraEncoding, size: Size) -> None:
     if image.encoding not in encoding.messages or image.size != size:
         raise InputError(
             f"a {image.encoding[:_SHOWN]} image of {image.size} is not accepted: this engine takes the camera's bytes "
             f"as they are, {' or '.join(encoding.messages)} images of {size}"
         )
-    rows, width, channels = encoding.array_shape(size)
-    return np.ascontiguousarray(checked_rows(image)[:, : width * channels]).reshape(rows, width, channels)
 
 
 def to_camera_bytes(image: RgbImage, encoding: CameraEncoding) -> NDArray[np.uint8]:
@@ -263,6 +277,30 @@ def checked_rows(image: RawImage) -> NDArray[np.uint8]:
     Raises:
         InputError: as `decode_raw`.
     """
+    rows = _checked_layout(image)
+    try:
+        data = np.frombuffer(image.data, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        raise InputError(
+            f"a {image.encoding} image of {image.size}: its data is a {type(image.data).__name__} that cannot be read "
+            f"as bytes ({error}); array.array('B'), bytes and contiguous uint8 arrays are accepted"
+        ) from error
+    _check_length(image, rows, data.size)
+    data.flags.writeable = False  # the answer may be a view: nobody may draw into a received message
+    return data.reshape(rows, image.step)
+
+
+def _check_length(image: RawImage, rows: int, length: int) -> None:
+    needed = rows * image.step
+    if length != needed:
+        raise InputError(
+            f"a {image.encoding} image of {image.size} with step {image.step} must have {rows} x {image.step} = "
+            f"{needed} bytes, got {length}"
+        )
+
+
+def _checked_layout(image: RawImage) -> int:
+    """Rows of `step` bytes that the data must have; everything but the data is checked."""
     size, step = image.size, image.step
     encoding = ENCODINGS.get(image.encoding)
     if encoding is None:
@@ -281,15 +319,4 @@ def checked_rows(image: RawImage) -> NDArray[np.uint8]:
         raise InputError(
             f"{what} with step {step} is not accepted: one row needs at least {encoding.row_bytes(size.width)} bytes"
         )
-    try:
-        data = np.frombuffer(image.data, np.uint8)
-    except (TypeError, ValueError, BufferError) as error:
-        raise InputError(
-            f"{what}: its data is a {type(image.data).__name__} that cannot be read as bytes ({error}); "
-            "array.array('B'), bytes and contiguous uint8 arrays are accepted"
-        ) from error
-    rows = encoding.rows(size.height)
-    if data.size != rows * step:
-        raise InputError(f"{what} with step {step} must have {rows} x {step} = {rows * step} bytes, got {data.size}")
-    data.flags.writeable = False  # the answer may be a view: nobody may draw into a received message
-    return data.reshape(rows, step)
+    return encoding.rows(size.height)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,40 @@ class EngineInfo:
 
     def __str__(self) -> str:
         return f"{self.runtime} {self.version} on {self.device} ({self.precision})"
+
+
+class DeviceImage(Protocol):
+    """One image in a GPU's memory, in the engine's size and encoding.
+
+    Attributes:
+        shape: rows, columns and bytes of a column, see `CameraEncoding.array_shape`.
+        step: bytes from the start of one row to the start of the next.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def step(self) -> int: ...
+
+    def reading(self, stream: int) -> AbstractContextManager[int]:
+        """Its address, for work that is enqueued on this CUDA stream inside the block."""
+
+
+Pixels: TypeAlias = "NDArray[np.uint8] | DeviceImage"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Images of one shape that lie apart, on the host or a GPU: an engine whose class says `gathers = True` takes it in
+    place of an array, and copies each to where the GPU reads it, once.
+    """
+
+    images: tuple[Pixels, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As an array of them all would have it."""
+        return len(self.images), *self.images[0].shape
 
 
 class Engine(Protocol):
@@ -76,6 +111,8 @@ class CheckedEngine:
     _card: ModelCard
     _info: EngineInfo
     _closed = False
+    gathers = False
+    """Whether it takes an `ImageBatch` in place of an array."""
 
     @property
     def card(self) -> ModelCard:
@@ -85,7 +122,7 @@ class CheckedEngine:
     def info(self) -> EngineInfo:
         return self._info
 
-    def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def infer(self, images: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if self._closed:
             raise EngineError("this engine is closed")
         check_batch(images, self._card, self._info)
@@ -104,7 +141,7 @@ class CheckedEngine:
     ) -> None:
         self.close()
 
-    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _run(self, images: Any) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         raise NotImplementedError
 
     def _release(self) -> None:
@@ -195,12 +232,14 @@ def answer_shape(images: tuple[int, ...], card: ModelCard) -> tuple[int, int, in
     return images[0], rows, images[2]
 
 
-def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) -> None:
+def check_batch(images: NDArray[np.uint8] | ImageBatch, card: ModelCard, info: EngineInfo) -> None:
     """The check every engine makes before it runs.
 
     Raises:
         InputError: says what came and what is accepted.
     """
+    if isinstance(images, ImageBatch):
+        images = np.broadcast_to(np.uint8(0), images.shape)  # the same shape, without the pixels
     encoding = card.camera_encoding
     if encoding is not CameraEncoding.RGB:
         shape = encoding.array_shape(info.fixed_size or card.input_size)
@@ -225,7 +264,7 @@ def check_batch(images: NDArray[np.uint8], card: ModelCard, info: EngineInfo) ->
 
 
 def check_answer(
-    labels: NDArray[np.uint8], confidence: NDArray[np.uint8], images: NDArray[np.uint8], card: ModelCard
+    labels: NDArray[np.uint8], confidence: NDArray[np.uint8], images: NDArray[np.uint8] | ImageBatch, card: ModelCard
 ) -> None:
     """The check of what an engine answered to uint8 [N, H, W, 3], before anybody resizes or publishes it.
 

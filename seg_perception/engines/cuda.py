@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.types import Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, ImageBatch
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ class CudaRuntime(Protocol):
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, int]: ...
     def cudaFreeHost(self, pointer: int) -> tuple[Any]: ...
     def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: Any, stream: Any) -> tuple[Any]: ...
+    def cudaMemcpy2DAsync(
+        self, target: int, target_step: int, source: int, source_step: int, row: int, rows: int, kind: Any, stream: Any
+    ) -> tuple[Any]: ...
     def cudaStreamCreate(self) -> tuple[Any, Any]: ...
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any]: ...
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any]: ...
@@ -134,6 +137,13 @@ class Cuda:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self.call("cudaMemcpyAsync", host, device, size, kind, stream)
 
+    def copy_rows(
+        self, target: int, target_step: int, source: int, source_step: int, row: int, rows: int, stream: Any
+    ) -> None:
+        """From device memory to device memory: `rows` of `row` bytes each, that begin a step apart."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.call("cudaMemcpy2DAsync", target, target_step, source, source_step, row, rows, kind, stream)
+
     def begin_capture(self, stream: Any) -> None:
         """Thread-local: other threads' CUDA calls do not spoil this capture."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -210,14 +220,27 @@ class DeviceTensors:
         """Where a tensor lies on the device."""
         return self._pairs[name].device
 
-    def fill(self, images: NDArray[np.uint8]) -> None:
-        """Write a batch, uint8 [N, H, W, 3], into the input's host memory."""
-        np.copyto(self._pairs[INPUT_NAME].view(images.shape), images)
+    def enqueue_input(self, images: NDArray[np.uint8] | ImageBatch) -> None:
+        """Copy a batch, uint8 [N, H, W, C], to the device.
 
-    def enqueue_input(self, shape: tuple[int, ...]) -> None:
-        """Copy a batch of this shape to the device."""
+        What lies on the host is copied once there, into page-locked memory; what lies on a GPU never touches the host.
+        """
         pair = self._pairs[INPUT_NAME]
-        self._cuda.copy_to_device(pair.device, pair.host, int(np.prod(shape)), self.stream)
+        pinned = pair.view(images.shape)
+        if not isinstance(images, ImageBatch):
+            np.copyto(pinned, images)
+            self._cuda.copy_to_device(pair.device, pair.host, pinned.nbytes, self.stream)
+            return
+        for index, image in enumerate(images.images):
+            offset = index * pinned[index].nbytes
+            if isinstance(image, np.ndarray):
+                np.copyto(pinned[index], image)
+                self._cuda.copy_to_device(pair.device + offset, pair.host + offset, image.nbytes, self.stream)
+                continue
+            rows, width, channels = image.shape
+            row = width * channels
+            with image.reading(int(self.stream)) as address:
+                self._cuda.copy_rows(pair.device + offset, row, address, image.step, row, rows, self.stream)
 
     def enqueue_outputs(self, shape: tuple[int, int, int]) -> None:
         """Copy answers of this shape, [N, H, W], back to the host."""

@@ -31,6 +31,7 @@ from seg_perception.engines.base import (
     EngineInfo,
     EngineOptions,
     EngineSpec,
+    ImageBatch,
     answer_shape,
 )
 from seg_perception.engines.cuda import Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
@@ -116,6 +117,8 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             raise
         self._device_memory = max(free - self._cuda.free_memory(), self._tensors.size_bytes)
 
+    gathers = True
+
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether runs of a shape that stays are replayed from a captured graph; False once a capture has failed."""
@@ -179,7 +182,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             raise EngineError(f"its CUDA provider does not load; it offers {', '.join(session.get_providers())}")
         return session
 
-    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _run(self, images: NDArray[np.uint8] | ImageBatch) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         tensors = self._open_tensors()
         shape = images.shape
         repeated = shape == self._shape
@@ -190,8 +193,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         captures = self._use_graph and repeated and graph == _NO_GRAPH and len(self._graphs) < _MOST_GRAPHS
         if captures:
             graph = str(len(self._graphs) + 1)
-        tensors.fill(images)
-        tensors.enqueue_input(shape)
+        tensors.enqueue_input(images)
         try:
             self._enqueue(graph if self._use_graph else _NO_GRAPH)
         except EngineError as error:

@@ -5,7 +5,11 @@ Elsewhere in `ros` no code asks which distribution it runs on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rclpy._rclpy_pybind11 import RCLError  # rclpy has no public name for it
@@ -21,11 +25,14 @@ except ImportError:
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 __all__ = [
+    "HAS_CUDA_BUFFERS",
     "HAS_MESSAGE_INFO",
     "PublisherEventCallbacks",
     "RCLError",
     "SubscriptionEventCallbacks",
+    "buffer_backends",
     "finish",
+    "gpu_reading",
     "parameter_overrides",
     "publisher_count",
     "with_message_info",
@@ -33,6 +40,36 @@ __all__ = [
 
 HAS_MESSAGE_INFO = hasattr(Subscription, "CallbackType")
 """Whether subscriptions tell when and as which message of its publisher each one was sent. Not on Humble."""
+
+
+HAS_CUDA_BUFFERS = (
+    "acceptable_buffer_backends" in inspect.signature(Node.create_subscription).parameters
+    and importlib.util.find_spec("cuda_buffer") is not None
+)
+"""Whether images may arrive in a GPU's memory: ROS 2 Lyrical with the package cuda_buffer_py. What of this is proven:
+docs/adr/0019-camera-bytes.md."""
+
+
+def buffer_backends(on_gpu: bool) -> dict[str, Any]:
+    """What `create_subscription` is told of the memory that messages may come in."""
+    return {"acceptable_buffer_backends": "cuda"} if on_gpu and HAS_CUDA_BUFFERS else {}
+
+
+def gpu_reading(data: Any) -> Callable[[int], AbstractContextManager[int]] | None:
+    """How to read a message's data in a GPU's memory, see `engines.base.DeviceImage.reading`; None: it is on the host.
+
+    The block's end tells the publisher that what was enqueued by then must be done before it writes there again.
+    """
+    if getattr(data, "backend_type", "cpu") != "cuda":
+        return None
+
+    @contextmanager
+    def reading(stream: int) -> Iterator[int]:
+        buffers = importlib.import_module("cuda_buffer")
+        with buffers.CudaBuffer.from_input_buffer(data, stream) as handle:
+            yield int(handle.device_ptr)
+
+    return reading
 
 
 def with_message_info(callback: Callable[[Any, Mapping[str, Any]], None]) -> Callable[..., None]:

@@ -66,6 +66,9 @@ def test_named_classes_replace_those_of_the_card() -> None:
 
 def test_mask_of_classes_on_every_id() -> None:
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for one in (0, 7, 255):
+        assert np.flatnonzero(mask_of_classes(ids, (one,)) == 255).tolist() == [one]
+        assert np.count_nonzero(mask_of_classes(ids, (one,))) == 1
     mask = mask_of_classes(ids, (0, 7))
     assert np.flatnonzero(mask).tolist() == [0, 7]
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import ctypes
 import enum
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -78,7 +79,7 @@ class FakeCudaRuntime:
     """
 
     cudaError_t = CudaError
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
     def __init__(
@@ -186,9 +187,26 @@ class FakeCudaRuntime:
         to_device = kind == self.cudaMemcpyKind.cudaMemcpyHostToDevice
         target_pool, source_pool = (self.device, self.host) if to_device else (self.host, self.device)
         for pool, address in ((target_pool, target), (source_pool, source)):
-            if address not in pool or len(pool[address]) < size:
+            if not _inside(pool, address, size):
                 return (CudaError.cudaErrorInvalidValue,)
         stream.add(lambda: ctypes.memmove(target, source, size) and None)
+        return (CudaError.cudaSuccess,)
+
+    def cudaMemcpy2DAsync(
+        self, target: int, target_step: int, source: int, source_step: int, row: int, rows: int, kind: int, stream: Any
+    ) -> tuple[Any]:
+        if error := self._fails("cudaMemcpy2DAsync"):
+            return (error,)
+        assert kind == self.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        for address, step in ((target, target_step), (source, source_step)):
+            if row > step or not _inside(self.device, address, (rows - 1) * step + row):
+                return (CudaError.cudaErrorInvalidValue,)
+
+        def work() -> None:
+            for i in range(rows):
+                ctypes.memmove(target + i * target_step, source + i * source_step, row)
+
+        stream.add(work)
         return (CudaError.cudaSuccess,)
 
     def cudaStreamCreate(self) -> tuple[Any, Any]:
@@ -253,6 +271,34 @@ class FakeCudaRuntime:
             return (error,)
         self.graphs.remove(graph.handle)
         return (CudaError.cudaSuccess,)
+
+
+def _inside(pool: dict[int, Any], address: int, size: int) -> bool:
+    return any(start <= address and address + size <= start + len(memory) for start, memory in pool.items())
+
+
+class FakeDeviceImage:
+    """An `engines.base.DeviceImage` in a FakeCudaRuntime's device memory; `readings` has the stream of each reading.
+
+    Args:
+        padding: bytes of 0xA5 after each row.
+    """
+
+    def __init__(self, cuda: FakeCudaRuntime, pixels: np.ndarray[Any, Any], padding: int = 0) -> None:
+        self.shape = pixels.shape
+        rows = np.pad(pixels.reshape(len(pixels), -1), ((0, 0), (0, padding)), constant_values=0xA5)
+        self.step = rows.shape[1]
+        self.address = cuda.cudaMalloc(rows.size)[1]
+        ctypes.memmove(self.address, rows.tobytes(), rows.size)
+        self.readings: list[int] = []
+        self.open = False
+
+    @contextmanager
+    def reading(self, stream: int) -> Iterator[int]:
+        self.readings.append(stream)
+        self.open = True
+        yield self.address
+        self.open = False
 
 
 class FakeLogger:

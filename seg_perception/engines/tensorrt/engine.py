@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.types import Size
-from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, CheckedEngine, EngineInfo, answer_shape
+from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, CheckedEngine, EngineInfo, ImageBatch, answer_shape
 from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
@@ -94,6 +94,8 @@ class TensorRtEngine(CheckedEngine):
                 self.close()
             raise
 
+    gathers = True
+
     @property
     def uses_cuda_graph(self) -> bool:
         """Whether runs are replayed from a captured graph; False once a capture has failed."""
@@ -168,12 +170,12 @@ class TensorRtEngine(CheckedEngine):
             if not context.set_tensor_address(name, self._tensors.address(name)):
                 raise EngineError(f"{self._library} refuses the buffer of {name!r}: {self._reasons()}")
 
-    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _run(self, images: NDArray[np.uint8] | ImageBatch) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         tensors = self._open_tensors()
         repeated = images.shape == self._shape
         if not repeated:
             self._change_shape(images.shape)
-        tensors.fill(images)
+        tensors.enqueue_input(images)  # not in the graph: images may lie anywhere
         if self._graph is not None:
             self._graph.launch(tensors.stream)
         else:
@@ -195,9 +197,8 @@ class TensorRtEngine(CheckedEngine):
         self._shape = shape
 
     def _enqueue(self, shape: tuple[int, ...]) -> None:
-        """Copy in, run, copy out, all on the one stream; returns before it is done."""
+        """Run and copy out, all on the one stream; returns before it is done."""
         tensors = self._open_tensors()
-        tensors.enqueue_input(shape)
         if not self._open_context().execute_async_v3(int(tensors.stream)):
             raise EngineError(f"{self._library} could not run: {self._reasons()}")
         tensors.enqueue_outputs(answer_shape(shape, self._card))

@@ -27,6 +27,7 @@ from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings
 from seg_perception.ros import qos
+from seg_perception.ros.compat import gpu_reading
 from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
@@ -36,6 +37,7 @@ from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, 
 from seg_perception.ros.node.meters import MetersFrame, MetersThread
 from seg_perception.ros.node.outputs import CameraOutputs
 from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
+from seg_perception.segmenter import PreparedImage, PreparedOnGpu, Segmenter
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
@@ -71,6 +73,7 @@ class Camera:
         deliver: takes each received frame.
         meters: takes each calibration and each answer.
         page: shows each published frame, where the node serves one.
+        on_gpu: whether the engine takes images in a GPU's memory.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Camera:
         deliver: Callable[[CameraFrame], None],
         meters: MetersThread,
         page: NodePage | None = None,
+        on_gpu: bool = False,
     ) -> None:
         self.name = name
         self.account = FrameAccount()
@@ -115,6 +119,7 @@ class Camera:
             self.input_type,
             settings.qos.input,
             self._receive,
+            on_gpu and self._own.input == "raw",
         )
         self._info_subscription: Subscription | None = None
         self._outputs = CameraOutputs(node, name, settings.qos.output)
@@ -264,6 +269,21 @@ class Camera:
         ]
 
     # --- working, the camera's thread -------------------------------------------------------------
+
+    def prepare(
+        self, frame: CameraFrame, segmenter: Segmenter, decode: Callable[[], RgbImage]
+    ) -> PreparedImage | PreparedOnGpu:
+        """Make a frame ready for the engine, with no more copies than the engine needs.
+
+        Raises:
+            InputError: the message cannot be used; says what came and what is accepted.
+        """
+        reading = None if isinstance(frame.message, CompressedImage) else gpu_reading(frame.message.data)
+        if reading is not None and segmenter.takes_gpu_images:
+            return segmenter.prepare_on_gpu(self.raw(frame), reading)
+        if segmenter.takes_camera_bytes:
+            return segmenter.prepare_raw(self.raw(frame))
+        return segmenter.prepare(decode())
 
     def decode(self, frame: CameraFrame) -> RgbImage:
         """A frame's pixels, uint8 [H, W, 3] RGB.

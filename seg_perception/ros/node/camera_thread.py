@@ -78,10 +78,7 @@ class CameraThread:
             return None
         try:
             decode = cache(partial(self._camera.decode, frame))
-            if segmenter.takes_camera_bytes:
-                prepared = segmenter.prepare_raw(self._camera.raw(frame))
-            else:
-                prepared = segmenter.prepare(decode())
+            prepared = self._camera.prepare(frame, segmenter, decode)
         except InputError as error:
             self._camera.reject(frame, str(error))
             return None

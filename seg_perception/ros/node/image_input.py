@@ -22,6 +22,7 @@ from seg_perception.node_settings import InputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import (
     SubscriptionEventCallbacks,
+    buffer_backends,
     parameter_overrides,
     publisher_count,
     with_message_info,
@@ -42,15 +43,25 @@ class ImageInput:
         message_type: sensor_msgs' Image or CompressedImage; `type_name` is its ROS name.
         on_frame: takes each message, the seconds since its publisher handed it over (None: not told) and
             the publisher's sequence number (None: not told, or several publishers, whose numbers mix).
+        on_gpu: take messages also in a GPU's memory, where ROS can.
     """
 
     def __init__(
-        self, node: Node, label: str, topic: str, message_type: Any, type_name: str, wanted: InputQos, on_frame: OnFrame
+        self,
+        node: Node,
+        label: str,
+        topic: str,
+        message_type: Any,
+        type_name: str,
+        wanted: InputQos,
+        on_frame: OnFrame,
+        on_gpu: bool = False,
     ) -> None:
         self.topic, self.type_name = topic, type_name
         self._node, self._label = node, label
         self._message_type = message_type
         self._on_frame = on_frame
+        self._backends = buffer_backends(on_gpu)
         self._depth = wanted.depth
         overridden = f"qos_overrides.{topic}.subscription.reliability" in parameter_overrides(node)
         self._fixed = wanted.reliability if wanted.reliability != qos.BEST_AVAILABLE or overridden else None
@@ -122,6 +133,7 @@ class ImageInput:
             qos.profile(reliability.name, self._depth),
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_publisher),
             qos_overriding_options=QoSOverridingOptions(policies),
+            **self._backends,
         )
         self._reliability = reliability
         if before is not None:

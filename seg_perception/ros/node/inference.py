@@ -179,6 +179,12 @@ class InferenceThread:
     def ready(self) -> bool:
         return self._state is EngineState.READY
 
+    @property
+    def takes_gpu_images(self) -> bool:
+        """Whether the open engine takes images in a GPU's memory."""
+        segmenter = self._segmenter
+        return segmenter is not None and segmenter.takes_gpu_images
+
     def status(self) -> EngineStatus:
         """A snapshot."""
         engine, busy_since = self._engine, self._busy_since

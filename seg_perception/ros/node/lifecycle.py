@@ -231,7 +231,16 @@ class SegmentationNode(LifecycleNode):
             self, settings, card, lambda name: self.cameras[name].info_topic, self._page
         )
         for name in settings.cameras:
-            self.cameras[name] = Camera(self, name, settings, card, partial(lanes.put, name), meters, self._page)
+            self.cameras[name] = Camera(
+                self,
+                name,
+                settings,
+                card,
+                partial(lanes.put, name),
+                meters,
+                self._page,
+                self._inference.takes_gpu_images,
+            )
         self._latched = LatchedOutputs(self, settings.cameras)
         self.settings, self._card, self._opening = settings, card, None
 

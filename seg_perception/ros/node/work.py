@@ -11,7 +11,7 @@ from seg_perception.ros.node.accounting import Ticket
 from seg_perception.ros.node.camera import CameraFrame
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.latency import Stage
-from seg_perception.segmenter import PreparedImage, RawSegmentation, Segmenter
+from seg_perception.segmenter import PreparedImage, PreparedOnGpu, RawSegmentation, Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Work:
 
     frame: CameraFrame
     decode: Callable[[], RgbImage]
-    prepared: PreparedImage
+    prepared: PreparedImage | PreparedOnGpu
     epoch: int
     times: dict[Stage, float]
     at: float
