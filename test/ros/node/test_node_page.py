@@ -119,10 +119,15 @@ def converse_with(page: Page, node: Running) -> None:
 
 def see_the_grid(page: Page, driver: Driver) -> None:
     page.say({"type": "look", "cameras": [""], "view": "grid", "opacity": 0.5, "width": 640})
-    page.see(driver.send, lambda frame: frame[0]["extras"] == ["grid"] and frame[1].shape == (800, 400, 3))
-    cells = page.frames[-1][1]
-    # 8 m ahead in the middle is free: green (BGR) in row (40 - 8) * 20; 20 m ahead nothing is known: gray
-    assert np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40
+
+    def is_free_ahead(frame: tuple[dict[str, Any], np.ndarray]) -> bool:
+        """8 m ahead in the middle: green (BGR) in row (40 - 8) * 20; the first grid may not have filled yet."""
+        head, cells = frame
+        shown = head["extras"] == ["grid"] and cells.shape == (800, 400, 3)
+        return bool(shown and np.abs(cells[640, 200].astype(int) - (75, 158, 52)).max() < 40)
+
+    page.see(driver.send, is_free_ahead)
+    cells = page.frames[-1][1]  # 20 m ahead nothing is known: gray
     assert np.ptp(cells[400, 210].astype(int)) < 40
 
 
