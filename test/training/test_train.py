@@ -637,9 +637,10 @@ def test_a_run_that_fails_leaves_neither_processes_nor_open_logs(tiny: Tiny, mon
     stop_after(monkeypatch, 3)
     with pytest.raises(StopError) as error:
         run_training(tiny(workers=2))
-    left = [thread.name for thread in threading.enumerate() if thread not in threads]
     assert not multiprocessing.active_children(), error
-    assert not left, error
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(30)  # a queue's own thread ends after the queue was closed
+        assert not thread.is_alive(), (thread, error)
 
 
 @pytest.mark.parametrize(
