@@ -87,7 +87,8 @@ class CheckpointInfo:
         told = ("seed", "batch_size", "precision", "average")
         run |= {key: self.settings[key] for key in told if key in self.settings}
         if network_settings := self.settings.get("network"):
-            run["start"] = network_settings.get("checkpoint") or network_settings.get("start")
+            file = network_settings.get("checkpoint")  # its run and name: a card travels, folders do not
+            run["start"] = "/".join(Path(file).parts[-2:]) if file else network_settings.get("start")
         return ModelCard(
             name=self.name,
             version=version,

@@ -67,6 +67,9 @@ def test_the_model_card_says_what_the_checkpoint_says() -> None:
     assert card.id == "mine-1.0-fp32-cdcdcdcd"
     assert (card.input_size, card.size_multiple, card.label_set) == (Size(96, 64), 16, INFO.label_set)
     assert card.run == {"steps": 7, "settings_sha256": "ab" * 32, "seed": 3, "batch_size": 4, "precision": "fp32"}
+    started = dataclasses.replace(INFO, settings={"network": {"checkpoint": "/home/me/runs/first/best.safetensors"}})
+    run = started.model_card(network(), version="1.0", weights_sha256="cd" * 32).run
+    assert run["start"] == "first/best.safetensors"  # no folder of the machine
     assert (card.scores, card.data, card.data_license, card.limits) == (
         INFO.scores,
         ("ten pictures",),
