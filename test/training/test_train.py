@@ -638,9 +638,7 @@ def test_a_run_that_fails_leaves_neither_processes_nor_open_logs(tiny: Tiny, mon
     with pytest.raises(StopError) as error:
         run_training(tiny(workers=2))
     assert not multiprocessing.active_children(), error
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(30)  # a queue's own thread ends after the queue was closed
-        assert not thread.is_alive(), (thread, error)
+    assert not [t for t in set(threading.enumerate()) - threads if type(t).__module__.startswith("tensorboard")], error
 
 
 @pytest.mark.parametrize(
