@@ -104,7 +104,7 @@ def at_least(values: NDArray[np.uint8], threshold: int) -> MaskImage:
 def mask_of_classes(labels: LabelImage, class_ids: tuple[int, ...]) -> MaskImage:
     """255 where the label, uint8 [H, W], is one of the ids."""
     if len(class_ids) == 1:  # a fraction of the table's time; cv2.compare takes images of a few pixels for a scalar
-        return np.negative((labels == class_ids[0]).view(np.uint8))  # 1 becomes 255
+        return np.asarray(np.negative((labels == class_ids[0]).view(np.uint8)))  # 1 becomes 255
     table = np.zeros(256, np.uint8)
     table[list(class_ids)] = 255
     return np.asarray(cv2.LUT(labels, table), np.uint8)
