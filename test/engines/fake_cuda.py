@@ -22,7 +22,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import pytest
 
+from seg_perception.core.errors import InputError
+from seg_perception.engines.base import Engine, ImageBatch
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 
@@ -299,6 +302,32 @@ class FakeDeviceImage:
         self.open = True
         yield self.address
         self.open = False
+
+
+def assert_images_are_gathered(
+    engine: Engine, cuda: FakeCudaRuntime, images: Callable[[int, int], np.ndarray[Any, Any]]
+) -> None:
+    """Images of the host are copied once there; those in device memory, also with padded rows, never touch it.
+
+    Args:
+        engine: just opened, of up to three images at once.
+        images: (count, seed) -> uint8 [count, H, W, 3].
+    """
+    before = dict(cuda.calls)
+    for seed in range(4):
+        batch = images(3, seed)
+        padded, tight = FakeDeviceImage(cuda, batch[1], padding=5), FakeDeviceImage(cuda, batch[2])
+        labels, confidence = engine.infer(ImageBatch((batch[0], padded, tight)))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(labels, batch[..., 0])
+        np.testing.assert_array_equal(confidence, batch[..., 1])
+        for image in (padded, tight):
+            assert image.readings == list(cuda.streams)
+            assert not image.open
+            cuda.cudaFree(image.address)
+    assert cuda.calls["cudaMemcpy2DAsync"] == 4 * 2
+    assert cuda.calls["cudaHostAlloc"] == before["cudaHostAlloc"]
+    with pytest.raises(InputError, match="a batch of 4 does not fit this engine"):
+        engine.infer(ImageBatch(tuple(images(4, 0))))  # type: ignore[arg-type]
 
 
 class FakeLogger:

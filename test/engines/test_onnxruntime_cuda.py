@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fake_cuda import CudaError, FakeCudaRuntime, FakeDeviceImage
+from fake_cuda import CudaError, FakeCudaRuntime, assert_images_are_gathered
 from fake_onnxruntime import FakeOnnxRuntime
 
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines import cuda as cuda_module
 from seg_perception.engines import onnxruntime_cuda
-from seg_perception.engines.base import EngineOptions, ImageBatch
+from seg_perception.engines.base import EngineOptions
 from seg_perception.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine, why_no_provider
 from seg_perception.engines.opening import choose
 
@@ -60,24 +60,9 @@ def test_every_batch_is_answered_with_its_own_pixels(model: Path, graph: bool) -
 
 @pytest.mark.parametrize("graph", [False, True], ids=["plain", "cuda graph"])
 def test_images_that_lie_apart_are_gathered_on_the_gpu(model: Path, graph: bool) -> None:
-    """Those of the host are copied once there; those in device memory, also with padded rows, never touch it."""
     cuda = FakeCudaRuntime()
     with open_fake(model, cuda, cuda_graph=graph) as engine:
-        before = dict(cuda.calls)
-        for seed in range(4):
-            batch = images(3, seed)
-            padded, tight = FakeDeviceImage(cuda, batch[1], padding=5), FakeDeviceImage(cuda, batch[2])
-            labels, confidence = engine.infer(ImageBatch((batch[0], padded, tight)))  # type: ignore[arg-type]
-            np.testing.assert_array_equal(labels, batch[..., 0])
-            np.testing.assert_array_equal(confidence, batch[..., 1])
-            for image in (padded, tight):
-                assert image.readings == list(cuda.streams)
-                assert not image.open
-                cuda.cudaFree(image.address)
-        assert cuda.calls["cudaMemcpy2DAsync"] == 4 * 2
-        assert cuda.calls["cudaHostAlloc"] == before["cudaHostAlloc"]
-        with pytest.raises(InputError, match="a batch of 4 does not fit this engine"):
-            engine.infer(ImageBatch(tuple(images(4))))  # type: ignore[arg-type]
+        assert_images_are_gathered(engine, cuda, images)
     assert cuda.live == {}
 
 

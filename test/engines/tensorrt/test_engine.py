@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_cuda import CudaError, FakeCudaRuntime, FakeDeviceImage, FakeTensorRt
+from fake_cuda import CudaError, FakeCudaRuntime, FakeTensorRt, assert_images_are_gathered
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import CameraEncoding, Precision, Size
-from seg_perception.engines.base import ImageBatch
 from seg_perception.engines.graph.choices import InputSizes
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
@@ -72,24 +71,9 @@ def test_every_batch_is_answered_with_its_own_pixels(graph: bool) -> None:
 
 @pytest.mark.parametrize("graph", [False, True], ids=["plain", "cuda graph"])
 def test_images_that_lie_apart_are_gathered_on_the_gpu(graph: bool) -> None:
-    """Those of the host are copied once there; those in device memory, also with padded rows, never touch it."""
     cuda = FakeCudaRuntime()
     with open_fake(cuda, graph=graph) as engine:
-        before = dict(cuda.calls)
-        for seed in range(4):
-            batch = images(3, seed)
-            padded, tight = FakeDeviceImage(cuda, batch[1], padding=5), FakeDeviceImage(cuda, batch[2])
-            labels, confidence = engine.infer(ImageBatch((batch[0], padded, tight)))  # type: ignore[arg-type]
-            np.testing.assert_array_equal(labels, batch[..., 0])
-            np.testing.assert_array_equal(confidence, batch[..., 1])
-            for image in (padded, tight):
-                assert image.readings == list(cuda.streams)
-                assert not image.open
-                cuda.cudaFree(image.address)
-        assert cuda.calls["cudaMemcpy2DAsync"] == 4 * 2
-        assert cuda.calls["cudaHostAlloc"] == before["cudaHostAlloc"]
-        with pytest.raises(InputError, match="a batch of 4 does not fit this engine"):
-            engine.infer(ImageBatch(tuple(images(4))))  # type: ignore[arg-type]
+        assert_images_are_gathered(engine, cuda, images)
     assert cuda.live == {}
 
 
