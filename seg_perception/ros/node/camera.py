@@ -350,8 +350,8 @@ class Camera:
             self.name,
             MetersFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
         )
-        if self._page is not None and self._page.board.watched(self.name):
-            self._page.show(self.name, frame.stamp_ns, decode(), segmentation, mask, self._card)
+        if self._page is not None:
+            self._page.show(self.name, frame.stamp_ns, decode, segmentation, mask, self._card)
         self.rate_out.tick(time.monotonic())
         return masked
 

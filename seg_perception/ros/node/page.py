@@ -147,7 +147,13 @@ class NodePage:
         self._grid = lambda note: draw_grid(grid.spec, grid.cells, None, grid.outline, grid.distance, note), stamp_ns
 
     def show(
-        self, camera: str, stamp_ns: int, image: RgbImage, segmentation: Segmentation, mask: MaskImage, card: Any
+        self,
+        camera: str,
+        stamp_ns: int,
+        decode: Callable[[], RgbImage],
+        segmentation: Segmentation,
+        mask: MaskImage,
+        card: Any,
     ) -> None:
         """On the publishing thread, for each frame: costs nothing unless a page looks at this camera."""
         if not self.board.watched(camera):
@@ -155,7 +161,7 @@ class NodePage:
         number = self._numbers[camera] = self._numbers.get(camera, 0) + 1
         self.board.offer(
             ViewFrame(
-                camera, number, stamp_ns, time.monotonic(), image, segmentation.labels, segmentation.confidence,
+                camera, number, stamp_ns, time.monotonic(), decode(), segmentation.labels, segmentation.confidence,
                 mask, card.label_set, card.id, {} if self._grid is None else GridPicture(*self._grid, stamp_ns),
             )
         )  # fmt: skip
