@@ -69,6 +69,11 @@ class StandInSemanticLayer:
             subscribe(self.label_info_type, p["labels_topic"], self._on_label_info, LATCHED_5),
         ]
 
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the latched LabelInfo has come."""
+        return bool(self._cost_of_id)
+
     def _on_label_info(self, message: Any) -> None:
         self._cost_of_id = {}
         for entry in message.class_map:

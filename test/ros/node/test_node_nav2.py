@@ -53,6 +53,7 @@ def test_the_semantic_layer_gets_all_it_demands(tiny_model: Path) -> None:
         frames = {"base_footprint"}
         layer = StandInSemanticLayer(run.peer.node, layer_settings["camera"], costmap["resolution"], label_info, frames)
         driver = Driver(run, labels=labels)
+        wait_until(lambda: layer.knows_classes, "the latched LabelInfo")  # DDS orders no topic before another
         driver.send_until(lambda: layer.frames >= 3, "three frames in the layer")
         assert layer.faults == []
         assert layer.cost(4.05, 0.05) == 0
