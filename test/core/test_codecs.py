@@ -185,6 +185,9 @@ def test_jpegs_that_take_more_walking_than_looking() -> None:
         decode_rgb(whole[:2] + b"\xff" * 50_000_000 + whole[2:], "x")
     with pytest.raises(InputError, match=r"x: a JPEG of more than 5000 segments is not accepted"):
         decode_rgb(whole[:2] + b"\xff\xfe\x00\x02" * 6000 + whole[2:], "x")
+    for filling in (b"\xff", b"\xff\x00", b"\xff\xd0", b"\x55"):  # of the data between two markers
+        with pytest.raises(InputError, match=r"x: a JPEG of .* with \d+ bytes in a scan is not accepted"):
+            decode_rgb(whole[:-2] + filling * 1_000_000 + whole[-2:], "x")
     np.testing.assert_array_equal(  # fill bytes are allowed, before any marker
         decode_rgb(whole[:2] + b"\xff" * 1000 + whole[2:], "x"), decode_rgb(whole, "x")
     )

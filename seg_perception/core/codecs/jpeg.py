@@ -39,6 +39,7 @@ _MAX_SCANNED_PIXELS: Final = 10 * MAX_PIXELS  # of all scans together
 _MAX_PROGRESSIVE_PIXELS: Final = MAX_PIXELS // 2  # the decoder keeps 6 more bytes of each
 _MAX_SEGMENTS: Final = 5000  # files have tens; comments of one byte could be millions
 _MAX_FILL: Final = 1 << 16  # FF bytes before a marker
+_MAX_PIXEL_BYTES: Final = 16  # of a scan, for each pixel; noise of the best quality takes 4
 
 # In entropy-coded data FF is followed by 00 (a stuffed byte), D0 to D7 (restart) or FF (fill); else a marker starts.
 _SCAN_END: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
@@ -180,8 +181,11 @@ def _scan(
     pixels = frame.size.width * frame.size.height
     if scans * pixels > _MAX_SCANNED_PIXELS or (progressive and pixels > _MAX_PROGRESSIVE_PIXELS):
         raise refused(Codec.JPEG, f"of {frame.size} in {scans} scans or more", "fewer pixels or scans are", source)
-    end = _SCAN_END.search(data, position)
+    most = position + _MAX_FILL + _MAX_PIXEL_BYTES * pixels
+    end = _SCAN_END.search(data, position, most)
     if end is None:
+        if most < len(data):
+            raise refused(Codec.JPEG, f"of {frame.size} with {most - position} bytes in a scan", "fewer are", source)
         raise truncated(Codec.JPEG, data, source)
     # the first scan says something of each block of 8x8 pixels; the shortest code has one bit
     if scans == 1 and (end.start() - position) * 8 < pixels // 64:
