@@ -58,7 +58,7 @@ def run_node() -> int:
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = SegmentationNode(lambda _settings, _opening: InstantEngine())
-    status = spin_until(node, stop)
+    status = spin_until(node, stop, alone=True)
     node.destroy_node()
     rclpy.shutdown()
     return status

@@ -20,13 +20,15 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 
 try:  # Humble has the same classes under their older name
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import EventHandler, PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import QoSEventHandler as EventHandler
 
 __all__ = [
     "HAS_CUDA_BUFFERS",
     "HAS_MESSAGE_INFO",
+    "EventHandler",
     "PublisherEventCallbacks",
     "RCLError",
     "SubscriptionEventCallbacks",

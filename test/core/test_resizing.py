@@ -160,6 +160,15 @@ def test_labels_are_never_mixed() -> None:
     assert resize_labels(np.array([[1, 2]], np.uint8), Size(6, 1)).tolist() == [[1, 1, 1, 2, 2, 2]]
 
 
+@pytest.mark.parametrize(
+    "old, new", [((320, 544), (720, 1280)), ((7, 9), (11, 4)), ((149, 244), (1057, 996)), ((1, 1), (3, 3))]
+)
+def test_labels_grow_as_opencv_grows_them(old: tuple[int, int], new: tuple[int, int]) -> None:
+    labels = np.random.default_rng(0).integers(0, 256, old, np.uint8)
+    expected = cv2.resize(labels, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    np.testing.assert_array_equal(resize_labels(labels, Size(new[1], new[0])), expected)
+
+
 def test_the_same_size_is_passed_through() -> None:
     image = np.zeros((4, 5, 3), np.uint8)
     assert resize_image(image, Size(5, 4)) is image

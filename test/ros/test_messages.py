@@ -20,7 +20,14 @@ from std_msgs.msg import Header
 from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
-from seg_perception.ros.messages import build_message, decode_compressed, decode_image, encode_image, encode_png
+from seg_perception.ros.messages import (
+    build_message,
+    decode_compressed,
+    decode_image,
+    encode_image,
+    encode_png,
+    serialize_image,
+)
 
 HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=999_999_999), frame_id="front_camera_optical")
 
@@ -76,6 +83,16 @@ def test_labels_are_published_as_mono8() -> None:
     assert msg.data.typecode == "B"
     assert bytes(msg.data) == labels.tobytes()
     np.testing.assert_array_equal(decode_image(over_the_wire(msg))[:, :, 2], labels)
+
+
+@pytest.mark.parametrize("frame_id", ["", "camera", "ä/b"])
+@pytest.mark.parametrize("size", [(30, 40), (1, 1), (3, 7)])
+def test_serialized_images_are_the_messages(frame_id: str, size: tuple[int, int]) -> None:
+    header = Header(stamp=Time(sec=-1, nanosec=999_999_999), frame_id=frame_id)
+    for pixels in (picture()[: size[0], : size[1]], picture()[: size[0], : size[1], 1]):
+        assert deserialize_message(serialize_image(pixels, header), Image) == encode_image(pixels, header)
+    with pytest.raises(InputError, match="must be uint8"):
+        serialize_image(np.zeros((2, 2), np.float32), header)  # type: ignore[arg-type]
 
 
 def test_the_header_is_a_copy() -> None:

@@ -146,6 +146,11 @@ class SegmentationNode(LifecycleNode):
         """The lifecycle state: unconfigured, inactive, active or finalized."""
         return self._watch.state
 
+    @property
+    def last_frame_at(self) -> float:
+        """When the last frame of any camera came, monotonic seconds; 0: none yet."""
+        return max((camera.last_received_at or 0.0 for camera in self.cameras.values()), default=0.0)
+
     # --- lifecycle -----------------------------------------------------------------------------
 
     def warn_of(self, unused_files: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def _run(args: list[str], signals: _Signals) -> int:
         except (RuntimeError, ValueError) as error:  # an impossible name or namespace, for example
             return _refuse(f"ROS refuses to make the node: {describe_error(error)}")
         node.warn_of(unused_parameter_files(args, node.get_fully_qualified_name()))
-        status = spin_until(node, signals.stop, freeze=True)
+        status = spin_until(node, signals.stop, alone=True)
         left_behind = node.left_behind
         node.destroy_node()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import threading
@@ -498,6 +499,21 @@ def test_the_advice_fits_the_policy_that_does_not_meet(
         (line,) = wait_until(lambda: run.peer.lines("incompatible QoS"), "the warning")
         assert helps in line
         assert "qos.output.reliability" not in line  # it is reliable already
+
+
+def test_events_are_heard_while_frames_come(tiny_model: Path) -> None:
+    """The executor leaves them out of most of its waits then."""
+    with running({"model": str(tiny_model), "qos.output.reliability": "best_effort"}) as run:
+        run.wait_state("active")
+        images = run.peer.publisher(Image, "/image")
+        run.peer.subscribe(Image, "/segmentation_node/labels", QoSProfile(depth=1), wait=False)
+        sent = itertools.count()
+
+        def told() -> bool:
+            images.publish(image_message(picture(0), START + next(sent)))
+            return bool(run.peer.lines("incompatible QoS"))
+
+        wait_until(told, "the warning")
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
