@@ -1,9 +1,10 @@
-"""segmentation_node beside the node that anybody would write, and beside the bare engine, on the same frames.
+"""segmentation_node beside the node that anybody would write, and beside its parts, on the same frames.
 
 The usual node (`run_usual`) is fifty lines: cv_bridge in and out, everything in the callback, the same ONNX file
-in ONNX Runtime. Cameras publish at half the engine's rate, at its rate and at twice its rate; labels, confidence
-and the drivable mask are watched. The contenders take turns, so that each sees the same machine; medians of the
-turns. Latency is from the frame's stamp to its labels here.
+in ONNX Runtime. The parts: the bare engine, and a node that only moves the messages (`run_relay`). Cameras publish
+at half the engine's rate, at its rate and at twice its rate; labels, confidence and the drivable mask are watched.
+The contenders take turns, so that each sees the same machine; medians of the turns. Latency is from the frame's
+stamp to its labels here.
 
     python benchmarks/usual_node.py --turns 5 --out out/usual_node.json
     python benchmarks/usual_node.py --sizes 1280x720 --cameras 1 --before ../older_tree
@@ -93,6 +94,40 @@ def run_usual(cameras: int) -> int:
     return 0
 
 
+def run_relay(cameras: int) -> int:
+    """What ROS alone takes: an image in, three ready-made images of its size out, and nothing computed."""
+    import rclpy
+    from rclpy.node import Node
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    from seg_perception.ros.messages import encode_image
+
+    class RelayNode(Node):
+        def __init__(self) -> None:
+            super().__init__("relay_node")
+            self.ready = Image()
+            for camera in range(cameras):
+                outputs = [self.create_publisher(Image, f"/relay/camera{camera}/{name}", 5) for name in OUTPUTS]
+                self.create_subscription(
+                    Image,
+                    f"/relay/camera{camera}/image",
+                    lambda message, outputs=outputs: self.on_image(outputs, message),
+                    qos_profile_sensor_data,
+                )
+
+        def on_image(self, outputs: list[Any], message: Image) -> None:
+            if (self.ready.height, self.ready.width) != (message.height, message.width):
+                self.ready = encode_image(np.zeros((message.height, message.width), np.uint8), message.header)
+            self.ready.header = message.header
+            for output in outputs:
+                output.publish(self.ready)
+
+    rclpy.init()
+    rclpy.spin(RelayNode())
+    return 0
+
+
 def run_engine(width: int, height: int, seconds: float, rate: float) -> int:
     """The bare engine: as fast as it can (rate 0), or at a rate; prints frames/s, p50, p95, CPU ms."""
     from seg_perception.core.resources import DEFAULT_MODEL
@@ -143,6 +178,9 @@ def run_cameras(topics: list[str], width: int, height: int, fps: float) -> int:
     return 0
 
 
+PEERS = {"usual": run_usual, "relay": run_relay}
+
+
 # --- measuring ---------------------------------------------------------------------------------
 
 
@@ -158,7 +196,7 @@ class Contender:
         return f"{self.prefix}/camera{camera}/image"
 
     def output(self, camera: int, name: str) -> str:
-        node = "" if self.name == "usual" else "/segmentation_node"
+        node = "" if self.name in PEERS else "/segmentation_node"
         return f"{self.prefix}{node}/camera{camera}/{name}"
 
 
@@ -198,8 +236,10 @@ def start_nodes(cameras: int, before: Path | None) -> list[Contender]:
             stderr=subprocess.DEVNULL,
         )
         nodes.append(Contender(name, f"/{name}", process))
-    usual = subprocess.Popen(own_role("usual", str(cameras)), stderr=subprocess.DEVNULL)
-    return [*nodes, Contender("usual", "/usual", usual)]
+    for name in PEERS:
+        process = subprocess.Popen(own_role(name, str(cameras)), stderr=subprocess.DEVNULL)
+        nodes.append(Contender(name, f"/{name}", process))
+    return nodes
 
 
 class Watcher:
@@ -333,7 +373,7 @@ def size_of(text: str) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--role", choices=("usual", "engine", "cameras"))
+    parser.add_argument("--role", choices=(*PEERS, "engine", "cameras"))
     parser.add_argument("--sizes", type=size_of, nargs="+", default=SIZES)
     parser.add_argument("--cameras", type=int, nargs="+", default=(1, 3))
     parser.add_argument("--loads", choices=tuple(LOADS), nargs="+", default=tuple(LOADS))
@@ -344,8 +384,8 @@ def main() -> int:
     parser.add_argument("rest", nargs="*")
     arguments = parser.parse_args()
     rest = arguments.rest
-    if arguments.role == "usual":
-        return run_usual(int(rest[0]))
+    if arguments.role in PEERS:
+        return PEERS[arguments.role](int(rest[0]))
     if arguments.role == "engine":
         return run_engine(int(rest[0]), int(rest[1]), float(rest[2]), float(rest[3]))
     if arguments.role == "cameras":

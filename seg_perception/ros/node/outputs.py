@@ -79,10 +79,7 @@ class RowPublishers:
         for row in self._rows:
             publisher = self._publishers[row.name]
             if publisher.get_subscription_count() > 0 and (content := self._makers[row.name](answer)) is not None:
-                image = row.type == IMAGE and isinstance(content, np.ndarray)
-                publisher.publish(
-                    serialize_image(content, header) if image else build_message(row.type, content, header)
-                )
+                publisher.publish(_message(row.type, content, header))
 
     def send(self, name: str, message: Any) -> None:
         """Publish a message that the node did not make, on a row's topic."""
