@@ -30,13 +30,11 @@ from seg_perception.ros import qos
 from seg_perception.ros.compat import gpu_reading
 from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
-from seg_perception.ros.node.accounting import Fate, FrameAccount, Ticket
-from seg_perception.ros.node.image_input import ImageInput
-from seg_perception.ros.node.latency import SAME_CLOCK_S, LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.accounting import SAME_CLOCK_S, Fate, FrameAccount, LatencyWindow, RateMeter, Stage, Ticket
+from seg_perception.ros.node.image_input import COMPRESSED, RAW, ImageInput, Listening, explain_silence
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.meters import MetersFrame, MetersThread
 from seg_perception.ros.node.outputs import CameraOutputs
-from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
 from seg_perception.segmenter import PreparedImage, PreparedOnGpu, Segmenter
 
 if TYPE_CHECKING:

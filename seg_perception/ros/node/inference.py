@@ -1,6 +1,7 @@
 """The inference thread: takes the prepared frames of all cameras and runs them as a batch.
 
-It alone opens, uses and closes the engine. Around it, each camera's thread prepares and finishes: see `lanes`.
+It alone opens the engine that the node's settings ask for, uses and closes it. Around it, each camera's thread
+prepares and finishes: see `lanes`.
 """
 
 from __future__ import annotations
@@ -10,24 +11,69 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from seg_perception.core.errors import EngineError
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resources import model_file
 from seg_perception.core.types import Size
-from seg_perception.engines.base import Engine, EngineInfo
+from seg_perception.engines.base import Engine, EngineInfo, EngineOptions
+from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import describe_error
-from seg_perception.ros.node.accounting import Fate
+from seg_perception.ros.node.accounting import Fate, Stage
 from seg_perception.ros.node.camera import Camera
-from seg_perception.ros.node.camera_thread import CameraThread
-from seg_perception.ros.node.engine_setup import OpenEngine, Opening, device_memory_of, open_configured_engine
-from seg_perception.ros.node.latency import Stage
-from seg_perception.ros.node.work import Answered, FrameLanes, Work
+from seg_perception.ros.node.camera_thread import Answered, CameraThread, FrameLanes, Work
 from seg_perception.segmenter import Segmenter
+
+
+@dataclass(slots=True)
+class Opening:
+    """An engine's opening as both threads see it: how far it is, and whether to give up."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: str = ""
+
+    def report(self, phase: str, fraction: float) -> None:
+        """Called by the builder."""
+        self.progress = f"building: {phase}, {fraction:.0%}"
+
+
+OpenEngine: TypeAlias = Callable[[NodeSettings, Opening], Engine]
+
+
+def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
+    """Open the engine that the settings ask for; a TensorRT engine takes all cameras as one batch.
+
+    Raises:
+        FileNotFoundError, ModelError, EngineError: see `open_engine`.
+    """
+    options = EngineOptions(
+        threads=settings.threads,
+        precision=settings.precision,
+        batch=len(settings.cameras),
+        size=settings.network_size,
+        build_engine=settings.build_engine,
+        progress=opening.report,
+        stop_requested=opening.stop.is_set,
+    )
+    engine = open_engine(model_file(settings.model), settings.engine, options=options)
+    size, wanted = engine.info.fixed_size, settings.network_size
+    if size is not None and wanted is not None and size != wanted:
+        engine.close()
+        raise EngineError(f"network_size {wanted} does not fit: {engine.info} takes {size} only; leave it empty")
+    return engine
+
+
+def device_memory_of(engine: Engine) -> int | None:
+    """Bytes of GPU memory, where the engine has any and can tell."""
+    device_memory = getattr(engine, "device_memory", None)
+    return None if device_memory is None else int(device_memory())
+
 
 PUBLISHING_TIMEOUT_S = 1.0  # how long deactivating waits for a frame that is being published
 

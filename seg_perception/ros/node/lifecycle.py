@@ -37,16 +37,14 @@ from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
-from seg_perception.ros.node.diagnostics import diagnostic_array
-from seg_perception.ros.node.engine_setup import OpenEngine, open_configured_engine
-from seg_perception.ros.node.inference import EngineState, InferenceThread
+from seg_perception.ros.node.camera_thread import FrameLanes
+from seg_perception.ros.node.diagnostics import NodeWatch, diagnostic_array
+from seg_perception.ros.node.inference import EngineState, InferenceThread, OpenEngine, open_configured_engine
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
-from seg_perception.ros.node.reports import NodeWatch
-from seg_perception.ros.node.work import FrameLanes
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage

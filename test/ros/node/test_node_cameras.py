@@ -29,7 +29,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import resident_mb
-from seg_perception.ros.node.engine_setup import Opening, open_configured_engine
+from seg_perception.ros.node.inference import Opening, open_configured_engine
 from seg_perception.segmenter import Segmenter
 
 START = 1_700_000_000_000_000_000

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 from seg_perception.engines.base import EngineInfo
 from seg_perception.node_settings import DiagnosticsSettings
 from seg_perception.ros.compat import HAS_MESSAGE_INFO
-from seg_perception.ros.node.accounting import FrameCounts
+from seg_perception.ros.node.accounting import FrameCounts, Percentiles, Stage
 from seg_perception.ros.node.diagnostics import (
     CameraReport,
     Level,
@@ -23,7 +23,6 @@ from seg_perception.ros.node.diagnostics import (
     judge_node,
 )
 from seg_perception.ros.node.inference import EngineState, EngineStatus
-from seg_perception.ros.node.latency import Percentiles, Stage
 
 THRESHOLDS = DiagnosticsSettings(
     frame_timeout_s=1.0, warn_rate_hz=5.0, error_rate_hz=1.0, warn_latency_ms=500.0, engine_timeout_s=5.0

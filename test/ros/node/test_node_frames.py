@@ -36,7 +36,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.ros import qos
 from seg_perception.ros.messages import decode_compressed, decode_image, encode_png
 from seg_perception.ros.node import camera as camera_module
-from seg_perception.ros.node.latency import Stage
+from seg_perception.ros.node.accounting import Stage
 from seg_perception.segmenter import Segmenter
 
 START, PERIOD = 1_700_000_000_123_456_789, 33_333_333

@@ -26,8 +26,7 @@ from seg_perception.node_parameters import parse_settings
 from seg_perception.ros import qos
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
-from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts
-from seg_perception.ros.node.latency import LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, LatencyWindow, RateMeter, Stage
 from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint, leftovers_hint
 from seg_perception.ros.node.outputs import CameraInfoMatcher
 

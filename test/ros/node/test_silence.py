@@ -8,7 +8,7 @@ import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from seg_perception.ros import qos
-from seg_perception.ros.node.silence import COMPRESSED, RAW, Listening, explain_silence
+from seg_perception.ros.node.image_input import COMPRESSED, RAW, Listening, explain_silence
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
