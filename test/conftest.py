@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from seg_perception.core.resources import DEFAULT_MODEL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # pytest's importlib mode leaves it out
 
 
 def pytest_configure(config: pytest.Config) -> None:

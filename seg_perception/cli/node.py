@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--node", default="/segmentation_node", metavar="NAME", help="(default: %(default)s)")
         action.add_argument(
             "--wait", type=float, default=5.0, metavar="SECONDS",
-            help="how long to look for the node, and for an answer (default: %(default)s)",
+            help="how long to look for the node, and for a message (default: %(default)s)",
         )  # fmt: skip
 
 

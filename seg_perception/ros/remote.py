@@ -36,6 +36,10 @@ _SHUTDOWNS = {
     "active": Transition.TRANSITION_ACTIVE_SHUTDOWN,
 }
 _SPIN_S = 0.05
+_THERE_S = 60.0
+"""How long a node that is seen may take until its services are, and then for an answer: its machine may be busy."""
+_AGAIN_S = 2.0
+"""After which a question is put again: a first answer is dropped where the node does not know of its reader yet."""
 _SHOWN_ITEMS = 16
 
 
@@ -45,7 +49,7 @@ class RemoteNode:
     Args:
         node: ours, in the same domain.
         name: of the other, with its namespace.
-        patience_s: how long to look for it, and to wait for one answer.
+        patience_s: how long to look for it, and to wait for one message.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str, patience_s: float) -> None:
@@ -107,7 +111,12 @@ class RemoteNode:
         before = self.state()
         number = TRANSITIONS[transition] if transition != "shutdown" else _SHUTDOWNS.get(before, 0)
         request = ChangeState.Request(transition=Transition(id=number))
-        if self._call(ChangeState, "change_state", request, patience_s).success:
+
+        def changed() -> bool:
+            return self.state() in {*_SHUTDOWNS, "finalized"} - {before}
+
+        answer = self._call(ChangeState, "change_state", request, patience_s, changed)
+        if answer is None or answer.success:
             return self.state()
         status = self.diagnostics()[0]
         raise EngineError(f"{self.name} is {before} and did not {transition}: {status.message}")
@@ -119,18 +128,21 @@ class RemoteNode:
             EngineError: none came.
         """
         prefix = f"{self.name.lstrip('/')}: "
-        for message in self.messages(DIAGNOSTICS.name, DiagnosticArray):
+        patience = max(self._patience, _THERE_S) if self._is_there() else self._patience
+        deadline = time.monotonic() + patience  # other nodes report there, too
+        for message in self.messages(DIAGNOSTICS.name, DiagnosticArray, patience):
             if ours := [status for status in message.status if status.name.startswith(prefix)]:
                 return ours
-        raise EngineError(
-            f"{self.name} sent no diagnostics within {self._patience:g} s: is it running? {self._others()}"
-        )
+            if time.monotonic() > deadline:
+                break
+        raise EngineError(f"{self.name} sent no diagnostics within {patience:g} s: is it running? {self._others()}")
 
-    def messages(self, topic: str, message_type: Any = None) -> Iterator[Any]:
+    def messages(self, topic: str, message_type: Any = None, patience_s: float | None = None) -> Iterator[Any]:
         """The messages of a topic as they come, until none comes for `patience_s`.
 
         Args:
             message_type: the class; found in the graph unless given.
+            patience_s: None: that of this object.
 
         Raises:
             InputError: no such topic, several types, or a type that is not installed.
@@ -143,7 +155,7 @@ class RemoteNode:
         received: list[Any] = []
         subscription = self._node.create_subscription(kind, topic, received.append, profile)
         try:
-            while self._spin_until(lambda: bool(received), self._patience):
+            while self._spin_until(lambda: bool(received), patience_s or self._patience):
                 yield received.pop(0)
         finally:
             self._node.destroy_subscription(subscription)
@@ -162,25 +174,60 @@ class RemoteNode:
             )
         return found[0]
 
-    def _call(self, service_type: Any, name: str, request: Any, patience_s: float | None = None) -> Any:
+    def _call(
+        self,
+        service_type: Any,
+        name: str,
+        request: Any,
+        patience_s: float | None = None,
+        in_vain: Callable[[], bool] | None = None,
+    ) -> Any:
+        """A service's answer.
+
+        Args:
+            patience_s: for the answer; None: as long as a node may take that is there.
+            in_vain: of a request that must not be put again: whether its answer need not be waited for any more.
+                Then the answer may be None.
+        """
+        patience = patience_s or max(self._patience, _THERE_S)
         client = self._node.create_client(service_type, f"{self.name}/{name}")
         try:
-            if not self._spin_until(client.service_is_ready, self._patience):
+            if not self._spin_until(client.service_is_ready, self._patience) and not (
+                self._is_there() and self._spin_until(client.service_is_ready, _THERE_S)
+            ):
                 raise EngineError(f"no node {self.name} was found within {self._patience:g} s. {self._others()}")
-            answered = client.call_async(request)
-            if not self._spin_until(answered.done, patience_s or self._patience):
+            asked, asked_at = [client.call_async(request)], time.monotonic()
+
+            def is_over() -> bool:
+                nonlocal asked_at
+                if any(future.done() for future in asked):
+                    return True
+                if time.monotonic() - asked_at > _AGAIN_S:
+                    if in_vain is None:
+                        asked.append(client.call_async(request))
+                    elif in_vain():
+                        return True
+                    asked_at = time.monotonic()
+                return False
+
+            if not self._spin_until(is_over, patience):
                 raise EngineError(
-                    f"{self.name} did not answer {name} within {patience_s or self._patience:g} s: "
+                    f"{self.name} did not answer {name} within {patience:g} s: "
                     "its executor is busy, with building an engine for example"
                 )
-            return answered.result()
+            return next((future.result() for future in asked if future.done()), None)
         finally:
             self._node.destroy_client(client)
 
+    def _is_there(self) -> bool:
+        return self.name in self._names()
+
+    def _names(self) -> set[str]:
+        found = {f"{ns.rstrip('/')}/{name}" for name, ns in self._node.get_node_names_and_namespaces()}
+        return found - {self._node.get_fully_qualified_name()}
+
     def _others(self) -> str:
-        own = self._node.get_fully_qualified_name()
-        names = {f"{ns.rstrip('/')}/{name}" for name, ns in self._node.get_node_names_and_namespaces()} - {own}
-        if names:
+        if names := self._names():
             return f"Running here: {', '.join(sorted(names))}"
         return "No node at all is seen: ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE must be the node's"
 

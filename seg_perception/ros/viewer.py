@@ -44,7 +44,7 @@ from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings
 
 _KEPT = 8  # stamps whose parts are waited for
-_ANSWER_S = 5.0
+_ANSWER_S = 20.0
 
 
 @dataclass

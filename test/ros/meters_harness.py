@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
-from node_harness import Running, image_message, stamp, wait_until
+from node_harness import Running, image_message, stamp, values
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from waiting import wait_until
 
 from seg_perception.core.label_set import load_label_set
 
@@ -48,6 +50,7 @@ class Driver:
     """A camera's driver: images with their camera_info."""
 
     def __init__(self, run: Running, name: str = "", labels: np.ndarray | None = None) -> None:
+        self._run, self._name = run, name
         prefix = f"{name}/" if name else ""
         self.images = run.peer.publisher(Image, f"/{prefix}image")
         self.infos = run.peer.publisher(CameraInfo, f"/{prefix}camera_info")
@@ -64,6 +67,9 @@ class Driver:
         self.images.publish(image_message(picture_of(self.labels, confidence), stamp_ns, self.frame_id))
         return stamp_ns
 
+    def statuses(self) -> list[DiagnosticStatus]:
+        return self._run.peer.statuses(f": camera {self._name}".rstrip())
+
     def send_until(self, condition: Callable[[], Any], what: str, **arguments: Any) -> Any:
         """Frame after frame, ten a second, until something is so."""
 
@@ -74,7 +80,15 @@ class Driver:
             time.sleep(0.1)
             return None
 
-        return wait_until(sent, what)
+        return wait_until(sent, what, lambda: [values(s) for s in self.statuses()[-1:]])
+
+
+def handled(run: Running) -> int:
+    """Frames of the only camera that have a grid, or for which it was counted that they have none."""
+    meters = run.node._meters  # noqa: SLF001 - diagnostics say it, too, but once a second
+    assert meters is not None
+    state = meters._states[""]  # noqa: SLF001
+    return state.placed + state.without
 
 
 def cells_of(grid: OccupancyGrid) -> np.ndarray:

@@ -8,7 +8,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from waiting import PATIENCE_S, wait_until
 
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
@@ -38,7 +38,6 @@ from seg_perception.ros.node.inference import OpenEngine, open_configured_engine
 from seg_perception.ros.node.lifecycle import SegmentationNode
 from seg_perception.ros.node.spinning import spin_until
 
-TIMEOUT = 20.0
 # for tests that count single frames: a best-effort one may be lost while the subscriber still matches,
 # and the publisher, already matched, cannot see that
 RELIABLE_INPUT = {"qos.input.reliability": "reliable"}
@@ -124,16 +123,6 @@ def stamp_of(message: Any) -> int:
     return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """Wait for a condition, never for a fixed time."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if result := condition():
-            return result
-        time.sleep(0.01)
-    raise AssertionError(f"not within {timeout} s: {what}")
-
-
 @dataclass
 class Peer:
     """The other side: publishes images, remembers what the node said."""
@@ -203,8 +192,8 @@ class Running:
     node: SegmentationNode
     peer: Peer
 
-    def wait_state(self, state: str, timeout: float = TIMEOUT) -> None:
-        wait_until(lambda: self.node.state == state, f"state {state}, it is {self.node.state}", timeout)
+    def wait_state(self, state: str) -> None:
+        wait_until(lambda: self.node.state == state, f"state {state}", lambda: self.node.state)
 
     def call(self, action: Callable[[], Any]) -> Any:
         """Run something on the node's executor thread, as a service call would be, and return its result."""
@@ -226,7 +215,7 @@ class Running:
 
     def settled(self, camera: str = "") -> Any:
         """The counts once nothing is in flight."""
-        wait_until(lambda: self.counts(camera).in_flight == 0, "nothing in flight")
+        wait_until(lambda: self.counts(camera).in_flight == 0, "nothing in flight", lambda: self.counts(camera))
         return self.counts(camera)
 
 
@@ -283,11 +272,14 @@ def _running(
     peer_thread.start()
     try:
         yield Running(node, peer)
+    except BaseException:
+        print(f"the node is {node.state}; its last report: {peer.diagnostics[-1:]}")  # its log is in stderr
+        raise
     finally:
         stop.set()
-        node_thread.join(TIMEOUT)
+        node_thread.join(PATIENCE_S)
         finish(executor, stopped)
-        peer_thread.join(TIMEOUT)
+        peer_thread.join(PATIENCE_S)
         executor.shutdown()
         assert not node_thread.is_alive()
         assert not peer_thread.is_alive()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +11,16 @@ import pytest
 import yaml
 from node_harness import RELIABLE_INPUT, Running, image_message, picture, running, wait_until
 from sensor_msgs.msg import Image
+from waiting import PATIENCE_S
 
 from seg_perception.cli.main import main
 from seg_perception.node_settings import PARAMETERS
 
 START = 1_700_000_000_000_000_000
+
+
+def ask(*words: str) -> int:
+    return main(["node", *words, "--wait", str(PATIENCE_S)])
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +31,27 @@ def run(tiny_model: Path) -> Iterator[Running]:
 
 
 def test_parameters_are_listed_read_and_set(run: Running, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["node", "get"]) == 0
+    assert ask("get") == 0
     listed = yaml.safe_load(capfd.readouterr().out)
     assert {spec.name for spec in PARAMETERS} <= set(listed)
     assert listed["cameras"] == [""]
-    assert main(["node", "set", "drivable.min_confidence=1", "drivable.classes=[road, terrain]"]) == 0
+    assert ask("set", "drivable.min_confidence=1", "drivable.classes=[road, terrain]") == 0
     assert run.node.get_parameter("drivable.min_confidence").value == 1.0
     capfd.readouterr()
-    assert main(["node", "get", "drivable.classes", "drivable.min_confidence"]) == 0
+    assert ask("get", "drivable.classes", "drivable.min_confidence") == 0
     assert capfd.readouterr().out == "drivable.classes: [road, terrain]\ndrivable.min_confidence: 1.0\n"
 
 
 def test_refusals_carry_the_reason(run: Running, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["node", "set", "overlay.opacity=2.5", "overlay.opacty=0.5", "model=x.onnx"]) == 1
+    assert ask("set", "overlay.opacity=2.5", "overlay.opacty=0.5", "model=x.onnx") == 1
     said = capfd.readouterr().err
     assert "overlay.opacity was not set: overlay.opacity: 2.5 is not accepted" in said
     assert "did you mean overlay.opacity?" in said
     assert "model: read when the node is configured" in said
-    assert main(["node", "get", "nonsense"]) == 2
+    assert ask("get", "nonsense") == 2
     assert "has no parameter nonsense" in capfd.readouterr().err
-    assert main(["node", "set", "overlay.opacity"]) == 2
-    assert main(["node", "set", "overlay.opacity={a: 1}"]) == 2
+    assert ask("set", "overlay.opacity") == 2
+    assert ask("set", "overlay.opacity={a: 1}") == 2
 
 
 def test_a_node_that_is_not_there_is_said_with_those_that_are(run: Running, capfd: pytest.CaptureFixture[str]) -> None:
@@ -57,22 +62,21 @@ def test_a_node_that_is_not_there_is_said_with_those_that_are(run: Running, capf
 
 
 def test_topics_are_echoed_and_long_arrays_cut(run: Running, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["node", "echo", "/segmentation_node/palette", "--count", "1"]) == 0  # latched: sent before
+    assert ask("echo", "/segmentation_node/palette", "--count", "1") == 0  # latched: sent before
     assert "road" in yaml.safe_load(capfd.readouterr().out.split("---")[0])["data"]
     images = run.peer.publisher(Image, "/image")
     done = threading.Event()
 
     def drive() -> None:
-        for index in range(1000):
-            if done.is_set():
+        for index in itertools.count():
+            if done.wait(0.02):
                 return
             images.publish(image_message(picture(0), START + index))
-            time.sleep(0.02)
 
     thread = threading.Thread(target=drive)
     thread.start()
     try:
-        assert main(["node", "echo", "/segmentation_node/labels", "--count", "2"]) == 0
+        assert ask("echo", "/segmentation_node/labels", "--count", "2") == 0
     finally:
         done.set()
         thread.join()
@@ -86,7 +90,7 @@ def test_topics_are_echoed_and_long_arrays_cut(run: Running, capfd: pytest.Captu
 
 
 def test_diagnostics_are_shown(run: Running, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["node", "diagnostics"]) in (0, 1)  # STALE without frames
+    assert ask("diagnostics") in (0, 1)  # STALE without frames
     said = capfd.readouterr().out
     assert "OK segmentation_node: engine: active" in said
     assert "    lifecycle_state: active" in said
@@ -96,7 +100,7 @@ def test_the_state_is_shown_and_changed(tiny_model: Path, capfd: pytest.CaptureF
     parameters = {"model": str(tiny_model), "autostart": False, "network_size": "big"}
 
     def command(*words: str) -> int:
-        return main(["node", *words, "--node", "car/segmentation_node"])
+        return ask(*words, "--node", "car/segmentation_node")
 
     with running(parameters, namespace="/car") as run:
         assert command("state") == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from waiting import wait_until
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -39,18 +39,18 @@ def open_browser(folder: Path) -> Iterator[Any]:
         driver.quit()
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], what: str) -> Any:
     from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    def found() -> Any:
         try:
-            if found := condition():
-                return found
-        except (NoSuchElementException, StaleElementReferenceException):  # the page is not yet, or just, rebuilt
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"not within {timeout} s: {what}")
+            return condition()
+        except (NoSuchElementException, StaleElementReferenceException) as error:  # not yet, or just, rebuilt
+            rebuilt.append(error)
+            return None
+
+    rebuilt: list[Exception] = []
+    return wait_until(found, what, lambda: rebuilt[-1:])
 
 
 def one(browser: Any, selector: str) -> Any:

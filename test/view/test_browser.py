@@ -31,15 +31,14 @@ class Source:
         self.board.set_cameras(cameras)
         self._cameras = cameras
         self._scene = random_scene(7, Size(320, 192))
-        self._stop, self.silent = threading.Event(), threading.Event()
+        self._stop, self.silent, self.offered = threading.Event(), threading.Event(), 0
         self._thread = threading.Thread(target=self._offer)
         self._thread.start()
 
     def _offer(self) -> None:
-        number = 0
         confidence = np.full(self._scene.labels.shape, 180, np.uint8)
         while not self._stop.wait(0.05):
-            number += 1
+            self.offered = number = self.offered + 1
             self.board.set_status(
                 {"state": self.state, "level": "OK", "latency_ms": {"p50": 20.0 + number % 5, "p95": 31.0},
                  "tables": {"engine": {"engine": "a test", "received": str(number)}}}
@@ -125,9 +124,9 @@ def test_a_visit(browser: Any, source: Source) -> None:
         until(lambda: one(browser, "#transitions button").text == "activate", "the way back")
 
         one(browser, "#pause").click()
-        time.sleep(0.5)
-        held = shown(browser)[1]
-        time.sleep(0.5)
+        until(lambda: browser.execute_script("return page.owed !== undefined"), "the last frame that was asked for")
+        held, offered = shown(browser)[1], source.offered
+        until(lambda: source.offered > offered + 5, "the source to go on")
         assert shown(browser)[1] == held
         assert not one(browser, "#alarm").is_displayed()  # paused is not stale
         one(browser, "#step").click()

@@ -27,10 +27,8 @@ pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None or DRIVER is None, reason="no Chromium here: apt install chromium chromium-driver"
     ),
-    pytest.mark.timeout(1800),
     pytest.mark.slow,  # a browser, a node and a drive for a minute or two
 ]
-PATIENCE = 240.0  # two busy cores run browser, node and drive
 
 
 class Driving:
@@ -103,31 +101,28 @@ def test_the_real_node_on_the_demos_drive(browser: Any, driving: Driving, tmp_pa
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE")
     assert profile is None or Path(profile).is_file()
 
-    def wait(condition: Any, what: str) -> Any:
-        return until(condition, what, PATIENCE)
-
     def listens() -> bool:
         node.check()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     with NodeProcess(tmp_path / "node.log", arguments) as node:
-        wait(listens, "the node's page")
+        until(listens, "the node's page")
         browser.get(f"http://127.0.0.1:{port}/")
-        wait(lambda: shown(browser)[0] == "overlay", "a frame")
-        wait(lambda: one(browser, "#state").text == "active", "the state")
-        wait(lambda: "road" in one(browser, "#legend").text, "the legend")
-        wait(lambda: browser.find_elements("css selector", '#views [data-view="grid"]'), "the grid's button")
-        wait(lambda: "p50" in one(browser, "#latency").text, "latency")
+        until(lambda: shown(browser)[0] == "overlay", "a frame")
+        until(lambda: one(browser, "#state").text == "active", "the state")
+        until(lambda: "road" in one(browser, "#legend").text, "the legend")
+        until(lambda: browser.find_elements("css selector", '#views [data-view="grid"]'), "the grid's button")
+        until(lambda: "p50" in one(browser, "#latency").text, "latency")
         screenshot(browser, "node_desktop")
         for view in ("camera", "labels", "confidence", "mask", "grid", "overlay"):
             one(browser, f'#views [data-view="{view}"]').click()
-            wait(lambda view=view: shown(browser)[0] == view, view)
+            until(lambda view=view: shown(browser)[0] == view, view)
             screenshot(browser, f"node_{view}")
 
         one(browser, '#views [data-view="mask"]').click()
         driving.standing.set()  # the same street in every frame, so that only the threshold changes the mask
-        wait(lambda: shown(browser)[0] == "mask" and (pixels(browser) > 128).mean() > 0.1, "a mask with road")
+        until(lambda: shown(browser)[0] == "mask" and (pixels(browser) > 128).mean() > 0.1, "a mask with road")
 
         def white() -> float:
             """Once it stands still for some frames."""
@@ -135,11 +130,11 @@ def test_the_real_node_on_the_demos_drive(browser: Any, driving: Driving, tmp_pa
 
             def still() -> bool:
                 number = shown(browser)[1]
-                wait(lambda: shown(browser)[1] > number, "the next frame")
+                until(lambda: shown(browser)[1] > number, "the next frame")
                 seen.append(float((pixels(browser) > 128).mean()))
                 return len(seen) > 4 and max(seen[-4:]) - min(seen[-4:]) < 0.001
 
-            wait(still, "a mask that stands still")
+            until(still, "a mask that stands still")
             return seen[-1]
 
         usual = white()
@@ -148,49 +143,49 @@ def test_the_real_node_on_the_demos_drive(browser: Any, driving: Driving, tmp_pa
             "s.value = arguments[0]; s.onchange({target: s});"
         )
         browser.execute_script(move, "1")
-        wait(lambda: one(browser, "#answer").text == "done", "the node takes it")
-        wait(lambda: white() < usual - 0.005, "only what is quite sure is left")
+        until(lambda: one(browser, "#answer").text == "done", "the node takes it")
+        until(lambda: white() < usual - 0.005, "only what is quite sure is left")
         browser.execute_script(move, "0.5")
-        wait(lambda: abs(white() - usual) < 0.001, "and back")
+        until(lambda: abs(white() - usual) < 0.001, "and back")
         driving.standing.clear()
 
         one(browser, "#pause").click()
-        wait(lambda: one(browser, "#pause").get_attribute("aria-pressed") == "true", "paused")
+        until(lambda: one(browser, "#pause").get_attribute("aria-pressed") == "true", "paused")
         # a frame that was on its way may still come; then the page stands while the node goes on
-        wait(lambda: browser.execute_script("return page.owed !== undefined"), "the last frame that was asked for")
+        until(lambda: browser.execute_script("return page.owed !== undefined"), "the last frame that was asked for")
         held = shown(browser)[1]
         counted = one(browser, "#status").text
-        wait(lambda: one(browser, "#status").text != counted, "the node goes on")
+        until(lambda: one(browser, "#status").text != counted, "the node goes on")
         assert shown(browser)[1] == held
         one(browser, "#step").click()
-        wait(lambda: shown(browser)[1] > held, "one frame more")
+        until(lambda: shown(browser)[1] > held, "one frame more")
         number = shown(browser)[1]
         one(browser, "#keep").click()
-        kept = wait(lambda: list(browser.downloads.glob("*.zip")), "the kept frame")
+        kept = until(lambda: list(browser.downloads.glob("*.zip")), "the kept frame")
         assert kept[0].name == f"frame_camera_{number}.zip"
         one(browser, "#pause").click()
-        wait(lambda: shown(browser)[1] > number, "it goes on")
+        until(lambda: shown(browser)[1] > number, "it goes on")
 
         one(browser, "#transitions button").click()
-        wait(lambda: one(browser, "#state").text == "inactive", "deactivated")
-        wait(lambda: "no new frame" in one(browser, "#alarm").text, "stale frames are said")
+        until(lambda: one(browser, "#state").text == "inactive", "deactivated")
+        until(lambda: "no new frame" in one(browser, "#alarm").text, "stale frames are said")
         screenshot(browser, "node_stale")
         activate = (
             "return [...document.querySelectorAll('#transitions button')].find(b => b.textContent === 'activate')"
         )
-        wait(lambda: browser.execute_script(activate), "the way back").click()
-        wait(lambda: one(browser, "#state").text == "active", "active again")
-        wait(lambda: not one(browser, "#alarm").is_displayed(), "fresh frames")
+        until(lambda: browser.execute_script(activate), "the way back").click()
+        until(lambda: one(browser, "#state").text == "active", "active again")
+        until(lambda: not one(browser, "#alarm").is_displayed(), "fresh frames")
 
-    wait(lambda: "Not connected" in one(browser, "#alarm").text, "the node's end is said")
+    until(lambda: "Not connected" in one(browser, "#alarm").text, "the node's end is said")
     screenshot(browser, "node_lost")
     with NodeProcess(tmp_path / "again.log", arguments) as node:
-        wait(listens, "the node again")
-        wait(lambda: not one(browser, "#alarm").is_displayed(), "the page comes back by itself")
-        wait(lambda: shown(browser)[0] == "mask", "with the view that was chosen")
+        until(listens, "the node again")
+        until(lambda: not one(browser, "#alarm").is_displayed(), "the page comes back by itself")
+        until(lambda: shown(browser)[0] == "mask", "with the view that was chosen")
         browser.set_window_size(500, 1200)
         click = one(browser, "#views").find_element  # the grid's button comes with the first grid: the row is rebuilt
-        wait(
+        until(
             lambda: click("css selector", '[data-view="overlay"]').click() or shown(browser)[0] == "overlay", "overlay"
         )
         width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from waiting import PATIENCE_S
 
 from seg_perception.core.label_set import load_label_set
 from seg_perception.view.board import Slider, ViewFrame
@@ -59,7 +60,7 @@ class FakeControls:
 
 
 def get(server: ViewServer, path: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.putrequest("GET", path, skip_host="Host" in headers)
     for name, value in headers.items():
         connection.putheader(name, value)
@@ -75,6 +76,6 @@ def converse(server: ViewServer, talk: Any, **options: Any) -> Any:
             aiohttp.ClientSession() as session,
             session.ws_connect(f"http://127.0.0.1:{server.port}/ws", max_msg_size=0, **options) as page,
         ):
-            return await asyncio.wait_for(talk(page), 20)
+            return await asyncio.wait_for(talk(page), PATIENCE_S)
 
     return asyncio.run(run())

@@ -27,7 +27,7 @@ _PAUSE_S = 60.0  # a longer one is said
 _LONGEST_WAIT_S = 3600.0  # at a time: Python refuses some centuries
 _SHARED = frozenset(("/tf", "/tf_static", "/rosout", "/parameter_events"))
 """Topics that many nodes publish together, so that another publisher is no reason to leave them out."""
-_ACKNOWLEDGE_S = 5.0
+_ACKNOWLEDGE_S = 20.0  # for all topics together; only who has stopped takes so long
 _NANOSECONDS = 1_000_000_000
 
 
@@ -150,7 +150,7 @@ def play(
             topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
         }
         clock = _Clock(node, settings.clock_hz)
-        _wait_for_subscribers(node, publishers, settings, stop, on_waiting)
+        _wait_for_subscribers(node, publishers, clock.publishers, settings, stop, on_waiting)
         stop.wait(settings.delay_s)
         others = _Others(node, publishers, bool(settings.topics), report)
         while not stop.is_set() and publishers:
@@ -159,10 +159,11 @@ def play(
                 break
         report.interrupted = stop.is_set()
         report.unheard = tuple(name for name, p in publishers.items() if p.get_subscription_count() == 0)
+        until = time.monotonic() + (0 if report.interrupted else _ACKNOWLEDGE_S)
         report.unacknowledged = tuple(
             name
-            for name, publisher in publishers.items()
-            if not publisher.wait_for_all_acked(Duration(seconds=0 if report.interrupted else _ACKNOWLEDGE_S))
+            for name, publisher in (publishers | clock.publishers).items()
+            if not publisher.wait_for_all_acked(Duration(seconds=max(0.0, until - time.monotonic())))
         )
     return report
 
@@ -216,26 +217,32 @@ def _qos(topic: Topic) -> QoSProfile:
 def _wait_for_subscribers(
     node: Node,
     publishers: Mapping[str, Any],
+    clock: Mapping[str, Any],
     settings: PlaySettings,
     stop: threading.Event,
     on_waiting: Callable[[str], object],
 ) -> None:
-    """Wait for somebody, and then until everybody is there: connections that still come and go are waited for."""
+    """Wait for somebody, and then until everybody is there.
+
+    That is: who is known is connected, and nobody has come or gone for a while; publishers, which are a reason to leave
+    topics out, included.
+    """
     deadline = time.monotonic() + settings.wait_timeout_s
     told = False
     seen, changed = None, time.monotonic()
     while not stop.is_set():
-        matched = {name: publisher.get_subscription_count() for name, publisher in publishers.items()}
-        known = {name: node.count_subscribers(name) for name in publishers}
-        heard = {name for name, count in matched.items() if count}
+        matched = {name: publisher.get_subscription_count() for name, publisher in {**publishers, **clock}.items()}
+        known = {name: node.count_subscribers(name) for name in matched}
+        others = {name: node.count_publishers(name) for name in matched}
+        heard = {name for name in publishers if matched[name]}
+        connecting = any(known[name] > count for name, count in matched.items())
         missing = [name for name in settings.wait_for if name not in heard]
         now = time.monotonic()
-        if (matched, known) != seen:
-            seen, changed = (matched, known), now
-        if not missing and heard and now - changed >= (settings.settle_s if settings.wait_timeout_s else 0):
-            return
-        if now >= deadline and not missing and heard and now >= deadline + settings.settle_s:
-            return  # somebody comes and goes all the time
+        if (matched, known, others) != seen:
+            seen, changed = (matched, known, others), now
+        settled = not connecting and now - changed >= settings.settle_s
+        if not missing and heard and (settled or not settings.wait_timeout_s or now >= deadline + settings.settle_s):
+            return  # or somebody comes and goes all the time, or cannot connect
         if now >= deadline and (missing or not heard):
             if missing:
                 raise InputError(
@@ -277,9 +284,10 @@ class _Clock:
 
     def __init__(self, node: Node, hz: float) -> None:
         self._period_s = 1 / hz if hz else None
+        self.publishers: dict[str, Any] = {}  # of /clock, if at all
         if hz:
             self._message = message_class("rosgraph_msgs/msg/Clock")
-            self._publisher = node.create_publisher(self._message, _CLOCK, 10)
+            self.publishers[_CLOCK] = node.create_publisher(self._message, _CLOCK, 10)
 
     def sleep_until(self, due: float, bag_ns_at: Callable[[float], int], stop: threading.Event) -> None:
         """Wait until monotonic time `due`, ticking; returns at once when it is past or `stop` is set."""
@@ -288,7 +296,7 @@ class _Clock:
             if self._period_s is not None:
                 message = self._message()
                 message.clock.sec, message.clock.nanosec = divmod(bag_ns_at(min(now, due)), _NANOSECONDS)
-                self._publisher.publish(message)
+                self.publishers[_CLOCK].publish(message)
             if now >= due:
                 return
             stop.wait(min(due - now, self._period_s or _LONGEST_WAIT_S))

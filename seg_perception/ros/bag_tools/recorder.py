@@ -261,6 +261,7 @@ def record(
     for name in topics or ():
         check_topic_name(name)
     writer = BagWriter(out, compress=compress, overwrite=overwrite)
+    earliest_ns = 0  # when the first message of the last turn was received
     try:
         with environment(large_images()), ros_node("seg_perception_recorder") as node:
 
@@ -269,6 +270,8 @@ def record(
                 on_topic(name)
 
             def write(message: RecordedMessage) -> None:
+                nonlocal earliest_ns
+                earliest_ns = min(earliest_ns, message.received_ns)
                 writer.write_raw(message.topic, message.received_ns, message.data)
                 on_message(message)
 
@@ -279,7 +282,10 @@ def record(
                 while not stop.is_set():
                     recorder.discover()
                     spin_for(executor, _SPIN_S, stop)
-                spin_for(executor, _SPIN_S, threading.Event())  # what had arrived when `stop` was set
+                stopped_ns, earliest_ns = time.time_ns(), 0
+                while earliest_ns <= stopped_ns:  # a busy machine may still have messages from before to hand over
+                    earliest_ns = stopped_ns + 1
+                    spin_for(executor, _SPIN_S, threading.Event())
             finally:
                 executor.shutdown()
             recorder.report.missing = recorder.missing

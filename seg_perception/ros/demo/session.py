@@ -34,6 +34,7 @@ _NANOSECONDS = 1_000_000_000
 _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds
 _SPIN_S = 0.05
 _QUIET_S = 2.0
+_HUNG_S = 30.0  # a busy machine may take a while; only who hangs takes this long
 _ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
 
 
@@ -364,19 +365,25 @@ class _Session:
             executor.spin_once(timeout_sec=_SPIN_S)
 
     def _settle(self, executor: SingleThreadedExecutor) -> None:
-        """Wait until every frame is answered, or nothing has come for a while (the rest was superseded)."""
-        self._publisher.wait_for_all_acked(Duration(seconds=5))
+        """Wait until every frame is answered, or the node works on none and is silent (the rest was superseded)."""
+        self._publisher.wait_for_all_acked(Duration(seconds=_HUNG_S))
         sent = time.monotonic()
-        while not self._stop.is_set() and time.monotonic() - max(sent, self._last_answer) < _QUIET_S:
+        while not self._stop.is_set() and time.monotonic() - max(sent, self._last_answer) < _HUNG_S:
             self._process.check()
             if all(map(self._complete, self._answers)) and self._times.complete:
+                return
+            quiet_since = max(sent, self._last_answer)
+            told = self.report.account if self._account_at > quiet_since else None
+            idle = told is not None and told.in_flight == 0
+            if idle and time.monotonic() - quiet_since > _QUIET_S:
                 return
             executor.spin_once(timeout_sec=_SPIN_S)
 
     def _wait_for_account(self, executor: SingleThreadedExecutor) -> None:
         """The next diagnostics after the last answer; the node sends them every second."""
         now = time.monotonic()
-        while not self._stop.is_set() and self._account_at < now and time.monotonic() < now + 2.5:
+        while not self._stop.is_set() and self._account_at < now and time.monotonic() < now + _HUNG_S:
+            self._process.check()
             executor.spin_once(timeout_sec=_SPIN_S)
         if self._account_at < now:
             self.report.account = None

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +17,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+from waiting import PATIENCE_S, wait_until
 
 from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.ros.bag_tools import player
 from seg_perception.ros.bag_tools.player import PlaySettings, play
 from seg_perception.ros.bag_tools.recorder import RecordReport, record
 from seg_perception.ros.context import ros_node
@@ -31,7 +34,6 @@ CLOCK_TEXT = (
 )
 START = 1_700_000_000_123_456_789
 STEP = 20_000_000
-TIMEOUT = 20.0
 
 
 def picture(index: int) -> np.ndarray:
@@ -64,15 +66,13 @@ def listening() -> Iterator[Node]:
             yield node
         finally:
             executor.shutdown()
-            thread.join(TIMEOUT)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {TIMEOUT} s: {what}"
-        time.sleep(0.01)
+def patient(**settings: Any) -> PlaySettings:
+    """Where somebody subscribes: a busy machine may take its time to."""
+    return PlaySettings(wait_timeout_s=PATIENCE_S, **settings)
 
 
 def stamp_of(message: Any) -> int:
@@ -86,10 +86,10 @@ def test_a_recording_of_a_played_bag_holds_the_same_messages(drive: Path, tmp_pa
     thread = threading.Thread(target=lambda: reports.append(record(topics, out, stop)))
     thread.start()
     try:
-        report = play(drive, PlaySettings(wait_for=topics))
+        report = play(drive, patient(wait_for=topics))
     finally:
         stop.set()
-        thread.join(TIMEOUT)
+        thread.join(PATIENCE_S)
     assert report.published == dict.fromkeys(topics, 20)
     assert (report.unacknowledged, report.unheard, report.interrupted) == ((), (), False)
     assert reports[0].received == dict.fromkeys(topics, 20)
@@ -106,7 +106,7 @@ def test_rate_start_and_loop(drive: Path) -> None:
     stop = threading.Event()
     with listening() as node:
         node.create_subscription(Image, "/player_test/image", lambda m: stamps.append(stamp_of(m)), 100)
-        settings = PlaySettings(rate=4.0, start_s=0.1, loop=True, topics=("/player_test/image",))
+        settings = patient(rate=4.0, start_s=0.1, loop=True, topics=("/player_test/image",))
         count = iter(range(1, 1000))
         report = play(drive, settings, stop, on_message=lambda _: next(count) == 40 and stop.set())
         wait_until(lambda: len(stamps) == 40, "40 images")
@@ -126,13 +126,20 @@ def test_playing_faster_takes_less_time_but_never_runs_ahead(drive: Path) -> Non
 
 def test_the_clock_follows_the_bag(drive: Path) -> None:
     clocks: list[int] = []
+    stop = threading.Event()
     with listening() as node:
-        node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * 10**9 + m.clock.nanosec), 100)
+
+        def tick(message: Clock) -> None:
+            clocks.append(message.clock.sec * 10**9 + message.clock.nanosec)
+            if len(clocks) == 10:
+                stop.set()
+
+        node.create_subscription(Clock, "/clock", tick, 100)
         node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
-        play(drive, PlaySettings(clock_hz=200.0, wait_for=("/player_test/image",), delay_s=0.3))
-        wait_until(lambda: clocks and clocks[-1] >= START + 19 * STEP, "the clock of the last message")
+        # the second message is due after 20 s: meanwhile the clock goes on
+        play(drive, patient(rate=0.001, clock_hz=200.0, wait_for=("/player_test/image",), settle_s=0.1), stop)
     assert clocks == sorted(clocks)
-    assert START <= clocks[0] < START + 19 * STEP
+    assert START <= clocks[0] < clocks[9] < START + 19 * STEP
 
 
 def test_the_clock_of_the_bag_is_not_played_beside_the_players(tmp_path: Path) -> None:
@@ -147,7 +154,8 @@ def test_the_clock_of_the_bag_is_not_played_beside_the_players(tmp_path: Path) -
     clocks: list[int] = []
     with listening() as node:
         node.create_subscription(Clock, "/clock", lambda m: clocks.append(m.clock.sec * 10**9 + m.clock.nanosec), 100)
-        report = play(tmp_path / "a.mcap", PlaySettings(clock_hz=100.0, settle_s=0.2))
+        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
+        report = play(tmp_path / "a.mcap", patient(clock_hz=100.0, settle_s=0.2))
         wait_until(lambda: clocks and clocks[-1] >= stamps[-1], "the clock of the last message")
     assert clocks == sorted(clocks)
     assert clocks[0] >= START
@@ -164,9 +172,9 @@ def test_what_a_live_node_publishes_is_not_played_beside_it(drive: Path) -> None
         node.create_subscription(CameraInfo, "/player_test/info", lambda m: received.append(m.header.frame_id), 10)
         node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
         live.publish(CameraInfo(header=Header(frame_id="live")))
-        report = play(drive, PlaySettings())
+        report = play(drive, patient())
         wait_until(lambda: received, "the live message")
-        named = play(drive, PlaySettings(topics=("/player_test/info",), rate=20.0))
+        named = play(drive, patient(topics=("/player_test/info",), rate=20.0))
     assert report.published == {"/player_test/image": 20}
     assert report.skipped["/player_test/info"].startswith("/listener publishes it, and old messages would mix")
     assert received[0] == "live"
@@ -177,31 +185,78 @@ def test_a_node_that_comes_later_ends_the_playing_of_its_topics(drive: Path) -> 
     with listening() as node:
         node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
         played: list[Any] = []
+        publishers: list[int] = []
+        stop = threading.Event()
+        began = time.monotonic()
 
         def come(message: Any) -> None:
             played.append(message)
             if len(played) == 4:
                 node.create_publisher(CameraInfo, "/player_test/info", 10)
+            publishers.append(node.count_publishers("/player_test/info"))
+            if (2 in publishers and publishers[-1] == 1) or time.monotonic() - began > PATIENCE_S:
+                stop.set()  # the player's is gone
 
-        report = play(drive, PlaySettings(rate=0.1, settle_s=0.2), on_message=come)
-    assert report.published["/player_test/image"] == 20
-    assert 2 <= report.published["/player_test/info"] < 20
+        report = play(drive, patient(loop=True, settle_s=0.2), stop, on_message=come)
+    assert report.published["/player_test/image"] > report.published["/player_test/info"] >= 2
     assert "/player_test/info" in report.skipped
 
 
+@dataclass
+class Time:
+    """A stand-in for the module and for the event that ends the playing: as much time passes as is waited."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def is_set(self) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    "matches_at, begins_at",
+    [
+        ({"/a": 0.0}, 1.0),  # the other topic is nobody's
+        ({"/a": 0.0, "/b": 0.9}, 1.9),  # a recorder subscribes to one after the other
+        ({"/a": 0.0, "/b": 3.5}, 4.5),  # known from the start, and connected at last
+        ({"/a": 0.0, "/b": 99.0}, 11.0),  # never connected: the timeout of 10 s, and a second more
+        ({"/a": 99.0}, 10.0),  # nobody
+    ],
+)
+def test_playing_begins_when_everybody_is_connected(
+    monkeypatch: pytest.MonkeyPatch, matches_at: dict[str, float], begins_at: float
+) -> None:
+    clock = Time()
+    monkeypatch.setattr(player, "time", clock)
+
+    def publisher(name: str) -> Any:
+        return SimpleNamespace(get_subscription_count=lambda: int(clock.now - 100.0 >= matches_at.get(name, 1e9)))
+
+    def subscribers(name: str) -> int:
+        known_at = {"/b": 0.0} if begins_at != 1.9 else {}
+        return int(name in matches_at and clock.now - 100.0 >= known_at.get(name, matches_at[name]))
+
+    node = SimpleNamespace(count_subscribers=subscribers, count_publishers=lambda _: 1)
+    publishers = {name: publisher(name) for name in ("/a", "/b")}
+    player._wait_for_subscribers(node, publishers, {}, PlaySettings(), clock, lambda _: None)  # noqa: SLF001
+    assert clock.now - 100.0 == pytest.approx(begins_at, abs=0.05)
+
+
 def test_a_recorder_that_waits_for_the_topics_gets_every_message(drive: Path, tmp_path: Path) -> None:
-    """It subscribes when it sees the player, and to one topic after the other; a node is there already."""
+    """It subscribes when it sees the player, and to one topic after the other."""
     stop, reports = threading.Event(), list[RecordReport]()
-    out = tmp_path / "recorded.mcap"
-    with listening() as node:
-        node.create_subscription(Image, "/player_test/image", lambda _: None, 10)
-        thread = threading.Thread(target=lambda: reports.append(record(None, out, stop)))
-        thread.start()
-        try:
-            report = play(drive, PlaySettings())
-        finally:
-            stop.set()
-            thread.join(TIMEOUT)
+    thread = threading.Thread(target=lambda: reports.append(record(None, tmp_path / "recorded.mcap", stop)))
+    thread.start()
+    try:
+        report = play(drive, patient(wait_for=("/player_test/image", "/player_test/info")))
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
     assert report.published == {"/player_test/image": 20, "/player_test/info": 20}
     assert reports[0].received["/player_test/image"] == reports[0].received["/player_test/info"] == 20
 
@@ -228,7 +283,7 @@ def test_nobody_there_is_an_error_only_for_a_topic_asked_for(drive: Path) -> Non
     with pytest.raises(InputError, match=r"nobody subscribed to /player_test/image within 0\.05 s: is"):
         play(drive, PlaySettings(wait_for=("/player_test/image",), wait_timeout_s=0.05))
     with pytest.raises(InputError, match="cannot wait for subscribers of '/other': it is not played"):
-        play(drive, PlaySettings(wait_for=("/other",)))
+        play(drive, patient(wait_for=("/other",)))
     report = play(drive, PlaySettings(rate=100.0, wait_timeout_s=0.05))
     assert set(report.unheard) == {"/player_test/image", "/player_test/info"}
 
@@ -306,5 +361,5 @@ def test_best_effort_subscribers_are_served(drive: Path) -> None:
     with listening() as node:
         qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
         node.create_subscription(Image, "/player_test/image", lambda m: received.append(stamp_of(m)), qos)
-        play(drive, PlaySettings(topics=("/player_test/image",), wait_for=("/player_test/image",)))
+        play(drive, patient(topics=("/player_test/image",), wait_for=("/player_test/image",)))
         wait_until(lambda: received and received[-1] == START + 19 * STEP, "the last image")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import pytest
+from waiting import PATIENCE_S as LONG_S
 
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
 from seg_perception.ros.node.lanes import PATIENCE_S, Lanes
@@ -27,14 +28,14 @@ NumberedLanes: TypeAlias = Lanes[Numbered, Numbered, Numbered]
 
 def take(lanes: NumberedLanes, camera: str = "") -> Numbered:
     """As the camera's thread does."""
-    job = lanes.next_job(camera, timeout=5.0)
+    job = lanes.next_job(camera, timeout=LONG_S)
     assert job is not None
     assert job.frame is not None
     return job.frame
 
 
 def prepare(lanes: NumberedLanes, camera: str = "") -> Numbered:
-    job = lanes.next_job(camera, timeout=5.0)
+    job = lanes.next_job(camera, timeout=LONG_S)
     assert job is not None
     assert job.frame is not None
     lanes.prepared(camera, job.epoch, job.frame, took_s=0.0)
@@ -107,8 +108,8 @@ def test_a_frame_is_prepared_just_before_the_engine_is_free() -> None:
     lanes.put("", Numbered(account.receive(), 1))
     assert lanes.next_job("", timeout=0.01) is None
     lanes.put("", Numbered(account.receive(), 2))  # so it is the newest that is prepared
-    lanes.expect_engine(0.05)
     asked = time.monotonic()
+    lanes.expect_engine(0.05)
     assert take(lanes).number == 2
     assert time.monotonic() - asked > 0.01
     lanes.expect_engine(float("inf"))  # it is being rebuilt
@@ -126,11 +127,11 @@ def test_a_batch_waits_for_a_camera_that_is_about_to_be_ready() -> None:
     prepare(lanes, "front")
     rear = threading.Timer(PATIENCE_S / 5, lambda: prepare(lanes, "rear"))
     rear.start()
-    taken = lanes.take_prepared(timeout=10.0)
+    taken = lanes.take_prepared(timeout=LONG_S)
     rear.join()
     assert "front" in taken  # and rear, unless this machine is very slow
     if "rear" not in taken:
-        assert numbers(lanes.take_prepared(timeout=10.0)) == {"rear": 1}
+        assert numbers(lanes.take_prepared(timeout=LONG_S)) == {"rear": 1}
 
 
 class Clock:
@@ -185,7 +186,7 @@ def test_a_camera_that_takes_long_stops_no_other() -> None:
         lanes.put("front", Numbered(account.receive(), number))
         lanes.put("rear", Numbered(account.receive(), 10 + number))  # newer frames do not renew the patience
         prepare(lanes, "front")
-        assert numbers(lanes.take_prepared(timeout=10.0)) == {"front": number}
+        assert numbers(lanes.take_prepared(timeout=LONG_S)) == {"front": number}
     assert stuck.number == 1
 
 
@@ -273,13 +274,13 @@ def test_the_account_balances_with_threads_on_all_sides() -> None:
 def test_nudge_and_stop_wake_whoever_waits() -> None:
     lanes: NumberedLanes = Lanes([""])
     answers: list[object] = []
-    threads = [threading.Thread(target=lambda: answers.append(lanes.take_prepared(timeout=60.0)))]
+    threads = [threading.Thread(target=lambda: answers.append(lanes.take_prepared(timeout=LONG_S)))]
     threads[0].start()
     lanes.nudge()
-    threads[0].join(10.0)
+    threads[0].join(LONG_S)
     assert answers == [{}]
-    threads.append(threading.Thread(target=lambda: answers.append(lanes.next_job("", timeout=60.0))))
+    threads.append(threading.Thread(target=lambda: answers.append(lanes.next_job("", timeout=LONG_S))))
     threads[1].start()
     lanes.stop()
-    threads[1].join(10.0)
+    threads[1].join(LONG_S)
     assert answers == [{}, None]

@@ -295,7 +295,7 @@ def test_the_shipped_model_runs_in_the_node_as_in_the_segmenter() -> None:
     from seg_perception.core.resources import DEFAULT_MODEL
 
     with running(RELIABLE_INPUT) as run:
-        run.wait_state("active", timeout=60)
+        run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         image = picture(1, Size(320, 240))
         one_frame(run, {"labels": labels}, image_message(image, START))

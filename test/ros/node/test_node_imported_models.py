@@ -31,7 +31,6 @@ CASES = [
 ]
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name, request_, classes", CASES)
 def test_the_node_says_what_the_original_says(tmp_path: Path, name: str, request_: ImportRequest, classes: int) -> None:
     original = OriginalModel(read_foreign(build(name, tmp_path / "theirs.onnx")))
@@ -43,7 +42,7 @@ def test_the_node_says_what_the_original_says(tmp_path: Path, name: str, request
         alone = engine.infer(image[np.newaxis])
         assert compare_with_original(original, imported, engine.infer, {"scene": image}).agreement > 0.999
     with running({"model": str(out), "engine": "onnxruntime", **RELIABLE_INPUT}) as run:
-        run.wait_state("active", 120)
+        run.wait_state("active")
         outputs = {kind: run.peer.subscribe(Image, f"/segmentation_node/{kind}") for kind in ("labels", "confidence")}
         run.peer.publisher(Image, "/image").publish(image_message(image, START))
         wait_until(lambda: all(outputs.values()), "labels and confidence")

@@ -13,6 +13,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import RELIABLE_INPUT, Peer, image_message, level, picture, running, values, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from waiting import PATIENCE_S
 
 from seg_perception import node_outputs
 from seg_perception.core.errors import EngineError
@@ -155,7 +156,7 @@ def test_a_slow_engine_is_reported_while_it_opens_and_does_not_block_a_stop(tiny
 
     def open_late(_settings: NodeSettings, opening: Opening) -> Engine:
         opening.report("timing kernels", 0.25)
-        release.wait(30.0)
+        release.wait(PATIENCE_S)
         return open_engine(tiny_model)
 
     with running({}, open_late) as run:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from node_harness import wait_until
+from waiting import PATIENCE_S
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -40,7 +41,7 @@ def started(environment: dict[str, str], log: Path, *arguments: str) -> Iterator
 
 
 def assert_clean_end(process: subprocess.Popen[bytes], log: Path) -> str:
-    assert process.wait(30) == 0, log.read_text()
+    assert process.wait(PATIENCE_S) == 0, log.read_text()
     text = log.read_text()
     assert "Traceback" not in text
     assert "terminate called" not in text
@@ -53,7 +54,7 @@ def test_it_starts_with_no_arguments_and_ends_cleanly(
 ) -> None:
     log = tmp_path / "log.txt"
     with started(environment, log) as process:
-        wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
+        wait_until(lambda: "activate: now active" in log.read_text(), "the active state")
         process.send_signal(number)
         assert "shut down: now finalized" in assert_clean_end(process, log)
 
@@ -80,7 +81,7 @@ def test_it_may_be_stopped_while_the_engine_opens(environment: dict[str, str], t
     log, other = tmp_path / "log.txt", tmp_path / "other.yaml"
     other.write_text("segmentation_nod: {ros__parameters: {model: none.onnx}}\n")
     with started(environment, log, "--ros-args", "--params-file", str(other)) as process:
-        wait_until(lambda: "engine auto" in log.read_text(), "the engine's opening", timeout=90)
+        wait_until(lambda: "engine auto" in log.read_text(), "the engine's opening")
         process.send_signal(signal.SIGTERM)
         text = assert_clean_end(process, log)
     assert "shut down: now finalized" in text
@@ -93,7 +94,7 @@ def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str
         pytest.skip(f"the number of tgkill on {os.uname().machine} is not known here")
     log = tmp_path / "log.txt"
     with started(environment, log) as process:
-        wait_until(lambda: "activate: now active" in log.read_text(), "the active state", timeout=90)
+        wait_until(lambda: "activate: now active" in log.read_text(), "the active state")
         tasks = Path(f"/proc/{process.pid}/task").iterdir()
         others = {int(task.name) for task in tasks if not has_sigterm(task / "status", "SigBlk")} - {process.pid}
         assert ctypes.CDLL(None).syscall(call, process.pid, max(others), int(signal.SIGTERM)) == 0
@@ -101,7 +102,9 @@ def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str
 
 
 def run_node(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*NODE, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [*NODE, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
 
 def test_help_is_printed(environment: dict[str, str]) -> None:
@@ -135,7 +138,7 @@ def test_without_ros_it_says_what_is_missing(environment: dict[str, str], missin
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 2
@@ -147,7 +150,7 @@ def test_without_ros_it_says_what_is_missing(environment: dict[str, str], missin
 def test_it_runs_where_torch_cannot_be_imported(environment: dict[str, str]) -> None:
     code = "import sys; sys.modules['torch'] = None\nimport seg_perception.ros.node.lifecycle\nprint('ok')"
     result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert result.stdout.strip() == "ok", result.stderr
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from bond_stand_in import StandInLifecycleManager, bondpy_or_stand_in
 from geometry_msgs.msg import TransformStamped
 from layer_stand_in import StandInSemanticLayer
 from lifecycle_msgs.msg import Transition
-from meters_harness import IDS, START, STEP, Driver, cells_of, parameters, road_below_300
+from meters_harness import IDS, START, STEP, Driver, cells_of, handled, parameters, road_below_300
 from nav_msgs.msg import OccupancyGrid
 from node_harness import running, stamp, values, wait_until
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from waiting import PATIENCE_S
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import share_path
@@ -98,28 +98,32 @@ def test_a_moving_transform_is_followed_frame_by_frame(tiny_model: Path) -> None
         def body(at: int) -> Any:
             return tf(transforms=[transform("base_footprint", "base_link", at, pitch_at(at), z=0.3)])
 
-        step = STEP // 4
         sent_until = START - STEP
-        deadline = time.monotonic() + 20
-        while len(grids) < 12 and time.monotonic() < deadline:
+        told: set[float] = set()
+
+        def moved() -> bool:
+            """One frame more, and what its grid says; whether it was seen to move up and down."""
+            nonlocal sent_until
+            done = handled(run)
+            before = run.counts().received
             at = driver.send()
-            time.sleep(0.03)  # the image is there first, and waits
+            wait_until(lambda: run.counts().received > before, "the image, which is there first, and waits")
             while sent_until < at + STEP // 2:
-                sent_until += step - 3_000_000
+                sent_until += STEP // 4 - 3_000_000
                 moving.publish(body(sent_until))
-            time.sleep(0.07)
-        assert len(grids) >= 12
-        told = set()
-        for at, cells in grids:
+            wait_until(lambda: handled(run) > done, "a grid, or the word that there is none")
+            told.update(check(*grid) for grid in grids)
+            return len(grids) >= 12 and len(told) > 4 and min(told) < 11.5 and max(told) > 13.5
+
+        def check(at: int, cells: np.ndarray) -> float:
             angle = math.radians(pitch_at(at))
             height = 0.3 + 1.2 * math.cos(angle)
             expected = 1.2 * math.sin(angle) + height / math.tan(math.atan(60 / 500) + angle)
             found = (np.flatnonzero(cells[100] == 0)[-1] + 1) * 0.1
             assert found == pytest.approx(expected, abs=0.3), (at, math.degrees(angle))
-            told.add(round(found, 1))
-        assert len(told) > 4  # it did move
-        assert min(told) < 11.5
-        assert max(told) > 13.5
+            return round(float(found), 1)
+
+        wait_until(moved, "a car that pitches", lambda: (len(grids), sorted(told), driver.statuses()[-1:]))
 
 
 def test_a_transform_that_is_missing_is_said(tiny_model: Path) -> None:
@@ -166,13 +170,12 @@ def test_services_answer_while_an_engine_is_being_built(tiny_model: Path, monkey
     ):
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(30), answered()
+        assert build.begun.wait(PATIENCE_S), answered()
         ask = run.peer.node.create_client(GetParameters, "/segmentation_node/get_parameters")
         for _ in range(20):
             assert manager.state() == "unconfigured"
             future = ask.call_async(GetParameters.Request(names=["engine"]))
             wait_until(future.done, "an answer of get_parameters")
-            time.sleep(0.1)
         assert answered() is None  # the manager waits, as it does without a limit
         statuses = wait_until(lambda: run.peer.statuses(": engine")[-1:], "diagnostics")
         assert "opening the engine, for" in statuses[0].message
@@ -190,7 +193,8 @@ def test_services_answer_while_an_engine_is_being_built(tiny_model: Path, monkey
         manager.form_bond()
         assert manager.bond_holds
         assert values(run.peer.status(": engine"))["bond"] in ("held", "none while inactive"), which
-        time.sleep(1.0)
+        beats = manager.bond.beats
+        wait_until(lambda: manager.bond.beats > beats + 10, "more heartbeats", lambda: manager.bond.beats)
         assert manager.bond_holds
         assert manager.request(Transition.TRANSITION_DEACTIVATE)
         wait_until(lambda: manager.bond is not None and manager.bond.farewell, "the farewell")
@@ -204,7 +208,7 @@ def test_a_build_can_be_given_up_by_a_shutdown(tiny_model: Path) -> None:
     with running(parameters(tiny_model, autostart=False), open_configured=build) as run:
         manager = StandInLifecycleManager(run.peer.node)
         answered = manager.begin(Transition.TRANSITION_CONFIGURE)
-        assert build.begun.wait(30), answered()
+        assert build.begun.wait(PATIENCE_S), answered()
         assert manager.request(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         wait_until(lambda: answered() is not None, "the answer of configure")
         assert answered() is False

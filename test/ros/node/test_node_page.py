@@ -19,6 +19,7 @@ from meters_harness import FIXED, Driver
 from nav_msgs.msg import OccupancyGrid
 from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
 from sensor_msgs.msg import Image
+from waiting import PATIENCE_S
 
 from seg_perception.ros.viewer import view_node
 from seg_perception.view.server import ViewSettings
@@ -45,12 +46,12 @@ class Page:
 
     def __enter__(self) -> Page:
         self._thread.start()
-        assert self._open.wait(20)
+        assert self._open.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._socket.close(), self._loop).result(10)
-        self._thread.join(10)
+        asyncio.run_coroutine_threadsafe(self._socket.close(), self._loop).result(PATIENCE_S)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
 
     async def _talk(self) -> None:
@@ -66,18 +67,22 @@ class Page:
                     await self._socket.send_json({"type": "next", "camera": ""})
 
     def say(self, message: dict[str, Any]) -> None:
-        asyncio.run_coroutine_threadsafe(self._socket.send_json(message), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._socket.send_json(message), self._loop).result(PATIENCE_S)
 
     def last(self, kind: str) -> dict[str, Any] | None:
         return next((text for text in reversed(self.texts) if text["type"] == kind), None)
 
-    def see(self, publish: Any, enough: Any, timeout: float = 60.0) -> None:
+    def see(self, publish: Any, enough: Any) -> None:
         """Publish until the newest frame is as wanted."""
-        deadline = time.monotonic() + timeout
-        while not (self.frames and enough(self.frames[-1])):
-            assert time.monotonic() < deadline, self.frames[-1:]
+
+        def seen() -> bool:
+            if self.frames and enough(self.frames[-1]):
+                return True
             publish()
             time.sleep(0.1)
+            return False
+
+        wait_until(seen, "a frame as wanted", lambda: self.frames[-1:])
 
 
 def road(confidence: int) -> np.ndarray:
@@ -172,7 +177,7 @@ def page_on_topics() -> Iterator[Page]:
             yield page
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def test_a_page_on_the_nodes_topics(tiny_model: Any) -> None:
