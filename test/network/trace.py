@@ -82,7 +82,8 @@ def watch(sniffer: socket.socket, packets: Counter[str], dds_ports: range) -> No
 
 def main() -> int:
     command = sys.argv[sys.argv.index("--") + 1 :]
-    seconds = float(os.environ.get("TRACE_SECONDS", "0"))  # then SIGINT, for what does not end by itself
+    # so many seconds after it said this, SIGINT, for what does not end by itself
+    seconds, after = float(os.environ.get("TRACE_SECONDS", "0")), os.environ.get("TRACE_AFTER", "").encode()
     folder = Path(os.environ["TRACE_FOLDER"])
     isolate(folder)
     first_port = 7400 + 250 * int(os.environ.get("ROS_DOMAIN_ID", "0"))
@@ -97,6 +98,8 @@ def main() -> int:
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         if seconds:
+            while process.poll() is None and after not in (folder / "output.txt").read_bytes():
+                time.sleep(0.05)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(seconds)
             process.send_signal(signal.SIGINT)
