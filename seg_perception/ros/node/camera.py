@@ -325,6 +325,13 @@ class Camera:
         finally:
             self.busy_with = None
 
+    def unconfirmed(self) -> list[str]:
+        """The outputs that a reliable subscriber has not confirmed; none are asked for while the camera publishes.
+
+        Its publisher may then be held by a subscriber that was stopped, and would hold who asks.
+        """
+        return self._outputs.unconfirmed() if self.busy_with is None else []
+
     def publish(self, frame: CameraFrame, decode: Callable[[], RgbImage], segmentation: Segmentation) -> float:
         """Mask and publish.
 

@@ -18,7 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from seg_perception.node_settings import PARAMETERS, DiagnosticsSettings, NodeSettings
-from seg_perception.ros.log import shortened
+from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.node.accounting import FrameCounts, Percentiles, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.inference import EngineState, EngineStatus
@@ -253,6 +253,10 @@ _STATE_AFTER = {
 }
 
 
+UNCONFIRMED_S = 5.0
+"""A reliable subscriber confirms within milliseconds (docs/node.md has what was measured)."""
+
+
 class NodeWatch:
     """Remembers the lifecycle state, the last failure, and what earlier reports said."""
 
@@ -266,6 +270,9 @@ class NodeWatch:
         self.namesakes = 0
         self.opening_s: float | None = None
         self.bond = "none"
+        self._unconfirmed: dict[str, float] = {}  # topic -> since when, monotonic seconds
+        self._unheard: list[str] = []
+        self._unheard_log = Throttle(30.0)
         self._failure: str | None = None
         self._rejected_before: dict[str, int] = {}
         self._jumps_before: dict[str, int] = {}
@@ -287,7 +294,20 @@ class NodeWatch:
         name = self._node.get_fully_qualified_name()
         several = f"{self.namesakes} other nodes are" if self.namesakes > 1 else "another node is"
         twice = [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self.namesakes else []
-        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_files, *twice]
+        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_files, *self._unheard, *twice]
+
+    def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
+        now = time.monotonic()
+        topics = [topic for camera in cameras for topic in camera.unconfirmed()]
+        self._unconfirmed = {topic: self._unconfirmed.get(topic, now) for topic in topics}
+        self._unheard = [
+            f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: it hangs, or Fast DDS "
+            "lost it: start it anew"
+            for topic, since in self._unconfirmed.items()
+            if now - since >= UNCONFIRMED_S
+        ]
+        if self._unheard and self._unheard_log.due():
+            self._node.get_logger().warning("; ".join(self._unheard))
 
     def thresholds(self, settings: NodeSettings | None) -> DiagnosticsSettings:
         """The configured thresholds; the defaults while there are none."""
@@ -297,6 +317,8 @@ class NodeWatch:
         self, cameras: Iterable[Camera], engine: EngineStatus | None, meters: Mapping[str, MetersReport]
     ) -> NodeReport:
         """Everything, now."""
+        cameras = list(cameras)
+        self._look_who_confirms(cameras)
         return NodeReport(
             name=self._node.get_fully_qualified_name().lstrip("/"),
             state=self.state,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -69,6 +70,12 @@ class RowPublishers:
         """The topics that somebody subscribes to."""
         return [p.topic_name for p in self._publishers.values() if p.get_subscription_count() > 0]
 
+    def unconfirmed(self) -> list[str]:
+        """The topics on which a reliable subscriber has not confirmed all that it was sent."""
+        now = Duration(seconds=0)
+        watched = [p for p in self._publishers.values() if p.get_subscription_count() > 0]
+        return [publisher.topic_name for publisher in watched if not publisher.wait_for_all_acked(now)]
+
     def publish(self, answer: Any, header: Any) -> None:
         """Make and publish what somebody listens to, in the table's order.
 
@@ -113,6 +120,10 @@ class CameraOutputs:
         self._infos = CameraInfoMatcher()
         self._rows = RowPublishers(node, node_outputs.frame_outputs(), settings, camera)
         self._info = RowPublishers(node, (CAMERA_INFO,), settings, camera)
+
+    def unconfirmed(self) -> list[str]:
+        """See `RowPublishers`."""
+        return self._rows.unconfirmed()
 
     def publish(self, answer: Answer) -> None:
         """Publish a frame's outputs, in the table's order, and its camera_info."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import select
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -107,6 +112,46 @@ def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
         counts = run.settled("front")
         assert counts.received == 11
         assert counts.unaccounted == 0
+
+
+def test_a_subscriber_that_is_stopped_is_said_until_it_goes_on(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fast DDS says nothing of it: the publisher goes on, and counts it among its subscribers."""
+    monkeypatch.setattr("seg_perception.ros.node.diagnostics.UNCONFIRMED_S", 0.5)
+    code = (
+        "import rclpy; from sensor_msgs.msg import Image; rclpy.init(); node = rclpy.create_node('slow')\n"
+        "node.create_subscription(Image, '/segmentation_node/labels', lambda _: print('came', flush=True), 1)\n"
+        "rclpy.spin(node)"
+    )
+    words = "on /segmentation_node/labels a reliable subscriber has confirmed nothing for "
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
+        run.wait_state("active")
+        images = run.peer.publisher(Image, "/image")
+        stamps = itertools.count(START)
+
+        def report(publish: bool = True) -> str:
+            if publish:
+                images.publish(image_message(picture(0), next(stamps)))
+                run.settled()
+            run.call(run.node.publish_diagnostics)
+            return run.peer.status(": engine").message
+
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+            try:
+                wait_until(lambda: run.peer.subscriptions_known_to_the_node("/segmentation_node/labels"), "the other")
+                report()
+                assert other.stdout is not None
+                wait_until(lambda: (report(), select.select([other.stdout], [], [], 0)[0])[1], "its first message")
+                wait_until(lambda: words not in report(publish=False), "its word that all came")
+                other.send_signal(signal.SIGSTOP)
+                found = wait_until(lambda: words in (text := report()) and text, "a warning")
+                assert found.startswith("active; on /segmentation_node/labels")
+                assert run.peer.lines(words)
+                other.send_signal(signal.SIGCONT)
+                wait_until(lambda: words not in report(publish=False), "the end of the warning")
+            finally:
+                other.kill()
 
 
 class OverloadedEngine:
