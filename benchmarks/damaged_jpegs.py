@@ -119,7 +119,7 @@ def ours(data: bytes) -> RgbImage:
 
 def without_simplejpeg(data: bytes) -> RgbImage:
     """As the product decodes where simplejpeg is missing."""
-    with mock.patch.object(jpeg, "_simplejpeg", return_value=None):
+    with mock.patch.object(jpeg, "find_simplejpeg", return_value=None):
         return decode_rgb(data, "x")
 
 
