@@ -23,7 +23,7 @@ from torch import Tensor
 
 from seg_perception.core.documents import parse_json
 from seg_perception.core.errors import ModelError, SegPerceptionError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import open_regular_file, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import FORMERLY, from_mapping
@@ -210,13 +210,16 @@ class ResumeState:
         """Read it back without executing code.
 
         Raises:
+            InputError: no regular file.
             ModelError: truncated, or not the state of a run.
         """
         advice = "delete it to start anew"
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ...
-            raise ModelError(f"{path}: cannot resume from this file: {error}; {advice}") from error
+        with open_regular_file(path) as file:
+            try:
+                state = torch.load(file, map_location=device, weights_only=True)
+            except Exception as error:  # RuntimeError, UnpicklingError, EOFError ...; some texts advise to run its code
+                why = "it is damaged, cut off, or no state of a run"
+                raise ModelError(f"{path}: cannot resume from this file: {why}; {advice}") from error
         fault = "it holds no table" if not isinstance(state, dict) else _state_fault(cls, state)
         if fault is not None:
             raise ModelError(f"{path}: not the resume state of a run: {fault}; {advice}")

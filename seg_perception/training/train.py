@@ -196,7 +196,7 @@ class _Work:
             ModelError: it is damaged.
         """
         run, last = self.run, self.settings.steps
-        if not run.resume_file.is_file():
+        if not run.resume_file.exists():
             return 0, -math.inf, True
         state = ResumeState.load(run.resume_file, device)
         run.check_same_settings(state)

@@ -159,9 +159,7 @@ def test_a_truncated_state_says_what_to_do(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(
-            ModelError, match=r"last\.pt: cannot resume from this file: (?s:.*); delete it to start anew"
-        ):
+        with pytest.raises(ModelError, match=r"last\.pt: cannot resume from this file: .*; delete it to start anew$"):
             ResumeState.load(path, CPU)
 
 

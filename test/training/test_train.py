@@ -666,6 +666,18 @@ def test_a_resume_state_that_lies_is_refused_in_one_line(tiny: Tiny, change: dic
         run_training(settings)
 
 
+def test_a_run_is_not_begun_anew_over_a_state_that_is_no_file(tiny: Tiny) -> None:
+    settings = tiny(steps=2)
+    weights = run_training(settings)
+    path = settings.run_folder / "last.pt"
+    path.unlink()
+    os.mkfifo(path)
+    before = weights.stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"last\.pt: is a named pipe \(FIFO\); only regular files are read"):
+        run_training(settings)
+    assert weights.stat().st_mtime_ns == before
+
+
 def test_a_log_with_junk_is_refused_by_name(tiny: Tiny) -> None:
     settings = tiny(steps=2)
     run_training(settings)
