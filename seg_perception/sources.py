@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, first_of
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
 from seg_perception.video import VIDEO_SUFFIXES, VideoReader
@@ -103,12 +103,10 @@ class FolderListing:
 
     def left_out_text(self) -> str:
         """One line for people; empty where nothing was left out."""
-        return "; ".join(f"{len(paths)} {reason} ({_some(paths)})" for reason, paths in self.left_out.items())
-
-
-def _some(paths: list[Path]) -> str:
-    more = f", and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(path.name for path in paths[:_SHOWN]) + more
+        return "; ".join(
+            f"{len(paths)} {reason} ({first_of((path.name for path in paths), _SHOWN)})"
+            for reason, paths in self.left_out.items()
+        )
 
 
 def list_folder(folder: Path) -> FolderListing:

@@ -20,7 +20,7 @@ from seg_perception.bags import mcap_records as records
 from seg_perception.bags.mcap_records import BrokenRecordError, Channel, Chunk, Schema, Statistics
 from seg_perception.bags.storage import Connection
 from seg_perception.bags.types import OfferedQos, Topic, TypeDefinition
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, first_of
 from seg_perception.core.files import open_regular_file
 
 _SCANNED_BYTES, _SCANNED_RATIO = 256 * 2**20, 1000  # what a file without an index may expand to while it is opened
@@ -221,7 +221,7 @@ class McapFile:
     def _make_connections(self, counts: dict[int, int]) -> tuple[Connection, ...]:
         if unknown := [channel for channel, count in counts.items() if count and channel not in self._channels]:
             lost = sum(counts[channel] for channel in unknown)
-            raise BrokenRecordError(f"{lost} messages belong to channels that it does not define: {unknown[:5]}")
+            raise BrokenRecordError(f"{lost} messages belong to channels that it does not define: {first_of(unknown)}")
         notes: list[str] = []
         made = tuple(
             Connection(channel.id, topic_of(channel, self._schemas, counts.get(channel.id, 0), notes.append))

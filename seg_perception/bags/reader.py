@@ -21,7 +21,7 @@ from seg_perception.bags.sqlite_file import SqliteFile
 from seg_perception.bags.storage import StorageReader
 from seg_perception.bags.types import CDR, BagMessage, Storage, Topic
 from seg_perception.bags.typestore import decode
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, first_of
 
 __all__ = ["BagReader", "partial_path"]
 
@@ -99,7 +99,7 @@ class BagReader:
                 )
         more = {key: count for key, count in held.items() if count > announced.get(key, 0)}
         if more:
-            listed = ", ".join(f"{name} ({count} messages)" for (name, _), count in sorted(more.items())[:8])
+            listed = first_of(f"{name} ({count} messages)" for (name, _), count in sorted(more.items()))
             self._notes.append(f"the files of {self.path} hold more than its metadata.yaml announces: {listed}")
 
     def _compare_total(self, announced: int) -> None:
@@ -123,7 +123,7 @@ class BagReader:
             )
         else:
             advice = "they need the middleware that recorded them: 'ros2 bag convert' there writes cdr"
-        listed = ", ".join(f"{t.name} ({t.type or 'no schema'}, {t.serialization})" for t in self.topics[:8])
+        listed = first_of(f"{t.name} ({t.type or 'no schema'}, {t.serialization})" for t in self.topics)
         raise InputError(f"{self.path} holds no messages of ROS 2, which are serialized in cdr: {listed}; {advice}")
 
     @property

@@ -245,13 +245,18 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
             check_tables(database)
             topics = _topics_of(database, losses)
             last, failures = -(2**63), 0
-            query = "SELECT id, topic_id, timestamp, data FROM messages WHERE id > ? ORDER BY id"
+            query = (
+                f"SELECT id, topic_id, timestamp, CASE WHEN length(data) > {records.MAX_BYTES} THEN NULL ELSE data END "  # noqa: S608
+                "FROM messages WHERE id > ? ORDER BY id"
+            )
             while True:
                 try:
                     for number, topic, stamp_ns, data in database.execute(query, (last,)):
                         last, failures = number, 0
                         if topic not in topics:
                             losses.left_out[f"message of topic {topic}, which is not listed"] += 1
+                        elif data is None:
+                            losses.left_out[f"message of nothing, or of more than {records.MAX_BYTES} bytes"] += 1
                         elif not isinstance(stamp_ns, int) or not isinstance(data, bytes):
                             losses.left_out["message that holds no bytes, or has no time"] += 1
                         else:

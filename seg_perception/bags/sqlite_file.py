@@ -171,9 +171,10 @@ class SqliteFile:
 
     def _counts(self) -> dict[Any, int]:
         """Messages by topic id; their types and sizes are checked, and their time span is kept."""
-        query = (
-            "SELECT topic_id, count(*), min(timestamp), max(timestamp), max(length(data)), "
-            "sum(typeof(timestamp) != 'integer' OR typeof(data) != 'blob') FROM messages GROUP BY topic_id"
+        query = (  # with LIMIT, the inner query stays one of its own: else SQLite sorts rows with all of their data
+            "SELECT topic_id, count(*), min(timestamp), max(timestamp), max(bytes), sum(wrong) FROM (SELECT topic_id, "
+            "timestamp, length(data) AS bytes, typeof(timestamp) != 'integer' OR typeof(data) != 'blob' AS wrong "
+            "FROM messages LIMIT -1) GROUP BY topic_id"
         )
         counts, spans = {}, []
         for topic, count, first, last, longest, wrong in self._database.execute(query):

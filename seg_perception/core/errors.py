@@ -1,9 +1,9 @@
-"""The package's errors: one root, so that a caller can catch them all."""
+"""The package's errors: one root, so that a caller can catch them all; and lists in their texts."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 
@@ -32,6 +32,13 @@ class EngineError(SegPerceptionError):
 
 class DatasetError(SegPerceptionError):
     """A dataset is incomplete or holds values its label set does not know."""
+
+
+def first_of(names: Iterable[object], most: int = 8) -> str:
+    """Names for an error's text: the first ones, and how many it leaves out."""
+    every = [str(name) for name in names]
+    rest = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + rest
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import DatasetError, SettingsError
+from seg_perception.core.errors import DatasetError, SettingsError, first_of
 from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.resources import shipped_file
 from seg_perception.core.settings import read_yaml
@@ -37,7 +37,6 @@ TRAIN_IDS: Final = frozenset({*range(19), 255})
 """Cityscapes' 19 evaluation classes and void, as many tools write them."""
 
 _MAX_VALUE: Final = 65535
-_SHOWN: Final = 8  # unknown values or colors that an error lists
 _KEYS: Final = ("name", "target", "values", "colors")
 
 
@@ -107,7 +106,7 @@ class LabelMapping:
         present = np.flatnonzero(counts)
         unknown = present[self.table[present] < 0]
         if unknown.size:
-            listed = _listed(f"{value} ({counts[value]} pixels)" for value in unknown)
+            listed = first_of(f"{value} ({counts[value]} pixels)" for value in unknown)
             raise DatasetError(
                 f"{source}: label values {listed} are unknown to the mapping {self.name!r}; "
                 f"add each to its YAML with a class name or 'ignore'{self._advice(present)}"
@@ -139,7 +138,7 @@ class LabelMapping:
     def _unknown_colors(self, codes: NDArray[np.int32], unknown: NDArray[np.bool_]) -> str:
         found, counts = np.unique(codes[unknown], return_counts=True)
         order = np.argsort(-counts, kind="stable")
-        listed = _listed(
+        listed = first_of(
             f"{text_of(_color(found[i]))} ({counts[i]} pixels; nearest: {self._nearest(_color(found[i]))})"
             for i in order
         )
@@ -162,12 +161,6 @@ class LabelMapping:
 
 def text_of(color: Color) -> str:
     return ",".join(map(str, color))
-
-
-def _listed(items: Iterable[str]) -> str:
-    every = list(items)
-    rest = len(every) - _SHOWN
-    return ", ".join(every[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _codes(colors: RgbImage) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, first_of
 from seg_perception.core.ground import CameraPose, rotation_matrix
 
 Vector: TypeAlias = tuple[float, float, float]
@@ -132,8 +132,7 @@ class TransformBuffer:
 
     def _unknown(self, frame: str) -> str:
         known = sorted({*self._edges, *(edge.parent for edge in self._edges.values())})
-        listed = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-        return f"no transform names the frame {frame!r}; known: {listed or 'none'}"
+        return f"no transform names the frame {frame!r}; known: {first_of(known, 12) or 'none'}"
 
     def _up(self, frame: str) -> list[str]:
         """A frame and all above it."""

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from seg_perception.core import image_file
-from seg_perception.core.errors import DatasetError, InputError
+from seg_perception.core.errors import DatasetError, InputError, first_of
 from seg_perception.core.image_file import is_hidden
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import LabelImage, RgbImage, Size
@@ -137,6 +137,5 @@ def describe_left_out(left_out: Iterable[LeftOut], shown: int = 3) -> str:
         reasons.setdefault(one.reason, []).append(one.path)
     lines = []
     for reason, paths in reasons.items():
-        rest = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-        lines.append(f"left out, {reason}: {len(paths)}: {', '.join(map(str, paths[:shown]))}{rest}")
+        lines.append(f"left out, {reason}: {len(paths)}: {first_of(paths, shown)}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from seg_perception.core.errors import DatasetError, SegPerceptionError
+from seg_perception.core.errors import DatasetError, SegPerceptionError, first_of
 from seg_perception.core.label_mapping import IGNORE, TRAIN_IDS, LabelMapping
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
@@ -107,9 +107,7 @@ class DatasetCheck:
     def _values_seen(self) -> str:
         if not self.values:
             return ""
-        seen = sorted(self.values)
-        rest = f" and {len(seen) - 8} more" if len(seen) > 8 else ""
-        return f" (the label files hold {', '.join(map(str, seen[:8]))}{rest})"
+        return f" (the label files hold {first_of(sorted(self.values))})"
 
     def shares(self) -> NDArray[np.float64]:
         """Each class's share of the labeled pixels, float64 [classes]; zeros if nothing is labeled."""

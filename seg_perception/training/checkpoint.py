@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from seg_perception.core.documents import parse_json
-from seg_perception.core.errors import ModelError, SegPerceptionError
+from seg_perception.core.errors import ModelError, SegPerceptionError, first_of
 from seg_perception.core.files import open_regular_file, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
@@ -255,7 +255,7 @@ def _state_fault(cls: type[ResumeState], state: dict[Any, Any]) -> str | None:
     known = {f.name for f in fields(cls)}
     needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
     if unknown := [str(name) for name in state if name not in known]:
-        return f"unknown: {', '.join(unknown[:8])}"
+        return f"unknown: {first_of(unknown)}"
     if missing := sorted(needed - set(state)):
         return f"missing: {', '.join(missing)}"
     step, best = state["step"], state["best_score"]

@@ -99,6 +99,7 @@ def lying_rows() -> dict[str, str]:
         "view": "DROP TABLE messages; CREATE VIEW messages AS"
         " WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
         " SELECT x AS id, 1 AS topic_id, x AS timestamp, zeroblob(1000000) AS data FROM n",
+        "long": "INSERT INTO messages VALUES (2, 1, 6, zeroblob(300000000))",
         "computed": "DROP TABLE messages; CREATE TABLE messages (id INTEGER PRIMARY KEY, topic_id, timestamp,"
         " data AS (zeroblob(1000000000))); INSERT INTO messages (topic_id, timestamp) VALUES (1, 5)",
     }
@@ -175,7 +176,7 @@ def test_files_that_lie_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     good = mcap(tmp_path / "good.mcap", *image_parts())
     paths = [good, *make_all(tmp_path / "files")]
-    assert len(paths) == 1 + 25 + 10 + 10 + 6 + 2
+    assert len(paths) == 1 + 25 + 11 + 10 + 6 + 2
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(model), str(tmp_path / "saved"), *map(str, paths)],
         check=False, capture_output=True, text=True, timeout=280, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seg_perception.core.errors import DatasetError
+from seg_perception.core.errors import DatasetError, first_of
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
     BOXES_ONLY,
@@ -48,7 +48,7 @@ def _files(path: Path) -> list[Path]:
 def _read(path: Path) -> Annotations:
     files = _files(path) if path.is_dir() else [path]
     if len(files) > 1 and any(file.name != _ROBOFLOW for file in files):
-        raise DatasetError(f"{path}: {len(files)} files of COCO; name one of {', '.join(map(str, files[:8]))}")
+        raise DatasetError(f"{path}: {len(files)} files of COCO; name one of {first_of(files)}")
     remarks: Counter[str] = Counter()
     parts = [_Part.read(file, path if path.is_dir() else file.parent, remarks) for file in files]
     if not parts:

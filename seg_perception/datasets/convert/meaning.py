@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import yaml
 
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import SettingsError, first_of
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_mapping import IGNORE, Color, load_label_mapping
 from seg_perception.core.label_set import LabelSet, load_label_set
@@ -68,8 +68,7 @@ class Meaning:
                 lost.append(c.name)
             became[c.value] = found or IGNORE
         if lost:
-            listed = ", ".join(lost[:8]) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
-            remarks.append(f"no class of {to} by that name, so not labeled: {listed}; say --map 'NAME=CLASS'")
+            remarks.append(f"no class of {to} by that name, so not labeled: {first_of(lost)}; say --map 'NAME=CLASS'")
         return cls(became, own, _OWN_FILE if to == OWN else to, tuple(remarks))
 
     def write(self, folder: Path) -> None:

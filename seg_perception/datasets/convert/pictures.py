@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from seg_perception.core.errors import DatasetError
+from seg_perception.core.errors import DatasetError, first_of
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.datasets.convert.label_studio import without_upload_prefix
 from seg_perception.datasets.patterns import composed
@@ -63,9 +63,8 @@ class Pictures:
         for short in dict.fromkeys((Path(name).stem, Path(without_upload_prefix(name)).stem)):
             found = self._by_stem.get(short, [])
             if len(found) > 1:
-                listed = ", ".join(map(str, found[:3]))
                 raise DatasetError(
-                    f"{name}: several pictures could be meant: {listed}; name their folder with --images"
+                    f"{name}: several pictures could be meant: {first_of(found, 3)}; name their folder with --images"
                 )
             if found:
                 return self._take(found[0])
@@ -79,5 +78,4 @@ class Pictures:
         rest = [path for path in self._files.values() if path not in self._used]
         if not rest:
             return []
-        more = f" and {len(rest) - 3} more" if len(rest) > 3 else ""
-        return [f"pictures without an annotation, left out: {len(rest)}: {', '.join(map(str, rest[:3]))}{more}"]
+        return [f"pictures without an annotation, left out: {len(rest)}: {first_of(rest, 3)}"]

@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from seg_perception.core.errors import first_of
+
 HEAD_BYTES = 4096
 """As many first bytes as `describe_foreign` needs."""
 
@@ -38,8 +40,8 @@ def describe_folder(path: Path) -> str:
     """What a folder is that was given as a model, and what to do with it."""
     if (path / "saved_model.pb").is_file():
         return f"a folder with a TensorFlow SavedModel; {_RECIPE} (tf2onnx makes ONNX of it)"
-    models = sorted(p.name for p in path.glob("*.onnx"))[:8]
-    return "a folder; name the .onnx file" + (f", here: {', '.join(models)}" if models else " itself")
+    models = sorted(p.name for p in path.glob("*.onnx"))
+    return "a folder; name the .onnx file" + (f", here: {first_of(models)}" if models else " itself")
 
 
 def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
