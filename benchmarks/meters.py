@@ -36,12 +36,11 @@ from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Segmentation, Size
 from seg_perception.engines.opening import open_engine
 from seg_perception.scenes.camera import Camera, GroundView
-from seg_perception.scenes.car_parts import SHAPES
-from seg_perception.scenes.cars import paintwork
-from seg_perception.scenes.cells import make_cell
+from seg_perception.scenes.car_mesh import SHAPES
 from seg_perception.scenes.drive import Drive
 from seg_perception.scenes.ground import _CLASSES, GroundPainter
-from seg_perception.scenes.layout import CELL, Kind, Thing, Traffic
+from seg_perception.scenes.layout import CELL, Kind, Thing, Traffic, make_cell
+from seg_perception.scenes.objects import paintwork
 from seg_perception.segmenter import Segmenter
 
 SIZE = Size(1280, 720)  # labels are picked at the pixels' centers from 700x500 on

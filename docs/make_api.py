@@ -49,7 +49,7 @@ _PARTS = {
     ),
     "Bags": (
         *("process_bag", "ProcessSettings", "write_rerun", "select_frames", "score_bag", "make_bag", "recover_bag"),
-        *("play_bag", "record_bag", "BagReader"),
+        *("play_bag", "record_bag", "bag_info", "BagInfo", "BagReader"),
     ),
     "The node": ("demo", "DemoSettings", "remote_node"),
     "Data": (

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seg_perception.bags.making import make_bag
     from seg_perception.bags.processing import ProcessSettings, process_bag
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.recovery import recover as recover_bag
+    from seg_perception.bags.reader import BagInfo, BagReader, bag_info
     from seg_perception.bags.rerun_file import write_rerun
+    from seg_perception.bags.salvage import recover as recover_bag
     from seg_perception.bags.scoring import score_bag
     from seg_perception.commands.judging import benchmark, compare, evaluate, report
     from seg_perception.commands.looking import remote_node, select_frames, serve_page
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from seg_perception.prediction import birds_eye, predict
     from seg_perception.ros.bag_tools import play_bag, record_bag
     from seg_perception.ros.demo.running import DemoSettings, demo
-    from seg_perception.scenes.drawing import draw_scenes
+    from seg_perception.scenes.drive import draw_scenes
     from seg_perception.segmenter import Segmenter
 
 __version__ = "0.1.0"
@@ -75,6 +75,7 @@ if _ORT_TELEMETRY_OFF not in os.environ:
     os.environ[_ORT_TELEMETRY_OFF] = "1"
 
 _PLACES = {
+    "BagInfo": "bags.reader",
     "BagReader": "bags.reader",
     "ConvertSettings": "datasets.convert.conversion",
     "DatasetError": "core.errors",
@@ -95,6 +96,7 @@ _PLACES = {
     "SettingsError": "core.errors",
     "Size": "core.types",
     "average": "commands.training",
+    "bag_info": "bags.reader",
     "benchmark": "commands.judging",
     "birds_eye": "prediction",
     "calibrate": "commands.training",
@@ -103,7 +105,7 @@ _PLACES = {
     "compile": "engines.tensorrt.compilation:compile_model",
     "convert_dataset": "datasets.convert.conversion:convert",
     "demo": "ros.demo.running",
-    "draw_scenes": "scenes.drawing",
+    "draw_scenes": "scenes.drive",
     "evaluate": "commands.judging",
     "export": "export:",  # the room itself, which can be called: see its docstring
     "export_labels": "datasets.convert.exporting",
@@ -117,7 +119,7 @@ _PLACES = {
     "predict": "prediction",
     "process_bag": "bags.processing",
     "record_bag": "ros.bag_tools",
-    "recover_bag": "bags.recovery:recover",
+    "recover_bag": "bags.salvage:recover",
     "remote_node": "commands.looking",
     "report": "commands.judging",
     "score_bag": "bags.scoring",
@@ -128,6 +130,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "BagInfo",
     "BagReader",
     "ConvertSettings",
     "DatasetError",
@@ -149,6 +152,7 @@ __all__ = [
     "Size",
     "__version__",
     "average",
+    "bag_info",
     "benchmark",
     "birds_eye",
     "calibrate",

@@ -165,186 +165,87 @@ _DRIVABLE = DrivableSettings()
 _GRID = GridSettings()
 _MOUNT = MountSettings()
 
+# fmt: off
 PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("autostart", True, "Configure and activate at start; false leaves that to a lifecycle manager."),
     ParameterSpec("model", "", "ONNX file with a model card; empty: the shipped model.", empty_is_unset=True),
+    ParameterSpec("engine", AUTO, f"What runs the model; {choices_text()}.", choices=engine_choices()),
     ParameterSpec(
-        "engine",
-        AUTO,
-        f"What runs the model; {choices_text()}.",
-        choices=engine_choices(),
-    ),
-    ParameterSpec(
-        "precision",
-        "",
-        "Of an engine on the GPU: fp32, fp16 or int8; empty: fp16, or int8 of an int8 model.",
-        choices=("", *(p.value for p in Precision)),
-        empty_is_unset=True,
-    ),
-    ParameterSpec(
-        "build_engine",
-        "if_missing",
+        "precision", "", "Of an engine on the GPU: fp32, fp16 or int8; empty: fp16, or int8 of an int8 model.",
+        choices=("", *(p.value for p in Precision)), empty_is_unset=True),
+    ParameterSpec("build_engine", "if_missing",
         "Whether configure may build a missing or stale TensorRT engine (minutes); never: refuse instead.",
-        choices=tuple(b.value for b in BuildEngine),
-    ),
+        choices=tuple(b.value for b in BuildEngine)),
     ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, 256),
-    ParameterSpec(
-        "network_size",
-        "",
+    ParameterSpec("network_size", "",
         "WIDTHxHEIGHT the network runs at; empty: each camera's shape at the model's pixel count.",
-        empty_is_unset=True,
-    ),
+        empty_is_unset=True),
     ParameterSpec("cameras", ("",), "Camera names; [''] is one camera without a name, so its topics have no prefix."),
-    ParameterSpec(
-        "input",
-        "raw",
+    ParameterSpec("input", "raw",
         "raw: sensor_msgs/Image on <camera>/image; compressed: sensor_msgs/CompressedImage (JPEG, PNG) "
-        "on <camera>/image/compressed.",
-        choices=("raw", "compressed"),
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "qos.input.reliability",
-        "best_available",
+        "on <camera>/image/compressed.", choices=("raw", "compressed"), per_camera=True),
+    ParameterSpec("qos.input.reliability", "best_available",
         "Of the image subscriptions; best_available: as the publishers offer, which is followed as it changes.",
-        choices=("best_available", "best_effort", "reliable"),
-    ),
+        choices=("best_available", "best_effort", "reliable")),
     ParameterSpec("qos.input.depth", 1, "Messages the middleware keeps for the node; more only adds delay.", 1, 1000),
-    ParameterSpec(
-        "qos.output.reliability",
-        "reliable",
-        "Of the image publishers; reliable meets every subscriber.",
-        choices=("reliable", "best_effort"),
-    ),
+    ParameterSpec("qos.output.reliability", "reliable", "Of the image publishers; reliable meets every subscriber.",
+        choices=("reliable", "best_effort")),
     ParameterSpec("qos.output.depth", 5, "Messages kept for a slow subscriber.", 1, 1000),
-    ParameterSpec(
-        "drivable.classes",
-        ("",),
-        "Names of the drivable classes; ['']: those that the model card marks.",
-        live=True,
-        per_camera=True,
-        empty_is_unset=True,
-    ),
-    ParameterSpec(
-        "drivable.min_confidence",
-        _DRIVABLE.min_confidence,
-        "A pixel less sure than this is not drivable; 0 takes every drivable label.",
-        0.0,
-        1.0,
-        live=True,
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "drivable.ignore_polygons",
-        ("",),
+    ParameterSpec("drivable.classes", ("",), "Names of the drivable classes; ['']: those that the model card marks.",
+        live=True, per_camera=True, empty_is_unset=True),
+    ParameterSpec("drivable.min_confidence", _DRIVABLE.min_confidence,
+        "A pixel less sure than this is not drivable; 0 takes every drivable label.", 0.0, 1.0, live=True,
+        per_camera=True),
+    ParameterSpec("drivable.ignore_polygons", ("",),
         "Areas that are never drivable (the bonnet): each a text with x, y pairs from 0 to 1, "
-        "from the left and the top, for example '0.2, 1.0, 0.8, 1.0, 0.5, 0.8'; ['']: none.",
-        live=True,
-        per_camera=True,
-        empty_is_unset=True,
-        form=Form.NUMBER_LISTS,
-    ),
-    ParameterSpec(
-        "drivable.ignore_mask",
-        "",
-        "8-bit gray PNG, stretched to the image; 128 and more is never drivable; empty: none.",
-        live=True,
-        per_camera=True,
-        empty_is_unset=True,
-    ),
-    ParameterSpec(
-        "drivable.connected_to_ego",
-        _DRIVABLE.connected_to_ego,
-        "Keep only area connected to the road just ahead of the car.",
-        live=True,
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "drivable.appear_frames",
-        _DRIVABLE.appear_frames,
-        "A pixel becomes drivable after this many drivable frames in a row, and stops at once; 1: no filter.",
-        1,
-        100,
-        live=True,
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "drivable.max_gap_s",
-        _DRIVABLE.max_gap_s,
-        "A longer time between two frames starts that count anew.",
-        0.001,
-        3600.0,
-        live=True,
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "ground.source",
-        _MOUNT.source,
+        "from the left and the top, for example '0.2, 1.0, 0.8, 1.0, 0.5, 0.8'; ['']: none.", live=True,
+        per_camera=True, empty_is_unset=True, form=Form.NUMBER_LISTS),
+    ParameterSpec("drivable.ignore_mask", "",
+        "8-bit gray PNG, stretched to the image; 128 and more is never drivable; empty: none.", live=True,
+        per_camera=True, empty_is_unset=True),
+    ParameterSpec("drivable.connected_to_ego", _DRIVABLE.connected_to_ego,
+        "Keep only area connected to the road just ahead of the car.", live=True, per_camera=True),
+    ParameterSpec("drivable.appear_frames", _DRIVABLE.appear_frames,
+        "A pixel becomes drivable after this many drivable frames in a row, and stops at once; 1: no filter.", 1,
+        100, live=True, per_camera=True),
+    ParameterSpec("drivable.max_gap_s", _DRIVABLE.max_gap_s, "A longer time between two frames starts that count anew.",
+        0.001, 3600.0, live=True, per_camera=True),
+    ParameterSpec("ground.source", _MOUNT.source,
         "Where the camera is over the ground: off: not told, no meters; tf: from the transforms, of the image's "
-        "frame_id; fixed: as the values below say.",
-        choices=("off", "tf", "fixed"),
-        per_camera=True,
-    ),
+        "frame_id; fixed: as the values below say.", choices=("off", "tf", "fixed"), per_camera=True),
     ParameterSpec("ground.frame", "base_footprint", "Frame of grid and points; its plane z = 0 is the ground."),
-    ParameterSpec(
-        "ground.height", _MOUNT.height, "Meters of the lens above the ground.", 0.0, 100.0, live=True, per_camera=True
-    ),
+    ParameterSpec("ground.height", _MOUNT.height, "Meters of the lens above the ground.", 0.0, 100.0, live=True,
+        per_camera=True),
     ParameterSpec(
         "ground.pitch", _MOUNT.pitch, "Degrees; positive looks down.", -90.0, 90.0, live=True, per_camera=True
     ),
-    ParameterSpec(
-        "ground.roll",
-        _MOUNT.roll,
-        "Degrees; positive lowers the right side.",
-        -180.0,
-        180.0,
-        live=True,
-        per_camera=True,
-    ),
-    ParameterSpec(
-        "ground.x", _MOUNT.x, "Meters ahead of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
-    ),
+    ParameterSpec("ground.roll", _MOUNT.roll, "Degrees; positive lowers the right side.", -180.0, 180.0, live=True,
+        per_camera=True),
+    ParameterSpec("ground.x", _MOUNT.x, "Meters ahead of the ground frame's origin.", -100.0, 100.0, live=True,
+        per_camera=True),
     ParameterSpec(
         "ground.y", _MOUNT.y, "Meters left of the ground frame's origin.", -100.0, 100.0, live=True, per_camera=True
     ),
     ParameterSpec(
         "ground.yaw", _MOUNT.yaw, "Degrees; positive looks to the left.", -360.0, 360.0, live=True, per_camera=True
     ),
-    ParameterSpec(
-        "ground.rectified",
-        _MOUNT.rectified,
-        "The image is rectified: P of its camera_info holds, and no distortion.",
-        per_camera=True,
-    ),
+    ParameterSpec("ground.rectified", _MOUNT.rectified,
+        "The image is rectified: P of its camera_info holds, and no distortion.", per_camera=True),
     ParameterSpec("grid.resolution", _GRID.resolution, "Meters of a cell's side.", 0.01, 10.0),
     ParameterSpec("grid.x_min", _GRID.x_min, "Meters; the grid's near end, x ahead.", -1000.0, 1000.0),
     ParameterSpec("grid.x_max", _GRID.x_max, "Meters; its far end.", -1000.0, 1000.0),
     ParameterSpec("grid.y_min", _GRID.y_min, "Meters; its right side, y left.", -1000.0, 1000.0),
     ParameterSpec("grid.y_max", _GRID.y_max, "Meters; its left side.", -1000.0, 1000.0),
-    ParameterSpec(
-        "grid.min_share",
-        _GRID.min_share,
+    ParameterSpec("grid.min_share", _GRID.min_share,
         "A cell is free where this share of the pixels it covers is drivable and sure (drivable.min_confidence).",
-        0.01,
-        1.0,
-        live=True,
-    ),
-    ParameterSpec(
-        "grid.costs",
-        ("",),
+        0.01, 1.0, live=True),
+    ParameterSpec("grid.costs", ("",),
         "Classes that cost (1 to 99) instead of block, such as ['sidewalk: 60', 'terrain: 80'], or in YAML a table; "
-        "['']: none.",
-        live=True,
-        empty_is_unset=True,
-        form=Form.COSTS,
-    ),
+        "['']: none.", live=True, empty_is_unset=True, form=Form.COSTS),
     ParameterSpec("grid.corridor_width", _GRID.corridor_width, "Meters; the car's, for ~/free_distance.", 0.1, 100.0),
-    ParameterSpec(
-        "costmap.size",
-        "",
+    ParameterSpec("costmap.size", "",
         "WIDTHxHEIGHT of ~/ground_points and ~/costmap/...; empty: the image's shape, 400 wide.",
-        empty_is_unset=True,
-    ),
+        empty_is_unset=True),
     ParameterSpec("overlay.opacity", DEFAULT_OPACITY, "Of the colors over the camera image.", 0.0, 1.0, live=True),
     ParameterSpec(
         "diagnostics.frame_timeout_s", 1.0, "STALE after this long without a frame.", 0.05, 3600.0, live=True
@@ -355,26 +256,17 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec(
         "diagnostics.error_rate_hz", 1.0, "ERROR when fewer frames a second are published.", 0.0, 1e3, live=True
     ),
-    ParameterSpec(
-        "diagnostics.warn_latency_ms",
-        500.0,
-        "WARN when the 95th percentile from callback to published output is above this.",
-        1.0,
-        1e6,
-        live=True,
-    ),
-    ParameterSpec(
-        "diagnostics.engine_timeout_s", 5.0, "ERROR when one inference takes longer than this.", 0.1, 3600.0, live=True
-    ),
+    ParameterSpec("diagnostics.warn_latency_ms", 500.0,
+        "WARN when the 95th percentile from callback to published output is above this.", 1.0, 1e6, live=True),
+    ParameterSpec("diagnostics.engine_timeout_s", 5.0, "ERROR when one inference takes longer than this.", 0.1, 3600.0,
+        live=True),
     ParameterSpec("view.port", 0, "TCP port of the node's page for a browser; 0: no page.", 0, 65535),
-    ParameterSpec(
-        "view.address",
-        "127.0.0.1",
-        "IP address that the page listens on; any but a loopback address needs the token that the log names.",
-    ),
+    ParameterSpec("view.address", "127.0.0.1",
+        "IP address that the page listens on; any but a loopback address needs the token that the log names."),
     ParameterSpec("view.rate", 5.0, "Frames a second that a page gets of one camera at most.", 0.1, 60.0),
     ParameterSpec("view.control", False, "Whether pages may change live parameters and the lifecycle state."),
 )
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
-from seg_perception.datasets.convert.exporting import Export, Labeled, export_type
-from seg_perception.datasets.convert.regions import ExportSettings
+from seg_perception.datasets.convert.exporting import Export, ExportSettings, Labeled, export_type
 from seg_perception.model import Model, Result, load
 from seg_perception.node_parameters import PictureSettings, picture_settings
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace

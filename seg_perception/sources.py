@@ -235,10 +235,8 @@ def _folder_frames(source: Source, on_fault: Callable[[str], object] | None) -> 
 
 
 def _bag_frames(source: Source, topic: str | None, on_fault: Callable[[str], object] | None) -> Iterator[Frame]:
-    from seg_perception.bags.images import IMAGE_TYPES, rgb_of
-    from seg_perception.bags.messages import stamp_ns_of
+    from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of, stamp_ns_of
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.topics import IMAGE_TOPIC
 
     assert isinstance(source.place, Path)
     with BagReader(source.place) as bag:
@@ -272,9 +270,8 @@ def pace(source: Source, topic: str | None = None) -> tuple[float, int]:
     if source.kind is not SourceKind.BAG:
         with VideoReader(source.place) as reader:
             return (LIVE_FPS, 0) if reader.is_live else (min(reader.fps, 120.0), reader.announced_frames)
-    from seg_perception.bags.images import IMAGE_TYPES
+    from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.topics import IMAGE_TOPIC
 
     assert isinstance(source.place, Path)
     with BagReader(source.place) as bag:

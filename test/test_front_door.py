@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_every_public_name_is_there_with_a_docstring() -> None:
 FUNCTIONS = {
     "average": "average",
     "bag evaluate": "score_bag",
-    "bag info": "BagReader",
+    "bag info": "bag_info",
     "bag make": "make_bag",
     "bag play": "play_bag",
     "bag process": "process_bag",
@@ -386,6 +387,35 @@ def test_process_bag_in_python_is_the_command(tiny: Path, tmp_path: Path) -> Non
     assert report.frames == 2
     with sp.load(tiny, threads=1) as model:
         assert len(list(model.stream(tmp_path / "out.mcap", topic="/segmentation_node/overlay"))) == 2
+
+
+def test_bag_info_in_python_is_the_command(tmp_path: Path) -> None:
+    info = sp.bag_info(str(write_bag(tmp_path / "in.mcap", [picture(0), picture(1)], truths=[truth_of(picture(0))])))
+    assert isinstance(info, sp.BagInfo)
+    assert {topic.name: topic.count for topic in info.topics} == {"/image": 2, "/truth": 1}
+    assert (info.messages, info.start_ns, info.end_ns, info.notes) == (3, START, START + STEP, ())
+    assert info.text().splitlines()[0] == f"{tmp_path / 'in.mcap'}: 3 messages, 0.067 s"
+    with pytest.raises(FileNotFoundError):
+        sp.bag_info(tmp_path / "none.mcap")
+
+
+def test_serve_page_in_python_is_the_command(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="the page's server is not installed")
+    bag = write_bag(tmp_path / "in.mcap", [picture(0), picture(1)])
+    pages = []
+
+    def look(url: str) -> None:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            pages.append((url, answer.status, answer.read()))
+
+    assert sp.serve_page(bag, model=tiny, threads=1, loop=False, on_url=look) == 2
+    ((url, status, page),) = pages
+    assert url.startswith("http://127.0.0.1:")
+    assert status == 200
+    assert b"app.js" in page
+    stopped = threading.Event()
+    stopped.set()
+    assert sp.serve_page(bag, model=tiny, threads=1, stop=stopped, on_url=lambda _: None) == 0
 
 
 def test_evaluate_in_python_is_the_command(tmp_path: Path) -> None:

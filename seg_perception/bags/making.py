@@ -10,7 +10,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from seg_perception.bags import messages
-from seg_perception.bags.topics import IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC
+from seg_perception.bags.messages import IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb

@@ -18,8 +18,7 @@ from zlib import crc32
 
 from seg_perception.bags import mcap_records as records
 from seg_perception.bags.mcap_records import BrokenRecordError, Channel, Chunk, Schema, Statistics
-from seg_perception.bags.storage import Connection
-from seg_perception.bags.types import OfferedQos, Topic, TypeDefinition
+from seg_perception.bags.types import Connection, OfferedQos, Topic, TypeDefinition
 from seg_perception.core.errors import InputError, first_of
 from seg_perception.core.files import open_regular_file
 

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from seg_perception.bags import messages
-from seg_perception.bags.images import IMAGE_TYPES, rgb_of
 from seg_perception.bags.journal import Journal
-from seg_perception.bags.locking import OutputLock, partial_path, writer_of
+from seg_perception.bags.locating import OutputLock, partial_path, writer_of
+from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, decode, rgb_of, standard_definition
 from seg_perception.bags.meters import BagMeters, meters_outputs
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topic, TypeDefinition
-from seg_perception.bags.typestore import decode, standard_definition
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from heapq import merge
 from operator import itemgetter
 from pathlib import Path
@@ -13,17 +14,12 @@ from types import TracebackType
 from typing import Any
 
 from seg_perception.bags.locating import ROS1_ADVICE, Located, Part
-from seg_perception.bags.locking import partial_path
 from seg_perception.bags.mcap_file import McapFile
 from seg_perception.bags.mcap_records import BrokenRecordError, expand_message
-from seg_perception.bags.metadata import announced_counts
+from seg_perception.bags.messages import decode
 from seg_perception.bags.sqlite_file import SqliteFile
-from seg_perception.bags.storage import StorageReader
-from seg_perception.bags.types import CDR, BagMessage, Storage, Topic
-from seg_perception.bags.typestore import decode
-from seg_perception.core.errors import InputError, first_of
-
-__all__ = ["BagReader", "partial_path"]
+from seg_perception.bags.types import CDR, BagMessage, Storage, StorageReader, Topic, announced_counts
+from seg_perception.core.errors import InputError, first_of, printable
 
 _SAVES = "'seg-perception bag recover' saves what is readable"
 
@@ -251,6 +247,66 @@ class BagReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class BagInfo:
+    """What a bag holds.
+
+    Attributes:
+        path: as it was given.
+        topics: in the order of the bag, with type, quality of service and number of messages.
+        messages: how many, of all topics.
+        start_ns, end_ns: record time of the first and the last message, since 1970; 0 in an empty bag.
+        notes: what had to be guessed, one sentence each.
+    """
+
+    path: Path
+    topics: tuple[Topic, ...]
+    messages: int
+    start_ns: int
+    end_ns: int
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """For people: the whole, then a line for each topic."""
+        lines = [
+            f"{self.path}: {self.messages} messages, {(self.end_ns - self.start_ns) / 1e9:.3f} s",
+            f"begins {_time(self.start_ns)} ({self.start_ns} ns)",
+        ]
+        width = max((len(topic_text(topic.name)) for topic in self.topics), default=0)
+        for topic in self.topics:
+            qos = f"{'reliable' if topic.qos.reliable else 'best effort'}{', latched' if topic.qos.latched else ''}"
+            foreign = "" if topic.serialization == CDR else f", serialized as {topic_text(topic.serialization)}"
+            type_name = topic_text(topic.type) if topic.type else "no schema"
+            lines.append(f"  {topic_text(topic.name):<{width}}  {topic.count:>7}  {type_name}  ({qos}{foreign})")
+        return "\n".join(lines)
+
+
+def bag_info(bag: str | Path) -> BagInfo:
+    """What a bag holds: topics, types, counts, times.
+
+    Args:
+        bag: bag folder, .mcap or .db3 file.
+
+    Raises:
+        FileNotFoundError, InputError: see `BagReader`.
+    """
+    with BagReader(Path(bag)) as opened:
+        return BagInfo(opened.path, opened.topics, opened.message_count, opened.start_ns, opened.end_ns, opened.notes)
+
+
+def topic_text(name: str) -> str:
+    """A name from a file, on one line."""
+    return printable(name, keep="") or "a topic without a name"
+
+
+def _time(ns: int) -> str:
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=(ns + 500) // 1000)
+    except OverflowError:
+        return "at a time beyond the calendar"
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def _count(topics: dict[int, Topic]) -> int:

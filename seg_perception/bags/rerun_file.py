@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.bags.images import IMAGE_TYPES, labels_of, rgb_of
-from seg_perception.bags.messages import stamp_ns_of
+from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE_TYPES, labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import COMPRESSED_IMAGE
 from seg_perception.bags.types import BagMessage
 from seg_perception.core.bird import draw_cells
 from seg_perception.core.errors import InputError

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_perception.bags.images import IMAGE_TYPES, labels_of
-from seg_perception.bags.messages import stamp_ns_of
+from seg_perception.bags.messages import IMAGE_TYPES, labels_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage
 from seg_perception.core.errors import InputError

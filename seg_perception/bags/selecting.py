@@ -13,9 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.bags.images import IMAGE_TYPES, rgb_of
+from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import IMAGE_TOPIC
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.types import RgbImage, Size

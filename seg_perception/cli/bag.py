@@ -1,7 +1,4 @@
-"""Play, record, inspect, segment, select from, score and make rosbag2 bags (MCAP and SQLite).
-
-Everything works without a ROS installation; play and record need the rclpy wheels or a sourced ROS 2.
-"""
+"""`bag`: everything that is done with rosbag2 bags."""
 
 from __future__ import annotations
 
@@ -11,20 +8,18 @@ from collections.abc import Iterable
 from io import TextIOWrapper
 from pathlib import Path
 
-from seg_perception.cli._options import add_model_arguments, add_params_file_argument, load_options
-from seg_perception.cli._process import printable
+from seg_perception.cli._command import (
+    Command,
+    add_model_arguments,
+    add_params_file_argument,
+    load_options,
+    stop_on_signals,
+)
+from seg_perception.core.errors import printable
 from seg_perception.node_outputs import image_outputs
 
-HELP = "play, record, inspect, segment, select from, score and make bags"
-EXAMPLES = (
-    "info drive.mcap",
-    "process drive.mcap segmented.mcap",
-    "play drive.mcap --rate 2",
-    "record /image /segmentation_node/labels --out drive.mcap",
-)
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_play(actions.add_parser("play", help="publish a bag with its recorded timing"))
     _add_record(actions.add_parser("record", help="record topics into an MCAP bag until Ctrl-C"))
@@ -38,7 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_recover(actions.add_parser("recover", help="save what is readable of a bag that was cut off or damaged"))
 
 
-def run(arguments: argparse.Namespace) -> int:
+def _bag(arguments: argparse.Namespace) -> int:
+    """Play, record, inspect, segment, select from, score and make rosbag2 bags (MCAP and SQLite).
+
+    Everything works without a ROS installation; play and record need the rclpy wheels or a sourced ROS 2.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and topics may be no text
     return int(arguments.bag_action(arguments))
@@ -78,38 +77,37 @@ def _add_play(parser: argparse.ArgumentParser) -> None:
 def _play(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.cli._process import stop_on_signals
-    from seg_perception.ros.bag_tools.player import PlaySettings, play
+    from seg_perception.bags.reader import BagReader, topic_text
+    from seg_perception.ros.bag_tools import play_bag
 
-    settings = PlaySettings(
-        rate=arguments.rate,
-        loop=arguments.loop,
-        topics=tuple(arguments.topics),
-        leave_out=tuple(arguments.leave_out),
-        start_s=arguments.start,
-        delay_s=arguments.delay,
-        wait_for=tuple(arguments.wait_for_subscribers),
-        wait_timeout_s=arguments.wait,
-        clock_hz=arguments.clock,
-    )
-    with BagReader(arguments.bag) as bag, stop_on_signals() as stop:
-        _say_notes(bag.notes)
-        messages = bag.message_count
-        names = settings.topics or tuple(topic.name for topic in bag.topics)
-        total = None if settings.loop or settings.start_s else sum(bag.topic(name).count for name in names)
-        with tqdm(total=total, unit="msg", desc="play") as bar:
-            report = play(
-                bag,
-                settings,
-                stop,
-                on_message=lambda _: bar.update(),
-                on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
-            )
+    with stop_on_signals() as stop, tqdm(unit="msg", desc="play") as bar:
+
+        def show(bag: BagReader) -> None:
+            _say_notes(bag.notes)
+            names = arguments.topics or [topic.name for topic in bag.topics]
+            whole = not (arguments.loop or arguments.start)
+            bar.total = sum(bag.topic(name).count for name in names) if whole else None
+
+        report = play_bag(
+            arguments.bag,
+            stop,
+            on_message=lambda _: bar.update(),
+            on_waiting=lambda text: bar.write(f"waiting for {text}", file=sys.stderr),
+            on_open=show,
+            rate=arguments.rate,
+            loop=arguments.loop,
+            topics=tuple(arguments.topics),
+            leave_out=tuple(arguments.leave_out),
+            start_s=arguments.start,
+            delay_s=arguments.delay,
+            wait_for=tuple(arguments.wait_for_subscribers),
+            wait_timeout_s=arguments.wait,
+            clock_hz=arguments.clock,
+        )
     for name, reason in report.skipped.items():
-        print(f"not played: {_shown(name)}: {printable(reason)}", file=sys.stderr)
+        print(f"not played: {topic_text(name)}: {printable(reason)}", file=sys.stderr)
     for name, count in report.published.items():
-        print(f"{_shown(name)}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
+        print(f"{topic_text(name)}: {count} published{' (nobody subscribed)' if name in report.unheard else ''}")
     if report.latest_s > 0.1:
         print(
             f"up to {report.latest_s:.2f} s late: reading or publishing is slower than the recording", file=sys.stderr
@@ -118,9 +116,9 @@ def _play(arguments: argparse.Namespace) -> int:
         print(f"not confirmed by all subscribers: {', '.join(report.unacknowledged)}", file=sys.stderr)
         return 1
     if not report.published and not report.interrupted:
-        print(f"{arguments.bag}: no message was played of {messages}", file=sys.stderr)
-        return 1 if messages else 0
-    return 130 if report.interrupted and not settings.loop else 0
+        print(f"{arguments.bag}: no message was played of {report.messages}", file=sys.stderr)
+        return 1 if report.messages else 0
+    return 130 if report.interrupted and not arguments.loop else 0
 
 
 def _add_record(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +134,6 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 def _record(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from seg_perception.cli._process import stop_on_signals
     from seg_perception.core.errors import SettingsError
     from seg_perception.ros.bag_tools import record_bag
 
@@ -165,35 +162,12 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.types import CDR
+    from seg_perception.bags.reader import bag_info
 
-    with BagReader(arguments.bag) as bag:
-        print(f"{arguments.bag}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s")
-        print(f"begins {_time(bag.start_ns)} ({bag.start_ns} ns)")
-        width = max((len(_shown(topic.name)) for topic in bag.topics), default=0)
-        for topic in bag.topics:
-            qos = f"{'reliable' if topic.qos.reliable else 'best effort'}{', latched' if topic.qos.latched else ''}"
-            foreign = "" if topic.serialization == CDR else f", serialized as {_shown(topic.serialization)}"
-            type_name = _shown(topic.type) if topic.type else "no schema"
-            print(f"  {_shown(topic.name):<{width}}  {topic.count:>7}  {type_name}  ({qos}{foreign})")
-        _say_notes(bag.notes)
+    info = bag_info(arguments.bag)
+    print(info.text())
+    _say_notes(info.notes)
     return 0
-
-
-def _shown(name: str) -> str:
-    """A name from a file, on one line."""
-    return printable(name, keep="") or "a topic without a name"
-
-
-def _time(ns: int) -> str:
-    from datetime import datetime, timedelta, timezone
-
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=(ns + 500) // 1000)
-    except OverflowError:
-        return "at a time beyond the calendar"
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def _add_process(parser: argparse.ArgumentParser) -> None:
@@ -381,14 +355,31 @@ def _add_recover(parser: argparse.ArgumentParser) -> None:
 
 
 def _recover(arguments: argparse.Namespace) -> int:
-    from seg_perception.bags.recovery import recover
+    from seg_perception.bags.reader import topic_text
+    from seg_perception.bags.salvage import recover
 
     report = recover(arguments.damaged, arguments.output, arguments.overwrite)
     for name, count in report.recovered.items():
-        print(f"{_shown(name)}: {count} recovered")
+        print(f"{topic_text(name)}: {count} recovered")
     broken = f"; {report.damaged_chunks} chunks are damaged, their messages are lost" if report.damaged_chunks else ""
     print(f"wrote {arguments.output}; {report.lost_bytes} bytes were not readable{broken}")
     for reason, count in report.left_out.items():
         print(f"left out {count}: {printable(reason)}", file=sys.stderr)
     _say_notes(report.notes)
     return 1 if report.left_out or report.damaged_chunks or report.lost_bytes else 0
+
+
+COMMANDS = (
+    Command(
+        "bag",
+        "play, record, inspect, segment, select from, score and make bags",
+        (
+            "info drive.mcap",
+            "process drive.mcap segmented.mcap",
+            "play drive.mcap --rate 2",
+            "record /image /segmentation_node/labels --out drive.mcap",
+        ),
+        _add_bag_arguments,
+        _bag,
+    ),
+)

@@ -1,32 +1,22 @@
-"""Look after datasets: check them, convert annotations of other tools, give labels to other tools.
-
-`check` reads every file and reports all that is wrong, and the class balance. Its exit status is 0 for a sound
-dataset, 1 when faults were found or something is hardly what was meant, and 2 when it could not be opened.
-"""
+"""Labeled images: `dataset` looks after them, `scenes` draws some."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from seg_perception.cli._options import (
+from seg_perception.cli._command import (
+    Command,
     LazyChoices,
     add_dataset_arguments,
     add_export_arguments,
     dataset_settings,
     export_settings,
-)
-
-HELP = "check a dataset, convert annotations of CVAT, labelme, COCO, ..., or export labels to them"
-EXAMPLES = (
-    "check --dataset folder --root my_data --mapping identity",
-    "check --dataset cityscapes --root cityscapes --split val --picture balance.png",
-    "convert annotations.xml --images pictures --out my_data --to driving",
-    "export --images pictures --labels out/labels --format cvat --out annotations.xml",
+    stop_on_signals,
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="read every file and report faults and class balance")
     add_dataset_arguments(check)
@@ -72,7 +62,12 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add_export_arguments(parser, "--format", "%(choices)s", required=True)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def _dataset(arguments: argparse.Namespace) -> int:
+    """Look after datasets: check them, convert annotations of other tools, give labels to other tools.
+
+    `check` reads every file and reports all that is wrong, and the class balance. Its exit status is 0 for a sound
+    dataset, 1 when faults were found or something is hardly what was meant, and 2 when it could not be opened.
+    """
     if arguments.action == "kinds":
         from seg_perception.datasets.registry import datasets_table
 
@@ -115,7 +110,6 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from seg_perception.cli._process import stop_on_signals
     from seg_perception.core.errors import SettingsError
     from seg_perception.core.files import make_room_for, write_atomically
     from seg_perception.datasets.check import check_dataset
@@ -142,3 +136,60 @@ def _check(arguments: argparse.Namespace) -> int:
         return 1
     print("no faults")
     return 0
+
+
+def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not hold scenes")
+    parser.add_argument("--frames", type=int, default=100, metavar="N", help="how many pictures (default: 100)")
+    parser.add_argument("--size", default="480x360", metavar="WxH", help="of the pictures (default: 480x360)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="chooses the drive (default: 0)")
+    parser.add_argument("--fps", type=float, default=15.0, help="pictures a second of the drive (default: 15)")
+    parser.add_argument("--random", action="store_true", help="every picture from another drive, for training")
+    parser.add_argument("--png", action="store_true", help="images without compression losses")
+
+
+def _scenes(arguments: argparse.Namespace) -> int:
+    """Draw procedural driving scenes with exact labels into a folder that `train` and `evaluate` read as folder pairs.
+
+    Writes images/NNNNNN.jpg (or .png), labels/NNNNNN.png (8-bit class ids 0 to 9) and contact_sheet.png.
+    """
+    from seg_perception.scenes.drive import draw_scenes
+
+    shares = draw_scenes(
+        arguments.out,
+        arguments.frames,
+        arguments.size,
+        arguments.seed,
+        arguments.fps,
+        arguments.random,
+        arguments.png,
+        progress=True,
+    )
+    for name, share in shares.items():
+        print(f"{name:14} {100 * share:6.2f} %")
+    drawn = f"{arguments.frames} pictures of {arguments.size} in {arguments.out}"
+    print(f"{drawn}; labels are ids of the label set 'driving'")
+    return 0
+
+
+COMMANDS = (
+    Command(
+        "dataset",
+        "check a dataset, convert annotations of CVAT, labelme, COCO, ..., or export labels to them",
+        (
+            "check --dataset folder --root my_data --mapping identity",
+            "check --dataset cityscapes --root cityscapes --split val --picture balance.png",
+            "convert annotations.xml --images pictures --out my_data --to driving",
+            "export --images pictures --labels out/labels --format cvat --out annotations.xml",
+        ),
+        _add_dataset_arguments,
+        _dataset,
+    ),
+    Command(
+        "scenes",
+        "draw procedural driving scenes with exact labels into a folder",
+        ("--out scenes --frames 200 --random",),
+        _add_scenes_arguments,
+        _scenes,
+    ),
+)

@@ -1,26 +1,24 @@
-"""The command `seg-perception`: one module of this folder for each subcommand.
-
-A subcommand module has HELP (one line), EXAMPLES (command lines), add_arguments(parser) and run(arguments) ->
-exit status. It imports heavy packages inside run, so that `seg-perception --help` is instant.
-"""
+"""The command `seg-perception`: every module of this folder with COMMANDS adds subcommands."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import importlib
+import itertools
 import os
 import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any, NoReturn
 
 import seg_perception.cli
 from seg_perception import __version__
-from seg_perception.cli._process import printable, what_to_install
-from seg_perception.core.errors import SegPerceptionError
+from seg_perception.cli._command import Command, what_to_install
+from seg_perception.core.errors import SegPerceptionError, printable
 
 PROGRAM = "seg-perception"
 
@@ -91,27 +89,27 @@ def _near(word: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), None)
 
 
-def command_name(module: str) -> str:
-    """The command of a module of this folder: `import_` (import is a keyword of Python) is "import"."""
-    return module.rstrip("_").replace("_", "-")
+def commands() -> list[Command]:
+    """Every subcommand, by name: a new one is a file of this folder, or stands in one beside its like."""
+    package = seg_perception.cli
+    modules = (found.name for found in pkgutil.iter_modules(package.__path__) if found.name not in ("main", "_command"))
+    found = (importlib.import_module(f"{package.__name__}.{name}").COMMANDS for name in modules)
+    return sorted(itertools.chain.from_iterable(found), key=lambda command: command.name)
 
 
 def build_parser() -> Parser:
-    """The parser with every subcommand found in this folder."""
+    """The parser with every subcommand."""
     parser = Parser(prog=PROGRAM, description="Semantic segmentation for driving.", epilog=_EPILOG)
     parser.set_defaults(run=_list_commands(parser))
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for found in pkgutil.iter_modules(seg_perception.cli.__path__):
-        if found.name == "main" or found.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{seg_perception.cli.__name__}.{found.name}")
-        name = command_name(found.name)
-        examples = "\n".join(f"  {PROGRAM} {name} {line}".rstrip() for line in module.EXAMPLES)
+    for command in commands():
+        examples = "\n".join(f"  {PROGRAM} {command.name} {line}".rstrip() for line in command.examples)
         subparser = subparsers.add_parser(
-            name, help=module.HELP, description=module.__doc__, epilog=f"examples:\n{examples}"
-        )
-        module.add_arguments(subparser)
-        _finish(subparser, module.run)
+            command.name, help=command.help, description=cleandoc(command.run.__doc__ or ""),
+            epilog=f"examples:\n{examples}",
+        )  # fmt: skip
+        command.add_arguments(subparser)
+        _finish(subparser, command.run)
     return parser
 
 

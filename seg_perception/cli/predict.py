@@ -1,48 +1,34 @@
-"""Segment images, folders, videos, bags, cameras and URLs.
-
-An image NAME gives labels/NAME.png (class ids, which look black), colors/NAME.png, confidence/NAME.png,
-drivable/NAME.png (0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept.
-A video, bag, camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, and with --frames those pictures
-of every frame under NAME/. A camera or live stream ends at Ctrl-C, or after --limit frames.
-With --camera, bird/NAME.png and NAME_bird.mp4 show the ground from above, and the grid of it.
-With --pre-label, images also give what an annotator opens and corrects: pre_labels.xml for CVAT, pre_labels.json for
-COCO, pre_labels/NAME.json for labelme. `dataset convert` brings the corrected labels back.
-"""
+"""`predict`: the pictures of images, videos, bags and cameras, and a window to see them in."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
-from seg_perception.cli._options import (
+from seg_perception.cli._command import (
+    Command,
     add_export_arguments,
     add_model_arguments,
     add_params_file_argument,
     export_settings,
     load_options,
+    stop_on_signals,
 )
 from seg_perception.core.errors import InputError
 
 if TYPE_CHECKING:
+    from seg_perception.core.types import RgbImage
     from seg_perception.model import Model
     from seg_perception.prediction import PredictReport, PredictStep
 
-HELP = "segment images, folders, videos, bags, cameras and URLs"
-EXAMPLES = (
-    "photo.jpg --out out",
-    "photos drive.mp4 --out out --opacity 0.4",
-    "drive.mcap --topic /front/image --out out --frames",
-    "picks/images --out out --pre-label cvat",
-    "drive.mp4 --out out --camera front.yaml --height 1.5 --pitch 2",
-    "0 --out out --show                          (the first camera, until Ctrl-C)",
-    "rtsp://192.168.0.7/front --out out --limit 300",
-)
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, video, bag, camera's index or URL")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument(
@@ -65,10 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def _predict(arguments: argparse.Namespace) -> int:
+    """Segment images, folders, videos, bags, cameras and URLs.
+
+    An image NAME gives labels/NAME.png (class ids, which look black), colors/NAME.png, confidence/NAME.png,
+    drivable/NAME.png (0 or 255) and overlay/NAME.png under the output folder; a folder's inner folders are kept.
+    A video, bag, camera or URL NAME gives NAME_overlay.mp4 and NAME_mask.mp4, and with --frames those pictures
+    of every frame under NAME/. A camera or live stream ends at Ctrl-C, or after --limit frames.
+    With --camera, bird/NAME.png and NAME_bird.mp4 show the ground from above, and the grid of it.
+    With --pre-label, images also give what an annotator opens and corrects: pre_labels.xml for CVAT, pre_labels.json
+    for COCO, pre_labels/NAME.json for labelme. `dataset convert` brings the corrected labels back.
+    """
     from tqdm import tqdm
 
-    from seg_perception.cli._process import stop_on_signals
     from seg_perception.node_parameters import picture_settings
     from seg_perception.prediction import PreLabel, birds_eye, predict
 
@@ -80,8 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
         stop = stack.enter_context(stop_on_signals())
         window = None
         if arguments.show:
-            from seg_perception.cli._window import Window
-
             window = stack.enter_context(Window("seg-perception predict", stop))
         bar = stack.enter_context(tqdm(total=0, unit="file", desc="predict", disable=True))
 
@@ -134,3 +127,74 @@ def _tell(report: PredictReport, out: Path) -> int:
         print("interrupted: the rest was not done", file=sys.stderr)
         return 130
     return 1 if report.faults else 0
+
+
+_LARGEST = (1280, 800)
+
+
+class Window:
+    """Shows one picture at a time; closing it, or pressing q or Escape, sets `stop`.
+
+    Raises:
+        InputError: Tk is not installed, or there is no display.
+    """
+
+    def __init__(self, title: str, stop: threading.Event) -> None:
+        try:
+            import tkinter as tk
+        except ImportError as error:
+            raise InputError("--show needs Tk: apt install python3-tk") from error
+        try:
+            self._root = tk.Tk()
+        except tk.TclError as error:
+            display = os.environ.get("DISPLAY") or "none"
+            raise InputError(f"--show needs a display, and there is none to use (DISPLAY: {display})") from error
+        self._tkinter = tk
+        self._root.title(title)
+        self._label = tk.Label(self._root)
+        self._label.pack()
+        self._root.protocol("WM_DELETE_WINDOW", stop.set)
+        for key in ("q", "<Escape>"):
+            self._root.bind(key, lambda _event: stop.set())
+
+    def show(self, picture: RgbImage) -> None:
+        """Show an RGB picture, uint8 [H, W, 3], shrunk to fit where it is very large."""
+        from seg_perception.core.resizing import resize_image
+        from seg_perception.core.types import Size
+
+        height, width = picture.shape[:2]
+        scale = min(1.0, _LARGEST[0] / width, _LARGEST[1] / height)
+        if scale < 1:
+            picture = resize_image(picture, Size(max(1, round(width * scale)), max(1, round(height * scale))))
+            height, width = picture.shape[:2]
+        content = f"P6 {width} {height} 255 ".encode() + picture.tobytes()
+        self._image = self._tkinter.PhotoImage(data=content, format="PPM")  # Tk keeps no reference of its own
+        self._label.configure(image=self._image)
+        self._root.update()
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._root.destroy()
+
+
+COMMANDS = (
+    Command(
+        "predict",
+        "segment images, folders, videos, bags, cameras and URLs",
+        (
+            "photo.jpg --out out",
+            "photos drive.mp4 --out out --opacity 0.4",
+            "drive.mcap --topic /front/image --out out --frames",
+            "picks/images --out out --pre-label cvat",
+            "drive.mp4 --out out --camera front.yaml --height 1.5 --pitch 2",
+            "0 --out out --show                          (the first camera, until Ctrl-C)",
+            "rtsp://192.168.0.7/front --out out --limit 300",
+        ),
+        _add_predict_arguments,
+        _predict,
+    ),
+)

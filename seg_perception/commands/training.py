@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.commands.inputs import open_datasets
+from seg_perception.commands.judging import open_datasets
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.resources import shipped_file
 
 if TYPE_CHECKING:
-    from seg_perception.commands.inputs import AnyDatasets
+    from seg_perception.commands.judging import AnyDatasets
     from seg_perception.training.calibration import TemperatureFit
     from seg_perception.training.settings import TrainSettings
 

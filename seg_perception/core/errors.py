@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+from unicodedata import category
 
 
 class SegPerceptionError(Exception):
@@ -47,3 +48,8 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         sys.exit(main())
     except (SegPerceptionError, OSError) as problem:
         sys.exit(str(problem))
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    """A text from a file, its control characters as escapes: printed, they could rewrite what the terminal shows."""
+    return "".join(ascii(c)[1:-1] if category(c) == "Cc" and c not in keep else c for c in text)

@@ -89,7 +89,7 @@ class DatasetInfo:
         mapping: its own label mapping; None: one must be named, or none is needed.
         needs_mapping: whether one must be named.
         takes_patterns: whether settings may give image and label patterns.
-        images, labels: patterns below the root (patterns.py); of labels, the first whose folder is there.
+        images, labels: patterns below the root (pairs.py); of labels, the first whose folder is there.
     """
 
     name: str

@@ -20,8 +20,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
 from seg_perception.datasets.masks import Mask
-from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles
-from seg_perception.datasets.patterns import FilePair
+from seg_perception.datasets.pairs import FilePair, MissingLabelsError, PairedFiles
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.processor import usable_cores
 

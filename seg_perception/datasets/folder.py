@@ -3,7 +3,7 @@
 images/NAME.jpg   labels/NAME.png (or NAME_mask.png, ...; masks/ instead of labels/)
 NAME.jpg          NAME.png, or NAME_mask.png, ... in the same folder
 images/NAME.jpg   nothing, or NAME.jpg alone, where `unlabeled` says so
-anything else     named by `images` and `labels`, patterns as in patterns.py
+anything else     named by `images` and `labels`, patterns as in pairs.py
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import DatasetInfo, OpenRequest, files_in
 from seg_perception.datasets.masks import MASK_SUFFIXES
-from seg_perception.datasets.pairs import PairedFiles, paired
-from seg_perception.datasets.patterns import MASK_ENDINGS, FilePair
+from seg_perception.datasets.pairs import MASK_ENDINGS, FilePair, PairedFiles, paired
 
 _LABEL_FOLDERS = ("labels", "masks")
 _JPEG = (".jpg", ".jpeg")

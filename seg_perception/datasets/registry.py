@@ -15,8 +15,7 @@ import seg_perception.datasets
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Dataset, DatasetInfo, LeftOut, OpenRequest, Sample
-from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles
-from seg_perception.datasets.patterns import pattern_fault
+from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles, pattern_fault
 
 
 def datasets() -> Mapping[str, DatasetInfo]:

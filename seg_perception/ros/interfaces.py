@@ -12,8 +12,8 @@ from typing import Any
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
+from seg_perception.bags.messages import definition_from_share
 from seg_perception.bags.types import TypeDefinition
-from seg_perception.bags.typestore import definition_from_share
 from seg_perception.core.errors import InputError
 
 

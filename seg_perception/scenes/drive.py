@@ -1,25 +1,26 @@
-"""A drive: a moving sequence of pictures with exact labels, any of which can be drawn on its own."""
+"""A drive: a moving sequence of pictures with exact labels, any of which can be drawn on its own, or into a folder."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import write_atomically
+from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import LabelImage, RgbImage, Size
+from seg_perception.core.visual import colorize, contact_sheet
 from seg_perception.scenes.camera import Camera, Floats, GroundView
 from seg_perception.scenes.canvas import Canvas, Glow
-from seg_perception.scenes.car_parts import LONGEST_CAR
-from seg_perception.scenes.cars import paint_car
-from seg_perception.scenes.cells import make_cell
-from seg_perception.scenes.effects import add_effects
-from seg_perception.scenes.ground import GroundPainter
-from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, Traffic, make_plan
-from seg_perception.scenes.objects import paint_house, paint_post, paint_thing, paint_wall
-from seg_perception.scenes.sensor import choose_sensor, expose
-from seg_perception.scenes.shadows import cast_shadows
+from seg_perception.scenes.car_mesh import LONGEST_CAR
+from seg_perception.scenes.effects import add_effects, choose_sensor, expose
+from seg_perception.scenes.ground import GroundPainter, cast_shadows
+from seg_perception.scenes.layout import CELL, Cell, Kind, Thing, Traffic, make_cell, make_plan
+from seg_perception.scenes.objects import paint_car, paint_house, paint_post, paint_thing, paint_wall
 from seg_perception.scenes.weather import WEATHER_SHARES, Weather, choose_light, paint_backdrop, paint_sky
 
 SMALLEST = Size(96, 64)
@@ -193,3 +194,68 @@ def random_scene(seed: int, size: Size) -> SceneFrame:
     """A random moment of a random drive, for training and tests."""
     rng = np.random.default_rng([seed & 0xFFFFFFFF, 99])
     return Drive(int(rng.integers(1 << 31)), size).frame(int(rng.integers(0, 4000)))
+
+
+_SHOWN = 8
+
+
+def draw_scenes(
+    out: str | Path,
+    frames: int = 100,
+    size: str | Size | tuple[int, int] = "480x360",
+    seed: int = 0,
+    fps: float = 15.0,
+    random: bool = False,
+    png: bool = False,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Draw procedural driving scenes with exact labels into a folder that trainings and evaluations read.
+
+    Args:
+        out: folder for images/NNNNNN.jpg, labels/NNNNNN.png (uint8 class ids of the label set "driving") and
+            contact_sheet.png; must not hold scenes.
+        frames: how many pictures.
+        size: of the pictures.
+        seed: chooses the drive.
+        fps: pictures a second of the drive.
+        random: every picture from another drive, for training.
+        png: images without compression losses.
+        progress: show a bar.
+
+    Returns:
+        The share of each class in all pixels, 0 to 1.
+
+    Raises:
+        InputError: a wrong size or number, or the folder holds something.
+    """
+    from tqdm import tqdm
+
+    if frames < 1:
+        raise InputError(f"{frames} frames are not accepted: draw at least 1")
+    out, size = Path(out), Size.parse(size)
+    drive = Drive(seed, size, fps)  # also checks the size when `random` does not need it
+    images, labels = out / "images", out / "labels"
+    for folder in (images, labels):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty: name a new folder, or remove this one first")
+    suffix = ".png" if png else ".jpg"
+    label_set = load_label_set()
+    counts = np.zeros(len(label_set), np.int64)
+    shown = {round(k) for k in np.linspace(0, frames - 1, min(_SHOWN, frames))}
+    rows: list[list[RgbImage]] = []
+    for index in tqdm(range(frames), unit="frame", desc="scenes", disable=not progress):
+        frame = random_scene(seed + index, size) if random else drive.frame(index)
+        (images / f"{index:06d}{suffix}").write_bytes(_encoded(suffix, frame.image[..., ::-1]))
+        (labels / f"{index:06d}.png").write_bytes(_encoded(".png", frame.labels))
+        counts += np.bincount(frame.labels.reshape(-1), minlength=len(label_set))
+        if index in shown:
+            rows.append([frame.image, colorize(frame.labels, label_set)])
+    sheet = contact_sheet(rows, tile_width=min(480, size.width))
+    write_atomically(out / "contact_sheet.png", _encoded(".png", sheet[..., ::-1]))
+    return {name: float(count / counts.sum()) for name, count in zip(label_set.names, counts, strict=True)}
+
+
+def _encoded(ending: str, pixels: RgbImage | LabelImage) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if ending == ".jpg" else []
+    return bytes(cv2.imencode(ending, np.ascontiguousarray(pixels), quality)[1])

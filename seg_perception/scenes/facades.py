@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Floats
-from seg_perception.scenes.canvas import Texture
-from seg_perception.scenes.textures import tileable_noise
+from seg_perception.scenes.canvas import Texture, tileable_noise
 
 TEXELS_PER_METER = 20
 FACADE_VARIANTS = 40

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.scenes.camera import Camera, Floats, GroundView
-from seg_perception.scenes.canvas import Canvas
+from seg_perception.scenes.canvas import Canvas, tileable_noise
 from seg_perception.scenes.layout import Plan, SceneClass
-from seg_perception.scenes.textures import tileable_noise
 
 
 class Weather(Enum):

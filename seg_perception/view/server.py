@@ -17,10 +17,9 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,9 +27,8 @@ from urllib.parse import urlsplit
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from seg_perception.core.errors import InputError, SegPerceptionError
-from seg_perception.view.board import Board
-from seg_perception.view.messages import BadMessageError, LookMessage, parse_message
-from seg_perception.view.pictures import PictureCache, kept, pixel, shares
+from seg_perception.view.board import Board, PictureCache, kept, pixel, shares
+from seg_perception.view.page import BadMessageError, Limit, LookMessage, Page, parse_message
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +36,8 @@ MAX_PAGES: Final = 24
 MAX_CONNECTIONS: Final = 64
 MAX_MESSAGE_BYTES: Final = 4096
 FIRST_REQUEST_S: Final = 5.0  # a connection that asks for nothing is closed
-SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
 STATUS_PERIOD_S: Final = 0.5
 STALE_S: Final = 1.0  # a picture that is older, by this and the time between two of them, is called stale
-_MESSAGES_A_SECOND: Final = 50  # of one page
 _REQUESTS_A_SECOND: Final = 200  # of all clients
 
 _STATIC: Final = {
@@ -112,8 +108,8 @@ class ViewServer:
         self._token = secrets.token_urlsafe(24) if settings.open_to_others else ""
         self._cache = PictureCache()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="view-encode")
-        self._pages: set[_Page] = set()
-        self._requests = _Limit(_REQUESTS_A_SECOND)
+        self._pages: set[Page] = set()
+        self._requests = Limit(_REQUESTS_A_SECOND)
         self._silent: set[Any] = set()  # connections that have asked for nothing yet
         self._loop = asyncio.new_event_loop()
         self._ready: threading.Event = threading.Event()
@@ -273,7 +269,7 @@ class ViewServer:
         # pings are answered below, so that they count as messages do; compressed messages are not agreed on
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=15.0, compress=False, autoping=False)
         await socket.prepare(request)
-        page = _Page(socket)
+        page = Page(socket)
         self._pages.add(page)
         tasks = [asyncio.create_task(self._send_status(page)), asyncio.create_task(self._send_frames(page))]
         try:
@@ -287,7 +283,7 @@ class ViewServer:
             await asyncio.gather(*tasks, return_exceptions=True)
         return socket
 
-    async def _receive(self, page: _Page) -> None:
+    async def _receive(self, page: Page) -> None:
         async for message in page.socket:
             if not page.may_speak():
                 await page.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many messages")
@@ -306,7 +302,7 @@ class ViewServer:
             if answer is not None:
                 await page.send(json.dumps(answer))
 
-    async def _answer(self, page: _Page, message: Any) -> dict[str, Any] | None:
+    async def _answer(self, page: Page, message: Any) -> dict[str, Any] | None:
         if isinstance(message, LookMessage):
             self._look(page, message)
             return None
@@ -337,7 +333,7 @@ class ViewServer:
             reason = str(error)
         return {"type": "refused" if reason else "done", "reason": reason, "of": kind}
 
-    def _look(self, page: _Page, message: LookMessage) -> None:
+    def _look(self, page: Page, message: LookMessage) -> None:
         known = self._board.cameras()
         wanted = {camera: message.look for camera in message.cameras if camera in known}
         for camera in wanted.keys() - page.looks.keys():
@@ -355,10 +351,10 @@ class ViewServer:
 
     # --- what is sent ---
 
-    async def _send_status(self, page: _Page) -> None:
+    async def _send_status(self, page: Page) -> None:
         while True:
             controls = self._board.controls
-            sliders = [] if controls is None else [_plain(slider) for slider in controls.sliders()]
+            sliders = [] if controls is None else [asdict(slider) for slider in controls.sliders()]
             status = {
                 "type": "status",
                 "title": self._board.title,
@@ -377,7 +373,7 @@ class ViewServer:
             await page.send(json.dumps(status))
             await asyncio.sleep(STATUS_PERIOD_S)
 
-    async def _send_frames(self, page: _Page) -> None:
+    async def _send_frames(self, page: Page) -> None:
         """A frame for each camera that the page has answered for, at most `rate` times a second, newest only."""
         period = 1.0 / self._settings.rate
         while True:
@@ -411,52 +407,6 @@ class ViewServer:
             await asyncio.sleep(period)
 
 
-class _Page:
-    """One browser's connection.
-
-    Attributes:
-        looks: what it wants to see of each camera.
-        credit: cameras of which it may get a frame: it has answered for the one before.
-        shown: the frame it sees, for questions about a pixel and for keeping.
-    """
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self.socket = socket
-        self.looks: dict[str, Any] = {}
-        self.credit: set[str] = set()
-        self.shown: dict[str, Any] = {}
-        self.sent: dict[str, int] = {}
-        self.fresh = asyncio.Event()
-        self._spoken = _Limit(_MESSAGES_A_SECOND)
-
-    def may_speak(self) -> bool:
-        return self._spoken.another()
-
-    async def send(self, content: str | bytes) -> None:
-        """Send, or let a page go that does not read."""
-        try:
-            send = self.socket.send_str(content) if isinstance(content, str) else self.socket.send_bytes(content)
-            await asyncio.wait_for(send, SEND_TIMEOUT_S)
-        except (asyncio.TimeoutError, ConnectionError):
-            transport = self.socket._req.transport if self.socket._req is not None else None
-            if transport is not None:
-                transport.abort()
-            raise asyncio.CancelledError from None
-
-
-class _Limit:
-    """So many a second, and no more; those that are refused count, too."""
-
-    def __init__(self, most: int) -> None:
-        self._times: deque[float] = deque(maxlen=most)  # of the last ones
-
-    def another(self) -> bool:
-        now = time.monotonic()
-        full = len(self._times) == self._times.maxlen and now - self._times[0] < 1.0
-        self._times.append(now)
-        return not full
-
-
 class _Refuse(asyncio.Protocol):
     """Too many connections: closed at once."""
 
@@ -481,7 +431,3 @@ def _place_of(origin: str) -> str | None:
         return urlsplit(origin).netloc
     except ValueError:
         return None
-
-
-def _plain(slider: Any) -> dict[str, Any]:
-    return {name: getattr(slider, name) for name in ("name", "help", "value", "minimum", "maximum", "whole")}

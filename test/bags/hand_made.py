@@ -10,7 +10,7 @@ from pathlib import Path
 from bag_helpers import START, STEP, picture
 
 from seg_perception.bags import messages
-from seg_perception.bags.typestore import encode, standard_definition
+from seg_perception.bags.messages import encode, standard_definition
 
 MAGIC = b"\x89MCAP0\r\n"
 RULE = "=" * 80 + "\n"

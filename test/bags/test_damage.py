@@ -17,7 +17,7 @@ from bag_helpers import START, STEP, noise, picture
 
 from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.recovery import recover
+from seg_perception.bags.salvage import recover
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import SegPerceptionError

@@ -149,7 +149,7 @@ PROGRAM = """
 import faulthandler, resource, sys, time
 from pathlib import Path
 from seg_perception.cli.main import main
-import seg_perception.bags.processing, seg_perception.bags.recovery
+import seg_perception.bags.processing, seg_perception.bags.salvage
 
 model, saved, *paths = sys.argv[1:]
 first = Path(paths[0])
@@ -200,7 +200,7 @@ def test_files_that_lie_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_rows_of_the_wrong_type_are_named_and_the_others_recovered(tmp_path: Path) -> None:
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.recovery import recover
+    from seg_perception.bags.salvage import recover
     from seg_perception.core.errors import InputError
 
     def edit(database: sqlite3.Connection) -> None:

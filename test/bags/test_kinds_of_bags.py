@@ -31,7 +31,7 @@ from hand_made import (
 )
 
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.recovery import recover
+from seg_perception.bags.salvage import recover
 from seg_perception.bags.types import OfferedQos
 from seg_perception.core.errors import InputError
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from bag_helpers import contents, picture
 
-from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.making import FIRST_STAMP_NS, FolderDrive, SceneDrive, write_drive
-from seg_perception.bags.messages import IMAGE, stamp_ns_of
+from seg_perception.bags.messages import IMAGE, labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.label_mapping import load_label_mapping

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from seg_perception.bags import messages
+from seg_perception.bags.messages import standard_types
 from seg_perception.bags.processing import ProcessSettings, process_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos
-from seg_perception.bags.typestore import standard_types
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.meters import MetersSettings, MountSettings

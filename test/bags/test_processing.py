@@ -14,8 +14,8 @@ from bag_helpers import START, STEP, contents, drivable_of, picture, truth_of, w
 from hand_made import IMAGE_TYPE, RULE, channel, image_data, image_parts, mcap, message, schema, sqlite_bag
 
 from seg_perception.bags import messages
-from seg_perception.bags.images import labels_of, rgb_of
 from seg_perception.bags.journal import Journal
+from seg_perception.bags.messages import labels_of, rgb_of
 from seg_perception.bags.processing import ProcessSettings, camera_name, journal_path, process_bag, segment_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos

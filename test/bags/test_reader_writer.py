@@ -13,7 +13,7 @@ from mcap.reader import make_reader
 from rosbags import rosbag2
 
 from seg_perception.bags import messages
-from seg_perception.bags.images import labels_of, rgb_of
+from seg_perception.bags.messages import labels_of, rgb_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from bag_helpers import contents, noise, write_bag
 
-from seg_perception.bags.recovery import recover
+from seg_perception.bags.salvage import recover
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
 

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importli
 
 from bag_helpers import START, STEP, picture, truth_of, write_bag, write_tiny_model
 
+import seg_perception as sp
 from seg_perception.bags import messages
-from seg_perception.bags.images import labels_of
+from seg_perception.bags.messages import labels_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.scoring import BagScore
 from seg_perception.bags.writer import BagWriter
@@ -43,6 +44,18 @@ def demo(*arguments: Any) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
     command = [sys.executable, "-m", "seg_perception.cli.main", "demo", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_demo_in_python_is_the_command(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)  # the demo takes one of its own
+    bag = write_bag(tmp_path / "in.mcap", [picture(0), picture(1)], truths=[truth_of(picture(0)), truth_of(picture(1))])
+    summary = sp.demo(tmp_path / "out", sp.DemoSettings(bag=bag, model=model))
+    assert summary is not None
+    assert summary.is_sound, summary.remarks
+    assert (summary.session.published, summary.session.answered) == (2, 2)
+    assert all((tmp_path / "out" / name).stat().st_size for name in FILES)
+    with pytest.raises(sp.InputError, match="the demo would write its results over"):
+        sp.demo(tmp_path / "out", sp.DemoSettings(bag=tmp_path / "out" / "demo.mcap", model=model))
 
 
 def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, model: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import pkgutil
 import re
 import shlex
 import subprocess
@@ -18,7 +16,7 @@ import pytest
 import seg_perception
 import seg_perception.cli
 from seg_perception.cli import main as cli
-from seg_perception.cli._process import EXTRA_OF
+from seg_perception.cli._command import EXTRA_OF
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.types import Size
 from seg_perception.engines.registry import engine_choices
@@ -27,17 +25,36 @@ from seg_perception.scenes import random_scene
 
 
 def subcommands() -> list[str]:
-    names = [m.name for m in pkgutil.iter_modules(seg_perception.cli.__path__)]
-    return [name for name in names if name != "main" and not name.startswith("_")]
+    return [command.name for command in cli.commands()]
 
 
 def test_every_module_is_a_subcommand_with_help_of_one_line() -> None:
     assert {"train", "inspect"} <= set(subcommands())
-    for name in subcommands():
-        module = importlib.import_module(f"seg_perception.cli.{name}")
-        assert module.HELP
-        assert "\n" not in module.HELP
-        assert module.__doc__
+    assert len(set(subcommands())) == len(subcommands())
+    for command in cli.commands():
+        assert command.help
+        assert "\n" not in command.help
+        assert command.run.__doc__
+
+
+def test_a_new_command_is_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wave.py").write_text(
+        "from seg_perception.cli._command import Command\n"
+        "def _run(arguments):\n    'Greet a passer-by.'\n    return 3\n"
+        "COMMANDS = (Command('wave', 'say hello', ('--twice',), lambda p: p.add_argument('--twice'), _run),)\n"
+    )
+    monkeypatch.setattr(seg_perception.cli, "__path__", [*seg_perception.cli.__path__, str(tmp_path)])
+    try:
+        assert cli.main(["wave"]) == 3
+        with pytest.raises(SystemExit):
+            cli.main(["wave", "--help"])
+    finally:
+        sys.modules.pop("seg_perception.cli.wave", None)
+    shown = capsys.readouterr().out
+    assert "Greet a passer-by." in shown
+    assert "seg-perception wave --twice" in shown
 
 
 def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +63,7 @@ def test_help_lists_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None
     assert exit_.value.code == 0
     shown = capsys.readouterr().out
     for name in subcommands():
-        assert cli.command_name(name) in shown
+        assert name in shown
 
 
 def test_help_needs_no_heavy_package() -> None:
@@ -166,7 +183,7 @@ def test_without_a_command_they_are_listed(
 ) -> None:
     assert cli.main(group) == 0
     shown = capsys.readouterr().out
-    assert all(cli.command_name(name) in shown for name in listed)
+    assert all(name in shown for name in listed)
 
 
 @pytest.mark.parametrize("command", [[], ["predict"], ["bag"], ["bag", "play"], ["dataset", "check"]], ids=" ".join)
@@ -182,13 +199,13 @@ def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: py
     tried = 0
     for name in subcommands():
         with pytest.raises(SystemExit):
-            cli.main([cli.command_name(name), "--help"])
+            cli.main([name, "--help"])
         shown = capsys.readouterr().out
         examples = shown.partition("\nexamples:\n")[2].splitlines()
         assert examples, name
         for line in examples:
             words = shlex.split(line.partition("     (")[0])
-            assert words[:2] == ["seg-perception", cli.command_name(name)]
+            assert words[:2] == ["seg-perception", name]
             parser.parse_args(words[1:])
             tried += 1
     assert tried > 20

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importli
 
 from bag_helpers import picture, truth_of, write_bag, write_tiny_model
 
-from seg_perception.bags.images import labels_of
+from seg_perception.bags.messages import labels_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings

@@ -29,8 +29,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.conversion import formats_table
-from seg_perception.datasets.convert.exporting import Labeled, write_annotations
-from seg_perception.datasets.convert.regions import ExportSettings, ShapeKind
+from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
 from seg_perception.scenes import random_scene
 from seg_perception.training.settings import TrainSettings
 

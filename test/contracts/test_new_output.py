@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bags"))  # pytest's importli
 
 from bag_helpers import picture, write_bag, write_tiny_model
 
-from seg_perception.bags.images import labels_of
+from seg_perception.bags.messages import labels_of
 from seg_perception.bags.reader import BagReader
 
 pytest.importorskip("rclpy", reason="neither a sourced ROS 2 nor the rclpy wheels")

@@ -76,6 +76,7 @@ def tiff_of(
         277: samples,
         278: height,
         279: len(content),
+        **({} if pixels.dtype.kind == "u" else {339: {"i": 2, "f": 3, "c": 6}[pixels.dtype.kind]}),
         **dict(more),
     }
     content += bytes(len(content) % 2)

@@ -282,7 +282,7 @@ def test_without_simplejpeg_the_log_says_what_is_missing(
     [
         (tiff_of(COLOR, compression=7), "of compression 7 is not accepted; LZW, PackBits, deflate, none are"),
         (tiff_of(COLOR, next_page=8), "of several pages is not accepted"),
-        (tiff_of(GRAY.astype(np.float32)), r"of \[32\] bits a channel is not accepted"),
+        (tiff_of(GRAY.astype(np.float32)), r"of floating-point numbers of 32 bits a channel is not accepted; unsigned"),
         (tiff_of(COLOR, colors=6), "of 3 channels and color model 6 is not accepted"),
         (tiff_of(GRAY, more=((322, 100_000), (323, 16))), "of 100000x16 tiles is not accepted"),
         (tiff_of(GRAY, more=((278, 5),)), "names 1 of the 5 parts"),
@@ -300,6 +300,27 @@ def test_without_simplejpeg_the_log_says_what_is_missing(
 def test_kinds_that_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(InputError, match=f"^x: .*{words}"):
         decode_rgb(data, "x")
+
+
+@pytest.mark.parametrize(
+    "dtype, numbers",
+    [
+        ("i1", "signed whole numbers of 8 bits"),
+        ("i2", "signed whole numbers of 16 bits"),
+        ("u4", "unsigned whole numbers of 32 bits"),
+        ("f2", "floating-point numbers of 16 bits"),
+        ("f8", "floating-point numbers of 64 bits"),
+        ("c8", "complex floating-point numbers of 64 bits"),
+    ],
+)
+def test_numbers_that_no_picture_has_are_named_with_what_is_accepted(dtype: str, numbers: str) -> None:
+    wanted = "unsigned whole numbers of 1, 2, 4, 8 or 16 bits are: save it anew as uint8 or uint16"
+    data = tiff_of(GRAY.astype(dtype))
+    for read in (decode_rgb, parse_encoded):
+        with pytest.raises(InputError, match=f"^x: a TIFF of {numbers} a channel is not accepted; {wanted}$"):
+            read(data, "x")
+    with pytest.raises(InputError, match="sample format 9"):
+        decode_rgb(tiff_of(GRAY, more=((339, 9),)), "x")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LOSSLESS if "," not in kind])

@@ -163,7 +163,9 @@ def test_no_pixel_of_the_last_image_in_half_of_the_next() -> None:
         (b"P6\n2 2 255\n", "a PPM image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .*'git lfs pull'"),
         (b"<!DOCTYPE html>", "a web page, not an image"),
-        (b"\x93NUMPY", "a NumPy array"),
+        (b"\x93NUMPY", "a NumPy array: save it as PNG, as uint8 or uint16"),
+        (b"v/1\x01", "an OpenEXR image of floating-point numbers"),
+        (b"PF\n5 4", "a PFM image of floating-point numbers"),
     ],
 )
 def test_other_files_are_called_by_their_names(start: bytes, what: str) -> None:

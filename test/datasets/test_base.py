@@ -13,8 +13,7 @@ from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import files_in, read_rgb
 from seg_perception.datasets.masks import read_mask
-from seg_perception.datasets.pairs import PairedFiles
-from seg_perception.datasets.patterns import FilePair
+from seg_perception.datasets.pairs import FilePair, PairedFiles
 
 IDENTITY = load_label_mapping("identity")
 

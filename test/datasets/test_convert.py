@@ -25,9 +25,8 @@ from seg_perception.core.label_mapping import load_label_mapping
 from seg_perception.core.label_set import load_label_set
 from seg_perception.datasets.convert.base import Canvas
 from seg_perception.datasets.convert.conversion import ConvertSettings, convert, detect, formats, formats_table
-from seg_perception.datasets.convert.exporting import Labeled, write_annotations
+from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
 from seg_perception.datasets.convert.label_studio import decode_brush
-from seg_perception.datasets.convert.regions import ExportSettings, ShapeKind
 from seg_perception.datasets.convert.voc import palette_color
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 

@@ -12,10 +12,9 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.scenes import Drive, SceneFrame, Weather, random_scene
-from seg_perception.scenes.car_parts import SHAPES
-from seg_perception.scenes.cars import paintwork
-from seg_perception.scenes.cells import make_cell
-from seg_perception.scenes.layout import CELL, SceneClass, Traffic
+from seg_perception.scenes.car_mesh import SHAPES
+from seg_perception.scenes.layout import CELL, SceneClass, Traffic, make_cell
+from seg_perception.scenes.objects import paintwork
 
 SMALL = Size(240, 180)
 

@@ -32,6 +32,10 @@ _STRIPS: Final = (273, 279)  # offsets and byte counts
 _TILES: Final = (324, 325)
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
+_NUMBERS: Final = {  # by the sample format
+    1: "unsigned whole numbers", 2: "signed whole numbers", 3: "floating-point numbers", 4: "undefined numbers",
+    5: "complex whole numbers", 6: "complex floating-point numbers",
+}  # fmt: skip
 _PALETTE, _WHITE_IS_ZERO, _BLACK_IS_ZERO = 3, 0, 1
 _MAX_TILE: Final = 4096  # width and height
 
@@ -202,8 +206,12 @@ def _header(tags: _Tags, source: str) -> EncodedImage:
     size = checked_size(_one(tags, _WIDTH), _one(tags, _HEIGHT), source)
     samples, bits = _one(tags, _SAMPLES, 1), set(tags.get(_BITS, (1,)))
     colors, compression = _one(tags, _COLORS), _one(tags, _COMPRESSION, 1)
-    if bits not in ({1}, {2}, {4}, {8}, {16}) or set(tags.get(_SAMPLE_FORMAT, (1,))) != {1}:
-        raise refused(Codec.TIFF, f"of {sorted(bits)} bits a channel", "whole numbers of 1 to 16 bits are", source)
+    kinds = set(tags.get(_SAMPLE_FORMAT, (1,)))
+    if bits not in ({1}, {2}, {4}, {8}, {16}) or kinds != {1}:
+        numbers = " and ".join(_NUMBERS.get(kind, f"numbers of sample format {kind}") for kind in sorted(kinds))
+        what = f"of {numbers} of {' and '.join(map(str, sorted(bits)))} bits a channel"
+        accepted = "unsigned whole numbers of 1, 2, 4, 8 or 16 bits are: save it anew as uint8 or uint16"
+        raise refused(Codec.TIFF, what, accepted, source)
     if compression not in _COMPRESSIONS:
         accepted = ", ".join(sorted(set(_COMPRESSIONS.values())))
         raise refused(Codec.TIFF, f"of compression {compression}", f"{accepted} are", source)

@@ -1,4 +1,4 @@
-"""Annotations of other tools into folders of images and label files, and back: one file a format.
+"""Annotations of other tools into folders of images and label files, and back: one file a tool.
 
-Every module of this folder with a FORMAT is one; `dataset convert` and `dataset export` find it by that.
+Every `Format` of a module of this folder is one; `dataset convert` finds it by that.
 """

@@ -1,4 +1,4 @@
-"""Writes what a format gives as a folder of ours: images/, labels/, label_set.yaml, mapping.yaml."""
+"""Writes what a format gives, with the pictures it names, as a folder of ours: images/, labels/ and their meaning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 import cv2
 import numpy as np
@@ -17,14 +18,15 @@ from tqdm import tqdm
 
 import seg_perception.datasets.convert
 from seg_perception.core.encoded import inspect_encoded
-from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError
+from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError, first_of
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.image_file import MAX_FILE_BYTES
+from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from seg_perception.core.label_mapping import IGNORE
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import Annotated, Annotations, Format, SourceClass, checked
+from seg_perception.datasets.convert.label_studio import without_upload_prefix
 from seg_perception.datasets.convert.meaning import OWN, Meaning
-from seg_perception.datasets.convert.pictures import Pictures
+from seg_perception.datasets.pairs import composed
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
@@ -36,7 +38,7 @@ def formats() -> Mapping[str, Format]:
         importlib.import_module(f"{package.__name__}.{name}")
         for name in sorted(found.name for found in pkgutil.iter_modules(package.__path__))
     )
-    found = [module.FORMAT for module in modules if hasattr(module, "FORMAT")]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Format)]
     return MappingProxyType({one.name: one for one in found})
 
 
@@ -273,3 +275,74 @@ class _Writer:
             became = meaning.became[c.value]
             pixels, images = int(self._pixels[c.value]), int(self._images_of[c.value])
             yield ClassRow(c.name, c.value, pixels, images, became)
+
+
+_IMAGE_FOLDERS: Final = ("images", "JPEGImages", "data", "img")
+_NO_IMAGE_FOLDERS: Final = frozenset(
+    {
+        "SegmentationClass",
+        "SegmentationClassPNG",
+        "SegmentationClassVisualization",
+        "SegmentationObject",
+        "SegmentationObjectPNG",
+        "SegmentationObjectVisualization",
+        "ann",
+        "labels",
+        "masks",
+    }
+)
+
+
+class Pictures:
+    """The pictures of a source, by the names that its annotations give them."""
+
+    def __init__(self, source: Path, images: Path | None) -> None:
+        if images is not None and not images.is_dir():
+            raise DatasetError(f"{images}: no such folder of pictures")
+        root = source if source.is_dir() else source.parent
+        self.root = images or root
+        self._files: dict[str, Path] = {}
+        for path in sorted(self.root.rglob("*")):
+            parts = path.relative_to(self.root).parts
+            hidden = any(part.startswith(".") for part in parts) or _NO_IMAGE_FOLDERS & set(parts[:-1])
+            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.stem.endswith("_mask"):
+                self._files[composed("/".join(parts))] = path
+        self._used: set[Path] = set()
+        self._by_stem: dict[str, list[Path]] = {}
+        for name, path in self._files.items():
+            self._by_stem.setdefault(Path(name).stem, []).append(path)
+
+    def find(self, name: str) -> Path | None:
+        """The file of a name: below the folder, with whatever suffix, or anywhere by a name that is there once.
+
+        Raises:
+            DatasetError: several could be meant.
+        """
+        name = composed(name)
+        stem = name.rpartition(".")[0] or name
+        for candidate in (name, *(f"{folder}/{name}" for folder in _IMAGE_FOLDERS)):
+            if candidate in self._files:
+                return self._take(self._files[candidate])
+        for start in ("", *(f"{folder}/" for folder in _IMAGE_FOLDERS)):
+            same = [path for known, path in self._files.items() if known.rpartition(".")[0] == start + stem]
+            if len(same) == 1:
+                return self._take(same[0])
+        for short in dict.fromkeys((Path(name).stem, Path(without_upload_prefix(name)).stem)):
+            found = self._by_stem.get(short, [])
+            if len(found) > 1:
+                raise DatasetError(
+                    f"{name}: several pictures could be meant: {first_of(found, 3)}; name their folder with --images"
+                )
+            if found:
+                return self._take(found[0])
+        return None
+
+    def _take(self, path: Path) -> Path:
+        self._used.add(path)
+        return path
+
+    def unused(self) -> list[str]:
+        rest = [path for path in self._files.values() if path not in self._used]
+        if not rest:
+            return []
+        return [f"pictures without an annotation, left out: {len(rest)}: {first_of(rest, 3)}"]

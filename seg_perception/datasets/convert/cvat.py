@@ -1,6 +1,7 @@
-"""CVAT for images 1.1: one XML file (docs.cvat.ai, "CVAT for images").
+"""CVAT's two exports: "CVAT for images 1.1", one XML file (docs.cvat.ai), and "Segmentation mask 1.1".
 
-Polygons are filled by COCO's rule, as CVAT's own export to masks does.
+Polygons are filled by COCO's rule, as CVAT's own export to masks does. Masks are in SegmentationClass/, in the colors
+of labelmap.txt; JPEGImages/ is there if it was asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.label_mapping import parse_color
+from seg_perception.core.label_mapping import Color, LabelMapping, parse_color
+from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
     BOXES_FILLED,
@@ -26,12 +28,16 @@ from seg_perception.datasets.convert.base import (
     Canvas,
     Format,
     Ids,
+    SourceClass,
     checked,
+    fitting,
     numbered,
     runs_to_mask,
     safe_name,
     text,
 )
+from seg_perception.datasets.convert.voc import LABEL_MAP, MASKS, image_name, mask_files
+from seg_perception.datasets.masks import read_mask
 
 _AREAS = ("polygon", "mask", "box", "ellipse")
 _NOT_DRAWN = ("polyline", "points", "cuboid", "skeleton", "tag")
@@ -166,4 +172,57 @@ FORMAT = Format(
     order="higher z_order over lower, then later shapes over earlier ones",
     matches=_matches,
     read=_read,
+)
+
+
+_MAX_MASK_CLASSES = 250
+
+
+def _matches_masks(path: Path) -> bool:
+    return (path / MASKS).is_dir() and (path / LABEL_MAP).is_file()
+
+
+def _label_map(path: Path) -> dict[str, Color]:
+    """Lines of `name:R,G,B:parts:actions`; # begins a comment."""
+    found: dict[str, Color] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not text in UTF-8: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        color = parse_color(rest.partition(":")[0])
+        if not name.strip() or color is None or color in found.values() or name.strip() in found:
+            raise DatasetError(f"{path}: line {number}: {line[:80]!r} is no 'name:R,G,B:parts:actions' of its own")
+        found[name.strip()] = color
+    if not 0 < len(found) <= _MAX_MASK_CLASSES:
+        raise DatasetError(f"{path}: {len(found)} classes; 1 to {_MAX_MASK_CLASSES} are read")
+    return found
+
+
+def _read_masks(path: Path) -> Annotations:
+    colors = _label_map(path / LABEL_MAP)
+    classes = tuple(SourceClass(name, value, color) for value, (name, color) in enumerate(colors.items()))
+    own = LabelSet(LABEL_MAP, tuple(LabelClass(c.value, c.name, c.color or (0, 0, 0)) for c in classes))
+    mapping = LabelMapping(LABEL_MAP, own, {}, {color: name for name, color in colors.items()})
+    return Annotations(classes, _mask_pictures(path, mapping), _MAX_MASK_CLASSES)
+
+
+def _mask_pictures(path: Path, mapping: LabelMapping) -> Iterator[Annotated]:
+    for file in mask_files(path):
+
+        def draw(size: Size, file: Path = file) -> Ids:
+            return fitting(read_mask(file).labels(mapping, file), size, file)
+
+        yield Annotated(image_name(file, path), file, None, draw)
+
+
+MASKS_FORMAT = Format(
+    name="cvat-masks",
+    summary="CVAT Segmentation mask 1.1: the folder of SegmentationClass/ and labelmap.txt",
+    order="each pixel has one class",
+    matches=_matches_masks,
+    read=_read_masks,
 )

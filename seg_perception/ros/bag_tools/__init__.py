@@ -21,6 +21,7 @@ def play_bag(
     stop: threading.Event | None = None,
     on_message: Callable[[BagMessage], object] = lambda _: None,
     on_waiting: Callable[[str], object] = lambda _: None,
+    on_open: Callable[[BagReader], object] = lambda _: None,
     **settings: Any,
 ) -> PlayReport:
     """Publish a bag's messages, byte for byte, with the time between them that was recorded.
@@ -30,6 +31,7 @@ def play_bag(
         stop: set it to end early.
         on_message: called after each message.
         on_waiting: told what the player waits for: subscribers, or a message after a long pause.
+        on_open: called with the opened bag before anything is published.
         **settings: fields of `ros.bag_tools.player.PlaySettings`: rate=2.0, loop=True, topics=("/image",),
             leave_out=("/segmentation_node/",), start_s, delay_s, wait_for, wait_timeout_s, clock_hz.
 
@@ -40,7 +42,7 @@ def play_bag(
     from seg_perception.ros.bag_tools.player import PlaySettings, play
 
     source = Path(bag) if isinstance(bag, str) else bag
-    return play(source, PlaySettings(**settings), stop, on_message, on_waiting)
+    return play(source, PlaySettings(**settings), stop, on_message, on_waiting, on_open)
 
 
 def record_bag(

@@ -92,6 +92,7 @@ class PlayReport:
         skipped: topics that were left out, from the start or from some moment on, with the reason.
         unheard: topics that never had a subscriber.
         unacknowledged: topics whose subscribers had not confirmed the last messages in time.
+        messages: that the bag holds, of all topics.
         latest_s: how late the latest message was, in seconds: the disk or the machine was too slow.
         interrupted: `stop` was set before the end.
         notes: what was guessed or left out of the bag, one sentence each.
@@ -101,6 +102,7 @@ class PlayReport:
     skipped: dict[str, str] = field(default_factory=dict)
     unheard: tuple[str, ...] = ()
     unacknowledged: tuple[str, ...] = ()
+    messages: int = 0
     latest_s: float = 0.0
     interrupted: bool = False
     notes: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ def play(
     stop: threading.Event | None = None,
     on_message: Callable[[BagMessage], object] = lambda _: None,
     on_waiting: Callable[[str], object] = lambda _: None,
+    on_open: Callable[[BagReader], object] = lambda _: None,
 ) -> PlayReport:
     """Publish a bag's messages, byte for byte, with the time between them that was recorded.
 
@@ -123,6 +126,7 @@ def play(
         stop: set it to end early.
         on_message: called after each message.
         on_waiting: told what the player waits for: subscribers, or a message after a long pause.
+        on_open: called with the opened bag before anything is published.
 
     Raises:
         FileNotFoundError, InputError: the bag; a start after its end; a topic it does not have; one
@@ -132,13 +136,14 @@ def play(
     stop = stop or threading.Event()
     if isinstance(bag, Path):
         with BagReader(bag) as reader:
-            return play(reader, settings, stop, on_message, on_waiting)
+            return play(reader, settings, stop, on_message, on_waiting, on_open)
+    on_open(bag)
     length_s = (bag.end_ns - bag.start_ns) / _NANOSECONDS
     if settings.start_s > length_s:
         raise InputError(f"{bag.path}: a start at {settings.start_s:g} s is after its end; it is {length_s:.3f} s long")
     if settings.clock_hz and not 0 <= bag.start_ns <= bag.end_ns < 2**31 * _NANOSECONDS:
         raise InputError(f"{bag.path}: its times, from {bag.start_ns} to {bag.end_ns} ns, do not fit /clock")
-    report = PlayReport(notes=tuple(bag.notes))
+    report = PlayReport(messages=bag.message_count, notes=tuple(bag.notes))
     topics = _playable(bag, settings, report)
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
     empty = next(bag.messages([topic.name for topic in topics], start_ns=start_ns), None) is None

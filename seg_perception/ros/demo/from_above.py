@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seg_perception.bags.messages import stamp_ns_of
-from seg_perception.bags.topics import INFO_TOPIC, output_topic
+from seg_perception.bags.messages import INFO_TOPIC, output_topic, stamp_ns_of
 from seg_perception.core.bird import GroundDrawing, beside
 from seg_perception.core.grid import GridSpec
 from seg_perception.core.grid_table import GridTable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from seg_perception.bags.topics import INPUT_TOPICS, TRUTH_TOPIC, output_topic
+from seg_perception.bags.messages import INPUT_TOPICS, TRUTH_TOPIC, output_topic
 from seg_perception.core.bird import beside
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
@@ -72,7 +72,7 @@ def write_video(bag: BagReader, path: Path, above: FromAbove | None = None) -> V
     Where an image has no overlay (it was superseded) the one before stands still, as on a display; before the
     first overlay the camera's image is shown. Images of other sizes are fitted into the first one's.
     """
-    from seg_perception.bags.images import rgb_of
+    from seg_perception.bags.messages import rgb_of
 
     with VideoWriter(path, frame_rate(bag)) as video:
         shown: RgbImage | None = None
@@ -140,7 +140,7 @@ def write_birds_eye(bag: BagReader, path: Path, above: FromAbove) -> bool:
     stamps = sorted(overlays.keys() & set(above.stamps))
     if not stamps:
         return False
-    from seg_perception.bags.images import rgb_of
+    from seg_perception.bags.messages import rgb_of
 
     middle = stamps[len(stamps) // 2]
     message = overlays[middle]
@@ -165,7 +165,7 @@ def _write_png(path: Path, picture: RgbImage) -> None:
 
 
 def _pictures_at(bag: BagReader, stamp_ns: int, label_set: LabelSet) -> Iterator[tuple[str, RgbImage]]:
-    from seg_perception.bags.images import labels_of, rgb_of
+    from seg_perception.bags.messages import labels_of, rgb_of
 
     image = image_topic(bag)
     names = {image: "camera", OVERLAY: "overlay", LABELS: "labels", DRIVABLE: "drivable mask", TRUTH_TOPIC: "truth"}

@@ -149,9 +149,8 @@ def demo(
 
 
 def _drive_of_bag(path: Path, settings: DemoSettings) -> _Drive:
-    from seg_perception.bags.images import IMAGE_TYPES
+    from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE_TOPIC, IMAGE_TYPES, TRUTH_TOPIC
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.topics import COMPRESSED_IMAGE, IMAGE_TOPIC, TRUTH_TOPIC
 
     with BagReader(path) as bag:
         image = settings.image_topic or bag.topic_of_type(IMAGE_TYPES, "image topic (--image-topic)", IMAGE_TOPIC).name
@@ -173,7 +172,7 @@ def _make_drive(
     from tqdm import tqdm
 
     from seg_perception.bags.making import FolderDrive, SceneDrive, write_drive
-    from seg_perception.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
+    from seg_perception.bags.messages import IMAGE_TOPIC, TRUTH_TOPIC
     from seg_perception.core.label_mapping import load_label_mapping
 
     drive: FolderDrive | SceneDrive
@@ -217,8 +216,8 @@ def _run(
     """Start the node, drive through it, and end it."""
     from tqdm import tqdm
 
+    from seg_perception.bags.messages import INFO_TOPIC
     from seg_perception.bags.reader import BagReader
-    from seg_perception.bags.topics import INFO_TOPIC
     from seg_perception.ros.context import environment, large_images, own_domain
     from seg_perception.ros.demo.node_process import NodeProcess
     from seg_perception.ros.demo.session import SessionSettings, drive_session
@@ -264,7 +263,7 @@ def _run(
 
 def _show(drive: _Drive, settings: DemoSettings, out: Path, session: SessionReport) -> Summary:
     """Write the pictures and the summary."""
-    from seg_perception.bags.images import rgb_of
+    from seg_perception.bags.messages import rgb_of
     from seg_perception.bags.reader import BagReader
     from seg_perception.core.files import write_atomically
     from seg_perception.engines.graph.model_file import read_card

@@ -15,10 +15,9 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from seg_perception.bags import messages, typestore
-from seg_perception.bags.messages import stamp_ns_of
+from seg_perception.bags import messages
+from seg_perception.bags.messages import INFO_TOPIC, INPUT_TOPICS, TRUTH_TOPIC, stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.topics import INFO_TOPIC, INPUT_TOPICS, TRUTH_TOPIC
 from seg_perception.bags.types import BagMessage, OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import EngineError, InputError
@@ -214,9 +213,9 @@ class _Session:
         if output not in self._expected:
             self._times.keep(message)
             if output == DIAGNOSTICS.name:
-                self._read_account(typestore.decode(message.data, self._definitions[message.topic]))
+                self._read_account(messages.decode(message.data, self._definitions[message.topic]))
             return
-        decoded = typestore.decode(message.data, self._definitions[message.topic])
+        decoded = messages.decode(message.data, self._definitions[message.topic])
         stamp_ns = stamp_ns_of(decoded)
         if stamp_ns in self._warm_up:
             self._answers.setdefault(stamp_ns, set()).add(output)
@@ -282,7 +281,7 @@ class _Session:
                 self._warm_up.add(stamp_ns)
                 self.report.warm_up_frames += 1
                 decoded.header = messages.header(stamp_ns, decoded.header.frame_id)
-                self._publisher.publish(typestore.encode(decoded, first.topic.definition))
+                self._publisher.publish(messages.encode(decoded, first.topic.definition))
                 next_try = now + 1.0
             spin_for(executor, _SPIN_S, self._stop)
             if any(self._complete(stamp_ns) for stamp_ns in self._warm_up):

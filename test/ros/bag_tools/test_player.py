@@ -19,6 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from waiting import PATIENCE_S, wait_until
 
+import seg_perception as sp
 from seg_perception.bags import messages
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos, TypeDefinition
@@ -363,3 +364,15 @@ def test_best_effort_subscribers_are_served(drive: Path) -> None:
         node.create_subscription(Image, "/player_test/image", lambda m: received.append(stamp_of(m)), qos)
         play(drive, patient(topics=("/player_test/image",), wait_for=("/player_test/image",)))
         wait_until(lambda: received and received[-1] == START + 19 * STEP, "the last image")
+
+
+def test_play_bag_in_python_is_the_command(drive: Path) -> None:
+    opened = list[int]()
+    report = sp.play_bag(
+        str(drive), on_open=lambda bag: opened.append(bag.message_count), rate=20.0, wait_timeout_s=0, settle_s=0.0
+    )
+    assert opened == [40]
+    assert (report.messages, report.interrupted, report.skipped) == (40, False, {})
+    assert report.published == {"/player_test/image": 20, "/player_test/info": 20}
+    with pytest.raises(SettingsError, match=r"rate is 0, it must be greater than 0"):
+        sp.play_bag(drive, rate=0)

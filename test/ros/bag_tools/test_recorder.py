@@ -17,8 +17,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String, UInt8MultiArray
 from waiting import PATIENCE_S, wait_until
 
-from seg_perception.bags.reader import BagReader, partial_path
-from seg_perception.bags.recovery import recover
+from seg_perception.bags.locating import partial_path
+from seg_perception.bags.reader import BagReader
+from seg_perception.bags.salvage import recover
 from seg_perception.core.errors import InputError
 from seg_perception.ros.bag_tools.recorder import record
 from seg_perception.ros.context import ros_node

@@ -1,12 +1,18 @@
-"""The options that several commands share, and what they mean."""
+"""What commands are made of: how one is declared, the options that several share, and the signals that end it."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from seg_perception.core.resources import DEFAULT_MODEL, model_file
@@ -14,11 +20,31 @@ from seg_perception.engines.registry import AUTO
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
-    from seg_perception.datasets.convert.regions import ExportSettings
+    from seg_perception.datasets.convert.exporting import ExportSettings
     from seg_perception.datasets.registry import DatasetSettings
 
 
 MODEL_HELP = "ONNX file, or a shipped model by name: driving (the default), reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand of `seg-perception`: a module of this folder has one or more as COMMANDS.
+
+    Attributes:
+        name: as it is typed.
+        help: one line, for the list of commands.
+        examples: what may follow the name on the command line.
+        add_arguments: tells the parser what it takes.
+        run: does it and returns the exit status; its docstring is what --help says. Heavy packages are imported
+            inside it, so that `seg-perception --help` is instant.
+    """
+
+    name: str
+    help: str
+    examples: tuple[str, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 class LazyChoices:
@@ -61,7 +87,7 @@ def add_export_arguments(parser: argparse.ArgumentParser, option: str, help_: st
         "--shape",
         default="polygon",
         metavar="KIND",
-        choices=LazyChoices("datasets.convert.regions:ShapeKind"),
+        choices=LazyChoices("datasets.convert.exporting:ShapeKind"),
         help=help_,
     )
     help_ = "pixels that a polygon may be off by (default: %(default)s)"
@@ -76,7 +102,7 @@ def export_settings(arguments: argparse.Namespace) -> ExportSettings:
     Raises:
         SettingsError: a wrong value.
     """
-    from seg_perception.datasets.convert.regions import ExportSettings, ShapeKind
+    from seg_perception.datasets.convert.exporting import ExportSettings, ShapeKind
 
     return ExportSettings(ShapeKind(arguments.shape), arguments.tolerance, arguments.least_pixels)
 
@@ -229,7 +255,7 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
         SettingsError, InputError: a wrong value.
         DatasetError: folders or files are missing.
     """
-    from seg_perception.commands.inputs import open_datasets
+    from seg_perception.commands.judging import open_datasets
     from seg_perception.core.errors import SettingsError
 
     if (arguments.config is None) == (arguments.dataset is None):
@@ -240,3 +266,80 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
     if arguments.config is None:
         return open_datasets(dataset_settings(arguments))
     return open_datasets(arguments.config, arguments.data_root)
+
+
+EXTRA_OF = {
+    "aiohttp": "view",
+    "mcap": "bags",
+    "zstandard": "bags",
+    "lz4": "bags",
+    "imageio_ffmpeg": "bags",
+    "rosbags": "bags",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "jinja2": "train",
+    "markupsafe": "train",
+    "PIL": "convert",
+    "pycocotools": "convert",
+    "matplotlib": "train",
+    "onnxscript": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "torch": "train",
+    "cuda": "tensorrt",
+    "tensorrt_rtx_bindings": "tensorrt",
+    "ament_index_python": "ros",
+    "builtin_interfaces": "ros",
+    "cv_bridge": "ros",
+    "diagnostic_msgs": "ros",
+    "lifecycle_msgs": "ros",
+    "rcl_interfaces": "ros",
+    "rclpy": "ros",
+    "rosgraph_msgs": "ros",
+    "sensor_msgs": "ros",
+    "std_msgs": "ros",
+    "vision_msgs": "ros",
+}
+"""Import name -> the extra of setup.py that brings it."""
+
+
+def what_to_install(error: ModuleNotFoundError) -> str | None:
+    """One line that names the missing package and the extra to install.
+
+    None for a module that no extra brings: then our own installation is broken or incomplete, and
+    the traceback says more than a sentence could.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF.get(package)
+    if extra is None:
+        return None
+    line = f"this needs the package {package!r}, which is not installed: pip install 'seg_perception[{extra}]'"
+    return f"{line}, or source a ROS 2" if extra == "ros" else line
+
+
+@contextmanager
+def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second interrupts as usual.
+
+    Args:
+        in_callbacks: the work calls back from a library in which a KeyboardInterrupt must not be raised, such as
+            TensorRT's builder: the first signal says that a step must end first, the second ends the process at once.
+    """
+    stop = threading.Event()
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set() and in_callbacks:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        if in_callbacks:
+            print("\nstopping after the step at hand; press Ctrl-C again to end at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,15 +1,22 @@
-"""What a page may say to the server, parsed strictly: anything else is refused with the reason."""
+"""One page in a browser: what it may say, parsed strictly and so often, and how it is sent to."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections import deque
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from seg_perception.view.pictures import WIDTHS, Look
+from aiohttp import web
+
+from seg_perception.view.board import WIDTHS, Look
 
 _MAX_CAMERAS = 16
 _MAX_NAME = 120
+_MESSAGES_A_SECOND: Final = 50
+SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
 
 
 class BadMessageError(ValueError):
@@ -130,3 +137,49 @@ def _number(document: dict[str, Any], field: str, lowest: float, highest: float)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= highest:  # not NaN
         raise BadMessageError(f"{field}: a number from {lowest:g} to {highest:g} is accepted")
     return float(value)
+
+
+class Page:
+    """One browser's connection.
+
+    Attributes:
+        looks: what it wants to see of each camera.
+        credit: cameras of which it may get a frame: it has answered for the one before.
+        shown: the frame it sees, for questions about a pixel and for keeping.
+    """
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self.socket = socket
+        self.looks: dict[str, Any] = {}
+        self.credit: set[str] = set()
+        self.shown: dict[str, Any] = {}
+        self.sent: dict[str, int] = {}
+        self.fresh = asyncio.Event()
+        self._spoken = Limit(_MESSAGES_A_SECOND)
+
+    def may_speak(self) -> bool:
+        return self._spoken.another()
+
+    async def send(self, content: str | bytes) -> None:
+        """Send, or let a page go that does not read."""
+        try:
+            send = self.socket.send_str(content) if isinstance(content, str) else self.socket.send_bytes(content)
+            await asyncio.wait_for(send, SEND_TIMEOUT_S)
+        except (asyncio.TimeoutError, ConnectionError):
+            transport = self.socket._req.transport if self.socket._req is not None else None
+            if transport is not None:
+                transport.abort()
+            raise asyncio.CancelledError from None
+
+
+class Limit:
+    """So many a second, and no more; those that are refused count, too."""
+
+    def __init__(self, most: int) -> None:
+        self._times: deque[float] = deque(maxlen=most)  # of the last ones
+
+    def another(self) -> bool:
+        now = time.monotonic()
+        full = len(self._times) == self._times.maxlen and now - self._times[0] < 1.0
+        self._times.append(now)
+        return not full
