@@ -143,6 +143,12 @@ class DatasetCheck:
 
 def _doubtful_values(values: frozenset[int], mapping: LabelMapping) -> str | None:
     read = mapping.classes_of_values
+    if values == {0, 1, 255} and IGNORE not in (read[0], read[1]) and (read[255] != IGNORE or len(read) > 3):
+        return (
+            f"values {{0, 1, 255}} only, as in a binary mask whose 255 is not labeled: the mapping {mapping.name!r} "
+            f"reads 0 as {read[0]!r}, 1 as {read[1]!r} and 255 as {read[255]!r}. If they mean so, write a mapping of "
+            "your own (values: {0: background, 1: road, 255: ignore})"
+        )
     if len(values) == 2 and values <= {0, 1, 255} and 0 in values:
         high = max(values)
         if read[high] == IGNORE or (high == 1 and read[0] != IGNORE and len(read) > 2):
