@@ -43,7 +43,10 @@ def read_regular_file(path: Path, limit: int) -> bytes:
         content = bytearray()
         while len(content) <= limit:  # piece by piece: asking for `limit` bytes would claim that much memory
             expected = max(size - len(content), 0) + 4096
-            piece = file.read(min(expected, limit + 1 - len(content)))
+            try:
+                piece = file.read(min(expected, limit + 1 - len(content)))
+            except OSError as error:  # a failing disk; Python does not say which file it was
+                raise OSError(error.errno, error.strerror, str(path)) from error
             if not piece:
                 return bytes(content)
             content += piece

@@ -86,3 +86,9 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         write_atomically(tmp_path / "absent" / "a", b"")
     with pytest.raises(IsADirectoryError):
         make_room_for(tmp_path / "folder")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no /proc/self/mem")
+def test_a_disk_that_fails_is_told_with_the_file() -> None:
+    with pytest.raises(OSError, match="'/proc/self/mem'"):  # its first page is not mapped: an input/output error
+        read_regular_file(Path("/proc/self/mem"), 100)
