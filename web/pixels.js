@@ -15,33 +15,44 @@ export function halfEven(value) {
   return below % 2 === 0 ? below : below + 1;
 }
 
-/** RGBA pixels to RGB at another size: the mean of the covered area where both sides shrink, else bilinear. */
+/**
+ * RGBA pixels to RGB at another size. Where both sides shrink: first the mean of whole blocks, then the rest, bilinear up
+ * to a factor of 1.5, else the mean of the covered area. Elsewhere bilinear.
+ */
 export function resizeRgb(rgba, width, height, target) {
-  if (target.width === width && target.height === height) {
-    const same = new Uint8Array(width * height * 3);
-    for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) same[3 * i + c] = rgba[4 * i + c];
-    return same;
-  }
-  const shrinks = target.width < width && target.height < height;
-  const taps = shrinks ? areaTaps : linearTaps;
-  const columns = taps(width, target.width), rows = taps(height, target.height);
-  const narrow = new Float32Array(height * target.width * 3);
-  for (let y = 0; y < height; y++)
+  const rgb = new Uint8Array(width * height * 3);
+  for (let i = 0; i < width * height; i++) for (let c = 0; c < 3; c++) rgb[3 * i + c] = rgba[4 * i + c];
+  const image = { rgb, width, height };
+  if (target.width >= width || target.height >= height) return resample(image, target, linearTaps).rgb;
+  let block = Math.min(Math.floor(width / target.width), Math.floor(height / target.height));
+  while (width % block || height % block) block--;
+  const halfUp = (value) => Math.floor(value + 0.5);
+  const blocks = { width: width / block, height: height / block };
+  const means = resample(image, blocks, areaTaps, block === 2 ? halfUp : halfEven);
+  const factor = Math.max(means.width / target.width, means.height / target.height);
+  return resample(means, target, factor <= 1.5 ? linearTaps : areaTaps).rgb;
+}
+
+function resample(image, target, taps, round = halfEven) {
+  if (target.width === image.width && target.height === image.height) return image;
+  const columns = taps(image.width, target.width), rows = taps(image.height, target.height);
+  const stride = 3 * target.width;
+  const narrow = new Float32Array(image.height * stride);
+  for (let y = 0; y < image.height; y++)
     for (let x = 0; x < target.width; x++)
       for (let c = 0; c < 3; c++) {
         let sum = 0;
-        for (const [from, weight] of columns[x]) sum += weight * rgba[4 * (y * width + from) + c];
-        narrow[3 * (y * target.width + x) + c] = sum;
+        for (const [from, weight] of columns[x]) sum += weight * image.rgb[3 * (y * image.width + from) + c];
+        narrow[y * stride + 3 * x + c] = sum;
       }
-  const out = new Uint8Array(target.height * target.width * 3);
-  const stride = 3 * target.width;
+  const rgb = new Uint8Array(target.height * stride);
   for (let y = 0; y < target.height; y++)
     for (let i = 0; i < stride; i++) {
       let sum = 0;
       for (const [from, weight] of rows[y]) sum += weight * narrow[from * stride + i];
-      out[y * stride + i] = Math.min(255, Math.max(0, halfEven(sum)));
+      rgb[y * stride + i] = Math.min(255, Math.max(0, round(sum)));
     }
-  return out;
+  return { rgb, width: target.width, height: target.height };
 }
 
 function areaTaps(size, target) {

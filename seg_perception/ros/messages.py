@@ -1,4 +1,4 @@
-"""Image messages to RGB arrays and back, and any message from what it shall say.
+"""Message classes and definitions by name, image messages to RGB arrays and back, any message from what it shall say.
 
 Reading needs no ROS, so it lives in `core.image_message` (bags use it, too); writing makes real
 messages, here. Why not cv_bridge: docs/adr/0003-own-image-decoding.md.
@@ -6,36 +6,47 @@ messages, here. Why not cv_bridge: docs/adr/0003-own-image-decoding.md.
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 import struct
+import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.serialization import serialize_message
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from seg_perception.bags.messages import definition_from_share
+from seg_perception.bags.types import TypeDefinition
 from seg_perception.core.encoded import encode_png_bytes
 from seg_perception.core.errors import InputError
 from seg_perception.core.image_message import decode_compressed, decode_image
 from seg_perception.core.types import LabelImage
 from seg_perception.node_outputs import COMPRESSED_IMAGE, Content
-from seg_perception.ros.interfaces import message_class
 
 __all__ = [
     "build_message",
+    "check_topic_name",
     "copy_header",
     "decode_compressed",
     "decode_image",
     "encode_image",
     "encode_png",
+    "message_class",
+    "message_definition",
     "serialize_image",
     "stamp_ns_of",
+    "why_not_installed",
 ]
 
 PNG_FORMAT = "mono8; png compressed"
@@ -177,3 +188,70 @@ def _bytes_array(values: NDArray[np.uint8]) -> array[int]:
     data = array("B")
     data.frombytes(np.ascontiguousarray(values).data)
     return data
+
+
+def message_class(type_name: str) -> Any:
+    """The Python class of a message type such as "sensor_msgs/msg/Image".
+
+    Raises:
+        InputError: not a ROS 2 message type, its package is not installed, or has no such message.
+    """
+    package, _, name = type_name.partition("/msg/")
+    if not package.isidentifier() or not name.isidentifier():
+        raise InputError(f"{type_name!r} is no message type of ROS 2, such as 'sensor_msgs/msg/Image'")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), name)
+    except ModuleNotFoundError as error:
+        raise InputError(f"message type {type_name!r} needs the ROS package {package!r}: install it") from error
+    except AttributeError as error:
+        raise InputError(f"the installed ROS package {package!r} has no message {name!r}") from error
+
+
+def why_not_installed(type_name: str) -> str:
+    """Why there is no class of a message type; empty if there is one."""
+    try:
+        message_class(type_name)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def message_definition(type_name: str) -> TypeDefinition:
+    """The definition of an installed message type, for the bag that shall hold it.
+
+    Raises:
+        InputError: neither installed nor one of ROS 2 Jazzy's standard types.
+    """
+    return definition_from_share(type_name, _ShareFolders())
+
+
+class _ShareFolders(Mapping[str, Path]):
+    """Package name -> share directory, over AMENT_PREFIX_PATH and this Python's own prefix (wheels)."""
+
+    def _roots(self) -> list[Path]:
+        prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+        return [Path(prefix) / "share" for prefix in (*prefixes, sys.prefix)]
+
+    def __getitem__(self, package: str) -> Path:
+        for root in self._roots():
+            if (root / package / "package.xml").is_file():
+                return root / package
+        raise KeyError(package)
+
+    def __iter__(self) -> Any:
+        return iter({path.parent.name for root in self._roots() for path in root.glob("*/package.xml")})
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def check_topic_name(name: str) -> None:
+    """Refuse what cannot be the absolute name of a ROS topic.
+
+    Raises:
+        InputError: says what is wrong with it.
+    """
+    try:
+        validate_full_topic_name(name)
+    except InvalidTopicNameException as error:
+        raise InputError(f"{name!r} is not accepted as the name of a topic: {' '.join(str(error).split())}") from error

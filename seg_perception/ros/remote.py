@@ -22,7 +22,7 @@ from seg_perception.node_outputs import DIAGNOSTICS
 from seg_perception.node_settings import NODE_NAME
 from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.interfaces import check_topic_name, message_class
+from seg_perception.ros.messages import check_topic_name, message_class
 
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,

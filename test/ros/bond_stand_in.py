@@ -20,7 +20,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 from waiting import PATIENCE_S, wait_until
 
-from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.messages import message_class
 
 
 class StandInBond:

@@ -19,8 +19,7 @@ from sensor_msgs.msg import CameraInfo  # noqa: E402
 
 from seg_perception.bags.making import SceneDrive  # noqa: E402
 from seg_perception.core.types import Size  # noqa: E402
-from seg_perception.ros.context import ros_node  # noqa: E402
-from seg_perception.ros.demo.node_process import NodeProcess  # noqa: E402
+from seg_perception.ros.context import NodeProcess, ros_node  # noqa: E402
 from seg_perception.ros.messages import build_message, encode_image  # noqa: E402
 
 pytestmark = [

@@ -17,7 +17,7 @@ from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import CDR, BagMessage, Topic
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.ros.context import environment, large_images, ros_node
-from seg_perception.ros.interfaces import check_topic_name, message_class
+from seg_perception.ros.messages import check_topic_name, message_class
 from seg_perception.ros.qos import full_name
 
 _POLL_S = 0.02

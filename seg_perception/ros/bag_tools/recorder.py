@@ -19,7 +19,7 @@ from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
 from seg_perception.ros.compat import SubscriptionEventCallbacks, publisher_count, with_message_info
 from seg_perception.ros.context import environment, large_images, ros_node
-from seg_perception.ros.interfaces import check_topic_name, message_class, message_definition
+from seg_perception.ros.messages import check_topic_name, message_class, message_definition
 
 _SPIN_S = 0.1
 _DEPTH = 100

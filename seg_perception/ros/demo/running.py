@@ -218,8 +218,7 @@ def _run(
 
     from seg_perception.bags.messages import INFO_TOPIC
     from seg_perception.bags.reader import BagReader
-    from seg_perception.ros.context import environment, large_images, own_domain
-    from seg_perception.ros.demo.node_process import NodeProcess
+    from seg_perception.ros.context import NodeProcess, environment, large_images, own_domain
     from seg_perception.ros.demo.session import SessionSettings, drive_session
 
     parameters = {"model": str(model_file(settings.model).resolve()), "engine": settings.engine}

@@ -24,10 +24,9 @@ from seg_perception.core.errors import EngineError, InputError
 from seg_perception.node_outputs import DIAGNOSTICS, OUTPUTS, FrameOutput, Output
 from seg_perception.node_settings import NODE_NAME
 from seg_perception.ros.bag_tools.recorder import RecordedMessage, TopicRecorder, spin_for
-from seg_perception.ros.context import ros_node
-from seg_perception.ros.demo.node_process import NodeProcess
+from seg_perception.ros.context import NodeProcess, ros_node
 from seg_perception.ros.demo.times import DriveTimes
-from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.messages import message_class
 
 _NANOSECONDS = 1_000_000_000
 _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds

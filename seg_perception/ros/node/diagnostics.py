@@ -301,8 +301,8 @@ class NodeWatch:
         topics = [topic for camera in cameras for topic in camera.unconfirmed()]
         self._unconfirmed = {topic: self._unconfirmed.get(topic, now) for topic in topics}
         self._unheard = [
-            f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: it hangs, or Fast DDS "
-            "lost it: start it anew"
+            f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: if it does "
+            "not hang, Fast DDS has lost the way to it: start this node anew"
             for topic, since in self._unconfirmed.items()
             if now - since >= UNCONFIRMED_S
         ]

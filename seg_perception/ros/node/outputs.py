@@ -19,9 +19,8 @@ from seg_perception.node_outputs import CAMERA_INFO, IMAGE, Answer, Content, Fac
 from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import PublisherEventCallbacks
-from seg_perception.ros.interfaces import message_class, why_not_installed
 from seg_perception.ros.log import Throttle
-from seg_perception.ros.messages import build_message, serialize_image, stamp_ns_of
+from seg_perception.ros.messages import build_message, message_class, serialize_image, stamp_ns_of, why_not_installed
 
 
 def missing_outputs() -> dict[str, str]:

@@ -10,8 +10,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.subscription import Subscription
 
 from seg_perception.core.transforms import TransformBuffer
-from seg_perception.ros.interfaces import message_class, why_not_installed
 from seg_perception.ros.log import Throttle
+from seg_perception.ros.messages import message_class, why_not_installed
 
 TF_MESSAGE = "tf2_msgs/msg/TFMessage"
 

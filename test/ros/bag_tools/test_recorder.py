@@ -23,7 +23,7 @@ from seg_perception.bags.salvage import recover
 from seg_perception.core.errors import InputError
 from seg_perception.ros.bag_tools.recorder import record
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.interfaces import message_class, message_definition
+from seg_perception.ros.messages import message_class, message_definition
 
 
 def wait_for_subscribers(publisher: Any, count: int = 1) -> None:

@@ -17,7 +17,7 @@ from node_harness import Running, level, running, stamp, stamp_of, values, wait_
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float64, Header
 
-from seg_perception.ros.interfaces import why_not_installed
+from seg_perception.ros.messages import why_not_installed
 from seg_perception.ros.node.transforms import TF_MESSAGE
 
 
@@ -53,7 +53,8 @@ def test_everything_in_meters_with_the_frames_own_stamp(tiny_model: Path) -> Non
 
         found = driver.send_until(of_one_frame, "all outputs of one frame", confidence=200)
         grid, outline, cloud, label, confidence = found
-        wait_until(lambda: distances, "the distance, which has no stamp")
+        # it has no stamp; on a busy machine the only camera may become too old in between
+        wait_until(lambda: any(d.data == 12.5 for d in distances), "the distance", lambda: distances)
         assert grid.header.frame_id == outline.header.frame_id == cloud.header.frame_id == "base_footprint"
         assert label.header.frame_id == "camera_optical"
         assert (grid.info.width, grid.info.height) == (400, 200)
@@ -63,7 +64,6 @@ def test_everything_in_meters_with_the_frames_own_stamp(tiny_model: Path) -> Non
         row = cells_of(grid)[100]
         assert (np.flatnonzero(row == 0)[[0, -1]] == (31, 124)).all()  # free from 3.1 to 12.5 m
         assert row[125] == 100
-        assert distances[0].data == 12.5
         corners = outline.polygon.points
         assert 4 <= len(corners) <= 180
         assert max(p.x for p in corners) <= 12.5 + 1e-3

@@ -29,7 +29,7 @@ from waiting import PATIENCE_S
 from seg_perception.core.errors import EngineError
 from seg_perception.core.resources import share_path
 from seg_perception.node_settings import NodeSettings
-from seg_perception.ros.interfaces import message_class
+from seg_perception.ros.messages import message_class
 from seg_perception.ros.node.inference import open_configured_engine
 
 pytestmark = pytest.mark.usefixtures("ros_interfaces")

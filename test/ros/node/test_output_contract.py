@@ -24,7 +24,7 @@ from seg_perception.node_outputs import (
     outputs_table,
 )
 from seg_perception.ros import qos
-from seg_perception.ros.interfaces import message_class, why_not_installed
+from seg_perception.ros.messages import message_class, why_not_installed
 
 OVER_THE_GROUND = {  # so that everything in meters is made, too
     "ground.source": "fixed",

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from seg_perception.core.errors import EngineError
-from seg_perception.ros.demo.node_process import NodeProcess
+from seg_perception.ros.context import NodeProcess
 
 
 def test_a_program_that_ends_is_reported_with_its_status_and_log(tmp_path: Path) -> None:
     with NodeProcess(tmp_path / "log", ["--no-such-option"], module="json.tool") as node:
-        deadline = time.monotonic() + 20
-        with pytest.raises(
-            EngineError, match=r"the node ended with status 2; its log .* ends:\n(.|\n)*--no-such-option"
-        ):
-            while time.monotonic() < deadline:
-                node.check()
-                time.sleep(0.01)
+        ended = r"the node ended with status 2; its log .* ends:\n(.|\n)*--no-such-option"
+        with pytest.raises(EngineError, match=ended):
+            wait_until(node.check, "the end")  # it answers None as long as the node runs
 
 
 def test_the_node_ends_when_its_block_does(tmp_path: Path) -> None:
