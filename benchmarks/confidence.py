@@ -26,16 +26,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from seg_perception.core.files import write_atomically
-from seg_perception.core.resources import DEFAULT_MODEL, share_path
+from seg_perception.core.files import DEFAULT_MODEL, share_path, write_atomically
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.engines.opening import open_engine
-from seg_perception.evaluation import evaluate
-from seg_perception.evaluation.calibration import Calibration
-from seg_perception.evaluation.counts import PixelCounts
-from seg_perception.evaluation.settings import load_evaluation_settings
+from seg_perception.evaluation import evaluate, load_evaluation_settings
+from seg_perception.evaluation.counts import Calibration, PixelCounts
 from seg_perception.segmenter import Segmenter
 
 RELIABLE_FROM = 0.5  # below it there are few pixels, and ties between classes

@@ -28,8 +28,8 @@ import simplejpeg
 from PIL import Image
 
 from seg_perception.core.codecs import jpeg
-from seg_perception.core.encoded import decode_rgb
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_file import decode_rgb
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.scenes import random_scene
 

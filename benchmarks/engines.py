@@ -105,7 +105,7 @@ def measure_agreement(arguments: argparse.Namespace) -> list[Agreement]:
     from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.graph.model_file import load_model
     from seg_perception.engines.onnxruntime import in_memory
-    from seg_perception.export.parity import compare
+    from seg_perception.export.exporting import compare
     from seg_perception.export.quantize import QuantizationSettings, quantize
 
     root = arguments.data / "camvid11"
@@ -185,12 +185,11 @@ def compile_all() -> list[Compiled]:
     from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.graph.model_file import parse_model
     from seg_perception.engines.tensorrt.build import build_engine
-    from seg_perception.engines.tensorrt.plan import make_plan
-    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.plan import BuildSettings, make_plan
     from seg_perception.engines.tensorrt.versions import load_library
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.to_onnx import build_onnx
-    from seg_perception.networks.registry import build_network, network_names
+    from seg_perception.networks import build_network, network_names
     from seg_perception.scenes import random_scene
 
     try:

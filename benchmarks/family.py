@@ -25,22 +25,19 @@ from typing import Any
 import numpy as np
 
 from seg_perception.core.errors import EngineError, exit_with
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import DEFAULT_MODEL, share_path, shipped_file, write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import DEFAULT_MODEL, share_path, shipped_file
 from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Precision, Size
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.graph.model_file import load_model, parse_model, read_card
 from seg_perception.engines.opening import open_engine
-from seg_perception.evaluation import evaluate
-from seg_perception.evaluation.settings import load_evaluation_settings
+from seg_perception.evaluation import evaluate, load_evaluation_settings
 from seg_perception.export.to_onnx import build_onnx
+from seg_perception.networks import build_network, inspect_network
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.inspection import inspect_network
-from seg_perception.networks.registry import build_network
 from seg_perception.segmenter import Segmenter
 from seg_perception.training.checkpoint import load_network, weights_sha256
 from seg_perception.training.settings import TrainSettings
@@ -102,8 +99,7 @@ def model_of(name: str, given: Path | None, folder: Path) -> tuple[Path, bool]:
 
 def nvidia_engine(path: Path, name: str) -> str:
     from seg_perception.engines.tensorrt.build import build_engine
-    from seg_perception.engines.tensorrt.plan import make_plan
-    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.plan import BuildSettings, make_plan
     from seg_perception.engines.tensorrt.versions import load_library
 
     try:

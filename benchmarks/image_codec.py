@@ -30,8 +30,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.image_message import ENCODINGS, RawImage, decode_raw
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.raw_image import ENCODINGS, RawImage, decode_raw
 from seg_perception.core.types import LabelImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.ros.messages import decode_compressed, decode_image, encode_image, encode_png

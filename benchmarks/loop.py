@@ -28,7 +28,7 @@ import yaml
 from seg_perception.bags.making import FolderDrive, SceneDrive, write_drive
 from seg_perception.bags.messages import labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.evaluation.files import read_evaluations
 

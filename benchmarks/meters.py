@@ -23,8 +23,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from seg_perception.core.bird import GroundDrawing
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.files import DEFAULT_MODEL
 from seg_perception.core.grid import GridRules, GridSettings
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
@@ -32,8 +32,8 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.meters import CameraMeters, GridAnswer, SharedGrid
 from seg_perception.core.optics import CameraModel, Distortion
 from seg_perception.core.resizing import resize_image
-from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Segmentation, Size
+from seg_perception.core.visual import GroundDrawing
 from seg_perception.engines.opening import open_engine
 from seg_perception.scenes.camera import Camera, GroundView
 from seg_perception.scenes.car_mesh import SHAPES

@@ -38,20 +38,17 @@ from torch import nn
 from tqdm import tqdm
 
 from seg_perception.core.errors import exit_with
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import DEFAULT_MODEL, write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import DEFAULT_MODEL
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
-from seg_perception.evaluation.files import read_evaluations
-from seg_perception.evaluation.run_folder import is_run_folder, read_run
+from seg_perception.evaluation.files import is_run_folder, read_evaluations, read_run
 from seg_perception.export.to_onnx import export_onnx
+from seg_perception.networks import NetworkReport, build_network, inspect_network, network_names
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.inspection import NetworkReport, inspect_network
-from seg_perception.networks.registry import build_network, network_names
 
 Images = NDArray[np.uint8]
 CPU_TURNS = 5  # CPU time hardly varies

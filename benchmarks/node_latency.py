@@ -94,7 +94,7 @@ def measure(frames: int, model: Path | None, threads: int) -> dict[str, dict[str
     from rclpy.executors import SingleThreadedExecutor
     from std_msgs.msg import Header
 
-    from seg_perception.core.resources import DEFAULT_MODEL
+    from seg_perception.core.files import DEFAULT_MODEL
     from seg_perception.core.types import Size
     from seg_perception.engines.opening import open_engine
     from seg_perception.ros.messages import encode_image

@@ -31,7 +31,7 @@ class InstantEngine:
     """The answer without the work: zeros of the right shape."""
 
     def __init__(self) -> None:
-        from seg_perception.core.resources import DEFAULT_MODEL
+        from seg_perception.core.files import DEFAULT_MODEL
         from seg_perception.engines.base import EngineInfo
         from seg_perception.engines.opening import open_engine
 

@@ -18,12 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_perception.core.files import write_atomically
-from seg_perception.core.resources import DEFAULT_MODEL, share_path
+from seg_perception.core.files import DEFAULT_MODEL, share_path, write_atomically
 from seg_perception.datasets.registry import open_dataset
 from seg_perception.engines.opening import open_engine
-from seg_perception.evaluation import evaluate
-from seg_perception.evaluation.settings import load_evaluation_settings
+from seg_perception.evaluation import evaluate, load_evaluation_settings
 from seg_perception.segmenter import Segmenter
 
 FLOORS = {  # percent: (dataset, metric) -> least; test/test_shipped_model.py holds the card to them, too

@@ -63,7 +63,7 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
     import torch
 
     from seg_perception.commands.training import train
-    from seg_perception.core.resources import shipped_file
+    from seg_perception.core.files import shipped_file
     from seg_perception.core.settings import load_settings
     from seg_perception.training.settings import TrainSettings
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
 from seg_perception.datasets.registry import DatasetSettings
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network
 from seg_perception.scenes import random_scene
 from seg_perception.training.settings import AugmentationSettings, NetworkSettings, TrainSettings
 from seg_perception.training.train import run_training

@@ -48,7 +48,7 @@ def run_usual(cameras: int) -> int:
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
-    from seg_perception.core.resources import DEFAULT_MODEL
+    from seg_perception.core.files import DEFAULT_MODEL
     from seg_perception.core.types import Size
     from seg_perception.engines.opening import open_engine
     from seg_perception.segmenter import Segmenter
@@ -130,7 +130,7 @@ def run_relay(cameras: int) -> int:
 
 def run_engine(width: int, height: int, seconds: float, rate: float) -> int:
     """The bare engine: as fast as it can (rate 0), or at a rate; prints frames/s, p50, p95, CPU ms."""
-    from seg_perception.core.resources import DEFAULT_MODEL
+    from seg_perception.core.files import DEFAULT_MODEL
     from seg_perception.engines.opening import open_engine
     from seg_perception.segmenter import Segmenter
 

@@ -27,15 +27,14 @@ import onnx
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, ModelError
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.files import DEFAULT_MODEL
 from seg_perception.core.types import Precision, RgbImage, Size
 from seg_perception.engines.base import Device, Engine, EngineOptions
 from seg_perception.engines.cuda import Cuda, load_cuda
-from seg_perception.engines.graph.edits import pin_shapes
+from seg_perception.engines.graph import pin_shapes
 from seg_perception.engines.graph.model_file import load_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
-from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import engines
+from seg_perception.engines.opening import engines, open_engine
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_AGREEMENT = {"fp32": 0.999, "fp16": 0.995, "int8": 0.985}
@@ -213,8 +212,8 @@ class Verification:
         """The same network with fresh weights: latency does not depend on them."""
         import torch
 
-        from seg_perception.export.deployed_graph import DeployedGraph
-        from seg_perception.networks.registry import build_network
+        from seg_perception.export.to_onnx import DeployedGraph
+        from seg_perception.networks import build_network
 
         network = build_network(self.card.network, len(self.card.label_set)).eval()
         module = DeployedGraph(network).cuda()

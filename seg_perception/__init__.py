@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from seg_perception.engines.opening import open_engine
     from seg_perception.engines.tensorrt.compilation import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
     from seg_perception.export.exporting import export_model as export
+    from seg_perception.export.importing import ImportRequest
     from seg_perception.export.importing.import_file import import_file as import_model
-    from seg_perception.export.importing.model import ImportRequest
     from seg_perception.export.inspecting import inspect_file as inspect
     from seg_perception.export.inspecting import inspect_network
     from seg_perception.model import Model, Result, load
@@ -84,7 +84,7 @@ _PLACES = {
     "DrivableSettings": "core.drivable",
     "EngineError": "core.errors",
     "EngineOptions": "engines.base",
-    "ImportRequest": "export.importing.model",
+    "ImportRequest": "export.importing",
     "InputError": "core.errors",
     "Model": "model",
     "ModelError": "core.errors",

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
-from seg_perception.core.encoded import encode_png_bytes
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.files import write_atomically
-from seg_perception.core.image_file import read_rgb
+from seg_perception.core.files import model_file, write_atomically
+from seg_perception.core.image_file import encode_png_bytes, read_rgb
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import model_file
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay, with_legend
 from seg_perception.engines.base import EngineInfo, EngineOptions

@@ -22,7 +22,7 @@ from seg_perception.core.settings import Unreadable
 from seg_perception.core.types import Precision, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.engines.base import BuildEngine
-from seg_perception.engines.registry import AUTO, choices_text, engine_choices
+from seg_perception.engines.opening import AUTO, choices_text, engine_choices
 
 NODE_NAME: Final = "segmentation_node"
 

@@ -18,14 +18,13 @@ from pathlib import Path
 
 import cv2
 
-from seg_perception.core.bird import BirdsEye
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
-from seg_perception.core.visual import DEFAULT_OPACITY, with_legend
+from seg_perception.core.visual import DEFAULT_OPACITY, BirdsEye, with_legend
 from seg_perception.datasets.convert.exporting import Export, ExportSettings, Labeled, export_type
 from seg_perception.model import Model, Result, load
 from seg_perception.node_parameters import PictureSettings, picture_settings

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_message import RawImage, camera_bytes, check_camera_bytes, to_camera_bytes
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.raw_image import RawImage, camera_bytes, check_camera_bytes, to_camera_bytes
 from seg_perception.core.resizing import check_aspect, check_multiple, network_size, resize_image, resize_labels
 from seg_perception.core.types import (
     CameraEncoding,
@@ -113,7 +113,7 @@ class Segmenter:
         """Resize an RGB image, uint8 [H, W, 3], to the network's size.
 
         How: `core.resizing.resize_image`. For an engine that takes a camera's bytes it is brought to that camera's
-        size and encoding, see `core.raw_image.to_camera_bytes`.
+        size and encoding, see `core.image_message.to_camera_bytes`.
 
         Raises:
             InputError: not uint8 [H, W, 3], or a sliver (`core.resizing.check_aspect`).
@@ -127,7 +127,7 @@ class Segmenter:
         """A camera's image as it came, for an engine that `takes_camera_bytes`: neither decoded nor resized.
 
         Raises:
-            InputError: not the encoding and size that this engine takes, see `core.raw_image.camera_bytes`.
+            InputError: not the encoding and size that this engine takes, see `core.image_message.camera_bytes`.
         """
         card = self._engine.card
         return PreparedImage(camera_bytes(image, card.camera_encoding, card.input_size), card.input_size)
@@ -145,7 +145,7 @@ class Segmenter:
             reading: see `DeviceImage.reading`.
 
         Raises:
-            InputError: not the encoding and size that this engine takes, see `core.raw_image.check_camera_bytes`.
+            InputError: not the encoding and size that this engine takes, see `core.image_message.check_camera_bytes`.
         """
         encoding, size = self._engine.card.camera_encoding, self._engine.info.fixed_size
         assert size is not None

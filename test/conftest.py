@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.files import DEFAULT_MODEL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # pytest's importlib mode leaves it out

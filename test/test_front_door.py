@@ -27,7 +27,7 @@ from bag_helpers import START, STEP, drivable_of, picture, truth_of, write_bag, 
 import seg_perception as sp
 from seg_perception.cli.main import build_parser
 from seg_perception.core.drivable import DrivableSettings
-from seg_perception.core.encoded import decode_labels
+from seg_perception.core.image_file import decode_labels
 from seg_perception.core.types import Size
 from seg_perception.video import VideoReader, VideoWriter
 

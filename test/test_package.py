@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_perception.core.resources import DEFAULT_MODEL, share_path
+from seg_perception.core.files import DEFAULT_MODEL, share_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -170,7 +170,7 @@ def test_pip_puts_the_commands_on_the_path(installed: Path) -> None:
 def test_installed_code_finds_its_installed_files(installed: Path) -> None:
     (site,) = installed.glob("lib/python*/site-packages")
     code = (
-        "from seg_perception.core.resources import DEFAULT_MODEL, share_path;"
+        "from seg_perception.core.files import DEFAULT_MODEL, share_path;"
         "print(share_path('config/labels/driving.yaml'), DEFAULT_MODEL, sep='\\n')"
     )
     inherited = os.environ.get("PYTHONPATH", "")

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.image_message import RawImage
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.raw_image import RawImage
 from seg_perception.core.types import CameraEncoding, Size
 from seg_perception.engines.base import EngineInfo, check_batch
 from seg_perception.engines.opening import open_engine

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.files import DEFAULT_WEIGHTS, model_file
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.resources import DEFAULT_WEIGHTS, model_file
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.tensorrt.build import build_engine
-from seg_perception.engines.tensorrt.plan import plan_compilation
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.plan import BuildSettings, plan_compilation
 from seg_perception.engines.tensorrt.versions import load_library
 from seg_perception.evaluation import Evaluation, evaluate
 from seg_perception.segmenter import Segmenter

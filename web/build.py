@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.files import DEFAULT_MODEL
 from seg_perception.engines.graph.model_file import read_card
 
 HERE = Path(__file__).resolve().parent

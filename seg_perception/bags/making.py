@@ -14,7 +14,7 @@ from seg_perception.bags.messages import IMAGE_TOPIC, INFO_TOPIC, TRUTH_TOPIC
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
-from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
+from seg_perception.core.label_set import LabelMapping, load_label_mapping
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.datasets.base import files_in
 from seg_perception.datasets.folder import folder_pairs

@@ -15,8 +15,8 @@ from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_
 from rosbags.typesys.store import Typestore
 
 from seg_perception.bags.types import TypeDefinition
-from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_file import decode_labels
 from seg_perception.core.image_message import decode_compressed, decode_image, decode_mono8
 from seg_perception.core.types import LabelImage, RgbImage
 from seg_perception.node_outputs import Content

@@ -13,11 +13,10 @@ from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.grid import Cells, GridRules
 from seg_perception.core.grid_table import GridTable
-from seg_perception.core.ground import CameraPose
+from seg_perception.core.ground import CameraPose, TransformBuffer
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.meters import CameraMeters, MetersSettings, PointsAnswer, SharedGrid
 from seg_perception.core.optics import camera_model
-from seg_perception.core.transforms import TransformBuffer
 from seg_perception.core.types import MaskImage, Segmentation, Size
 from seg_perception.node_outputs import GridOutput, PointsOutput, grid_outputs, points_outputs
 

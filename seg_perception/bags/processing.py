@@ -26,9 +26,9 @@ from seg_perception.bags.types import CDR, BagMessage, OfferedQos, Storage, Topi
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import model_file
 from seg_perception.core.image_message import raw_of
 from seg_perception.core.meters import MetersSettings
-from seg_perception.core.resources import model_file
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.engines.opening import open_engine

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE_TYPES, labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage
-from seg_perception.core.bird import draw_cells
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet, load_label_set
+from seg_perception.core.visual import draw_cells
 
 _JPEG_QUALITY = 90  # of pictures for people; labels, mask and confidence are kept exactly
 _GRID, _POLYGON = "nav_msgs/msg/OccupancyGrid", "geometry_msgs/msg/PolygonStamped"

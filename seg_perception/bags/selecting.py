@@ -22,8 +22,7 @@ from seg_perception.core.visual import contact_sheet, overlay
 from seg_perception.engines.graph.features import NoFeaturesError
 from seg_perception.engines.onnxruntime import NAME as ONNX_RUNTIME
 from seg_perception.engines.onnxruntime import FeatureEngine
-from seg_perception.engines.opening import is_compiled, open_engine
-from seg_perception.engines.registry import AUTO
+from seg_perception.engines.opening import AUTO, is_compiled, open_engine
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _ROAD_LIKE = ("sidewalk", "terrain")  # beside what the label set calls drivable: what a road is taken for

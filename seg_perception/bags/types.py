@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, TypeVar
 
 import yaml
 
-from seg_perception.core.documents import StrictLoader
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import read_regular_file
+from seg_perception.core.settings import StrictLoader
 
 CDR: Final = "cdr"
 """The serialization of ROS 2 messages, by the name that bags use."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from seg_perception.core.resources import DEFAULT_MODEL, model_file
-from seg_perception.engines.registry import AUTO
+from seg_perception.core.files import DEFAULT_MODEL, model_file
+from seg_perception.engines.opening import AUTO
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
@@ -144,7 +144,7 @@ def add_camera_encoding_argument(parser: argparse.ArgumentParser, help_: str) ->
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
-        choices=LazyChoices("engines.registry:engine_choices"),
+        choices=LazyChoices("engines.opening:engine_choices"),
         metavar="NAME",
         default=AUTO,
         help="what runs the model (default: auto): %(choices)s; what auto takes: docs/deploy.md",

@@ -306,7 +306,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from seg_perception.bags.scoring import score_bag
     from seg_perception.core.label_set import load_label_set
-    from seg_perception.evaluation.text import score_table
+    from seg_perception.core.metrics import score_table
 
     label_set = load_label_set(arguments.label_set)
     score = score_bag(arguments.bag, arguments.labels, arguments.truth, label_set)

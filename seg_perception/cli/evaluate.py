@@ -21,7 +21,7 @@ from seg_perception.cli._command import (
 )
 
 if TYPE_CHECKING:
-    from seg_perception.evaluation.gate import Condition
+    from seg_perception.evaluation.report import Condition
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def _report(arguments: argparse.Namespace) -> int:
     of A with a_ before it; B minus A with diff_ before it.
     """
     from seg_perception.core.errors import InputError
-    from seg_perception.evaluation.gate import Condition, failures
+    from seg_perception.evaluation.report import Condition, failures
 
     conditions = [Condition.parse(text) for text in arguments.fail_if]
     comparing = arguments.a is not None or arguments.b is not None
@@ -237,7 +237,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     from seg_perception.commands.judging import benchmark
     from seg_perception.core.files import make_room_for, write_atomically
-    from seg_perception.engines.tuned import store_answer, tuned_file
+    from seg_perception.engines.opening import store_answer, tuned_file
     from seg_perception.evaluation.engine_benchmark import draw
 
     refuse_without_dataset(arguments)

@@ -77,7 +77,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _choices(enum: str) -> LazyChoices:
-    return LazyChoices(f"export.importing.model:{enum}")
+    return LazyChoices(f"export.importing:{enum}")
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,8 +120,8 @@ def _import(arguments: argparse.Namespace) -> int:
     compared with the original on images.
     """
     from seg_perception.core.types import Size
+    from seg_perception.export.importing import Color, ImportRequest, Kind, Layout
     from seg_perception.export.importing.import_file import import_file
-    from seg_perception.export.importing.model import Color, ImportRequest, Kind, Layout
 
     request = ImportRequest(
         input=arguments.input,
@@ -144,7 +144,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _add_compile_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", type=Path, help="ONNX file (default: the shipped model)")
     parser.add_argument("--out", type=Path, help="engine file (default: in the engine cache, where the node looks)")
-    libraries = LazyChoices("engines.registry:compiling_engines")
+    libraries = LazyChoices("engines.opening:compiling_engines")
     help_ = "%(choices)s (default: the first that is installed)"
     parser.add_argument("--library", metavar="NAME", choices=libraries, help=help_)
     add_precision_argument(parser, None, "default: fp16, or int8 of an int8 graph")
@@ -166,9 +166,9 @@ def _compile(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.core.types import CameraEncoding, Precision, Size
+    from seg_perception.engines.tensorrt.build import BuildProgress, BuildStoppedError
     from seg_perception.engines.tensorrt.compilation import compile_model
-    from seg_perception.engines.tensorrt.progress import BuildProgress, BuildStoppedError
-    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.plan import BuildSettings
 
     settings = BuildSettings(
         precision=Precision.parse(arguments.precision) if arguments.precision else None,
@@ -218,7 +218,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_NETWORKS = LazyChoices("networks.registry:network_names", judged_later=True)
+_NETWORKS = LazyChoices("networks:network_names", judged_later=True)
 
 
 def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from seg_perception.cli._command import (
     stop_on_signals,
 )
 from seg_perception.core.errors import InputError
-from seg_perception.core.resources import DEFAULT_MODEL, model_file
+from seg_perception.core.files import DEFAULT_MODEL, model_file
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.core.files import make_room_for
-from seg_perception.core.resources import model_file
+from seg_perception.core.files import make_room_for, model_file
 from seg_perception.core.types import Size
 from seg_perception.model import Model, load
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
-    from seg_perception.evaluation.comparing import ComparedFrame
-    from seg_perception.evaluation.comparison import Comparison
+    from seg_perception.evaluation.comparison import ComparedFrame, Comparison
     from seg_perception.evaluation.engine_benchmark import EngineBenchmark
     from seg_perception.evaluation.files import EvaluationFile
 
@@ -75,10 +73,9 @@ def evaluate(
         OSError: a result cannot be written.
     """
     from seg_perception.datasets.check import look_at
+    from seg_perception.evaluation import demand_same_classes
     from seg_perception.evaluation import evaluate as evaluate_one
-    from seg_perception.evaluation.evaluator import demand_same_classes
-    from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
-    from seg_perception.evaluation.pictures import write_examples
+    from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations, write_examples
 
     folder = Path(report) if report is not None else None
     if json is not None:
@@ -151,9 +148,8 @@ def compare(
     """
     from itertools import islice
 
-    from seg_perception.evaluation.comparing import Contestant
-    from seg_perception.evaluation.comparing import compare as compare_frames
-    from seg_perception.evaluation.comparison import metric_names
+    from seg_perception.evaluation.comparison import Contestant, metric_names
+    from seg_perception.evaluation.comparison import compare as compare_frames
 
     if (datasets is None) == (source is None):
         raise InputError("compare on labeled datasets, or on a bag, video or folder without truth: name one of the two")
@@ -194,8 +190,8 @@ def _compared(
     classes: LabelSet,
 ) -> Iterator[tuple[str, int, Iterator[ComparedFrame]]]:
     """Name, number of frames (0: unknown) and frames of each dataset, or of the source."""
-    from seg_perception.evaluation.comparing import ComparedFrame
-    from seg_perception.evaluation.evaluator import demand_same_classes
+    from seg_perception.evaluation import demand_same_classes
+    from seg_perception.evaluation.comparison import ComparedFrame
     from seg_perception.sources import SourceKind, count_frames, find_source, frames
 
     if source is not None:
@@ -231,8 +227,7 @@ def report(
         OSError: a source is missing, or the page cannot be written.
         InputError: a source is neither of these.
     """
-    from seg_perception.evaluation.gate import gate_metrics
-    from seg_perception.evaluation.report import read_source, write_report
+    from seg_perception.evaluation.report import gate_metrics, read_source, write_report
 
     demand_report_packages()
     make_room_for(Path(out))
@@ -337,7 +332,7 @@ def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) ->
         DatasetError: folders or files are missing.
     """
     from seg_perception.datasets import registry
-    from seg_perception.evaluation.settings import load_evaluation_settings
+    from seg_perception.evaluation import load_evaluation_settings
 
     if isinstance(datasets, (str, Path)):
         settings = load_evaluation_settings(datasets)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.commands.judging import opened_model
-from seg_perception.core.resources import model_file
+from seg_perception.core.files import model_file
 from seg_perception.core.types import Size
 from seg_perception.model import Model, load
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seg_perception.commands.judging import open_datasets
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.resources import shipped_file
+from seg_perception.core.files import shipped_file
 
 if TYPE_CHECKING:
     from seg_perception.commands.judging import AnyDatasets
@@ -54,7 +54,7 @@ def train(
         if "steps" in overrides:
             raise SettingsError("minutes and steps were both given: one of them says how long to train")
         from seg_perception.training.resident import kept_between_runs
-        from seg_perception.training.timed import plan_run
+        from seg_perception.training.train import plan_run
 
         with kept_between_runs():
             plan = plan_run(settings, minutes, most_steps=most_steps)
@@ -111,6 +111,6 @@ def average(
         ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
         SettingsError: the shares do not fit the files, or a layer is not known.
     """
-    from seg_perception.training.averaging import average_weights
+    from seg_perception.training.checkpoint import average_weights
 
     average_weights([Path(path) for path in checkpoints], shares or [1.0] * len(checkpoints), Path(out), from_first)

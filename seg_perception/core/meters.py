@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.free_space import FreeSpace
-from seg_perception.core.grid import Cells, GridRules, GridSettings, GridSpec, merge
+from seg_perception.core.grid import Cells, FreeSpace, GridRules, GridSettings, GridSpec, merge
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose, PixelRays
 from seg_perception.core.optics import CameraModel

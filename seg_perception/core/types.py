@@ -58,7 +58,7 @@ class Precision(str, Enum):
 class CameraEncoding(str, Enum):
     """How the bytes of a camera image lie, for graphs that take them as they come.
 
-    YUV is BT.601 in studio range, as `core.raw_image` reads it.
+    YUV is BT.601 in studio range, as `core.image_message` reads it.
     """
 
     RGB = "rgb"  # [H, W, 3]

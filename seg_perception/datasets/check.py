@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from seg_perception.core.errors import DatasetError, SegPerceptionError, first_of
-from seg_perception.core.label_mapping import IGNORE, TRAIN_IDS, LabelMapping
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import IGNORE, TRAIN_IDS, LabelMapping, LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
 from seg_perception.datasets.masks import Mask

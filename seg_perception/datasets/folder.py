@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES, is_hidden
-from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
+from seg_perception.core.label_set import LabelMapping, load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import DatasetInfo, OpenRequest, files_in
 from seg_perception.datasets.masks import MASK_SUFFIXES

@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.codecs.base import checked_size, opencv_pixels
-from seg_perception.core.encoded import Codec, EncodedImage, parse_encoded, upright
+from seg_perception.core.codecs import Codec, EncodedImage, checked_size, opencv_pixels
 from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.image_file import MAX_FILE_BYTES
-from seg_perception.core.label_mapping import LabelMapping, text_of
+from seg_perception.core.image_file import MAX_FILE_BYTES, parse_encoded, upright
+from seg_perception.core.label_set import LabelMapping, text_of
 from seg_perception.core.types import LabelImage
 
 MASK_SUFFIXES: Final = (".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")

@@ -22,8 +22,7 @@ import numpy as np
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.image_file import IMAGE_SUFFIXES
-from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import LabelMapping, LabelSet, load_label_mapping
 from seg_perception.core.resizing import resize_image, resize_labels
 from seg_perception.core.types import UNLABELED, Size
 from seg_perception.datasets.base import DatasetInfo, LeftOut, OpenRequest, Sample, read_rgb

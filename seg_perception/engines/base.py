@@ -165,7 +165,7 @@ class EngineOptions:
         batch: the largest batch of a GPU engine.
         size: the only network input size of a GPU engine; None: any shape of about the card's pixel count.
         build_engine: whether a missing, stale or damaged engine may be built, or is an error.
-        cache: folder of built engines; None: see `tensorrt.cache.default_cache_folder`.
+        cache: folder of built engines; None: see `tensorrt.plan.default_cache_folder`.
         cuda_graph: replay runs of a GPU engine from a captured CUDA graph.
         progress: called with a phase name and a fraction of 0 to 1 while building.
         stop_requested: asked while building; True ends the build with an EngineError.

@@ -104,7 +104,7 @@ class OnnxRuntimeEngine(CheckedEngine):
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        from seg_perception.engines.graph.edits import fixed_batch, fixed_size
+        from seg_perception.engines.graph import fixed_batch, fixed_size
         from seg_perception.engines.graph.model_file import load_model
 
         model = load_model(path)

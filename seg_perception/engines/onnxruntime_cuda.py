@@ -75,8 +75,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         runtime: CudaRuntime | None = None,
         warm_up: int = 3,
     ) -> None:
-        from seg_perception.engines.graph.choices import input_sizes, resolve_precision
-        from seg_perception.engines.graph.edits import fixed_batch
+        from seg_perception.engines.graph import fixed_batch, input_sizes, resolve_precision
         from seg_perception.engines.graph.model_file import load_model
 
         options = options or EngineOptions()

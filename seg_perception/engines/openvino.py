@@ -62,7 +62,7 @@ class OpenVinoEngine(CheckedEngine):
     """
 
     def __init__(self, path: Path, threads: int = 0, precision: FloatPrecision = FloatPrecision.FP32) -> None:
-        from seg_perception.engines.graph.edits import fixed_batch, fixed_size
+        from seg_perception.engines.graph import fixed_batch, fixed_size
         from seg_perception.engines.graph.model_file import load_model
 
         try:

@@ -16,8 +16,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.evaluation.comparison import RESAMPLES, Comparison, Interval, ShownFrame, SideRecord, mean_of
-from seg_perception.evaluation.figures import confusion_of, reliability_figure
-from seg_perception.evaluation.pages import Plot, bold, data_uri, render, swatch
+from seg_perception.evaluation.figures import Plot, bold, confusion_of, data_uri, reliability_figure, render, swatch
 
 
 def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:

@@ -1,10 +1,14 @@
-"""The one table that every score is computed from: pixels by truth, answer and confidence.
+"""Pixels counted by truth, answer and confidence, and the scores that only these counts give.
 
-Confidence is a byte, so the table is small (10 x 10 x 256) and nothing is lost or sampled: calibration
-and thresholds are exact, and datasets of any length add up without keeping their pixels.
+Confidence is a byte, so the table is small (10 x 10 x 256) and nothing is lost or sampled: calibration and thresholds
+are exact, and datasets of any length add up without keeping their pixels.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -94,3 +98,173 @@ def boundary_band(labels: LabelImage, width: int = BAND_WIDTH) -> NDArray[np.boo
     highest = cv2.dilate(np.where(labeled, labels, np.uint8(0)), window)
     lowest = cv2.erode(labels, window)
     return np.asarray(labeled & (highest != lowest), bool)
+
+
+BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Pixels whose confidence is above `low` and at most `high` (the first bin includes 0).
+
+    `accuracy` and `confidence` are means in 0 to 1, NaN in an empty bin.
+    """
+
+    low: float
+    high: float
+    pixels: int
+    accuracy: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far confidence can be taken at its word: reliability by bins of confidence, and its summary, ECE.
+
+    The expected calibration error (Guo et al. 2017, arXiv:1706.04599): the pixels are put into equal bins of
+    confidence, each bin's share of right answers is compared with its mean confidence, and the differences are
+    averaged by pixels.
+
+    Attributes:
+        expected_error: ECE, 0 to 1; 0 means that of the pixels with 80 % confidence 80 % are right.
+        mean_confidence: over all labeled pixels, 0 to 1.
+        accuracy: share of right answers, 0 to 1.
+        bins: the reliability diagram.
+    """
+
+    expected_error: float
+    mean_confidence: float
+    accuracy: float
+    bins: tuple[ReliabilityBin, ...]
+
+    @classmethod
+    def of(cls, counts: PixelCounts, bins: int = BINS, classes: Sequence[int] | None = None) -> Calibration:
+        """Of all answers, or only of those that name one of `classes`.
+
+        Raises:
+            SettingsError: a number of bins that is not in 1 to 255.
+        """
+        if not 1 <= bins <= CONFIDENCES - 1:
+            raise SettingsError(f"{bins} bins of confidence are not accepted: 1 to {CONFIDENCES - 1} are")
+        chosen = range(len(counts.table)) if classes is None else classes
+        right = np.zeros(CONFIDENCES, np.int64)
+        total = np.zeros(CONFIDENCES, np.int64)
+        for c in chosen:
+            right += counts.table[c, c]
+            total += counts.table[:, c].sum(axis=0)
+        return _of_histograms(right, total, bins)
+
+
+def _of_histograms(right: NDArray[np.int64], total: NDArray[np.int64], bins: int) -> Calibration:
+    """From right answers and all answers by confidence byte, each int64 [256]."""
+    byte = np.arange(CONFIDENCES)
+    top = CONFIDENCES - 1
+    # bin i holds i/bins < byte/255 <= (i+1)/bins; in whole numbers, so that no edge is rounded
+    bin_of_byte = np.maximum(-(-byte * bins // top) - 1, 0)
+    pixels = np.bincount(bin_of_byte, total, bins)
+    hits = np.bincount(bin_of_byte, right, bins)
+    confidences = np.bincount(bin_of_byte, total * byte / top, bins)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy, confidence = hits / pixels, confidences / pixels
+    count = total.sum()
+    nan = float("nan")
+    return Calibration(
+        expected_error=float(np.abs(hits - confidences).sum() / count) if count else nan,
+        mean_confidence=float(confidences.sum() / count) if count else nan,
+        accuracy=float(hits.sum() / count) if count else nan,
+        bins=tuple(
+            ReliabilityBin(i / bins, (i + 1) / bins, int(pixels[i]), float(accuracy[i]), float(confidence[i]))
+            for i in range(bins)
+        ),
+    )
+
+
+CONFIDENT = 0.9
+"""From here up a wrong "drivable" counts as confident and wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrivableScores:
+    """What a planner that trusts the drivable mask would meet: fractions in 0 to 1, NaN where nothing can be divided.
+
+    "Positive" means drivable. A pixel's score for "drivable" is its confidence where the winning class is drivable, and
+    "never" elsewhere: the deployed graph gives the winner's probability only. So a threshold on it can take area away
+    from the mask but not add any, exactly as `min_confidence` does in the node, and MaxF is what that parameter can
+    reach, not what the full probabilities could.
+
+    Attributes:
+        threshold: the confidence from which a drivable label counts (the node's `min_confidence`).
+        precision: of the mask, the share that is drivable.
+        recall: of what is drivable, the share in the mask.
+        f1: harmonic mean of the two.
+        iou: intersection over union of mask and truth.
+        max_f: the highest F1 over all thresholds.
+        max_f_threshold: the lowest threshold that reaches it.
+        false_drivable: of what is not drivable, the share that the mask calls drivable.
+        confident_wrong: of what is not drivable, the share in the mask with a confidence of at least
+            `CONFIDENT`: no threshold below that would save the car.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    iou: float
+    max_f: float
+    max_f_threshold: float
+    false_drivable: float
+    confident_wrong: float
+
+    @classmethod
+    def of(cls, counts: PixelCounts, drivable: Sequence[int], threshold: float = 0.0) -> DrivableScores:
+        """From the counts and the drivable classes' ids.
+
+        Raises:
+            SettingsError: no drivable class, or a threshold outside 0 to 1.
+        """
+        if not drivable:
+            raise SettingsError("drivable scores need a label set with at least one drivable class")
+        if not 0.0 <= threshold <= 1.0:
+            raise SettingsError(f"threshold {threshold} is not in 0 to 1")
+        is_drivable = np.zeros(len(counts.table), bool)
+        is_drivable[list(drivable)] = True
+        said = counts.table[:, is_drivable].sum(axis=1)  # [truth, confidence]
+        true_at = _at_least(said[is_drivable].sum(axis=0))
+        false_at = _at_least(said[~is_drivable].sum(axis=0))
+        positives = int(counts.table[is_drivable].sum())
+        negatives = counts.pixels - positives
+
+        f1_at = [_f1(int(t), int(f), positives) for t, f in zip(true_at, false_at, strict=True)]
+        best = int(np.nanargmax(f1_at)) if not all(map(math.isnan, f1_at)) else 0
+        byte = first_byte(threshold)
+        hits, false = int(true_at[byte]), int(false_at[byte])
+        return cls(
+            threshold=threshold,
+            precision=_ratio(hits, hits + false),
+            recall=_ratio(hits, positives),
+            f1=f1_at[byte],
+            iou=_ratio(hits, positives + false),
+            max_f=f1_at[best],
+            max_f_threshold=best / (CONFIDENCES - 1),
+            false_drivable=_ratio(false, negatives),
+            confident_wrong=_ratio(int(false_at[max(byte, first_byte(CONFIDENT))]), negatives),
+        )
+
+
+def first_byte(threshold: float) -> int:
+    """The lowest confidence byte that reaches a threshold in 0 to 1 (the drivable mask's own rule)."""
+    return math.ceil(round(threshold * (CONFIDENCES - 1), 6))
+
+
+def _at_least(by_confidence: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[256] counts at each confidence -> counts at this confidence or above."""
+    return np.cumsum(by_confidence[::-1])[::-1]
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _f1(hits: int, false: int, positives: int) -> float:
+    """2 TP / (2 TP + FP + FN), where TP + FN are the positives."""
+    return _ratio(2 * hits, hits + false + positives)

@@ -26,11 +26,9 @@ from seg_perception.core.types import Precision, RgbImage, Size
 from seg_perception.datasets.base import Dataset
 from seg_perception.engines.base import Device, Engine, EngineOptions
 from seg_perception.engines.graph.model_file import read_card
-from seg_perception.engines.opening import open_engine
+from seg_perception.engines.opening import TunedAnswer, engines, open_engine, package_version
 from seg_perception.engines.processor import processor_name, usable_cores
-from seg_perception.engines.registry import engines
-from seg_perception.engines.tuned import TunedAnswer, package_version
-from seg_perception.evaluation.evaluator import demand_same_classes
+from seg_perception.evaluation import demand_same_classes
 from seg_perception.segmenter import Segmenter
 
 _REFERENCE = "onnxruntime"

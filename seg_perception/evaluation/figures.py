@@ -1,24 +1,31 @@
-"""Figures for reports and checks. Matplotlib draws them without a window."""
+"""How reports look: Matplotlib's figures, drawn without a window, and Jinja2's pages, which load nothing."""
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from seg_perception.core.label_set import LabelSet
 from seg_perception.datasets.check import DatasetCheck
-from seg_perception.evaluation.calibration import Calibration
-from seg_perception.evaluation.evaluator import Evaluation
-from seg_perception.evaluation.run_folder import TrainingRun
+from seg_perception.evaluation import Evaluation
+from seg_perception.evaluation.counts import Calibration
+from seg_perception.evaluation.files import TrainingRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 SERIES = ("#2563a8", "#d1672b", "#3b8f5a", "#9a4fa3", "#b8423f", "#6b6b6b")
 """Colors of compared models and runs, in order."""
@@ -212,3 +219,60 @@ def class_balance(check: DatasetCheck) -> Figure:
     right.set_yticks(places, [""] * len(names))
     figure.suptitle(_plain(f"{check.name}: {check.samples} images"), fontsize=11, color=_INK)
     return figure
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **content: Any) -> str:
+    """One page from a file in templates/."""
+    return _environment().get_template(template).render(**content)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as a URI that carries them, such as "data:image/png;base64,..."."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure in a page."""
+
+    alt: str
+    uri: str
+
+    @classmethod
+    def of(cls, figure: Figure, alt: str) -> Plot:
+        return cls(alt, data_uri(png(figure), "image/png"))
+
+
+def bold(text: str) -> Markup:
+    return Markup("<b>{}</b>").format(text)
+
+
+def lines(*texts: str | Markup) -> Markup:
+    """Texts one under the other in a cell."""
+    return Markup("<br>").join(texts)
+
+
+def swatch(color: tuple[int, int, int], text: str) -> Markup:
+    """A class's color, RGB, before its name."""
+    red, green, blue = color
+    return Markup('<span class="swatch" style="background:rgb({},{},{})"></span>{}').format(red, green, blue, text)
+
+
+def signed(text: str, difference: float) -> Markup:
+    """A value and how far it is from another, green above and red below."""
+    kind = "up" if difference > 0 else "down"
+    return Markup('{} <span class="{}">{:+.2f}</span>').format(text, kind, difference)

@@ -1,9 +1,12 @@
-"""One HTML file about evaluations and training runs, alone or side by side. It asks the network for nothing."""
+"""Reports about evaluations and training runs: an HTML file that asks the network for nothing, and gates."""
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +15,113 @@ import yaml
 
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
-from seg_perception.evaluation.evaluator import Evaluation
-from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, read_evaluations
-from seg_perception.evaluation.pictures import PANELS
-from seg_perception.evaluation.run_folder import TrainingRun, is_run_folder, read_run
+from seg_perception.evaluation import Evaluation
+from seg_perception.evaluation.comparison import metric_name
+from seg_perception.evaluation.files import (
+    FILE_NAME,
+    PANELS,
+    EvaluationFile,
+    TrainingRun,
+    is_run_folder,
+    read_evaluations,
+    read_run,
+)
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_FORM = re.compile(r"\s*([A-Za-z]\w*)\s*(<=|>=|<|>)\s*([-+]?\d+(?:\.\d+)?)\s*%?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What turns a report into a gate: --fail-if "road_iou < 96" gives exit status 1 where it holds.
+
+    Metrics are percents, but for latency_ms.
+    """
+
+    metric: str
+    comparison: str
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Parse "road_iou < 96".
+
+        Raises:
+            InputError: not a metric, one of < <= > >=, and a number.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None:
+            raise InputError(
+                f"condition {text!r} is not accepted: write METRIC < NUMBER (or <=, >, >=): 'road_iou < 96'"
+            )
+        return cls(found[1], found[2], float(found[3]))
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.comparison} {self.limit:g}"
+
+    def demand_known(self, metrics: Iterable[str]) -> None:
+        """Check the metric's name: before the work, there is nothing to judge yet.
+
+        Raises:
+            InputError: there is no such metric; lists those there are.
+        """
+        names = sorted(metrics)
+        if self.metric not in names:
+            near = difflib.get_close_matches(self.metric, names, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(
+                f"condition '{self}': no metric is called {self.metric!r}; {hint}There are: {', '.join(names)}"
+            )
+
+    def holds(self, metrics: Mapping[str, float], where: str) -> bool:
+        """Whether it holds.
+
+        Args:
+            metrics: name -> value.
+            where: what they are of, for the error.
+
+        Raises:
+            InputError: there is no such metric, see `demand_known`, or it has no value.
+        """
+        self.demand_known(metrics)
+        value = metrics[self.metric]
+        if math.isnan(value):
+            raise InputError(f"condition '{self}': {where} has no value of {self.metric}, none of it is in the images")
+        return _OPERATORS[self.comparison](value, self.limit)
+
+
+def failures(conditions: Iterable[Condition], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A sentence for each condition and each evaluation of `metrics` for which it holds.
+
+    Raises:
+        InputError: see `Condition.holds`.
+    """
+    return [
+        f"{where}: {condition} ({values[condition.metric]:.2f})"
+        for condition in conditions
+        for where, values in metrics.items()
+        if condition.holds(values, where)
+    ]
+
+
+def gate_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation's percents by the names that conditions use, NaN without a value: traffic_light_iou is
+    "iou/traffic light".
+    """
+    return {
+        f"{metric_name(name.removeprefix('iou/'))}_iou" if name.startswith("iou/") else name: value
+        for name, value in evaluation.all_percentages().items()
+    }
+
 
 EVALUATION_IN_RUN = "evaluation"
 """Where a report looks for an evaluation inside a run's folder."""
@@ -97,7 +200,7 @@ def _with_unique_labels(sources: Sequence[Source]) -> dict[str, Source]:
 
 
 def _page(sources: Mapping[str, Source]) -> str:
-    from seg_perception.evaluation.pages import render
+    from seg_perception.evaluation.figures import render
 
     runs = {label: s.run for label, s in sources.items() if s.run is not None}
     kind = "Evaluation" if len(sources) == 1 else "Comparison"
@@ -133,7 +236,7 @@ def _by_dataset(sources: Mapping[str, Source]) -> dict[str, dict[str, Evaluation
 
 
 def _summary(datasets: Mapping[str, Mapping[str, Evaluation]]) -> dict[str, Any] | None:
-    from seg_perception.evaluation.pages import bold, lines
+    from seg_perception.evaluation.figures import bold, lines
 
     rows: list[tuple[Any, ...]] = []
     for dataset, found in datasets.items():
@@ -162,8 +265,7 @@ def _number(value: float | None) -> str:
 def _training(runs: Mapping[str, TrainingRun]) -> dict[str, Any] | None:
     if not runs:
         return None
-    from seg_perception.evaluation.figures import training_curves
-    from seg_perception.evaluation.pages import Plot
+    from seg_perception.evaluation.figures import Plot, training_curves
 
     flat = {label: dict(_flattened(yaml.safe_load(run.settings) or {})) for label, run in runs.items()}
     keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
@@ -180,7 +282,7 @@ def _training(runs: Mapping[str, TrainingRun]) -> dict[str, Any] | None:
 
 def _best_validation(runs: Mapping[str, TrainingRun]) -> dict[str, Any] | None:
     """One column for each run and dataset, one row for each score; None without validation."""
-    from seg_perception.evaluation.pages import lines
+    from seg_perception.evaluation.figures import lines
 
     header: list[Any] = [""]
     columns = []
@@ -204,8 +306,7 @@ def _flattened(values: Any, where: str = "") -> Iterable[tuple[str, str]]:
 
 
 def _dataset(name: str, found: Mapping[str, Evaluation], sources: Mapping[str, Source]) -> dict[str, Any]:
-    from seg_perception.evaluation.figures import class_bars, confusion_figure, reliability_figure
-    from seg_perception.evaluation.pages import Plot
+    from seg_perception.evaluation.figures import Plot, class_bars, confusion_figure, reliability_figure
 
     header, rows = _class_table(found)
     return {
@@ -226,7 +327,7 @@ def _dataset(name: str, found: Mapping[str, Evaluation], sources: Mapping[str, S
 
 def _class_table(found: Mapping[str, Evaluation]) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """IoU and border IoU of each class; compared with the first source where there are several."""
-    from seg_perception.evaluation.pages import lines, swatch
+    from seg_perception.evaluation.figures import lines, swatch
 
     first = next(iter(found.values()))
     pixels = first.counts.confusion.sum(axis=1)
@@ -247,7 +348,7 @@ def _class_table(found: Mapping[str, Evaluation]) -> tuple[list[Any], list[tuple
 
 
 def _with_difference(value: float, reference: float, compare: bool) -> str | Markup:
-    from seg_perception.evaluation.pages import signed
+    from seg_perception.evaluation.figures import signed
 
     text = _number(100 * value)
     difference = 100 * (value - reference)
@@ -257,7 +358,7 @@ def _with_difference(value: float, reference: float, compare: bool) -> str | Mar
 
 
 def _examples(dataset: str, source: Source) -> list[dict[str, str]]:
-    from seg_perception.evaluation.pages import data_uri
+    from seg_perception.evaluation.figures import data_uri
 
     assert source.evaluated is not None
     return [

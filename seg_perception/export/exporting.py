@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, ModelError, SettingsError
 from seg_perception.core.files import write_atomically
@@ -14,14 +18,14 @@ from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.resizing import check_multiple, resize_image
 from seg_perception.core.types import CameraEncoding, Precision, RgbImage, Size
 from seg_perception.datasets.base import files_in, read_rgb
+from seg_perception.engines.graph import card_of, pin_shapes
 from seg_perception.engines.graph.camera import for_camera
-from seg_perception.engines.graph.edits import card_of, pin_shapes
 from seg_perception.engines.graph.half import to_half
-from seg_perception.engines.onnxruntime import in_memory
+from seg_perception.engines.onnxruntime import Answerer, in_memory
 from seg_perception.evaluation.files import read_evaluations
-from seg_perception.export.parity import ParityReport, compare, torch_answerer
 from seg_perception.export.quantize import QuantizationSettings, QuantizedGraph, quantize
-from seg_perception.export.to_onnx import build_onnx
+from seg_perception.export.to_onnx import DeployedGraph, build_onnx
+from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.scenes import random_scene
 from seg_perception.training.checkpoint import load_network, weights_sha256
 
@@ -29,6 +33,89 @@ if TYPE_CHECKING:
     import onnx
 
     from seg_perception.core.model_card import ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class ImageParity:
+    """One image."""
+
+    name: str
+    agreement: float  # share of pixels with the same label, 0 to 1
+    largest_confidence_difference: int  # of 255
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """All images; every image counts the same."""
+
+    reference: str
+    candidate: str
+    images: tuple[ImageParity, ...]
+
+    @property
+    def agreement(self) -> float:
+        return float(np.mean([image.agreement for image in self.images]))
+
+    @property
+    def worst(self) -> ImageParity:
+        """The image with the least agreement."""
+        return min(self.images, key=lambda image: image.agreement)
+
+    @property
+    def largest_confidence_difference(self) -> int:
+        return max(image.largest_confidence_difference for image in self.images)
+
+    def table(self) -> str:
+        worst = self.worst
+        return "\n".join(
+            (
+                f"parity of {self.candidate} with {self.reference}",
+                f"  images                         {len(self.images)}",
+                f"  equal labels                   {self.agreement:.4%}",
+                f"  equal labels, worst image      {worst.agreement:.4%}  {worst.name}",
+                f"  largest confidence difference  {self.largest_confidence_difference} of 255",
+            )
+        )
+
+
+def compare(
+    reference: Answerer,
+    candidate: Answerer,
+    images: Sequence[tuple[str, RgbImage]],
+    names: tuple[str, str] = ("reference", "candidate"),
+) -> ParityReport:
+    """Do two forms of one model say the same? Run both on real images, since noise hides ties and resize errors.
+
+    Args:
+        reference: what is right.
+        candidate: what is judged.
+        images: name and uint8 [H, W, 3] RGB at the size that both take.
+        names: of the two, for the report.
+
+    Raises:
+        InputError: no images.
+    """
+    if not images:
+        raise InputError("a parity check needs at least one image")
+    rows: list[ImageParity] = []
+    for name, image in images:
+        labels, confidence = reference(image[np.newaxis])
+        other_labels, other_confidence = candidate(image[np.newaxis])
+        difference = np.abs(confidence.astype(np.int16) - other_confidence)
+        rows.append(ImageParity(name, float(np.mean(labels == other_labels)), int(difference.max())))
+    return ParityReport(*names, tuple(rows))
+
+
+def torch_answerer(network: SegmentationNetwork, temperature: float = 1.0) -> Answerer:
+    """The network in torch, in evaluation mode, with the deployed graph's normalization and decision."""
+    graph = DeployedGraph(network.eval(), temperature)
+
+    def answer(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        with torch.inference_mode():
+            labels, confidence = graph(torch.from_numpy(images))
+        return labels.numpy(), confidence.numpy()
+
+    return answer
 
 
 _JUDGED = 4  # one calibration image in so many is kept back to judge by

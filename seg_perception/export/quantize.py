@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import LabelImage, Precision, RgbImage
 from seg_perception.engines.base import INPUT_NAME
-from seg_perception.engines.graph.edits import card_of, write_card
+from seg_perception.engines.graph import card_of, write_card
 from seg_perception.engines.graph.model_file import check_model
 from seg_perception.engines.onnxruntime import in_memory
 

@@ -1,4 +1,4 @@
-"""What every segmentation network offers to training and export."""
+"""What every segmentation network offers: to training and export its layers, to validation an Engine that runs it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,84 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import ModelError, SettingsError
+from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resizing import check_multiple
-from seg_perception.networks.narrowing import ChannelGroup
+from seg_perception.engines.base import CheckedEngine, EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels that are kept or left out together; names are those of submodules.
+
+    Attributes:
+        made_by: convolutions whose outputs they are; sums of several, where they are added.
+        normed_by: the batch normalizations of those outputs.
+        taken_by: convolutions whose inputs they are; several times over, one after another, where a concatenation
+            of copies is taken.
+    """
+
+    made_by: tuple[str, ...]
+    normed_by: tuple[str, ...]
+    taken_by: tuple[str, ...]
+
+
+def narrowed(
+    weights: Mapping[str, Tensor], groups: Sequence[ChannelGroup], narrow: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """A narrow network's start from a wider one of its kind: its weights, of which the strongest channels are kept.
+
+    Filter pruning by magnitude (Li et al., "Pruning Filters for Efficient ConvNets",
+    https://arxiv.org/abs/1608.08710), with the scale of the normalization that follows taken into account. What comes
+    out scores poorly until it is trained on, and far better then than from random weights.
+
+    Args:
+        weights: the wider network's `state_dict`.
+        groups: of the network; each channel is in one at most.
+        narrow: the narrower network's `state_dict`; its shapes count.
+        source: of the weights, for the error.
+
+    Raises:
+        ModelError: a group has fewer channels in the wider network, or one of its layers is missing there.
+    """
+    cut = dict(weights)
+    for group in groups:
+        first = f"{group.made_by[0]}.weight"
+        if missing := [name for name in (*group.made_by, *group.taken_by) if f"{name}.weight" not in weights]:
+            raise ModelError(f"{source}: no layer {missing[0]} to take channels from")
+        there, wanted = weights[first].shape[0], narrow[first].shape[0]
+        if wanted > there:
+            raise ModelError(f"{source}: {group.made_by[0]} has {there} channels, and {wanted} are wanted of it")
+        if wanted == there:
+            continue
+        kept = _strength(weights, group).topk(wanted).indices.sort().values
+        for name in group.made_by:
+            cut[f"{name}.weight"] = cut[f"{name}.weight"][kept]
+        for name in group.normed_by:
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                cut[f"{name}.{part}"] = cut[f"{name}.{part}"][kept]
+        for name in group.taken_by:
+            key = f"{name}.weight"
+            copies = weights[key].shape[1] // there
+            cut[key] = cut[key][:, torch.cat([kept + there * copy for copy in range(copies)])]
+    return cut
+
+
+def _strength(weights: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
+    """Of each channel: how much of it its normalizations let through, times how much is made of it."""
+    through = torch.stack([weights[f"{name}.weight"] for name in group.normed_by]).square().sum(dim=0).sqrt()
+    channels = len(through)
+    taken = [
+        weights[f"{name}.weight"].square().sum(dim=(0, 2, 3)).reshape(-1, channels).sum(dim=0)
+        for name in group.taken_by
+    ]
+    return through * torch.stack(taken).sum(dim=0).sqrt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +196,35 @@ class NetworkInfo:
     build: Callable[..., SegmentationNetwork]
     summary: str
     start_weights: Mapping[str, Callable[[SegmentationNetwork], None]] = field(default_factory=dict)
+
+
+class TorchEngine(CheckedEngine):
+    """Runs a network in PyTorch under the Engine contract.
+
+    Args:
+        network: put into evaluation mode by this engine.
+        card: describes it.
+        autocast: to this type, as in training; None for parity checks.
+    """
+
+    def __init__(self, network: SegmentationNetwork, card: ModelCard, autocast: torch.dtype | None = None) -> None:
+        self._network = network.eval()
+        self._card = card
+        self._autocast = autocast
+        self._device = next(network.parameters()).device
+        precision = f"{autocast} autocast".removeprefix("torch.") if autocast else "fp32"
+        self._info = EngineInfo("torch", torch.__version__, str(self._device), precision, None, None)
+
+    @torch.inference_mode()
+    def _run(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        pixels = torch.from_numpy(images).to(self._device)
+        x = self._network.normalize(pixels).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            scores = self._network(x).float()
+        if self._network.score_stride > 1:
+            scores = F.interpolate(scores, images.shape[1:3], mode="bilinear", align_corners=False)
+        confidence, labels = scores.softmax(dim=1).max(dim=1)
+        return labels.to(torch.uint8).cpu().numpy(), (confidence * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _release(self) -> None:
+        """Nothing to release: the network belongs to the caller."""

@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_perception.core.errors import ModelError, SettingsError
-from seg_perception.networks.base import InputScaling, NetworkInfo, SegmentationNetwork
+from seg_perception.networks.base import ChannelGroup, InputScaling, NetworkInfo, SegmentationNetwork, narrowed
 from seg_perception.networks.ladder import LadderEncoder, LadderNetwork
-from seg_perception.networks.narrowing import ChannelGroup, narrowed
 
 
 @dataclass(frozen=True, slots=True)

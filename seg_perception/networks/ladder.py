@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seg_perception.core.errors import SettingsError
-from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.narrowing import ChannelGroup
+from seg_perception.networks.base import ChannelGroup, SegmentationNetwork
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:

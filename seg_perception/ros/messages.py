@@ -28,8 +28,8 @@ from std_msgs.msg import Header
 
 from seg_perception.bags.messages import definition_from_share
 from seg_perception.bags.types import TypeDefinition
-from seg_perception.core.encoded import encode_png_bytes
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_file import encode_png_bytes
 from seg_perception.core.image_message import decode_compressed, decode_image
 from seg_perception.core.types import LabelImage
 from seg_perception.node_outputs import COMPRESSED_IMAGE, Content

@@ -30,12 +30,12 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32, String
 
-from seg_perception.core.bird import draw_grid
 from seg_perception.core.errors import InputError, SegPerceptionError
 from seg_perception.core.grid import GridSpec
 from seg_perception.core.image_message import decode_mono8
 from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.visual import draw_grid
 from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of

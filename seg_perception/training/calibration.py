@@ -23,11 +23,9 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resizing import resize_labels
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Segmentation, Size
 from seg_perception.datasets.base import Dataset
-from seg_perception.evaluation.calibration import Calibration
-from seg_perception.evaluation.counts import PixelCounts
-from seg_perception.networks.base import SegmentationNetwork
+from seg_perception.evaluation.counts import Calibration, PixelCounts
+from seg_perception.networks.base import SegmentationNetwork, TorchEngine
 from seg_perception.segmenter import Segmenter
-from seg_perception.training.torch_engine import TorchEngine
 
 _LOWEST, _HIGHEST = 0.05, 20.0
 _GOLDEN = (math.sqrt(5) - 1) / 2

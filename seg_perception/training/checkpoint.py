@@ -1,4 +1,4 @@
-"""Checkpoints: atomically written, and loaded without executing anything from them.
+"""Checkpoints: atomically written, loaded without executing anything from them, and averaged.
 
 A run's folder holds two kinds of file:
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from seg_perception.core.documents import parse_json
-from seg_perception.core.errors import ModelError, SegPerceptionError, first_of
+from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsError, first_of
 from seg_perception.core.files import open_regular_file, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.settings import FORMERLY, from_mapping
+from seg_perception.core.settings import FORMERLY, from_mapping, parse_json
 from seg_perception.core.types import Precision, Size
+from seg_perception.networks import build_network
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.registry import build_network
 
 _INFO_KEY = "seg_perception.checkpoint"
 
@@ -276,3 +275,57 @@ def _state_fault(cls: type[ResumeState], state: dict[Any, Any]) -> str | None:
     ):
         return "settings or data: a table and a list are expected"
     return None
+
+
+def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, from_first: Sequence[str] = ()) -> None:
+    """Write the weighted average of weights files of one network, which often scores better than each.
+
+    Runs that went on from the same weights lie close enough for it (Wortsman et al., "Model soups",
+    https://arxiv.org/abs/2203.05482). Statistics of batch normalization are averaged like weights.
+
+    Args:
+        paths: two files or more; the description of the first is kept, without its scores.
+        shares: one for each file, above 0; only their proportions count.
+        out: the file to write.
+        from_first: submodules that are taken from the first file alone, such as one that the others never trained.
+
+    Raises:
+        OSError: a file is missing or cannot be read or written.
+        ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
+        SettingsError: the shares do not fit the files, or a submodule is not known.
+    """
+    if len(paths) < 2 or len(shares) != len(paths) or min(shares) <= 0:
+        raise SettingsError(
+            f"{len(paths)} files and the shares {', '.join(f'{s:g}' for s in shares)}: "
+            "an average needs two files or more, and for each a share above 0"
+        )
+    loaded = [load_weights(path) for path in paths]
+    first = loaded[0][1]
+    network = build_network(first.network, len(first.label_set), **first.options)
+    for path, (weights, info) in zip(paths, loaded, strict=True):
+        if _kind(info) != _kind(first):
+            raise ModelError(
+                f"{path} holds {_kind(info)}, {paths[0]} {_kind(first)}: only like networks can be averaged"
+            )
+        load_strictly(network, weights, str(path))
+    kept = network.prefixes(from_first, repr(first.network))
+    parts = [share / sum(shares) for share in shares]
+    average = {
+        name: value if name.startswith(kept) or not value.is_floating_point() else _mix(name, loaded, parts)
+        for name, value in loaded[0][0].items()
+    }
+    notes = dict.fromkeys(note for _, info in loaded for note in info.data_notes)
+    origin = ", ".join(f"{part:.3g} of {weights_sha256(path)[:8]}" for part, path in zip(parts, paths, strict=True))
+    described = replace(first, scores={}, settings={**first.settings, "average": origin}, data_notes=tuple(notes))
+    save_weights(out, average, described)
+
+
+def _kind(info: CheckpointInfo) -> str:
+    options = ", ".join(f"{name}={value}" for name, value in sorted(info.options.items()))
+    return f"{info.network} ({options}) for {len(info.label_set)} classes of {info.label_set.name}"
+
+
+def _mix(name: str, loaded: Sequence[tuple[dict[str, Tensor], CheckpointInfo]], parts: Sequence[float]) -> Tensor:
+    total = sum(weights[name].double() * part for (weights, _), part in zip(loaded, parts, strict=True))
+    assert isinstance(total, Tensor)
+    return total.to(loaded[0][0][name].dtype)

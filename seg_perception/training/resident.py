@@ -23,13 +23,18 @@ from seg_perception.core.resizing import network_size, resize_image, resize_labe
 from seg_perception.core.types import UNKNOWN, UNLABELED, Size
 from seg_perception.datasets.base import Dataset, Sample
 from seg_perception.engines.processor import usable_cores
-from seg_perception.training import batched_changes as change
-from seg_perception.training.augmentation import COVER_SIDE, COVER_WHOLE, PADDING_GRAY
-from seg_perception.training.data import Batches, TrainingCrops, micro_batch_size, training_batches
-from seg_perception.training.run_data import DataRecord, demand_shared_memory
+from seg_perception.training import augmentation as change
+from seg_perception.training.augmentation import COVER_SIDE, COVER_WHOLE, PADDING_GRAY, unknown_texture
+from seg_perception.training.data import (
+    Batches,
+    DataRecord,
+    TrainingCrops,
+    demand_shared_memory,
+    micro_batch_size,
+    training_batches,
+)
+from seg_perception.training.distillation import TeacherAnswers
 from seg_perception.training.settings import TrainSettings
-from seg_perception.training.teacher_answers import TeacherAnswers
-from seg_perception.training.unknown import unknown_texture
 
 _TEXTURES = 64  # kept; mirrored two ways and with their channels in any order, 1536
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))

@@ -33,12 +33,12 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping, load_settings, to_mapping
 from seg_perception.datasets.base import Dataset
 from seg_perception.evaluation import Evaluation
-from seg_perception.evaluation.pictures import comparison
+from seg_perception.evaluation.files import comparison
 from seg_perception.networks.base import SegmentationNetwork
 from seg_perception.segmenter import Segmenter
 from seg_perception.training import checkpoint
 from seg_perception.training.checkpoint import ResumeState
-from seg_perception.training.run_data import DataRecord, RunData, differences
+from seg_perception.training.data import DataRecord, RunData, differences
 from seg_perception.training.settings import TrainSettings
 
 _PICTURES = 2  # of each validation set

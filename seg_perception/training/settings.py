@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.core.files import DEFAULT_WEIGHTS
 from seg_perception.core.resizing import check_multiple
-from seg_perception.core.resources import DEFAULT_WEIGHTS
 from seg_perception.core.settings import FORMERLY
 from seg_perception.core.types import Size
 from seg_perception.datasets.registry import DatasetSettings
@@ -84,7 +84,7 @@ class NetworkSettings:
 
     def _network_faults(self) -> Iterator[str]:
         """Builds the network without memory for its weights: what it takes, only itself can say."""
-        from seg_perception.networks.registry import networks
+        from seg_perception.networks import networks
 
         if self.name not in networks():
             yield f"name: no network {self.name!r}; known: {', '.join(networks())}"
@@ -112,7 +112,7 @@ class NetworkSettings:
         """
         import torch
 
-        from seg_perception.networks.registry import build_network
+        from seg_perception.networks import build_network
 
         with torch.device("meta"):
             return build_network(self.name, 2, **self.options)

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 
-from seg_perception.core.encoded import encode_png_bytes
+from seg_perception.core.image_file import encode_png_bytes
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage
 from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay

@@ -1,1 +1,1 @@
-"""The shipped model lies here: see `seg_perception.core.resources.DEFAULT_MODEL`."""
+"""The shipped model lies here: see `seg_perception.core.files.DEFAULT_MODEL`."""

@@ -11,7 +11,7 @@ from seg_perception.bags.making import FIRST_STAMP_NS, FolderDrive, SceneDrive, 
 from seg_perception.bags.messages import IMAGE, labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
 
 CAMVID = load_label_mapping("camvid")

@@ -12,7 +12,7 @@ from seg_perception.bags.scoring import score_bag
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import load_label_set
-from seg_perception.evaluation.text import drivable_iou, score_table
+from seg_perception.core.metrics import drivable_iou, score_table
 
 DRIVING = load_label_set("driving")
 

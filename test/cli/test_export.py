@@ -17,7 +17,7 @@ from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.evaluation import evaluate
 from seg_perception.evaluation.files import EvaluationFile, write_evaluations
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network
 from seg_perception.scenes import random_scene
 from seg_perception.segmenter import Segmenter
 from seg_perception.training.checkpoint import CheckpointInfo, save_weights

@@ -10,7 +10,7 @@ import torch
 from seg_perception.cli.main import main
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network
 from seg_perception.training.checkpoint import CheckpointInfo, save_weights
 
 
@@ -50,7 +50,7 @@ def test_parameters_and_arithmetic_by_hand(capsys: pytest.CaptureFixture[str]) -
     parameters = sum(9 * before * after + 2 * after for (before, after), _ in layers) + 8 * 10 + 10
     assert f"{parameters / 1e6:.2f} M parameters" in lines
     assert f"({multiply_adds / 1e9:.1f} G multiply-adds in convolutions)" in lines[-1]
-    from seg_perception.networks.inspection import inspect_network
+    from seg_perception.networks import inspect_network
 
     report = inspect_network(build_network("reference", 10, width=0.125, convolutions=(1, 1, 1, 1)), Size(16, 16))
     assert report.flop == 2 * multiply_adds
@@ -58,7 +58,7 @@ def test_parameters_and_arithmetic_by_hand(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_training_only_part_of_a_network_is_not_counted() -> None:
-    from seg_perception.networks.inspection import inspect_network
+    from seg_perception.networks import inspect_network
 
     network = build_network("efficientnet_ladder", 10, decoder_channels=16)
     report = inspect_network(network, Size(64, 32))

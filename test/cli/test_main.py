@@ -19,8 +19,8 @@ from seg_perception.cli import main as cli
 from seg_perception.cli._command import EXTRA_OF
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.types import Size
-from seg_perception.engines.registry import engine_choices
-from seg_perception.evaluation.evaluator import EvaluationOptions
+from seg_perception.engines.opening import engine_choices
+from seg_perception.evaluation import EvaluationOptions
 from seg_perception.scenes import random_scene
 
 

@@ -22,7 +22,7 @@ import pytest
 import seg_perception.datasets
 from seg_perception.cli.main import main
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import DatasetInfo
 from seg_perception.datasets.registry import DatasetSettings, datasets, datasets_table, open_dataset

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineSpec, check_answer
-from seg_perception.engines.graph.edits import load_graph, pin_shapes
+from seg_perception.engines.graph import pin_shapes
 from seg_perception.engines.graph.model_file import read_card
-from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import compiling_engines, engine_table, engines
+from seg_perception.engines.opening import compiling_engines, engine_table, engines, open_engine
 from seg_perception.engines.tensorrt.versions import LIBRARIES
 from seg_perception.scenes import random_scene
 
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused(engine: Engine, images: np.ndarray, messag
 
 
 def test_pinned_shapes_are_known(spec: EngineSpec, driving_model: Path, tmp_path: Path) -> None:
-    model = load_graph(driving_model.read_bytes())
+    model = onnx.load_from_string(driving_model.read_bytes())
     pin_shapes(model, 1, Size(96, 64))
     path = tmp_path / "pinned.onnx"
     path.write_bytes(model.SerializeToString())
@@ -182,9 +182,9 @@ assert "dummy" in said("predict", "--help"), "--help"
 assert "dummy, tensorrt, tensorrt_rtx" in said("compile", "--help"), "what compiles"
 assert "dummy" in said("predict", "a.png", "--out", "out", "--engine", "tpu"), "an unknown name"
 from seg_perception.core.errors import EngineError
-from seg_perception.core.resources import DEFAULT_MODEL
+from seg_perception.core.files import DEFAULT_MODEL
 from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import engine_table
+from seg_perception.engines.opening import engine_table
 from seg_perception.node_settings import PARAMETERS
 (spec,) = (s for s in PARAMETERS if s.name == "engine")
 assert "dummy" in spec.choices and "dummy" in spec.accepted() and "first of dummy, " in spec.description, "the node"
@@ -223,4 +223,4 @@ def test_the_compiler_s_libraries_are_the_engines_that_open_what_it_writes() -> 
 
 def test_the_page_shows_every_engine(repository: Path) -> None:
     page = (repository / "docs" / "deploy.md").read_text(encoding="utf-8")
-    assert engine_table() in page, "write it anew: python -m seg_perception.engines.registry docs/deploy.md"
+    assert engine_table() in page, "the table is not what engine_table() gives"

@@ -19,8 +19,8 @@ import seg_perception.networks
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.settings import from_mapping
+from seg_perception.networks import build_network, network_names, networks, networks_table
 from seg_perception.networks.base import SegmentationNetwork
-from seg_perception.networks.registry import build_network, network_names, networks, networks_table
 from seg_perception.training.settings import TrainSettings
 
 SMALL = {

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from handmade import PNG_SIGNATURE, chunk, encoded, png_of, tiff_of
 
-from seg_perception.core.codecs import jpeg, png
-from seg_perception.core.encoded import Codec, decode_rgb, inspect_encoded, parse_encoded
+from seg_perception.core.codecs import Codec, jpeg, png
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_file import decode_rgb, inspect_encoded, parse_encoded
 from seg_perception.core.types import Size
 
 RNG = np.random.default_rng(3)
@@ -363,7 +363,7 @@ def test_tiffs_whose_parts_do_not_cover_the_picture(compression: int) -> None:
 
 POISONED = """
 import hashlib, sys
-from seg_perception.core.encoded import parse_encoded
+from seg_perception.core.image_file import parse_encoded
 from seg_perception.core.errors import InputError
 digest, decoded, refused = hashlib.sha256(), 0, 0
 data = open(sys.argv[1], "rb").read()

@@ -62,13 +62,6 @@ def test_images_add_up_to_one_matrix_and_are_not_averaged() -> None:
     assert matrix.scores().iou[0] == pytest.approx(1 / 10)  # an average over images would say 0.5
 
 
-def test_merge_equals_counting_everything_in_one() -> None:
-    one, other = matrix_of(TRUTH, PREDICTION, 3), matrix_of(TRUTH.T.copy(), PREDICTION.T.copy(), 3)
-    one.merge(other)
-    assert one.counts.sum() == 20
-    assert one.scores().pixel_accuracy == pytest.approx(7 / 10)
-
-
 def test_nothing_labeled_gives_no_number() -> None:
     scores = matrix_of(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8), 2).scores()
     assert scores.pixels == 0

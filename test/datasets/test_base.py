@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import files_in, read_rgb
 from seg_perception.datasets.masks import read_mask

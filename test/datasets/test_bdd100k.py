@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 # Train ids 0 to 18 in the order of the 19 Cityscapes evaluation classes -> ids of the ten classes, by hand:

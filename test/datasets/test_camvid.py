@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 
 

@@ -21,8 +21,7 @@ from pycocotools import mask as coco
 import seg_perception.datasets.convert
 from seg_perception.cli.main import main
 from seg_perception.core.errors import DatasetError, SegPerceptionError, SettingsError
-from seg_perception.core.label_mapping import load_label_mapping
-from seg_perception.core.label_set import load_label_set
+from seg_perception.core.label_set import load_label_mapping, load_label_set
 from seg_perception.datasets.convert.base import Canvas
 from seg_perception.datasets.convert.conversion import ConvertSettings, convert, detect, formats, formats_table
 from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations

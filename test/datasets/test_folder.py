@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.label_mapping import load_label_mapping
+from seg_perception.core.label_set import load_label_mapping
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import LeftOut, describe_left_out
 from seg_perception.datasets.folder import folder_pairs

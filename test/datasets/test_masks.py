@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_mapping import LabelMapping, load_label_mapping
-from seg_perception.core.label_set import load_label_set
+from seg_perception.core.label_set import LabelMapping, load_label_mapping, load_label_set
 from seg_perception.datasets.masks import Mask, read_mask
 
 RNG = np.random.default_rng(3)

@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, quick_exports: None) -> C
 
     from seg_perception.export.quantize import QuantizationSettings, quantize
     from seg_perception.export.to_onnx import build_onnx
-    from seg_perception.networks.registry import build_network
+    from seg_perception.networks import build_network
     from seg_perception.scenes import random_scene
 
     base = tmp_path_factory.getbasetemp()

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 from fake_cuda import FakeCudaRuntime
 
 from seg_perception.cli.main import main
 from seg_perception.engines import cuda
-from seg_perception.engines.graph.edits import load_graph
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 pytestmark = pytest.mark.timeout(600)
@@ -78,7 +78,7 @@ def test_a_stale_engine_is_built_anew(model: Path, capsys: pytest.CaptureFixture
 
 
 def test_an_unsupported_operator(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    graph = load_graph(model.read_bytes())
+    graph = onnx.load_from_string(model.read_bytes())
     node = next(node for node in graph.graph.node if node.op_type == "Relu")
     node.op_type, node.name = "Det", "decoder.relu"
     model.write_bytes(graph.SerializeToString())
@@ -119,14 +119,14 @@ def test_a_full_disk(model: Path) -> None:
 SLOW = """
 import sys, time
 from seg_perception.cli.main import main
-from seg_perception.engines.tensorrt import progress as tensorrt_progress
+from seg_perception.engines.tensorrt import build as tensorrt_build
 
-step = tensorrt_progress.NestedFractions.step
+step = tensorrt_build.NestedFractions.step
 def slow(self, *arguments):
     print("building", flush=True)
     time.sleep(0.05)
     return step(self, *arguments)
-tensorrt_progress.NestedFractions.step = slow
+tensorrt_build.NestedFractions.step = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -155,12 +155,12 @@ def test_stopped_half_way_there_is_no_engine(model: Path, number: signal.Signals
 INSIDE_TENSORRT = """
 import hashlib, sys
 from seg_perception.cli.main import main
-from seg_perception.engines.tensorrt import progress as tensorrt_progress
+from seg_perception.engines.tensorrt import build as tensorrt_build
 
 def endless(*arguments):  # C code that lets other threads run and looks at no signal, as a long step of TensorRT
     print("building", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 30)
-tensorrt_progress.NestedFractions.step = endless
+tensorrt_build.NestedFractions.step = endless
 sys.exit(main(sys.argv[1:]))
 """
 

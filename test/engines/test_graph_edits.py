@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from seg_perception.core.errors import InputError, ModelError
+from seg_perception.core.image_message import RawImage, decode_raw
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.raw_image import RawImage, decode_raw
 from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.base import EngineInfo, check_answer
+from seg_perception.engines.graph import card_of, fixed_batch, fixed_size, pin_shapes, write_card
 from seg_perception.engines.graph.camera import block_length, exact_scale, for_camera
-from seg_perception.engines.graph.edits import card_of, fixed_batch, fixed_size, load_graph, pin_shapes, write_card
 from seg_perception.engines.graph.features import FEATURES, NoFeaturesError, with_features
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
@@ -61,7 +61,7 @@ class GraphEngine:
 
 # Untrained, many pixels are nearly tied.
 def test_half_answers_as_float(exported: Exported) -> None:
-    model = load_graph(exported(NETWORK, "fp32"))
+    model = onnx.load_from_string(exported(NETWORK, "fp32"))
     image = random_scene(5, Size(128, 96)).image[np.newaxis]
     labels, confidence = run(model, image)
     half_labels, half_confidence = run(to_half(model), image)
@@ -87,7 +87,7 @@ def test_half_answers_as_float_in_int8(driving_model: Path) -> None:
 
 
 def test_half_keeps_the_argument_and_is_done_once(exported: Exported) -> None:
-    model = load_graph(exported(NETWORK, "fp32"))
+    model = onnx.load_from_string(exported(NETWORK, "fp32"))
     before = model.SerializeToString()
     half = to_half(model)
     assert model.SerializeToString() == before
@@ -96,7 +96,7 @@ def test_half_keeps_the_argument_and_is_done_once(exported: Exported) -> None:
 
 
 def test_a_weight_that_half_cannot_hold_is_named(exported: Exported) -> None:
-    model = load_graph(exported(NETWORK, "fp32"))
+    model = onnx.load_from_string(exported(NETWORK, "fp32"))
     head = next(node for node in model.graph.node if node.name == "Conv:network.head")
     weights = next(t for t in model.graph.initializer if t.name == head.input[1])
     values = numpy_helper.to_array(weights).copy()
@@ -118,7 +118,7 @@ def test_a_weight_that_half_cannot_hold_is_named(exported: Exported) -> None:
     ids=str,
 )
 def test_a_camera_graph_answers_as_the_segmenter_does(driving_model: Path, camera: Size, bound: float) -> None:
-    model = load_graph(driving_model.read_bytes())  # trained: untrained scores jump from pixel to pixel
+    model = onnx.load_from_string(driving_model.read_bytes())  # trained: untrained scores jump from pixel to pixel
     image = random_scene(7, camera).image
     expected = Segmenter(GraphEngine(model), Size(128, 96)).segment(image)
     inside = for_camera(model, camera, Size(128, 96))
@@ -131,7 +131,7 @@ def test_a_camera_graph_answers_as_the_segmenter_does(driving_model: Path, camer
 
 def test_whole_blocks_are_averaged_and_answers_repeated(exported: Exported) -> None:
     """At twice the size in both directions, with every pixel doubled, nothing but the size may change."""
-    model = load_graph(exported(NETWORK, "fp32"))
+    model = onnx.load_from_string(exported(NETWORK, "fp32"))
     small = random_scene(3, Size(128, 96)).image
     doubled = small.repeat(2, axis=0).repeat(2, axis=1)
     labels, confidence = run(model, small[np.newaxis])
@@ -169,7 +169,7 @@ def test_scales_give_the_wanted_length_in_single_and_double_precision() -> None:
 
 
 def test_the_card_of_a_camera_graph(exported: Exported) -> None:
-    model = for_camera(load_graph(exported(NETWORK, "fp32")), Size(1242, 375))
+    model = for_camera(onnx.load_from_string(exported(NETWORK, "fp32")), Size(1242, 375))
     card = card_of(model)
     assert (card.input_size, card.size_multiple) == (Size(1242, 375), 1)
     assert fixed_size(model) == Size(1242, 375)
@@ -177,7 +177,7 @@ def test_the_card_of_a_camera_graph(exported: Exported) -> None:
 
 
 def test_camera_sizes_that_cannot_be(exported: Exported) -> None:
-    model = load_graph(exported(NETWORK, "fp32"))
+    model = onnx.load_from_string(exported(NETWORK, "fp32"))
     with pytest.raises(ModelError, match=r"network size 100x96 does not fit .* multiples of 32"):
         for_camera(model, Size(640, 480), Size(100, 96))
     pin_shapes(model, None, Size(128, 96))
@@ -306,7 +306,7 @@ def test_a_graph_for_a_cameras_bytes_decodes_as_the_host_does(
     driving_model: Path, encoding: CameraEncoding, camera: Size
 ) -> None:
     """To the very byte: OpenCV's integers are exact in float, so that not one label differs."""
-    model = load_graph(driving_model.read_bytes())
+    model = onnx.load_from_string(driving_model.read_bytes())
     raw = camera_bytes(random_scene(7, camera).image, encoding)
     raw[:2] = np.random.default_rng(1).integers(0, 256, raw[:2].shape)  # out of range, too
     assert raw.shape == encoding.array_shape(camera)
@@ -324,7 +324,9 @@ def test_a_graph_for_a_cameras_bytes_decodes_as_the_host_does(
 
 def test_engines_of_a_cameras_bytes_take_nothing_else(driving_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "nv12.onnx"
-    graph = for_camera(load_graph(driving_model.read_bytes()), Size(128, 96), Size(64, 64), CameraEncoding.NV12)
+    graph = for_camera(
+        onnx.load_from_string(driving_model.read_bytes()), Size(128, 96), Size(64, 64), CameraEncoding.NV12
+    )
     path.write_bytes(graph.SerializeToString())
     with OnnxRuntimeEngine(path, threads=1) as engine:
         raw = np.full((2, 144, 128, 1), 128, np.uint8)
@@ -335,7 +337,7 @@ def test_engines_of_a_cameras_bytes_take_nothing_else(driving_model: Path, tmp_p
             with pytest.raises(InputError, match=r"takes nv12 images of 128x96 as uint8 \[N, 144, 128, 1\], got uint8"):
                 engine.infer(np.zeros(wrong, np.uint8))
     with pytest.raises(InputError, match="nv12 images of 129x96 cannot be: chroma is shared"):
-        for_camera(load_graph(driving_model.read_bytes()), Size(129, 96), Size(64, 64), CameraEncoding.NV12)
+        for_camera(onnx.load_from_string(driving_model.read_bytes()), Size(129, 96), Size(64, 64), CameraEncoding.NV12)
     with pytest.raises(InputError, match="camera encoding 'mono8' is not one of rgb, bgr, yuv422"):
         CameraEncoding.parse("mono8")
 
@@ -403,12 +405,12 @@ def test_features_are_what_the_classifier_sees() -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_features_of_half_and_int8(exported: Exported, precision: str) -> None:
-    model = load_graph(exported(NETWORK, precision))
+    model = onnx.load_from_string(exported(NETWORK, precision))
     edited = with_features(model, 3, 4)
     image = random_scene(5, Size(128, 96)).image[np.newaxis]
     session = ort.InferenceSession(edited.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run([FEATURES], {"image": image})
-    reference = with_features(load_graph(exported(NETWORK, "fp32")), 3, 4)
+    reference = with_features(onnx.load_from_string(exported(NETWORK, "fp32")), 3, 4)
     session = ort.InferenceSession(reference.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run([FEATURES], {"image": image})
     assert np.sum(found * expected) / np.sum(expected * expected) > 0.9  # the cosine

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import METADATA_KEY
-from seg_perception.engines.graph.edits import card_of
+from seg_perception.engines.graph import card_of
 from seg_perception.engines.graph.model_file import read_card, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 from seg_perception.engines.opening import open_engine

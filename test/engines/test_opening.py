@@ -17,14 +17,11 @@ from fake_cuda import CudaError, FakeCudaRuntime, FakeTensorRt
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.engines import cuda
 from seg_perception.engines.base import EngineOptions
-from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import engine_choices, engines, preferred
+from seg_perception.engines.opening import engine_choices, engines, open_engine, preferred
 from seg_perception.engines.tensorrt import compilation
-from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine
+from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine, make_logger
 from seg_perception.engines.tensorrt.compilation import find_or_build
-from seg_perception.engines.tensorrt.plan import plan_compilation
-from seg_perception.engines.tensorrt.progress import make_logger
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.plan import BuildSettings, plan_compilation
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, why_unsupported
 
 pytestmark = pytest.mark.timeout(600)

@@ -14,7 +14,7 @@ import pytest
 from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
-from seg_perception.engines.graph.edits import load_graph, pin_shapes
+from seg_perception.engines.graph import pin_shapes
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.openvino import FloatPrecision, OpenVinoEngine
@@ -98,7 +98,7 @@ def labels_of(path: Path, runtime: str, size: Size) -> np.ndarray:
 
 def test_a_graph_of_halves_is_computed_in_fp32(fp32: Engine, driving_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "fp16.onnx"
-    path.write_bytes(to_half(load_graph(driving_model.read_bytes())).SerializeToString())
+    path.write_bytes(to_half(onnx.load_from_string(driving_model.read_bytes())).SerializeToString())
     engine = OpenVinoEngine(path)
     assert (engine.card.precision, engine.info.precision) == ("fp16", "fp32")
     engine.close()
@@ -113,7 +113,9 @@ def int8_model(driving_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     path, images = tmp_path_factory.mktemp("int8") / "int8.onnx", scenes(4, Size(160, 96))
     anything = QuantizationSettings(target_agreement=0.01)
-    graph = quantize(load_graph(driving_model.read_bytes()), list(images[:3]), list(images[3:]), anything).model
+    graph = quantize(
+        onnx.load_from_string(driving_model.read_bytes()), list(images[:3]), list(images[3:]), anything
+    ).model
     path.write_bytes(graph.SerializeToString())
     return path
 
@@ -176,7 +178,7 @@ def test_a_model_that_breaks_the_contract_is_refused(driving_model: Path, tmp_pa
     path.write_bytes(driving_model.read_bytes()[:-100_000])
     with pytest.raises(ModelError, match="not an ONNX file, or truncated"):
         open_engine(path, "openvino")
-    model = load_graph(driving_model.read_bytes())
+    model = onnx.load_from_string(driving_model.read_bytes())
     del model.metadata_props[:]
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match="it has no model card"):
@@ -186,7 +188,7 @@ def test_a_model_that_breaks_the_contract_is_refused(driving_model: Path, tmp_pa
 
 
 def test_a_graph_that_openvino_refuses_is_an_error_with_its_words(driving_model: Path, tmp_path: Path) -> None:
-    model = load_graph(driving_model.read_bytes())
+    model = onnx.load_from_string(driving_model.read_bytes())
     next(node for node in model.graph.node if node.op_type == "Conv").op_type = "NoSuchOperator"
     path = tmp_path / "model.onnx"
     path.write_bytes(model.SerializeToString())
@@ -195,7 +197,7 @@ def test_a_graph_that_openvino_refuses_is_an_error_with_its_words(driving_model:
 
 
 def test_a_failing_run_is_an_error_with_its_words(driving_model: Path, tmp_path: Path) -> None:
-    model = load_graph(driving_model.read_bytes())
+    model = onnx.load_from_string(driving_model.read_bytes())
     pin_shapes(model, 2, None)
     path = tmp_path / "two.onnx"
     path.write_bytes(model.SerializeToString())

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seg_perception.core.label_mapping import load_label_mapping
-from seg_perception.core.label_set import LabelSet, load_label_set
+from seg_perception.core.label_set import LabelSet, load_label_mapping, load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.datasets.folder import folder_pairs

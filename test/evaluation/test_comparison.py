@@ -20,10 +20,9 @@ import seg_perception as sp
 from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.evaluation.comparing import ComparedFrame, Contestant, compare
-from seg_perception.evaluation.comparison import Interval, metric_names
+from seg_perception.evaluation.comparison import ComparedFrame, Contestant, Interval, compare, metric_names
 from seg_perception.evaluation.comparison_report import write_comparison
-from seg_perception.evaluation.gate import Condition
+from seg_perception.evaluation.report import Condition
 from seg_perception.segmenter import Segmenter
 
 ROAD, SKY = 0, 7

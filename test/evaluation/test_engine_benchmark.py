@@ -19,10 +19,8 @@ from seg_perception.core.errors import DatasetError, EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Dataset
-from seg_perception.engines import tuned
-from seg_perception.engines.opening import open_engine
-from seg_perception.engines.registry import engines
-from seg_perception.engines.tuned import TunedAnswer, store_answer, stored_answer, tuned_file
+from seg_perception.engines import opening
+from seg_perception.engines.opening import TunedAnswer, engines, open_engine, store_answer, stored_answer, tuned_file
 from seg_perception.evaluation import engine_benchmark
 from seg_perception.evaluation.engine_benchmark import EngineBenchmark, Row, Variant, run_benchmark
 
@@ -113,9 +111,9 @@ def test_a_stored_answer_is_taken_by_auto_and_only_for_what_was_measured(
         assert engine.info.runtime == "onnxruntime"  # by name is by name
     (tmp_path / "other.onnx").write_bytes(b"another file")
     for change, path in (
-        (lambda: monkeypatch.setattr(tuned, "package_version", lambda engine: "0"), driving_model),
-        (lambda: monkeypatch.setattr(tuned, "processor_name", lambda: "another"), driving_model),
-        (lambda: monkeypatch.setattr(tuned, "usable_cores", lambda: 64), driving_model),
+        (lambda: monkeypatch.setattr(opening, "package_version", lambda engine: "0"), driving_model),
+        (lambda: monkeypatch.setattr(opening, "processor_name", lambda: "another"), driving_model),
+        (lambda: monkeypatch.setattr(opening, "usable_cores", lambda: 64), driving_model),
         (lambda: None, tmp_path / "other.onnx"),
         (lambda: tuned_file().write_text('{"answers": [{"engine": 3}]}'), driving_model),
         (lambda: tuned_file().write_text("[" * 100_000), driving_model),

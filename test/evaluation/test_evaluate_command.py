@@ -15,17 +15,15 @@ import yaml
 
 from seg_perception.cli.main import main
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
+from seg_perception.core.files import DEFAULT_MODEL, share_path
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.metrics import ConfusionMatrix
-from seg_perception.core.resources import DEFAULT_MODEL, share_path
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.opening import open_engine
-from seg_perception.evaluation import evaluate
-from seg_perception.evaluation.files import read_evaluations
-from seg_perception.evaluation.run_folder import read_run
-from seg_perception.evaluation.settings import load_evaluation_settings
+from seg_perception.evaluation import evaluate, load_evaluation_settings
+from seg_perception.evaluation.files import read_evaluations, read_run
 from seg_perception.segmenter import Segmenter
 
 

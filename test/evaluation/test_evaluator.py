@@ -11,8 +11,14 @@ import pytest
 
 from seg_perception.core.errors import DatasetError, InputError, SettingsError
 from seg_perception.evaluation import EvaluationOptions, evaluate
-from seg_perception.evaluation.files import EvaluationFile, Example, read_evaluations, write_evaluations
-from seg_perception.evaluation.pictures import best_and_worst, comparison
+from seg_perception.evaluation.files import (
+    EvaluationFile,
+    Example,
+    best_and_worst,
+    comparison,
+    read_evaluations,
+    write_evaluations,
+)
 
 ROAD, SKY, CAR, NONE = 0, 7, 8, 255
 

@@ -15,10 +15,8 @@ import pytest
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.evaluation import evaluate
-from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, write_evaluations
-from seg_perception.evaluation.pictures import write_examples
+from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, read_run, write_evaluations, write_examples
 from seg_perception.evaluation.report import read_source, write_report
-from seg_perception.evaluation.run_folder import read_run
 
 ROAD, SKY = 0, 7
 

@@ -18,7 +18,7 @@ from foreign_models import build
 from seg_perception.cli.main import main
 from seg_perception.core.errors import EngineError
 from seg_perception.engines.tensorrt.versions import load_library
-from seg_perception.export.importing.model import NOT_IN_TENSORRT
+from seg_perception.export.importing import NOT_IN_TENSORRT
 
 FLOAT = TensorProto.FLOAT
 

@@ -22,12 +22,11 @@ from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.onnxruntime import FeatureEngine
 from seg_perception.engines.opening import open_engine
 from seg_perception.engines.tensorrt.build import build_engine
-from seg_perception.engines.tensorrt.plan import plan_compilation
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.plan import BuildSettings, plan_compilation
 from seg_perception.engines.tensorrt.versions import load_library
-from seg_perception.export.importing.classes import imported_classes
+from seg_perception.export.importing import Color, ImportRequest, Kind, Layout, read_foreign
+from seg_perception.export.importing.guesses import imported_classes
 from seg_perception.export.importing.import_file import ImportReport, import_file
-from seg_perception.export.importing.model import Color, ImportRequest, Kind, Layout, read_foreign
 
 
 @pytest.fixture(scope="session")

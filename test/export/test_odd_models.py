@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.opening import open_engine
+from seg_perception.export.importing import ImportRequest
 from seg_perception.export.importing.import_file import import_file
-from seg_perception.export.importing.model import ImportRequest
 
 INT64, BOOL, UINT8, UINT16 = TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8, TensorProto.UINT16
 node = helper.make_node

@@ -19,17 +19,15 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
-from seg_perception.engines.graph.edits import card_of, load_graph
+from seg_perception.engines.graph import card_of
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.graph.model_file import read_card, read_model
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine, in_memory
-from seg_perception.export.deployed_graph import DeployedGraph
-from seg_perception.export.graph_passes import ALLOWED_OPERATORS
-from seg_perception.export.parity import ImageParity, ParityReport, compare, torch_answerer
+from seg_perception.export.exporting import ImageParity, ParityReport, compare, torch_answerer
 from seg_perception.export.quantize import QuantizationSettings, quantize
-from seg_perception.export.to_onnx import build_onnx, export_onnx
+from seg_perception.export.to_onnx import ALLOWED_OPERATORS, DeployedGraph, build_onnx, export_onnx
+from seg_perception.networks import build_network, network_names
 from seg_perception.networks.base import InputScaling, SegmentationNetwork
-from seg_perception.networks.registry import build_network, network_names
 from seg_perception.scenes import random_scene
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("quick_exports")]
@@ -132,7 +130,8 @@ def test_batch_and_size_are_pinned(tiny: TinyNetwork, tmp_path: Path) -> None:
     path = tmp_path / "tiny.onnx"
     export_onnx(tiny, card(), path, batch=2, size=Size(64, 48))
     shapes = {
-        t.name: [d.dim_value for d in t.type.tensor_type.shape.dim] for t in load_graph(read_model(path)).graph.input
+        t.name: [d.dim_value for d in t.type.tensor_type.shape.dim]
+        for t in onnx.load_from_string(read_model(path)).graph.input
     }
     assert shapes == {"image": [2, 48, 64, 3]}
     engine = OnnxRuntimeEngine(path)

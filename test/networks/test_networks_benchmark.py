@@ -15,8 +15,7 @@ import pytest
 import yaml
 
 from seg_perception.core.types import Size
-from seg_perception.networks.inspection import inspect_network
-from seg_perception.networks.registry import network_names
+from seg_perception.networks import inspect_network, network_names
 
 # Of published code, without its auxiliary heads and with 19 classes: parameters, millions of multiply-adds in
 # convolutions at the size of the paper, stride of the scores. The authors' own but for BiSeNetV2

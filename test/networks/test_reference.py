@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from seg_perception.core.errors import InputError, SettingsError
+from seg_perception.networks import build_network
 from seg_perception.networks.reference import ReferenceNetwork, Upsampling
-from seg_perception.networks.registry import build_network
 
 M, N = 64, 96  # rows and columns: unequal, so that a swap shows
 

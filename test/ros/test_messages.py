@@ -17,8 +17,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from seg_perception.core.encoded import decode_labels
 from seg_perception.core.errors import InputError
+from seg_perception.core.image_file import decode_labels
 from seg_perception.core.types import RgbImage
 from seg_perception.ros.messages import (
     build_message,

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
-from seg_perception.training.augmentation import augment
+from seg_perception.training.augmentation import augment, unknown_texture
 from seg_perception.training.settings import AugmentationSettings
-from seg_perception.training.unknown import unknown_texture
 
 GEOMETRY = AugmentationSettings(
     crop=Size(64, 48),
@@ -52,7 +51,7 @@ def inside(labels: np.ndarray) -> np.ndarray:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000))
 def test_an_image_that_says_its_labels_still_says_them_afterwards(seed: int) -> None:
-    image, labels = augment(blocks(seed=seed), GEOMETRY, Size(96, 64), np.random.default_rng(seed))
+    image, labels, _ = augment(blocks(seed=seed), GEOMETRY, Size(96, 64), np.random.default_rng(seed))
     sure = inside(labels) & (labels != 255)
     assert sure.any()
     assert np.array_equal(image[..., 0][sure], labels[sure] * 20)
@@ -60,7 +59,7 @@ def test_an_image_that_says_its_labels_still_says_them_afterwards(seed: int) -> 
 
 def test_one_pixel_of_displacement_would_show() -> None:
     # the same check fails when image and labels are one resize rule apart: shift the labels by three pixels
-    image, labels = augment(blocks(), NOTHING, Size(96, 64), np.random.default_rng(1))
+    image, labels, _ = augment(blocks(), NOTHING, Size(96, 64), np.random.default_rng(1))
     shifted = np.roll(labels, 3, axis=1)
     sure = inside(shifted)
     assert not np.array_equal(image[..., 0][sure], shifted[sure] * 20)
@@ -70,7 +69,7 @@ def test_one_pixel_of_displacement_would_show() -> None:
 @pytest.mark.parametrize("crop", [Size(64, 48), Size(32, 32), Size(200, 100)])
 def test_a_crop_has_its_size_whatever_the_sample(width: int, height: int, crop: Size) -> None:
     for seed in range(3):
-        image, labels = augment(
+        image, labels, _ = augment(
             blocks(width, height), AugmentationSettings(crop=crop), Size(96, 64), np.random.default_rng(seed)
         )
         assert (image.shape, labels.shape) == ((crop.height, crop.width, 3), (crop.height, crop.width))
@@ -103,7 +102,7 @@ def test_a_crop_around_a_rare_class_holds_it_and_each_class_comes_as_often() -> 
 def test_beyond_the_sample_is_gray_and_unlabeled() -> None:
     sample = Sample("white", np.full((64, 96, 3), 255, np.uint8), np.zeros((64, 96), np.uint8))
     wide = dataclasses.replace(NOTHING, crop=Size(128, 80))
-    image, labels = augment(sample, wide, Size(96, 64), np.random.default_rng(1))
+    image, labels, _ = augment(sample, wide, Size(96, 64), np.random.default_rng(1))
     assert np.all(labels[:64, :96] == 0)
     assert np.all(image[:64, :96] == 255)
     assert np.all(labels[64:] == 255)
@@ -116,7 +115,7 @@ def test_with_every_change_off_a_crop_is_cut_from_the_sample_as_it_is() -> None:
     every_level = np.arange(96 * 64 * 3, dtype=np.uint64).reshape(64, 96, 3).astype(np.uint8)
     sample = Sample("levels", every_level, np.zeros((64, 96), np.uint8))
     whole = dataclasses.replace(NOTHING, crop=Size(96, 64))
-    image, _ = augment(sample, whole, Size(96, 64), np.random.default_rng(1))
+    image, _, _ = augment(sample, whole, Size(96, 64), np.random.default_rng(1))
     assert np.array_equal(image, every_level)
 
 
@@ -156,7 +155,7 @@ def test_mirror_images_come_as_often_as_asked(chance: float) -> None:
 def test_the_zoom_is_relative_to_the_deployed_size_and_keeps_its_range() -> None:
     # a sample of twice the deployed size, zoomed by exactly 1, is halved: the blocks of 16 pixels become 8
     sample = blocks(192, 128)
-    image, labels = augment(
+    image, labels, _ = augment(
         sample, dataclasses.replace(NOTHING, crop=Size(96, 64)), Size(96, 64), np.random.default_rng(1)
     )
     assert np.array_equal(labels, sample.labels[1::2, 1::2])
@@ -180,7 +179,7 @@ def test_each_photometric_change_changes_the_image_alone(name: str) -> None:
     rng = np.random.default_rng(2)
     sample = Sample("noise", rng.integers(0, 256, (64, 96, 3), np.uint8), rng.integers(0, 10, (64, 96), np.uint8))
     changed = dataclasses.replace(NOTHING, crop=Size(96, 64), **{name: 1.5 if name == "gamma" else 1.0})
-    image, labels = augment(sample, changed, Size(96, 64), np.random.default_rng(4))
+    image, labels, _ = augment(sample, changed, Size(96, 64), np.random.default_rng(4))
     assert not np.array_equal(image, sample.image)
     assert np.array_equal(labels, sample.labels)
     assert abs(float(image.mean()) - 127) < 100, "still a picture"
@@ -188,9 +187,11 @@ def test_each_photometric_change_changes_the_image_alone(name: str) -> None:
 
 def test_saturation_leaves_gray_pixels_gray_and_color_cast_does_not() -> None:
     sample = Sample("gray", np.full((64, 96, 3), 100, np.uint8), np.zeros((64, 96), np.uint8))
-    saturated, _ = augment(sample, dataclasses.replace(NOTHING, saturation=1), Size(96, 64), np.random.default_rng(4))
+    saturated, _, _ = augment(
+        sample, dataclasses.replace(NOTHING, saturation=1), Size(96, 64), np.random.default_rng(4)
+    )
     assert np.abs(saturated.astype(int) - 100).max() <= 1
-    cast, _ = augment(sample, dataclasses.replace(NOTHING, color_cast=0.5), Size(96, 64), np.random.default_rng(4))
+    cast, _, _ = augment(sample, dataclasses.replace(NOTHING, color_cast=0.5), Size(96, 64), np.random.default_rng(4))
     assert len(set(cast[0, 0].tolist())) == 3
 
 
@@ -198,8 +199,8 @@ def test_covered_crops_are_unknown_under_the_cover_and_as_ever_beside_it() -> No
     covered = dataclasses.replace(NOTHING, unknown=1.0)
     whole = 0
     for seed in range(60):
-        image, labels = augment(blocks(), covered, Size(96, 64), np.random.default_rng(seed))
-        plain_image, plain_labels = augment(blocks(), NOTHING, Size(96, 64), np.random.default_rng(seed))
+        image, labels, _ = augment(blocks(), covered, Size(96, 64), np.random.default_rng(seed))
+        plain_image, plain_labels, _ = augment(blocks(), NOTHING, Size(96, 64), np.random.default_rng(seed))
         cover = labels == 254
         assert np.array_equal(image[~cover], plain_image[~cover])
         assert np.array_equal(labels[~cover], plain_labels[~cover])

@@ -13,8 +13,8 @@ from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Sample
-from seg_perception.export.deployed_graph import DeployedGraph
-from seg_perception.networks.registry import build_network
+from seg_perception.export.to_onnx import DeployedGraph
+from seg_perception.networks import build_network
 from seg_perception.training.calibration import best_temperature, calibrate, mean_loss
 
 

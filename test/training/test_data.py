@@ -19,11 +19,12 @@ from seg_perception.datasets.registry import DatasetSettings, open_datasets
 from seg_perception.training.data import (
     CropKey,
     TrainingCrops,
+    demand_shared_memory,
     micro_batch_size,
+    open_run_data,
     training_batches,
     worker_fault,
 )
-from seg_perception.training.run_data import demand_shared_memory, open_run_data
 from seg_perception.training.settings import AugmentationSettings, TrainSettings
 
 Tiny = Callable[..., TrainSettings]

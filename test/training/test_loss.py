@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network
 from seg_perception.training.loss import LossModule, lovasz_softmax, pixel_loss_sum, pixel_weight
 
 # Two images of one row and two pixels, two classes. Scores (class 0, class 1) of each pixel:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seg_perception.networks.registry import build_network
+from seg_perception.networks import build_network
 from seg_perception.training.optimization import AveragedNetwork, build_optimizer, learning_rate, set_learning_rate
 from seg_perception.training.settings import OptimizerSettings
 

@@ -18,8 +18,9 @@ from seg_perception.core.resizing import resize_image, resize_labels
 from seg_perception.core.types import UNKNOWN, UNLABELED, Size
 from seg_perception.datasets.base import Sample
 from seg_perception.scenes import random_scene
-from seg_perception.training import batched_changes as change
+from seg_perception.training import augmentation as change
 from seg_perception.training.augmentation import augment
+from seg_perception.training.data import open_run_data
 from seg_perception.training.resident import (
     Draws,
     ResidentCrops,
@@ -29,7 +30,6 @@ from seg_perception.training.resident import (
     load_resident,
     open_batches,
 )
-from seg_perception.training.run_data import open_run_data
 from seg_perception.training.settings import AugmentationSettings, TrainSettings
 from seg_perception.training.train import run_training
 
@@ -90,7 +90,7 @@ def on_the_cpu(scenes: Drawn, augmentation: AugmentationSettings) -> tuple[np.nd
     rare = [scenes.label_set.id_of(name) for name in augmentation.rare_classes]
     samples = (scenes.load(int(rng.integers(len(scenes)))) for _ in range(COUNT))
     crops = [augment(sample, augmentation, Size(96, 64), rng, rare) for sample in samples]
-    return np.stack([image for image, _ in crops]), np.stack([labels for _, labels in crops])
+    return np.stack([crop[0] for crop in crops]), np.stack([crop[1] for crop in crops])
 
 
 def one(sample: int, zoomed: Size, corner: tuple[int, int], flip: bool) -> Draws:

@@ -14,7 +14,7 @@ from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.core.types import Segmentation
 from seg_perception.evaluation import Evaluation
 from seg_perception.evaluation.counts import PixelCounts
-from seg_perception.evaluation.run_folder import read_run
+from seg_perception.evaluation.files import read_run
 from seg_perception.training.run_folder import RunFolder
 from seg_perception.training.settings import TrainSettings
 

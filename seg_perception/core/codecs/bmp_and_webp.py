@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.codecs.base import (
+from seg_perception.core.codecs import (
     Codec,
     EncodedImage,
     checked_size,

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.codecs.base import (
+from seg_perception.core.codecs import (
     Codec,
     EncodedImage,
     checked_size,

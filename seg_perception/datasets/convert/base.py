@@ -19,10 +19,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.documents import parse_json
 from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.label_mapping import Color
+from seg_perception.core.label_set import Color
+from seg_perception.core.settings import parse_json
 from seg_perception.core.types import MAX_PIXELS, Size
 
 MAX_BYTES: Final = 1 << 29

@@ -17,11 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 import seg_perception.datasets.convert
-from seg_perception.core.encoded import inspect_encoded
 from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError, first_of
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES
-from seg_perception.core.label_mapping import IGNORE
+from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES, inspect_encoded
+from seg_perception.core.label_set import IGNORE
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import Annotated, Annotations, Format, SourceClass, checked
 from seg_perception.datasets.convert.label_studio import without_upload_prefix

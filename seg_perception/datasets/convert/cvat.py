@@ -16,8 +16,7 @@ from typing import Any
 
 from seg_perception.core.errors import DatasetError, InputError
 from seg_perception.core.files import read_regular_file
-from seg_perception.core.label_mapping import Color, LabelMapping, parse_color
-from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.label_set import Color, LabelClass, LabelMapping, LabelSet, parse_color
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
     BOXES_FILLED,

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.files import make_room_for, write_atomically
-from seg_perception.core.label_mapping import load_label_mapping
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import LabelSet, load_label_mapping
 from seg_perception.core.types import UNLABELED, LabelImage
 from seg_perception.datasets.base import describe_left_out
 from seg_perception.datasets.convert.coco import to_text

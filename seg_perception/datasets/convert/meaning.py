@@ -14,8 +14,7 @@ import yaml
 
 from seg_perception.core.errors import SettingsError, first_of
 from seg_perception.core.files import write_atomically
-from seg_perception.core.label_mapping import IGNORE, Color, load_label_mapping
-from seg_perception.core.label_set import LabelSet, load_label_set
+from seg_perception.core.label_set import IGNORE, Color, LabelSet, load_label_mapping, load_label_set
 from seg_perception.core.types import UNKNOWN
 from seg_perception.datasets.convert import cityscapes_polygons
 from seg_perception.datasets.convert.base import Annotations

@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from seg_perception.core.encoded import inspect_encoded
 from seg_perception.core.errors import DatasetError, InputError
-from seg_perception.core.label_mapping import parse_color
+from seg_perception.core.image_file import inspect_encoded
+from seg_perception.core.label_set import parse_color
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.datasets.convert.base import (
     BOXES_FILLED,

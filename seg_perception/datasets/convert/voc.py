@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError
-from seg_perception.core.label_mapping import Color
+from seg_perception.core.label_set import Color
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import (
     BOXES_ONLY,

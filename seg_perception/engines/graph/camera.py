@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.resizing import check_multiple, network_size
 from seg_perception.core.types import CameraEncoding, Size
-from seg_perception.engines.graph.edits import (
+from seg_perception.engines.graph import (
     FIRST_PERMUTATION,
     card_of,
     fixed_batch,
@@ -39,7 +39,7 @@ def for_camera(
         camera: width and height of the camera's images.
         network: input size of the network; None keeps the camera's shape and spends the model
             card's pixel count.
-        encoding: of the camera's images; they are decoded in the graph as `core.raw_image` does.
+        encoding: of the camera's images; they are decoded in the graph as `core.image_message` does.
 
     Raises:
         InputError: this encoding has no images of that size.

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.engines.base import OUTPUT_NAMES
-from seg_perception.engines.graph.edits import DECISION, card_of, fixed_batch, fixed_size, pin_shapes
+from seg_perception.engines.graph import DECISION, card_of, fixed_batch, fixed_size, pin_shapes
 
 FEATURES = "seg_perception.features"
 """The output: float32 [N, channels, rows, columns], a vector of length 1 in each field for each classifier."""

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Precision
-from seg_perception.engines.graph.edits import card_of, write_card
+from seg_perception.engines.graph import card_of, write_card
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX: an ONNX file is compiled once for this GPU, kept in a cache, and run.
 
-settings (what to build) -> plan (worked out) -> build -> file (engine and its key) -> engine (running);
-compilation joins them, cache guards the folder, versions holds all that differs between TensorRTs.
+plan (what to build, and its key) -> build -> file (the engine in its private folder) -> engine (running);
+compilation joins them, versions holds all that differs between TensorRTs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def why_no_engine(flavor: str) -> str | None:
 
 def why_gpu_unsupported(library: TensorRtLibrary, gpu: Gpu) -> str | None:
     """Why engines of this library do not run on this GPU, as the library itself says; None where they do."""
-    from seg_perception.engines.tensorrt.progress import make_logger
+    from seg_perception.engines.tensorrt.build import make_logger
     from seg_perception.engines.tensorrt.versions import why_unsupported
 
     errors: list[str] = []
@@ -46,12 +46,11 @@ def open_tensorrt(model: Path, options: EngineOptions, flavor: str) -> Engine:
         ModelError: the model breaks the contract, or no such engine can be made of it.
         EngineError: no GPU or library, or they do not fit each other; building is switched off or failed.
     """
+    from seg_perception.engines.tensorrt.build import BuildProgress
     from seg_perception.engines.tensorrt.compilation import find_or_build
     from seg_perception.engines.tensorrt.engine import TensorRtEngine
-    from seg_perception.engines.tensorrt.file import SUFFIX, read_engine
-    from seg_perception.engines.tensorrt.plan import plan_compilation
-    from seg_perception.engines.tensorrt.progress import BuildProgress
-    from seg_perception.engines.tensorrt.settings import BuildSettings
+    from seg_perception.engines.tensorrt.file import read_engine
+    from seg_perception.engines.tensorrt.plan import SUFFIX, BuildSettings, plan_compilation
     from seg_perception.engines.tensorrt.versions import load_library
 
     if model.suffix == SUFFIX:

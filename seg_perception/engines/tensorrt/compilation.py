@@ -9,16 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.resources import model_file
+from seg_perception.core.files import model_file
 from seg_perception.engines.cuda import find_gpu
 from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.tensorrt import why_gpu_unsupported
-from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine
-from seg_perception.engines.tensorrt.cache import check_private, make_private_folder, sole_builder
-from seg_perception.engines.tensorrt.file import EngineFile, read_engine
-from seg_perception.engines.tensorrt.plan import CompilePlan, plan_compilation
-from seg_perception.engines.tensorrt.progress import BuildProgress, ProgressCallback, StopRequested
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.build import (
+    BuildProgress,
+    BuiltEngine,
+    ProgressCallback,
+    StopRequested,
+    build_engine,
+)
+from seg_perception.engines.tensorrt.file import (
+    EngineFile,
+    check_private,
+    make_private_folder,
+    read_engine,
+    sole_builder,
+)
+from seg_perception.engines.tensorrt.plan import BuildSettings, CompilePlan, plan_compilation
 from seg_perception.engines.tensorrt.versions import load_library
 
 log = logging.getLogger(__name__)

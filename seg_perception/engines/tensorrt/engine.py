@@ -19,8 +19,8 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, CheckedEngine, EngineInfo, ImageBatch, answer_shape
 from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
+from seg_perception.engines.tensorrt.build import make_logger
 from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
-from seg_perception.engines.tensorrt.progress import make_logger
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 
 if TYPE_CHECKING:

@@ -1,152 +1,159 @@
 """Engine files: one binary and one JSON beside it that says what it was built from, and for what.
 
-`NAME.engine` is what TensorRT wrote, `NAME.engine.json` the key and the SHA-256 of the binary.
-TensorRT plans are executable artifacts, so a plan is deserialized only after its key, its length and
-its hash were checked, and only from files and folders that nobody else can write to.
+`NAME.engine` is what TensorRT wrote, `NAME.engine.json` the key and the SHA-256 of the binary. TensorRT plans are
+executable code, so nothing is read that somebody else could have put there, and a plan is deserialized only after its
+key, its length and its hash were checked.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
-import platform
-from collections.abc import Mapping
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seg_perception.core.errors import EngineError, SegPerceptionError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import from_mapping, to_mapping
-from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.graph.choices import InputSizes
-from seg_perception.engines.graph.edits import EDITS_VERSION
-from seg_perception.engines.tensorrt.cache import read_private, remove_leftovers
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.build import BuildStoppedError, BuiltEngine
+from seg_perception.engines.tensorrt.plan import ANY_GPU, EngineKey, this_platform
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
-if TYPE_CHECKING:
-    from seg_perception.engines.tensorrt.build import BuiltEngine
+log = logging.getLogger(__name__)
+
+_ABANDONED_S = 600.0  # writing takes seconds
+_LOCK_POLL_S = 0.2
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a cache folder that only its owner can enter.
+
+    Raises:
+        EngineError: it exists and belongs to, or can be written by, somebody else.
+        OSError: it cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_private(folder)
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a folder from which somebody else could feed us an engine.
+
+    Raises:
+        EngineError: owner or permissions are wrong; says how to mend them.
+    """
+    _check_owner_and_mode(folder, folder.stat())
+
+
+def read_private(path: Path, limit: int) -> bytes:
+    """Read a file that only its owner, who is you or root, can change or replace.
+
+    A link is followed, and the folder that the file really lies in must be private, too.
+
+    Args:
+        path: the file.
+        limit: bytes; a larger file is refused before it is read.
+
+    Raises:
+        FileNotFoundError: no such file.
+        EngineError: not a regular file, too large, or somebody else could have put it there; says how to mend it.
+    """
+    try:
+        real = path.resolve(strict=True)
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, "too many levels of symbolic links", str(path)) from error
+    for folder in dict.fromkeys((path.parent, real.parent)):
+        check_private(folder)
+    handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:  # what is checked is what is read
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise EngineError(f"{path} is not a regular file ({stat.filemode(status.st_mode)})")
+        _check_owner_and_mode(path, status)
+        if status.st_size > limit:
+            raise EngineError(f"{path} has {status.st_size} bytes; more than {limit} are refused")
+        return file.read()
+
+
+def _check_owner_and_mode(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (os.getuid(), 0):
+        raise EngineError(f"{path} belongs to user {status.st_uid}; engines are loaded only from your own or root's")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise EngineError(
+            f"{path} can be written by other users ({stat.filemode(status.st_mode)}), and engines are executable "
+            f"code; run: chmod go-w {path}"
+        )
+
+
+@contextlib.contextmanager
+def sole_builder(path: Path, stop_requested: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Hold the right to build this engine; wait while another process has it.
+
+    Two nodes that start together would otherwise both build for minutes, and the one's engine could come to lie
+    beside the other's JSON. The lock is the operating system's, so it ends with the process.
+
+    Raises:
+        BuildStoppedError: stopped while waiting.
+        OSError: the folder cannot be written; names `path`.
+    """
+    lock = path.with_name(f".{path.stem}.building")
+    handle = _take_lock(lock)
+    if handle is None:
+        log.warning("another process is building %s; waiting for it", path)
+    while handle is None:
+        if stop_requested is not None and stop_requested():
+            raise BuildStoppedError(f"stopped while waiting for another process to build {path}")
+        time.sleep(_LOCK_POLL_S)
+        handle = _take_lock(lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _take_lock(lock: Path) -> int | None:
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write: {error.strerror}", str(lock)) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock.stat().st_ino == os.fstat(handle).st_ino:  # else its holder has just deleted it
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete parts of this file that a killed process left, but none that another may be writing now."""
+    for part in path.parent.glob(f".{path.name}*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _ABANDONED_S:
+                part.unlink()
+
 
 FORMAT = 2
-SUFFIX = ".engine"
-ANY_GPU = "any"
-"""In a key: TensorRT-RTX engines are not tied to one GPU model."""
 
 _REBUILD = "seg-perception compile MODEL.onnx"
 _MAX_SIDECAR_BYTES = 1 << 20
 _MAX_ENGINE_BYTES = 4 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """Everything an engine depends on. Two equal keys mean the same engine.
-
-    Attributes:
-        onnx_sha256: hex digest of the ONNX file.
-        graph_edits: version of our own edits of the graph (`graph.edits.EDITS_VERSION`).
-        library: "tensorrt" or "tensorrt_rtx".
-        library_version: all of it: plans are bound to it.
-        gpu: the GPU's name; "any" for TensorRT-RTX.
-        capability: compute capability such as "8.7"; "any" where built for all.
-        platform: operating system and processor.
-        precision: of the engine.
-        batch: the largest.
-        input_sizes: of the images the engine takes.
-        camera_encoding: of the images the engine takes.
-        network_size: of the images inside, where asked for; None where it follows from the input sizes.
-        workspace_mib, optimization_level, dla_core, hardware_compatible: see `BuildSettings`.
-    """
-
-    onnx_sha256: str
-    graph_edits: int
-    library: str
-    library_version: str
-    gpu: str
-    capability: str
-    platform: str
-    precision: Precision
-    batch: int
-    input_sizes: InputSizes
-    network_size: Size | None
-    camera_encoding: CameraEncoding
-    workspace_mib: int | None
-    optimization_level: int | None
-    dla_core: int | None
-    hardware_compatible: bool
-
-    @property
-    def digest(self) -> str:
-        """Twelve hex digits that differ where the keys do."""
-        return hashlib.sha256(json.dumps(to_mapping(self), sort_keys=True).encode()).hexdigest()[:12]
-
-    def differences(self, expected: EngineKey) -> tuple[str, ...]:
-        """One line for each field that differs: its name, what is there, what is needed."""
-        return tuple(
-            f"{field.name.replace('_', ' ')}: built for {_short(mine)}, needed {_short(theirs)}"
-            for field in dataclasses.fields(self)
-            if (mine := getattr(self, field.name)) != (theirs := getattr(expected, field.name))
-        )
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text or "none"
-
-
-def engine_key(
-    content: bytes,
-    sizes: InputSizes,
-    settings: BuildSettings,
-    precision: Precision,
-    library: TensorRtLibrary,
-    gpu: Gpu | None,
-) -> EngineKey:
-    """The key of the engine that these settings make on this machine.
-
-    Args:
-        content: the ONNX file.
-        sizes: that the engine takes.
-        settings: what to build.
-        precision: as resolved for this graph.
-        library: the builder.
-        gpu: the machine's GPU; None where there is none (TensorRT-RTX only).
-
-    Raises:
-        EngineError: plain TensorRT without a GPU.
-    """
-    if library.is_rtx:
-        capability = f"{settings.target[2:-1]}.{settings.target[-1]}" if settings.target else ANY_GPU
-        gpu_name = ANY_GPU
-    elif gpu is None:
-        raise EngineError(f"{library} builds for the GPU in the machine, and there is none")
-    else:
-        gpu_name, capability = gpu.name, gpu.capability
-    return EngineKey(
-        onnx_sha256=hashlib.sha256(content).hexdigest(),
-        graph_edits=EDITS_VERSION,
-        library=library.name,
-        library_version=library.version_text,
-        gpu=gpu_name,
-        capability=capability,
-        platform=this_platform(),
-        precision=precision,
-        batch=settings.batch,
-        input_sizes=sizes,
-        network_size=settings.size if settings.camera_size else None,
-        camera_encoding=settings.camera_encoding,
-        workspace_mib=settings.workspace_mib,
-        optimization_level=settings.optimization_level,
-        dla_core=settings.dla_core,
-        hardware_compatible=settings.hardware_compatible,
-    )
-
-
-def this_platform() -> str:
-    return f"{platform.system()}-{platform.machine()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +168,6 @@ class EngineFile:
 
 def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
-
-
-def cached_name(card: ModelCard, key: EngineKey) -> str:
-    """The file name of this key's engine: readable first, then the key's digest."""
-    name = f"{card.name}-{card.version}-{key.precision}-{key.input_sizes}-b{key.batch}-{key.digest}"
-    return f"{''.join(c if c.isalnum() or c in '-._' else '_' for c in name)}{SUFFIX}"
 
 
 def write_engine(path: Path, key: EngineKey, card: ModelCard, built: BuiltEngine) -> None:

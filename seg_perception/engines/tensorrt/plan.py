@@ -1,22 +1,196 @@
-"""From a model and the wish to what will be built: everything is worked out once, here, and carried along."""
+"""What will be built: from a model and the wish everything is worked out once, here, and carried along with its key."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from seg_perception.core.errors import ModelError
+from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Precision
+from seg_perception.core.settings import to_mapping
+from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.graph.choices import InputSizes, input_sizes, resolve_precision
-from seg_perception.engines.graph.edits import fixed_batch
+from seg_perception.engines.graph import EDITS_VERSION, InputSizes, fixed_batch, input_sizes, resolve_precision
 from seg_perception.engines.graph.model_file import CheckedModel, load_model
-from seg_perception.engines.tensorrt.cache import default_cache_folder
-from seg_perception.engines.tensorrt.file import EngineKey, cached_name, engine_key
-from seg_perception.engines.tensorrt.settings import BuildSettings
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What to build; every field is part of the engine's cache key.
+
+    Attributes:
+        precision: None takes fp16, or int8 from an int8 graph.
+        batch: the largest batch; smaller ones run, too.
+        size: the only network input size; None takes any shape with about the model card's pixel count,
+            so that every camera keeps its shape (see `graph.input_sizes`).
+        camera_size: images come at this size and are resized inside the engine, to `size` where given.
+        camera_encoding: of images that come at `camera_size`; they are decoded inside the engine.
+        workspace_mib: scratch memory the builder may plan with; None leaves it to TensorRT.
+        optimization_level: 0 (builds fastest) to 5; None is TensorRT's own default.
+        dla_core: run what can on this DLA core, the rest on the GPU; None: all on the GPU.
+        hardware_compatible: also runs on other GPUs from the Ampere generation on.
+        target: GPU to build for that is not in this machine, such as "sm89" (TensorRT-RTX only).
+    """
+
+    precision: Precision | None = None
+    batch: int = 1
+    size: Size | None = None
+    camera_size: Size | None = None
+    camera_encoding: CameraEncoding = CameraEncoding.RGB
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    dla_core: int | None = None
+    hardware_compatible: bool = False
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        try:
+            if self.precision is not None:
+                object.__setattr__(self, "precision", Precision.parse(self.precision))
+        except InputError as error:
+            faults.append(str(error))
+        if self.camera_encoding is not CameraEncoding.RGB and self.camera_size is None:
+            faults.append(f"camera encoding {self.camera_encoding} needs a camera size")
+        if self.batch < 1:
+            faults.append(f"batch {self.batch} must be at least 1")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            faults.append(f"workspace {self.workspace_mib} MiB must be at least 1")
+        if self.dla_core is not None and self.dla_core < 0:
+            faults.append(f"DLA core {self.dla_core} must be 0 or more")
+        if faults:
+            raise EngineError("engine settings: " + "; ".join(faults))
+
+
+SUFFIX = ".engine"
+ANY_GPU = "any"
+"""In a key: TensorRT-RTX engines are not tied to one GPU model."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """Everything an engine depends on. Two equal keys mean the same engine.
+
+    Attributes:
+        onnx_sha256: hex digest of the ONNX file.
+        graph_edits: version of our own edits of the graph (`graph.EDITS_VERSION`).
+        library: "tensorrt" or "tensorrt_rtx".
+        library_version: all of it: plans are bound to it.
+        gpu: the GPU's name; "any" for TensorRT-RTX.
+        capability: compute capability such as "8.7"; "any" where built for all.
+        platform: operating system and processor.
+        precision: of the engine.
+        batch: the largest.
+        input_sizes: of the images the engine takes.
+        camera_encoding: of the images the engine takes.
+        network_size: of the images inside, where asked for; None where it follows from the input sizes.
+        workspace_mib, optimization_level, dla_core, hardware_compatible: see `BuildSettings`.
+    """
+
+    onnx_sha256: str
+    graph_edits: int
+    library: str
+    library_version: str
+    gpu: str
+    capability: str
+    platform: str
+    precision: Precision
+    batch: int
+    input_sizes: InputSizes
+    network_size: Size | None
+    camera_encoding: CameraEncoding
+    workspace_mib: int | None
+    optimization_level: int | None
+    dla_core: int | None
+    hardware_compatible: bool
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that differ where the keys do."""
+        return hashlib.sha256(json.dumps(to_mapping(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def differences(self, expected: EngineKey) -> tuple[str, ...]:
+        """One line for each field that differs: its name, what is there, what is needed."""
+        return tuple(
+            f"{field.name.replace('_', ' ')}: built for {_short(mine)}, needed {_short(theirs)}"
+            for field in dataclasses.fields(self)
+            if (mine := getattr(self, field.name)) != (theirs := getattr(expected, field.name))
+        )
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text or "none"
+
+
+def engine_key(
+    content: bytes,
+    sizes: InputSizes,
+    settings: BuildSettings,
+    precision: Precision,
+    library: TensorRtLibrary,
+    gpu: Gpu | None,
+) -> EngineKey:
+    """The key of the engine that these settings make on this machine.
+
+    Args:
+        content: the ONNX file.
+        sizes: that the engine takes.
+        settings: what to build.
+        precision: as resolved for this graph.
+        library: the builder.
+        gpu: the machine's GPU; None where there is none (TensorRT-RTX only).
+
+    Raises:
+        EngineError: plain TensorRT without a GPU.
+    """
+    if library.is_rtx:
+        capability = f"{settings.target[2:-1]}.{settings.target[-1]}" if settings.target else ANY_GPU
+        gpu_name = ANY_GPU
+    elif gpu is None:
+        raise EngineError(f"{library} builds for the GPU in the machine, and there is none")
+    else:
+        gpu_name, capability = gpu.name, gpu.capability
+    return EngineKey(
+        onnx_sha256=hashlib.sha256(content).hexdigest(),
+        graph_edits=EDITS_VERSION,
+        library=library.name,
+        library_version=library.version_text,
+        gpu=gpu_name,
+        capability=capability,
+        platform=this_platform(),
+        precision=precision,
+        batch=settings.batch,
+        input_sizes=sizes,
+        network_size=settings.size if settings.camera_size else None,
+        camera_encoding=settings.camera_encoding,
+        workspace_mib=settings.workspace_mib,
+        optimization_level=settings.optimization_level,
+        dla_core=settings.dla_core,
+        hardware_compatible=settings.hardware_compatible,
+    )
+
+
+def this_platform() -> str:
+    return f"{platform.system()}-{platform.machine()}"
+
+
+def cached_name(card: ModelCard, key: EngineKey) -> str:
+    """The file name of this key's engine: readable first, then the key's digest."""
+    name = f"{card.name}-{card.version}-{key.precision}-{key.input_sizes}-b{key.batch}-{key.digest}"
+    return f"{''.join(c if c.isalnum() or c in '-._' else '_' for c in name)}{SUFFIX}"
+
+
+def default_cache_folder() -> Path:
+    """$XDG_CACHE_HOME/seg_perception/engines, or ~/.cache/…"""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "seg_perception" / "engines"
 
 
 @dataclass(frozen=True, slots=True)

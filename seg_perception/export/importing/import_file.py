@@ -2,20 +2,144 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from seg_perception.core.errors import InputError
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.opening import open_engine
-from seg_perception.export.importing.comparison import Comparison, compare_with_original
+from seg_perception.export.importing import (
+    ImportRequest,
+    Kind,
+    OriginalModel,
+    count_operators,
+    not_in_tensorrt,
+    prepare_pixels,
+    read_foreign,
+)
 from seg_perception.export.importing.importer import DEFAULT_SIZE, Imported, import_model
-from seg_perception.export.importing.model import ImportRequest, count_operators, not_in_tensorrt, read_foreign
-from seg_perception.export.importing.original import OriginalModel
+from seg_perception.export.importing.wrap import LEAST_SUM
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The imported graph against the original, over all images.
+
+    Attributes:
+        pixels: compared.
+        equal: with the same label.
+        ties: that differ where the original's two best classes are within a thousandth in probability;
+            None of a model that answers ids only.
+        only: the one class that the original gives every pixel of every image; None: it gives several.
+    """
+
+    images: int
+    pixels: int
+    equal: int
+    ties: int | None
+    only: str | None
+
+    @property
+    def agreement(self) -> float:
+        """0 to 1."""
+        return self.equal / self.pixels
+
+    def __str__(self) -> str:
+        differ = self.pixels - self.equal
+        text = f"labels equal to the original's: {self.agreement:.4%} of {self.pixels} pixels in {self.images} images"
+        if differ:
+            text += f"; {differ} differ, " + (
+                "and no scores tell how close they were"
+                if self.ties is None
+                else f"{self.ties} of them where its two best classes are within 0.001"
+            )
+        if self.only is not None:
+            text += (
+                f"\nthe model calls every pixel of them {self.only}: if it should not, --scale, --mean, --std or "
+                "--color are not those that it was trained with"
+            )
+        return text
+
+
+def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size) -> NDArray[np.float64]:
+    """float64 [C, H, W]: what the original says of each class of the new label set, by an obvious way."""
+    kind, source = imported.decision.kind, imported.classes.source
+    values = imported.layout.first(answer)
+    if kind is Kind.LABELS:
+        grid = values[0]
+        rows = (np.arange(size.height) * grid.shape[0]) // size.height
+        columns = (np.arange(size.width) * grid.shape[1]) // size.width
+        ids = grid[rows][:, columns].astype(int)
+        spread = np.eye(len(source))[ids].transpose(2, 0, 1)
+    else:
+        if kind is Kind.SIGMOID and (values.min() < 0 or values.max() > 1):
+            values = 1 / (1 + np.exp(-values))
+        values = np.stack(
+            [cv2.resize(channel.astype(np.float32), (size.width, size.height)) for channel in values]
+        ).astype(np.float64)
+        if kind is Kind.SIGMOID:
+            values = np.concatenate([1 - values, values])
+        if kind is Kind.SCORES:
+            values = np.exp(values - values.max(axis=0))
+        if kind in (Kind.SCORES, Kind.PROBABILITIES):
+            values /= np.maximum(values.sum(axis=0), LEAST_SUM)
+        spread = values
+    summed = np.zeros((len(imported.card.label_set), size.height, size.width))
+    for index, target in enumerate(imported.classes.targets):
+        summed[target] += spread[index]
+    return summed
+
+
+def compare_with_original(
+    original: OriginalModel,
+    imported: Imported,
+    answer_of: Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
+    images: Mapping[str, NDArray[np.uint8]],
+) -> Comparison:
+    """Labels of the imported graph and of the original on the same pixels.
+
+    Args:
+        original: the foreign model, opened.
+        answer_of: runs the imported graph; `Engine.infer` is one.
+        images: uint8 [H, W, 3] RGB at a size that the model takes, by name.
+
+    Raises:
+        InputError: no images.
+        ModelError: the original answers with something that is no number.
+    """
+    if not images:
+        raise InputError("a comparison needs at least one image")
+    pixels = equal = ties = 0
+    seen: set[int] = set()
+    for name, image in images.items():
+        batch = np.repeat(image[np.newaxis], imported.decision.batch or 1, axis=0)
+        answer = original.run(imported.decision.input.name, prepare_pixels(batch, imported.decision))
+        chosen = answer[imported.decision.output.name]
+        if not (chosen < np.inf).all():  # minus infinity is a score; NaN is not below anything
+            raise ModelError(
+                f"{original.foreign.path}: its answer to {name} holds infinity or what is no number (NaN): its weights "
+                "are damaged, or the pixels overflow in it; --scale, --mean and --std say how they are scaled"
+            )
+        expected = reference_probabilities(chosen, imported, Size.of(image))
+        labels = answer_of(batch)[0][0]
+        same = labels == expected.argmax(axis=0)
+        best = np.sort(expected, axis=0)[-2:] if len(expected) > 1 else np.stack([0 * expected[0], expected[0]])
+        pixels, equal = pixels + same.size, equal + int(same.sum())
+        seen.update(np.unique(expected.argmax(axis=0)).tolist())
+        ties += int((~same & (best[1] - best[0] < 1e-3)).sum())
+    only = imported.card.label_set.names[seen.pop()] if len(seen) == 1 else None
+    return Comparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties, only)
+
 
 _IMAGES = 4
 

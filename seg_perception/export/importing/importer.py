@@ -23,17 +23,28 @@ from seg_perception.core.errors import InputError, ModelError
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.graph.model_file import check_model
-from seg_perception.export.importing.classes import ImportedClasses, imported_classes
+from seg_perception.export.importing import (
+    AnswerLayout,
+    Color,
+    Decision,
+    ForeignModel,
+    ImportRequest,
+    Kind,
+    OriginalModel,
+    count_operators,
+    prepare_pixels,
+    probe_image,
+)
 from seg_perception.export.importing.guesses import (
+    ImportedClasses,
     choose_input,
     choose_output,
     class_names,
     guess_classes,
     guess_scaling,
+    imported_classes,
     probe_size,
 )
-from seg_perception.export.importing.model import Color, Decision, ForeignModel, ImportRequest, Kind, count_operators
-from seg_perception.export.importing.original import AnswerLayout, OriginalModel, prepare_pixels, probe_image
 from seg_perception.export.importing.wrap import wrap
 
 DEFAULT_SIZE = Size(512, 384)

@@ -11,10 +11,9 @@ from onnx import TensorProto, helper, inliner, numpy_helper
 from seg_perception.core.errors import ModelError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES
-from seg_perception.engines.graph.edits import DECISION
-from seg_perception.export.importing.classes import ImportedClasses
-from seg_perception.export.importing.model import Color, Decision, ForeignModel, Kind, Layout
-from seg_perception.export.importing.original import AnswerLayout
+from seg_perception.engines.graph import DECISION
+from seg_perception.export.importing import AnswerLayout, Color, Decision, ForeignModel, Kind, Layout
+from seg_perception.export.importing.guesses import ImportedClasses
 
 PREFIX = "model/"
 OLDEST_OPSET, NEWEST_OPSET = 13, 25

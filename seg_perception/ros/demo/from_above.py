@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seg_perception.bags.messages import INFO_TOPIC, output_topic, stamp_ns_of
-from seg_perception.core.bird import GroundDrawing, beside
 from seg_perception.core.grid import GridSpec
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.optics import camera_model
 from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.visual import GroundDrawing, beside
 
 if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader

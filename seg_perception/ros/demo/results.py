@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 
 from seg_perception.bags.messages import INPUT_TOPICS, TRUTH_TOPIC, output_topic
-from seg_perception.core.bird import beside
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.metrics import drivable_iou, percent, score_table
 from seg_perception.core.types import UNLABELED, RgbImage
-from seg_perception.core.visual import colorize, contact_sheet, legend
-from seg_perception.evaluation.text import drivable_iou, percent, score_table
+from seg_perception.core.visual import beside, colorize, contact_sheet, legend
 from seg_perception.video import VideoWriter
 
 if TYPE_CHECKING:

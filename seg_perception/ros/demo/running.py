@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.resources import model_file
+from seg_perception.core.files import model_file
 from seg_perception.core.types import Size
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _make_drive(
 
     from seg_perception.bags.making import FolderDrive, SceneDrive, write_drive
     from seg_perception.bags.messages import IMAGE_TOPIC, TRUTH_TOPIC
-    from seg_perception.core.label_mapping import load_label_mapping
+    from seg_perception.core.label_set import load_label_mapping
 
     drive: FolderDrive | SceneDrive
     truth, height = True, None

@@ -19,10 +19,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings, drivable_share
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.core.image_message import raw_of
+from seg_perception.core.image_message import RawImage, raw_of
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.raw_image import RawImage
 from seg_perception.core.types import RgbImage, Segmentation
 from seg_perception.node_outputs import Answer
 from seg_perception.node_settings import CameraSettings, NodeSettings

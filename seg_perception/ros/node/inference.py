@@ -18,8 +18,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.files import model_file
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.resources import model_file
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo, EngineOptions
 from seg_perception.engines.opening import open_engine

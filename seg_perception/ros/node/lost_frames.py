@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from seg_perception.core.resources import share_path
+from seg_perception.core.files import share_path
 
 LARGE_MESSAGE_BYTES = 512 * 1024
 """Fast DDS's default shared-memory segment: a message near or above it is lost easily."""

@@ -22,11 +22,10 @@ from seg_perception import node_outputs
 from seg_perception.core.errors import InputError
 from seg_perception.core.grid import Cells, GridRules
 from seg_perception.core.grid_table import GridTable
-from seg_perception.core.ground import CameraPose
+from seg_perception.core.ground import CameraPose, TransformBuffer, TransformNotYetError
 from seg_perception.core.meters import CameraMeters, GridAnswer, PointsAnswer, SharedGrid
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.optics import CameraModel, camera_model
-from seg_perception.core.transforms import TransformBuffer, TransformNotYetError
 from seg_perception.core.types import MaskImage, Segmentation, Size
 from seg_perception.node_outputs import Header
 from seg_perception.node_settings import NodeSettings

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.parameter import Parameter
 
-from seg_perception.core.bird import draw_grid
 from seg_perception.core.errors import EngineError
 from seg_perception.core.meters import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
+from seg_perception.core.visual import draw_grid
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
 from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from seg_perception.core.transforms import TransformBuffer
+from seg_perception.core.ground import TransformBuffer
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import message_class, why_not_installed
 

@@ -19,20 +19,21 @@ from seg_perception.core.errors import EngineError, ModelError
 from seg_perception.core.resizing import network_size
 from seg_perception.core.types import CameraEncoding, Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.graph.choices import input_sizes, resolve_precision
-from seg_perception.engines.graph.edits import card_of, load_graph, write_card
+from seg_perception.engines.graph import card_of, input_sizes, resolve_precision, write_card
 from seg_perception.engines.graph.model_file import parse_model, read_model
 from seg_perception.engines.tensorrt import versions
-from seg_perception.engines.tensorrt.build import BuiltEngine, build_engine, keep_timings, prepare_graph
-from seg_perception.engines.tensorrt.plan import CompilePlan, make_plan
-from seg_perception.engines.tensorrt.progress import (
+from seg_perception.engines.tensorrt.build import (
     BuildProgress,
     BuildStoppedError,
+    BuiltEngine,
     NestedFractions,
+    build_engine,
+    keep_timings,
     make_logger,
     make_progress_monitor,
+    prepare_graph,
 )
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.tensorrt.plan import BuildSettings, CompilePlan, make_plan
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary, load_library
 from seg_perception.scenes import random_scene
 
@@ -94,7 +95,7 @@ def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
 ) -> None:
     content = exported(network, "int8" if precision is INT8 else "fp32")
     built = build_and_note(content, BuildSettings(precision, batch), nvidia, builds, network)
-    weights = sum(int(np.prod(t.dims)) for t in load_graph(content).graph.initializer)
+    weights = sum(int(np.prod(t.dims)) for t in onnx.load_from_string(content).graph.initializer)
     assert len(built.content) > weights  # at least a byte for each weight is in it
     assert built.layers > 50
 
@@ -130,7 +131,9 @@ def test_the_shipped_model_builds(
     content = read_model(driving_model)
     if precision is INT8:
         scenes = [random_scene(seed, Size(192, 128)).image for seed in (1, 2, 3)]
-        quantized = quantize(load_graph(content), scenes[:2], scenes[2:], QuantizationSettings(target_agreement=0.01))
+        quantized = quantize(
+            onnx.load_from_string(content), scenes[:2], scenes[2:], QuantizationSettings(target_agreement=0.01)
+        )
         content = quantized.model.SerializeToString()
     assert build_and_note(content, BuildSettings(precision), nvidia, builds, f"shipped {driving_model.name}").content
 
@@ -150,7 +153,7 @@ def test_the_half_precision_network_is_half_inside(nvidia: TensorRtLibrary, expo
 
 
 def broken(exported: Exported, edit: Callable[[onnx.GraphProto], None]) -> bytes:
-    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    model = onnx.load_from_string(exported("efficientnet_ladder", "fp32"))
     edit(model.graph)
     return model.SerializeToString()
 
@@ -288,7 +291,7 @@ def test_precisions_that_a_graph_cannot_have(graph: Precision, wanted: Precision
 
 def test_tiny_scales_survive_half_precision(nvidia: TensorRtLibrary, exported: Exported) -> None:
     """The scale of a dead channel or map rounds to zero in half, and TensorRT refuses zero scales."""
-    model = load_graph(exported("efficientnet_ladder", "int8"))
+    model = onnx.load_from_string(exported("efficientnet_ladder", "int8"))
     constants = {t.name: t for t in model.graph.initializer}
     node = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants)
     scale = constants[node.input[1]]
@@ -302,9 +305,9 @@ def test_tiny_scales_survive_half_precision(nvidia: TensorRtLibrary, exported: E
 
 
 def test_a_fixed_graph_builds_only_for_its_own_shape(nvidia: TensorRtLibrary, exported: Exported) -> None:
-    from seg_perception.engines.graph.edits import pin_shapes
+    from seg_perception.engines.graph import pin_shapes
 
-    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    model = onnx.load_from_string(exported("efficientnet_ladder", "fp32"))
     pin_shapes(model, 2, Size(128, 96))
     content = model.SerializeToString()
     assert build_engine(plan(content, BuildSettings(batch=2), nvidia)).content
@@ -362,7 +365,7 @@ def test_int8_card_stays_when_the_rest_becomes_half(nvidia: TensorRtLibrary, exp
 
 
 def test_a_model_card_can_be_replaced(exported: Exported, tmp_path: Path) -> None:
-    model = load_graph(exported("efficientnet_ladder", "fp32"))
+    model = onnx.load_from_string(exported("efficientnet_ladder", "fp32"))
     write_card(model, dataclasses.replace(card_of(model), name="other"))
     assert card_of(model).name == "other"
     assert len(model.metadata_props) == 1

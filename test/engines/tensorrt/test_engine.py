@@ -14,9 +14,10 @@ from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import CameraEncoding, Precision, Size
-from seg_perception.engines.graph.choices import InputSizes
+from seg_perception.engines.graph import InputSizes
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
-from seg_perception.engines.tensorrt.file import EngineFile, EngineKey, this_platform
+from seg_perception.engines.tensorrt.file import EngineFile
+from seg_perception.engines.tensorrt.plan import EngineKey, this_platform
 
 HEIGHT, WIDTH = 4, 8
 ONE_SIZE = InputSizes(Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT))

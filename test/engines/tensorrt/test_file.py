@@ -21,19 +21,10 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Precision, Size
 from seg_perception.engines.cuda import Gpu
-from seg_perception.engines.graph.choices import InputSizes
-from seg_perception.engines.tensorrt.build import BuiltEngine
-from seg_perception.engines.tensorrt.cache import default_cache_folder, make_private_folder, sole_builder
-from seg_perception.engines.tensorrt.file import (
-    EngineKey,
-    cached_name,
-    engine_key,
-    read_engine,
-    sidecar,
-    write_engine,
-)
-from seg_perception.engines.tensorrt.progress import BuildStoppedError
-from seg_perception.engines.tensorrt.settings import BuildSettings
+from seg_perception.engines.graph import InputSizes
+from seg_perception.engines.tensorrt.build import BuildStoppedError, BuiltEngine
+from seg_perception.engines.tensorrt.file import make_private_folder, read_engine, sidecar, sole_builder, write_engine
+from seg_perception.engines.tensorrt.plan import BuildSettings, EngineKey, cached_name, default_cache_folder, engine_key
 from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 FP16 = Precision.FP16
@@ -343,7 +334,7 @@ def test_a_builder_that_was_killed_does_not_keep_the_next_one_waiting(tmp_path: 
     path = tmp_path / "model.engine"
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from seg_perception.engines.tensorrt.cache import sole_builder\n"
+        "from seg_perception.engines.tensorrt.file import sole_builder\n"
         "with sole_builder(Path(sys.argv[1])):\n print('building', flush=True)\n time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:

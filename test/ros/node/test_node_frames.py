@@ -26,9 +26,9 @@ from node_harness import (
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header, String
 
-from seg_perception.core.encoded import decode_rgb
+from seg_perception.core.image_file import decode_rgb
+from seg_perception.core.image_message import to_camera_bytes
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.raw_image import to_camera_bytes
 from seg_perception.core.types import CameraEncoding, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.engines.graph.camera import for_camera
@@ -292,7 +292,7 @@ def test_stamps_that_say_nothing_are_said_and_the_mask_still_appears(tiny_model:
 
 
 def test_the_shipped_model_runs_in_the_node_as_in_the_segmenter() -> None:
-    from seg_perception.core.resources import DEFAULT_MODEL
+    from seg_perception.core.files import DEFAULT_MODEL
 
     with running(RELIABLE_INPUT) as run:
         run.wait_state("active")

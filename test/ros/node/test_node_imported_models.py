@@ -16,10 +16,9 @@ from sensor_msgs.msg import Image
 
 from seg_perception.core.types import Size
 from seg_perception.engines.opening import open_engine
-from seg_perception.export.importing.comparison import compare_with_original, reference_probabilities
+from seg_perception.export.importing import ImportRequest, OriginalModel, prepare_pixels, read_foreign
+from seg_perception.export.importing.import_file import compare_with_original, reference_probabilities
 from seg_perception.export.importing.importer import import_model
-from seg_perception.export.importing.model import ImportRequest, read_foreign
-from seg_perception.export.importing.original import OriginalModel, prepare_pixels
 from seg_perception.scenes import random_scene
 
 START = 1_700_000_000_000_000_000

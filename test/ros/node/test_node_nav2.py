@@ -27,7 +27,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from waiting import PATIENCE_S
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.resources import share_path
+from seg_perception.core.files import share_path
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.messages import message_class
 from seg_perception.ros.node.inference import open_configured_engine

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
-from seg_perception.core.resources import share_path
+from seg_perception.core.files import share_path
 from seg_perception.core.types import Size
 from seg_perception.node_parameters import parse_settings, unknown_parameters, unused_parameter_files
 from seg_perception.node_settings import PARAMETERS

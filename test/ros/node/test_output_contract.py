@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float64, Header
 
 from seg_perception import node_outputs
-from seg_perception.core.encoded import decode_rgb
+from seg_perception.core.image_file import decode_rgb
 from seg_perception.node_outputs import (
     CAMERA_INFO,
     DIAGNOSTICS,
