@@ -10,10 +10,11 @@ To play a bag into the node use replay.launch.py: it has `bag`, and takes all of
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -68,6 +69,17 @@ def existing(context: LaunchContext, argument: str) -> str:
     return str(path)
 
 
+def near_misses(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """What is hardly meant: an argument that nobody declares, named almost as one of these. Launch passes it over."""
+    known = [argument.name for argument in ARGUMENTS]
+    meant = {name: get_close_matches(name, known, 1, 0.75) for name in context.launch_configurations}
+    return [
+        LogInfo(msg=f"WARNING: no argument {name!r} is known; did you mean {near[0]!r}?")
+        for name, near in meant.items()
+        if near and name not in known
+    ]
+
+
 def check_rviz(context: LaunchContext) -> None:
     """Before anything starts: what launch is starting when it fails stays behind, alive."""
     existing(context, "rviz_config")
@@ -115,4 +127,5 @@ def generate_launch_description() -> LaunchDescription:
         condition=with_rviz,
     )
     node = OpaqueFunction(function=segmentation_node, condition=IfCondition(LaunchConfiguration("node")))
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=check_rviz, condition=with_rviz), node, rviz])
+    checks = [OpaqueFunction(function=near_misses), OpaqueFunction(function=check_rviz, condition=with_rviz)]
+    return LaunchDescription([*ARGUMENTS, *checks, node, rviz])

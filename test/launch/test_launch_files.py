@@ -364,6 +364,20 @@ def test_what_is_not_there_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize(
+    "file, of_its_own", [("segmentation.launch.py", []), ("replay.launch.py", ["bag:={bag}", "rate:=50.0", "delay:=0"])]
+)
+def test_an_argument_that_is_almost_one_is_named(
+    environment: dict[str, str], answered_bag: Path, tmp_path: Path, file: str, of_its_own: list[str]
+) -> None:
+    given = [argument.format(bag=answered_bag) for argument in of_its_own]
+    arguments = ["modle:=mine.onnx", "other:=1", "node:=false", *given]
+    launched_to_its_end(environment, tmp_path / "log", file, *arguments)
+    text = text_of(tmp_path / "log")
+    assert text.count("WARNING: no argument") == 1
+    assert "WARNING: no argument 'modle' is known; did you mean 'model'?" in text
+
+
+@pytest.mark.parametrize(
     "program, file, arguments, said",
     [
         ("rviz2/rviz2", "segmentation.launch.py", ["rviz:=true"], "rviz:=true needs rviz2"),
