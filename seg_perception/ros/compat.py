@@ -1,4 +1,4 @@
-"""All that differs between ROS 2 Humble, Jazzy, Kilted and later, in one place.
+"""All that differs between ROS 2 Humble, Jazzy, Kilted and later, and between middlewares, in one place.
 
 Elsewhere in `ros` no code asks which distribution it runs on.
 """
@@ -13,9 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rclpy._rclpy_pybind11 import RCLError  # rclpy has no public name for it
+from rclpy.duration import Duration
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 
@@ -32,6 +34,7 @@ __all__ = [
     "PublisherEventCallbacks",
     "RCLError",
     "SubscriptionEventCallbacks",
+    "all_confirmed",
     "buffer_backends",
     "finish",
     "gpu_reading",
@@ -86,6 +89,14 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
     if hasattr(subscription, "get_publisher_count"):
         return int(subscription.get_publisher_count())
     return int(node.count_publishers(subscription.topic_name))
+
+
+def all_confirmed(publisher: Publisher) -> bool:
+    """Whether every reliable subscriber has confirmed all that it was sent; True where the middleware cannot tell."""
+    try:
+        return bool(publisher.wait_for_all_acked(Duration(seconds=0)))
+    except RuntimeError:  # NotImplementedError and RCLError are
+        return True
 
 
 def finish(executor: Executor, stopped: Future) -> None:

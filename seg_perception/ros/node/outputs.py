@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -18,7 +17,7 @@ from seg_perception import node_outputs
 from seg_perception.node_outputs import CAMERA_INFO, IMAGE, Answer, Content, Facts, LatchedOutput, Output
 from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
-from seg_perception.ros.compat import PublisherEventCallbacks
+from seg_perception.ros.compat import PublisherEventCallbacks, all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message, message_class, serialize_image, stamp_ns_of, why_not_installed
 
@@ -71,9 +70,8 @@ class RowPublishers:
 
     def unconfirmed(self) -> list[str]:
         """The topics on which a reliable subscriber has not confirmed all that it was sent."""
-        now = Duration(seconds=0)
         watched = [p for p in self._publishers.values() if p.get_subscription_count() > 0]
-        return [publisher.topic_name for publisher in watched if not publisher.wait_for_all_acked(now)]
+        return [publisher.topic_name for publisher in watched if not all_confirmed(publisher)]
 
     def publish(self, answer: Any, header: Any) -> None:
         """Make and publish what somebody listens to, in the table's order.

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Facts, LatchedOutput, output
 from seg_perception.node_parameters import parse_settings
 from seg_perception.ros import qos
+from seg_perception.ros.compat import all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, LatencyWindow, RateMeter, Stage
@@ -164,6 +166,15 @@ def test_throttle_lets_one_line_through(monkeypatch: pytest.MonkeyPatch) -> None
     assert throttle.due()
     throttle.rearm()
     assert throttle.due()
+
+
+@pytest.mark.parametrize(
+    "answer, expected", [(True, True), (False, False), (NotImplementedError("not by this rmw"), True)]
+)
+def test_a_middleware_that_cannot_tell_who_confirmed_stops_nothing(answer: Any, expected: bool) -> None:
+    publisher = Mock()  # no middleware of this kind is to be had here
+    publisher.wait_for_all_acked.side_effect = [answer]
+    assert all_confirmed(publisher) is expected
 
 
 def test_incompatible_qos_names_both_sides() -> None:
