@@ -28,13 +28,13 @@ from seg_perception.video import VideoWriter
 SIZE = Size(160, 96)
 
 
-def run_example(repository: Path, name: str, *arguments: object) -> str:
+def run_example(file: Path, *arguments: object) -> str:
     """What the script prints, run as a program of its own name would be."""
     printed, before = io.StringIO(), sys.argv
-    sys.argv = [name, *map(str, arguments)]
+    sys.argv = [file.name, *map(str, arguments)]
     try:
         with contextlib.redirect_stdout(printed):
-            runpy.run_path(str(repository / "examples" / name), run_name="__main__")
+            runpy.run_path(str(file), run_name="__main__")
     finally:
         sys.argv = before
     return printed.getvalue()
@@ -49,7 +49,7 @@ def test_every_example_is_run_here(repository: Path) -> None:
 
 def test_one_image(repository: Path, tmp_path: Path) -> None:
     Image.fromarray(random_scene(1, SIZE).image).save(tmp_path / "street.png")
-    said = run_example(repository, "one_image.py", tmp_path / "street.png", tmp_path / "out")
+    said = run_example(repository / "examples" / "one_image.py", tmp_path / "street.png", tmp_path / "out")
     assert re.search(r"before the car: \w+, confidence \d\.\d\d", said)
     assert (tmp_path / "out" / "overlay" / "street.png").is_file()
 
@@ -59,7 +59,7 @@ def test_video(repository: Path, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "drive.mp4", 10.0) as video:
         for index in range(4):
             video.add(drive.frame(index).image)
-    lines = run_example(repository, "video.py", tmp_path / "drive.mp4").splitlines()
+    lines = run_example(repository / "examples" / "video.py", tmp_path / "drive.mp4").splitlines()
     assert [line.split()[0] for line in lines] == ["0.00", "0.10", "0.20", "0.30"]
     assert float(lines[0].split()[2]) == 0.0  # the mask waits for three frames in a row
     assert float(lines[3].split()[2]) > 0.0
@@ -70,7 +70,7 @@ def test_several_cameras(repository: Path, tmp_path: Path) -> None:
     for seed, size in ((1, SIZE), (2, SIZE), (3, Size(128, 128))):
         files.append(tmp_path / f"{seed}.png")
         Image.fromarray(random_scene(seed, size).image).save(files[-1])
-    lines = run_example(repository, "several_cameras.py", *files).splitlines()
+    lines = run_example(repository / "examples" / "several_cameras.py", *files).splitlines()
     assert len(lines) == 4
     assert "128x128" in lines[2]
     assert lines[3].startswith("3 cameras in ")
@@ -78,14 +78,21 @@ def test_several_cameras(repository: Path, tmp_path: Path) -> None:
 
 def test_bag(repository: Path, tmp_path: Path) -> None:
     source = write_bag(tmp_path / "in.mcap", [random_scene(seed, SIZE).image for seed in (1, 2)])
-    said = run_example(repository, "bag.py", source, tmp_path / "out.mcap")
+    said = run_example(repository / "examples" / "bag.py", source, tmp_path / "out.mcap")
     assert f"2 of 2 images segmented: {tmp_path / 'out.mcap'}" in said
     assert [line.split()[0] for line in said.splitlines()[1:]] == [str(START), str(START + STEP)]
 
 
+OWN_NETWORK = '{"start": "driving", "frozen_stages": 2}'
+SMALL_NETWORK = '{"name": "reference", "options": {"width": 0.125, "convolutions": [1, 1, 1, 1]}}'
+
+
 @pytest.mark.timeout(600)  # a training, an export and an evaluation, however busy the machine is
 @pytest.mark.usefixtures("quick_exports")
-def test_own_pictures(repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "network", [SMALL_NETWORK, pytest.param(OWN_NETWORK, marks=pytest.mark.slow)], ids=["small", "own"]
+)
+def test_own_pictures(repository: Path, tmp_path: Path, network: str) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
@@ -93,7 +100,10 @@ def test_own_pictures(repository: Path, tmp_path: Path) -> None:
         scene = random_scene(seed, Size(224, 160))
         Image.fromarray(scene.image).save(tmp_path / "images" / f"{seed}.jpg")
         assert cv2.imwrite(str(tmp_path / "labels" / f"{seed}.png"), scene.labels)
-    said = run_example(repository, "own_pictures.py", tmp_path, 2)
+    text = (repository / "examples" / "own_pictures.py").read_text(encoding="utf-8")
+    assert OWN_NETWORK in text
+    (tmp_path / "own_pictures.py").write_text(text.replace(OWN_NETWORK, network), encoding="utf-8")
+    said = run_example(tmp_path / "own_pictures.py", tmp_path, 2)
     assert (tmp_path / "own.onnx").is_file()
     assert "mean IoU" in said
     assert len(list((tmp_path / "out" / "overlay").glob("*.png"))) == 5

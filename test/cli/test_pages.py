@@ -1,7 +1,8 @@
 """The three pages that let others in, as they are written: their files, their commands, in their order.
 
-Each page is run twice: in short (a few pictures, one step, in this process) by `make test`, and as it stands, each
-command a process of its own, by the slow proof. A page has no list of commands here that could differ from it.
+Each page's commands and settings are parsed, and two pages are run in short (a few pictures, one step, in this
+process) by `make test`; the slow proof runs each as it stands, each command a process of its own. A page has no
+list of commands here that could differ from it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "export"))  # pytest's import
 from foreign_models import build
 
 from seg_perception.bags.making import SceneDrive, write_drive
-from seg_perception.cli.main import main
+from seg_perception.cli.main import build_parser, main
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Size
@@ -172,6 +173,18 @@ def walk(page: Page, repository: Path, root: Path, amount: Amount, run: Callable
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.file)
+def test_its_commands_and_settings_are_accepted(page: Page, repository: Path, tmp_path: Path) -> None:
+    text = (repository / "docs" / page.file).read_text(encoding="utf-8")
+    for words in commands(text):
+        assert words[0] == "seg-perception"
+        build_parser().parse_args(words[1:])
+    for number, content in enumerate(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)):
+        if "steps" in content:
+            (tmp_path / f"{number}.yaml").write_text(content)
+            load_settings(TrainSettings, tmp_path / f"{number}.yaml")
+
+
+@pytest.mark.parametrize("page", PAGES[:2], ids=lambda page: page.file)  # the third trains and exports as the first
 @pytest.mark.timeout(600)
 def test_the_page_in_short(
     page: Page,
