@@ -51,7 +51,7 @@ demo: $(STAMPS)/run ## Drive, segment, record. Own material: BAG=drive.mcap or I
 	$(BIN)/seg-perception demo --out "$(OUT)" $(if $(BAG),--bag "$(BAG)") $(if $(IMAGES),--images "$(IMAGES)") \
 		$(if $(LABELS),--labels "$(LABELS)") $(if $(MAPPING),--mapping "$(MAPPING)") $(DEMO_ARGS)
 
-# What keeps time with other processes, or kills its own children, runs in one process; all else beside it in three
+# What keeps time with other processes, or kills its own children, runs in one process; all else beside it in two
 # that yield to it, and is shown when the first is done.
 ALONE := test/launch test/network test/ros test/view test/training/test_train.py test/training/test_data.py
 PYTEST = $(BIN)/python -m pytest -m "not slow"
@@ -63,7 +63,7 @@ ifdef PYTEST_ARGS
 	$(PYTEST) $(PYTEST_ARGS)
 else
 	@rm -f .coverage .coverage.*; status=0; \
-	COVERAGE_FILE=.coverage.beside nice env --default-signal=INT $(PYTEST) -n 3 --dist loadfile \
+	COVERAGE_FILE=.coverage.beside nice env --default-signal=INT $(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder \
 		--cov=seg_perception --cov-report= $(ALONE:%=--ignore=%) test > $(BESIDE) 2>&1 & beside=$$!; trap "kill $$beside 2> /dev/null || true" EXIT; \
 	COVERAGE_FILE=.coverage.alone $(PYTEST) --cov=seg_perception --cov-report= $(ALONE) || status=$$?; \
 	tail -n +1 -f --pid=$$beside $(BESIDE); wait $$beside || status=$$?; \

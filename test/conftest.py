@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # pytest's importlib
 def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("xdist"):
         config.pluginmanager.register(BuildsOfWorkers())
-    # The machine is shared and the images are small: more threads only get in each other's way.
+    # The machine is shared and the images are small: more threads only wait for each other, and wait busily.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")  # "gw0", "gw1": see `make test`
-    os.environ.setdefault("OMP_NUM_THREADS", "1" if worker else "2")
     if worker:  # robots of two processes must not meet
         domain = int(os.environ.get("ROS_DOMAIN_ID", "0")) + 1 + int(worker.removeprefix("gw"))
         os.environ["ROS_DOMAIN_ID"] = str(domain % 101)
