@@ -87,9 +87,18 @@ def check_contract(model: onnx.ModelProto, library: TensorRtLibrary, settings: B
     }
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+OTHER_BATCH = pytest.mark.slow  # each network, camera, batch and precision is built by `make test`, not each with each
+
+
+@pytest.mark.parametrize(
+    "network, batch",
+    [
+        pytest.param(network, batch, marks=OTHER_BATCH if batch > 1 and network != "efficientnet_ladder" else ())
+        for network in NETWORKS
+        for batch in (1, 4)
+    ],
+)
 @pytest.mark.parametrize("precision", list(Precision), ids=str)
-@pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
     nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], network: str, precision: Precision, batch: int
 ) -> None:
@@ -100,8 +109,18 @@ def test_every_network_precision_and_batch_builds_and_keeps_the_contract(
     assert built.layers > 50
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("camera", [Size(1920, 1080), Size(1242, 375), Size(128, 96)], ids=str)
+@pytest.mark.parametrize(
+    "camera, batch",
+    [
+        (Size(1920, 1080), 4),
+        (Size(1242, 375), 4),
+        (Size(128, 96), 1),
+        pytest.param(Size(1920, 1080), 1, marks=OTHER_BATCH),
+        pytest.param(Size(1242, 375), 1, marks=OTHER_BATCH),
+        pytest.param(Size(128, 96), 4, marks=OTHER_BATCH),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("precision", [FP16, INT8], ids=str)
 def test_graphs_for_cameras_build_and_keep_the_contract(
     nvidia: TensorRtLibrary, exported: Exported, builds: list[Build], precision: Precision, camera: Size, batch: int

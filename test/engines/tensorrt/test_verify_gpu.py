@@ -18,10 +18,13 @@ import pytest
 from fake_cuda import FakeCudaRuntime
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.types import RgbImage, Size
 from seg_perception.engines.base import EngineOptions
 from seg_perception.engines.onnxruntime import OnnxRuntimeEngine
 
 pytestmark = pytest.mark.timeout(600)
+
+DRAWN: dict[Size, list[RgbImage]] = {}  # by the first run, for all
 
 
 def load_script(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -74,6 +77,10 @@ def verify(
             assert name == "onnxruntime_cuda"
             return Engine(path, options)
 
+        draw = script.real_images
+        monkeypatch.setattr(
+            script, "real_images", lambda given, size: DRAWN.get(size) or DRAWN.setdefault(size, draw(given, size))
+        )
         monkeypatch.setattr(script, "load_cuda", lambda: cuda)
         monkeypatch.setattr(script, "gpu_engines", lambda: (["onnxruntime_cuda"], "tensorrt: not installed"))
         monkeypatch.setattr(script, "open_engine", open_one)
