@@ -101,7 +101,7 @@ def test_node_and_demo(trace: Any) -> None:
     assert_silent(
         trace(
             """
-            $PYTHON -m seg_perception.cli.main demo --frames 20 --size 320x240 --out out
+            $PYTHON -m seg_perception.cli.main demo --frames 8 --size 320x240 --out out
             $PYTHON -m seg_perception.cli.main bag process out/demo.mcap processed.mcap
             """
         )
@@ -115,7 +115,7 @@ TRAINING = """
 name: tiny
 train: [{kind: folder, root: data, mapping: identity}]
 validation: [{kind: folder, root: data, mapping: identity}]
-network: {name: efficientnet_ladder, start: driving, frozen_stages: 2}
+network: {name: reference, options: {width: 0.125, convolutions: [1, 1, 1, 1]}}
 augmentation: {crop: 96x64}
 deployed_size: 96x64
 steps: 2
