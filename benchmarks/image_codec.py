@@ -4,7 +4,7 @@ cv_bridge in the same run, and of mask and pictures.
     python benchmarks/image_codec.py [--rounds 30] [--json out/image_codec.json]
 
 Errors are of random bytes against conversions written from the encodings' definitions
-(test/core/reference_conversions.py), in steps of 255. Each time is the median over the rounds of the
+(test/helpers/reference_conversions.py), in steps of 255. Each time is the median over the rounds of the
 process's CPU time (all threads), in milliseconds. Ours and cv_bridge's calls alternate, so that both see
 the same load of the machine. cv_bridge is whichever one Python imports: the robot's own, or the PyPI port
 (which does not handle padded rows). The exit status is 1 if an error is larger than the tests accept.
@@ -36,7 +36,7 @@ from seg_perception.core.types import LabelImage, RgbImage, Segmentation, Size
 from seg_perception.core.visual import colorize, overlay
 from seg_perception.ros.messages import decode_compressed, decode_image, encode_image, encode_png
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "core"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test" / "helpers"))
 
 from reference_conversions import REFERENCES, SIZE, noise
 

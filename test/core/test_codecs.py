@@ -14,11 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
-
 from handmade import PNG_SIGNATURE, chunk, encoded, png_of, tiff_of
+from numpy.typing import NDArray
 
 from seg_perception.core.codecs import Codec, jpeg, png
 from seg_perception.core.errors import InputError

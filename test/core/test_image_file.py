@@ -374,9 +374,6 @@ def test_opencv_says_nothing_on_the_terminal() -> None:
     assert (run.stdout, run.stderr) == ("", "")
 
 
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
-
-
 PICTURE = np.full((8, 12, 3), (200, 100, 50), np.uint8)
 
 
@@ -415,9 +412,6 @@ def test_hidden_names_are_no_data_and_others_are_told_apart(tmp_path: Path) -> N
     images, others = image_files(tmp_path.iterdir())
     assert [path.name for path in images] == ["a.png", "b.JPG"]
     assert [path.name for path in others] == ["d.gif", "noending", "notes.txt"]
-
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 
 
 # Stored are three rows of two pixels: ab, cd, ef. EXIF 2.32 (4.6.4.A) tells where stored row 0 and column 0 belong:

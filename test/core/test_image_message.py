@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -28,8 +26,6 @@ from seg_perception.core.image_message import (
     to_camera_bytes,
 )
 from seg_perception.core.types import MAX_PIXELS, CameraEncoding, RgbImage, Size
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 
 
 def raw(encoding: str, rows: Bytes, size: Size = SIZE, is_bigendian: bool = False) -> RawImage:
@@ -313,9 +309,6 @@ def test_what_becomes_a_cameras_bytes_decodes_to_what_it_was(encoding: CameraEnc
     step = made.shape[1] * made.shape[2]
     decoded = decode_raw(RawImage(Size(16, 16), encoding.messages[0], step, False, made.tobytes()))
     assert np.abs(decoded.astype(int) - image).max() <= (3 if encoding.value[0] in "yn" else 0)
-
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 
 
 RED = (200, 40, 10)

@@ -1,4 +1,4 @@
-"""Listens to /tf and /tf_static and keeps what they say in a `core.transforms.TransformBuffer`."""
+"""Listens to /tf and /tf_static and keeps what they say in a `core.ground.TransformBuffer`."""
 
 from __future__ import annotations
 
