@@ -271,6 +271,7 @@ class DrivableMasker:
             reason = f"the last came {step:.3g} s apart, longer than max_gap_s {self._settings.max_gap_s:g}"
         elif step < 0.0:
             self.reset()
+            reason = "each has an earlier stamp than the one before"
         self._stamp_ns = stamp_ns
         self._uncounted = self._uncounted + 1 if reason else 0
         if reason is None or self._settings.appear_frames == 1 or self._uncounted < _STALLED_AFTER:

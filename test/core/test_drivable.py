@@ -272,7 +272,11 @@ def test_the_count_starts_anew_after_a_jump_in_time(stamps_s: tuple[float, ...],
 
 @pytest.mark.parametrize(
     "step_s, reason",
-    [(0.0, "all have the same stamp"), (1.0, "the last came 1 s apart, longer than max_gap_s 0.5")],
+    [
+        (0.0, "all have the same stamp"),
+        (1.0, "the last came 1 s apart, longer than max_gap_s 0.5"),
+        (-0.1, "each has an earlier stamp than the one before"),
+    ],
 )
 def test_times_that_keep_the_mask_empty_are_said_once(
     step_s: float, reason: str, caplog: pytest.LogCaptureFixture
