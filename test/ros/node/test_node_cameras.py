@@ -33,6 +33,7 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
+from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.diagnostics import resident_mb
 from seg_perception.ros.node.inference import Opening, open_configured_engine
@@ -157,23 +158,30 @@ def test_a_subscriber_that_is_stopped_is_said_until_it_goes_on(
 class OverloadedEngine:
     """A real engine that is slower than the cameras, however fast or busy the machine.
 
-    Once there are `counts`, an inference ends only after `LOAD` more frames of every camera came, until `finished`.
+    Once there are `counts`, an inference ends only after `LOAD` more frames of every camera came and the answers of
+    the one before went out, until `finished`.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.card, self.info, self.close = engine.card, engine.info, engine.close
-        self.received: Callable[[], dict[str, int]] | None = None
+        self.counts: Callable[[], dict[str, FrameCounts]] | None = None
         self.finished = threading.Event()
         self.batches: list[int] = []  # frames of each inference under load
 
     def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self.received is not None and not self.finished.is_set():
+        if self.counts is not None and not self.finished.is_set():
             self.batches.append(len(images))
-            before = self.received()
+            before = self.counts()
+            late = int(self.batches[0] < len(CAMERAS))  # a camera that was not in the first
+            answered = len(self.batches) - 1 - late
+
+            def goes_on(name: str, now: FrameCounts) -> bool:
+                return now.received >= before[name].received + LOAD and now.published >= answered
+
             wait_until(
-                lambda: self.finished.is_set() or all(n >= before[c] + LOAD for c, n in self.received().items()),
-                f"{LOAD} more frames of every camera",
+                lambda: self.finished.is_set() or all(goes_on(*item) for item in self.counts().items()),
+                f"{LOAD} more frames of every camera, and the answers before",
             )
         return self._engine.infer(images)
 
@@ -203,7 +211,7 @@ def test_three_cameras_at_three_times_the_load(tiny_model: Path, monkeypatch: py
         }
         images = {name: run.peer.publisher(Image, f"/{name}/image") for name in CAMERAS}
         messages = {name: image_message(picture(0, size), 0, name) for name, size in CAMERAS.items()}
-        engine.received = lambda: {name: run.counts(name).received for name in CAMERAS}
+        engine.counts = lambda: {name: run.counts(name) for name in CAMERAS}
         memory = []
 
         def batches_done() -> bool:
