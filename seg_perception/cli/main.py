@@ -9,6 +9,7 @@ import itertools
 import os
 import pkgutil
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import cleandoc
@@ -147,7 +148,12 @@ def _main(argv: Sequence[str] | None) -> int:
     if not sys.stderr.isatty():  # in a log, a progress bar adds a line now and then (tqdm reads this when imported)
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
-        return int(arguments.run(arguments) or 0)
+        status = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough; nothing is left for Python's own end to write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (SegPerceptionError, OSError) as error:
         print(f"{PROGRAM} {arguments.command}: {printable(str(error))}", file=sys.stderr)
         return 2

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -192,6 +193,16 @@ def test_every_command_says_its_version(command: list[str], capsys: pytest.Captu
         cli.main([*command, "--version"])
     assert exit_.value.code == 0
     assert capsys.readouterr().out == f"seg-perception {seg_perception.__version__}\n"
+
+
+def test_a_reader_that_has_enough_gets_no_complaint() -> None:
+    """`seg-perception inspect | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "seg_perception", "inspect"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ class ImageInput:
 
     def _subscribe(self, reliability: ReliabilityPolicy) -> None:
         """Anew, if there is one already: the new one first, so that as few frames as can be fall between them."""
-        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+        policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.DURABILITY]
         if self._fixed is not None:  # rclpy would make the first request a parameter, and every later one equal to it
             policies.append(QoSPolicyKind.RELIABILITY)
         before = self._subscription

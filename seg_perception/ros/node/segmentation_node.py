@@ -23,6 +23,9 @@ Camera images in, labels, confidence and the drivable mask out. Everything is se
 Topics and parameters: docs/node.md; every parameter with its default: config/segmentation.yaml."""
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
 class _Signals:
     """What SIGINT and SIGTERM do. rclpy's own handlers would destroy the context under the spinning executor,
     which aborts the process.
@@ -31,8 +34,14 @@ class _Signals:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.in_order = False  # whether there is something that must be closed
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDING:
             signal.signal(number, self)
+
+    @staticmethod
+    def ignore() -> None:
+        """What comes when all is closed has been heeded; Python's own end would let it kill the process."""
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if not self.in_order:
@@ -51,7 +60,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if own:
         return _refuse(f"{' '.join(map(repr, own))} is not accepted: ROS arguments follow --ros-args\n{USAGE}")
     try:
-        return _run(given, signals)
+        status = _run(given, signals)
+        signals.ignore()
+        return status
     except ModuleNotFoundError as error:
         return _refuse(
             f"the Python package {error.name!r} is missing: source ROS 2 (source /opt/ros/$ROS_DISTRO/setup.bash) "

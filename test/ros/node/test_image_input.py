@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from node_harness import Running, image_message, picture, running, wait_until
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from seg_perception.core.types import Size
@@ -89,6 +89,15 @@ def test_what_is_asked_for_stays(tiny_model: Path, parameters: dict[str, str]) -
         publish_until_counted(run, run.peer.publisher(Image, "/image", RELIABLE))
         run.call(run.node.cameras[""].follow_publishers)
         assert requested(run) == ["BEST_EFFORT"]
+
+
+def test_an_override_of_the_durability_counts(tiny_model: Path) -> None:
+    """For a driver that latches its pictures, a map server's for example."""
+    override = {"qos_overrides./image.subscription.durability": "transient_local"}
+    with running({"model": str(tiny_model), **override}) as run:
+        run.wait_state("active")
+        (subscription,) = (s for s in run.node.subscriptions if s.topic_name == "/image")
+        assert subscription.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
 
 
 def test_the_rule() -> None:
