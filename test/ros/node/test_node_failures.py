@@ -116,7 +116,7 @@ def test_an_engine_that_fails_once_is_rebuilt_and_no_stale_mask_goes_out(tiny_mo
         workshop.break_now()
         feed(run, images, 1)  # this frame is lost with the engine
         assert run.counts().failed == 1
-        wait_until(lambda: run.node._inference.ready, "the rebuilt engine")
+        wait_until(lambda: run.peer.lines("the engine was rebuilt"), "the rebuilt engine")
         feed(run, images, 2)
         wait_until(lambda: len(labels) == 2, "labels after the rebuild")
         assert [stamp_of(m) for m in labels] == [START, START + 2]
@@ -143,7 +143,7 @@ def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_mode
         workshop.break_now()
         if second == "it breaks again":
             feed(run, images, 1)
-            wait_until(lambda: run.node._inference.ready, "the rebuilt engine")
+            wait_until(lambda: run.peer.lines("the engine was rebuilt"), "the rebuilt engine")
             workshop.break_now()
         else:
             workshop.unbuildable = "no memory on the device"
