@@ -161,6 +161,8 @@ class NodeViewer:
         spec, typed = parameter_for(name, value)
         if spec is None:
             return f"{name}: no parameter that may change while the node runs"
+        if not self._reachable("set"):
+            return f"{self._name} cannot be reached: {name} was not set"
         request = SetParameters.Request(parameters=[Parameter(name, value=typed).to_parameter_msg()])
         answer = self._call("set", request)
         if answer is None:
@@ -171,6 +173,8 @@ class NodeViewer:
         return possible_transitions(str(self._status.get("state", "")))
 
     def change_state(self, transition: str) -> str:
+        if not self._reachable("state"):
+            return f"{self._name} cannot be reached: {transition} was not asked for"
         request = ChangeState.Request()
         request.transition.label = transition
         answer = self._call("state", request)
@@ -184,10 +188,12 @@ class NodeViewer:
     def step(self) -> str:
         return ""
 
+    def _reachable(self, client: str) -> bool:
+        """On a thread of the server; discovery may still be at it."""
+        return bool(self._clients[client].wait_for_service(timeout_sec=_ANSWER_S))
+
     def _call(self, client: str, request: Any) -> Any:
         """On a thread of the server; the executor's thread brings the answer."""
-        if not self._clients[client].service_is_ready():
-            return None
         done = threading.Event()
         future = self._clients[client].call_async(request)
         future.add_done_callback(lambda _: done.set())
