@@ -156,14 +156,20 @@ class Page:
         self.sent: dict[str, int] = {}
         self.fresh = asyncio.Event()
         self._spoken = Limit(_MESSAGES_A_SECOND)
+        self._invited = 0
 
     def may_speak(self) -> bool:
+        """The answer to each frame that it was sent, and so many messages a second besides."""
+        if self._invited:
+            self._invited -= 1
+            return True
         return self._spoken.another()
 
     async def send(self, content: str | bytes) -> None:
         """Send, or let a page go that does not read."""
         try:
             send = self.socket.send_str(content) if isinstance(content, str) else self.socket.send_bytes(content)
+            self._invited += isinstance(content, bytes)  # a frame
             await asyncio.wait_for(send, SEND_TIMEOUT_S)
         except (asyncio.TimeoutError, ConnectionError):
             transport = self.socket._req.transport if self.socket._req is not None else None

@@ -190,6 +190,23 @@ def test_a_flood_of_messages_ends_that_page_only(server: ViewServer) -> None:
     assert get(server, "/").status == 200
 
 
+def test_a_page_may_answer_as_many_frames_as_it_gets(board: Board) -> None:
+    """At 60 frames a second that is more than the messages that it may send of itself."""
+
+    async def talk(page: Any) -> None:
+        await page.send_json(LOOK)
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        for number in range(1, 121):
+            board.offer(view_frame(number))
+            head, _ = await binary(page)
+            assert head["number"] == number
+            await page.send_json({"type": "next", "camera": ""})
+
+    with ViewServer(board, ViewSettings(rate=60)) as server:
+        converse(server, talk)
+
+
 def test_other_origins_and_other_names_are_refused(server: ViewServer) -> None:
     own = f"127.0.0.1:{server.port}"
     assert get(server, "/", Origin=f"http://{own}").status == 200
