@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from seg_perception.core.files import DEFAULT_MODEL, model_file
+from seg_perception.core.stopping import StopEvent
 from seg_perception.engines.opening import AUTO
 
 if TYPE_CHECKING:
@@ -325,7 +326,7 @@ def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
         in_callbacks: the work calls back from a library in which a KeyboardInterrupt must not be raised, such as
             TensorRT's builder: the first signal says that a step must end first, the second ends the process at once.
     """
-    stop = threading.Event()
+    stop = StopEvent()
 
     def request(number: int, _frame: FrameType | None) -> None:
         if stop.is_set() and in_callbacks:
@@ -333,7 +334,7 @@ def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
             signal.raise_signal(number)
         elif stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        stop.ask()
         if in_callbacks:
             print("\nstopping after the step at hand; press Ctrl-C again to end at once", file=sys.stderr)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
+
+from seg_perception.core.stopping import StopEvent
 
 USAGE = """\
 usage: segmentation_node [--ros-args [-r image:=TOPIC] [-p PARAMETER:=VALUE] [--params-file FILE.yaml] ...]
@@ -32,7 +33,7 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop = StopEvent()
         self.in_order = False  # whether there is something that must be closed
         for number in _ENDING:
             signal.signal(number, self)
@@ -46,7 +47,7 @@ class _Signals:
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
         if not self.in_order:
             os._exit(0)
-        self.stop.set()
+        self.stop.ask()
 
 
 def main(args: Sequence[str] | None = None) -> int:

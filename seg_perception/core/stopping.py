@@ -1,0 +1,38 @@
+"""How a signal asks for an end: shared by the commands and the node, and the one safe way in Python."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Final
+
+_LOOKED_AT_S: Final = 0.1
+
+
+class StopEvent(threading.Event):
+    """An event that a signal's handler may set, by `ask`.
+
+    `Event.set` takes a lock. A handler runs between any two steps of the main thread, also while that holds the lock
+    or while another signal's handler does, and would then wait for itself for ever. `ask` takes none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = False
+
+    def ask(self) -> None:
+        """Set it, from a signal's handler."""
+        self._asked = True
+
+    def is_set(self) -> bool:
+        return self._asked or super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `Event.wait`; what a handler asked is noticed within 0.1 s."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left = _LOOKED_AT_S if deadline is None else min(_LOOKED_AT_S, deadline - time.monotonic())
+            if left <= 0:
+                break
+            super().wait(left)
+        return self.is_set()

@@ -1,0 +1,39 @@
+"""Signals in any number and at any moment must not make a process wait for itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+from seg_perception.core.stopping import StopEvent
+
+STORM = """
+import os, signal, subprocess, sys
+from seg_perception.core.stopping import StopEvent
+stop = StopEvent()
+signal.signal(signal.SIGUSR1, lambda *_: stop.ask())
+send = f"import os, signal\\nfor _ in range(30_000): os.kill({os.getpid()}, signal.SIGUSR1)"
+sender = subprocess.Popen([sys.executable, "-c", send])
+while sender.poll() is None:
+    stop.wait(0.01)
+    stop.set()
+assert stop.is_set()
+"""
+
+
+def test_a_storm_of_signals_holds_nobody() -> None:
+    """With `threading.Event` this never ended."""
+    subprocess.run([sys.executable, "-c", STORM], check=True, timeout=120)
+
+
+def test_it_is_an_event() -> None:
+    stop = StopEvent()
+    assert not stop.wait(0.0)
+    assert not stop.wait(0.01)
+    threading.Timer(0.01, stop.set).start()
+    assert stop.wait()
+    asked = StopEvent()
+    asked.ask()
+    assert asked.is_set()
+    assert asked.wait(0.0)
