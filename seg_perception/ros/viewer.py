@@ -28,7 +28,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Float32, String
+from std_msgs.msg import String
 
 from seg_perception.core.errors import InputError, SegPerceptionError
 from seg_perception.core.grid import GridSpec
@@ -36,9 +36,10 @@ from seg_perception.core.image_message import decode_mono8
 from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import draw_grid
+from seg_perception.node_outputs import output
 from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
+from seg_perception.ros.messages import decode_compressed, decode_image, message_class, stamp_ns_of
 from seg_perception.ros.node.page import GridPicture, live_sliders, parameter_for, possible_transitions, status_of
 from seg_perception.view.board import Board, Slider, ViewFrame
 from seg_perception.view.server import ViewServer, ViewSettings
@@ -78,11 +79,16 @@ class NodeViewer:
             "get": node.create_client(GetParameters, f"{name}/get_parameters"),
             "state": node.create_client(ChangeState, f"{name}/change_state"),
         }
-        self.listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.listen(String, f"{name}/palette", self._on_palette, qos.latched())
+        self.listen_to("/diagnostics", self._on_diagnostics, 10)
+        self.listen_to("palette", self._on_palette, qos.latched())
         node.create_timer(1.0, self._ask_for_values)
 
     # --- what comes ---
+
+    def listen_to(self, name: str, note: Callable[[Any], None], profile: QoSProfile | int, camera: str = "") -> Any:
+        """A subscription to one of the node's outputs."""
+        row = output(name)
+        return self.listen(message_class(row.type), row.topic(camera, self._name), note, profile)
 
     def listen(self, kind: type[Any], topic: str, note: Callable[[Any], None], profile: QoSProfile | int) -> Any:
         """A subscription; a message that cannot be shown, anybody may send one, is told once and left out."""
@@ -203,10 +209,6 @@ class NodeViewer:
     def node(self) -> Node:
         return self._node
 
-    @property
-    def name(self) -> str:
-        return self._name
-
 
 class _CameraTopics:
     """Subscriptions to one camera and the node's answers to it, while somebody looks."""
@@ -224,14 +226,13 @@ class _CameraTopics:
         if not watched:
             self.close()
             return
-        prefix = f"{self._viewer.name}/{self.name}".rstrip("/")
         compressed = self.image_topic.endswith("/compressed")
         kind, decode = (CompressedImage, decode_compressed) if compressed else (Image, decode_image)
         profile = qos.profile("best_effort", 2)
         self._subscriptions = [
             self._viewer.listen(kind, self.image_topic, lambda m: self._on_image(m, decode), profile),
             *(
-                self._viewer.listen(Image, f"{prefix}/{part}", partial(self._on_map, part), 2)
+                self._viewer.listen_to(part, partial(self._on_map, part), 2, self.name)
                 for part in ("labels", "confidence", "drivable")
             ),
         ]
@@ -292,9 +293,9 @@ class _GridTopics:
             self._forget()
             return
         self._subscriptions = [
-            viewer.listen(Float32, f"{viewer.name}/free_distance", lambda m: self._distances.append(m.data), 2),
-            viewer.listen(PolygonStamped, f"{viewer.name}/free_space", self._on_outline, 2),
-            viewer.listen(OccupancyGrid, f"{viewer.name}/drivable_grid", self._on_grid, 2),
+            viewer.listen_to("free_distance", lambda m: self._distances.append(m.data), 2),
+            viewer.listen_to("free_space", self._on_outline, 2),
+            viewer.listen_to("drivable_grid", self._on_grid, 2),
         ]
 
     def _on_outline(self, message: PolygonStamped) -> None:

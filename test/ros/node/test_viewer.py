@@ -1,0 +1,51 @@
+"""What `seg-perception view` asks of a node: its topics as the node has them, its services once they are there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from waiting import PATIENCE_S, wait_until
+
+from seg_perception.node_outputs import OUTPUTS
+from seg_perception.ros import viewer
+from seg_perception.ros.context import ros_node
+from seg_perception.ros.messages import message_class
+
+
+def test_topics_have_the_nodes_types() -> None:
+    with ros_node("viewer") as node:
+        page = viewer.NodeViewer(node, "/car/segmentation_node")
+        page._grid.follow(True)
+        viewer._CameraTopics(page, "front", "/front/image").follow(True)
+        heard = {subscription.topic_name: subscription.msg_type for subscription in node.subscriptions}
+    published = {row.topic("front", "/car/segmentation_node"): row.type for row in OUTPUTS}
+    published |= {row.topic("", "/car/segmentation_node"): row.type for row in OUTPUTS}
+    assert len(heard) == 9
+    assert heard.pop("/front/image").__name__ == "Image"
+    assert heard == {topic: message_class(published[topic]) for topic in heard}
+
+
+def test_services_are_waited_for_and_missing_ones_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ros_node("viewer") as node, ThreadPoolExecutor() as server:
+        page = viewer.NodeViewer(node, "/late")
+        monkeypatch.setattr(viewer, "_ANSWER_S", 0.01)
+        nobody = page.set_parameter("overlay.opacity", 0.3)
+        assert nobody == "/late cannot be reached: overlay.opacity was not set"
+        assert page.change_state("activate") == "/late cannot be reached: activate was not asked for"
+        monkeypatch.setattr(viewer, "_ANSWER_S", PATIENCE_S)
+        answer = server.submit(page.set_parameter, "overlay.opacity", 0.3)
+        late = Node("late", context=node.context)
+        late.declare_parameter("overlay.opacity", 0.5)
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        executor.add_node(late)
+        try:
+            wait_until(lambda: executor.spin_once(timeout_sec=0.05) or answer.done(), "an answer")
+            assert answer.result() == ""
+            assert late.get_parameter("overlay.opacity").value == 0.3
+        finally:
+            executor.shutdown()
+            late.destroy_node()
