@@ -27,12 +27,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_interfaces(pytestconfig: pytest.Config) -> Path:
-    """tf2_msgs, bond and vision_msgs, built once and kept in pytest's cache."""
+def built_interfaces(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tf2_msgs, bond and vision_msgs, built once and kept in pytest's cache, where there is one."""
     if reason := interface_builder.why_not():
         pytest.skip(reason)
     source = Path(interface_builder.__file__).read_bytes() + sys.version.encode()
-    place = pytestconfig.cache.mkdir("ros_interfaces") / hashlib.sha256(source).hexdigest()[:16]
+    cache = getattr(pytestconfig, "cache", None)  # none with -p no:cacheprovider
+    kept = tmp_path_factory.mktemp("ros_interfaces") if cache is None else cache.mkdir("ros_interfaces")
+    place = kept / hashlib.sha256(source).hexdigest()[:16]
     if not (place / "complete").exists():
         shutil.rmtree(place, ignore_errors=True)
         interface_builder.build(tuple(interface_builder.PACKAGES), place)
