@@ -8,6 +8,7 @@ started; here the graph and the middleware's events are followed as long as the 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,11 @@ RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _INPUT_OF = {RAW: "raw", COMPRESSED: "compressed"}
 _LISTED = 5
 _SUFFIX = "/compressed"
+_PLUGINS = ("theora", "ffmpeg", "zstd", "draco", "compressedDepth")
+"""What image_transport's other plug-ins call their topics, below the image's."""
+
+_NO_PICTURES = re.compile("depth|disparity|label|confidence|drivable|mask|segment|thermal|infra", re.IGNORECASE)
+"""Names of image topics that are hardly meant: they are advised last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,21 +224,28 @@ def explain_silence(
 
 
 def _explain_nobody(listening: Listening, topics: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Nobody publishes on the topic: the same camera in the other form, or else where images are."""
+    """Nobody publishes on the topic: the same camera in another form, or else where images are."""
     text = f"nobody publishes on {listening.topic}"
-    images = {name: kind for name, kinds in topics for kind in (RAW, COMPRESSED) if kind in kinds}
+    types = {name: set(kinds) for name, kinds in topics}
     base = listening.image_topic.removesuffix(_SUFFIX)
     for other, kind in ((base, RAW), (base + _SUFFIX, COMPRESSED)):
-        if other != listening.topic and images.get(other) == kind:
+        if other != listening.topic and kind in types.get(other, ()):
             return f"{text}, but {kind} is published on {other}: {_advice(listening, other, kind)}"
-    elsewhere = sorted(name for name, kind in images.items() if kind == listening.accepted_type)
-    if not elsewhere:
-        return text
-    more = f" and {len(elsewhere) - _LISTED} more" if len(elsewhere) > _LISTED else ""
-    return (
-        f"{text}; {listening.accepted_type} is published on {', '.join(elsewhere[:_LISTED])}{more}: "
-        f"{_advice(listening, elsewhere[0], listening.accepted_type)}"
-    )
+    for name, kinds in sorted(types.items()):
+        folder, _, plugin = name.rpartition("/")
+        if folder == base and plugin in _PLUGINS:
+            return (
+                f"{text}, but {'; '.join(sorted(kinds))} is published on {name}, which this node does not take: "
+                f"let the publisher offer raw or compressed, or run image_transport's republish from {plugin} to raw"
+            )
+    for kind in sorted(_INPUT_OF, key=lambda kind: kind != listening.accepted_type):
+        elsewhere = [name for name, kinds in types.items() if kind in kinds and not name.endswith("/compressedDepth")]
+        if elsewhere:
+            elsewhere.sort(key=lambda name: (_NO_PICTURES.search(name) is not None, name))
+            more = f" and {len(elsewhere) - _LISTED} more" if len(elsewhere) > _LISTED else ""
+            advice = _advice(listening, elsewhere[0], kind)
+            return f"{text}; {kind} is published on {', '.join(elsewhere[:_LISTED])}{more}: {advice}"
+    return text
 
 
 def _advice(listening: Listening, topic: str, kind: str) -> str:

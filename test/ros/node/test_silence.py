@@ -130,6 +130,43 @@ def test_large_best_effort_images_are_named_with_their_remedy() -> None:
                 "remap /image/compressed:=/jpeg"
             ),
         ),
+        (
+            "raw",
+            "/cam/image",
+            {"/cam/image/ffmpeg": "ffmpeg_image_transport_msgs/msg/FFMPEGPacket", "/cam/other": RAW},
+            (
+                "nobody publishes on /cam/image, but ffmpeg_image_transport_msgs/msg/FFMPEGPacket is published on "
+                "/cam/image/ffmpeg, which this node does not take: let the publisher offer raw or compressed, or run "
+                "image_transport's republish from ffmpeg to raw"
+            ),
+        ),
+        (
+            "raw",
+            "/image",
+            {"/cam/image/compressed": COMPRESSED},
+            (
+                "nobody publishes on /image; sensor_msgs/msg/CompressedImage is published on /cam/image/compressed: "
+                "set input to compressed and remap image:=/cam/image"
+            ),
+        ),
+        (  # what is hardly a picture of a camera comes last, though it is first in the alphabet
+            "raw",
+            "/image",
+            {"/cam/aligned_depth/image_raw": RAW, "/cam/color/image_raw": RAW, "/a/image/compressed": COMPRESSED},
+            (
+                "nobody publishes on /image; sensor_msgs/msg/Image is published on /cam/color/image_raw, "
+                "/cam/aligned_depth/image_raw: remap image:=/cam/color/image_raw"
+            ),
+        ),
+        (
+            "compressed",
+            "/image",
+            {"/cam/depth/compressedDepth": COMPRESSED, "/cam/color/compressed": COMPRESSED},
+            (
+                "nobody publishes on /image/compressed; sensor_msgs/msg/CompressedImage is published on "
+                "/cam/color/compressed: remap image:=/cam/color"
+            ),
+        ),
     ],
 )
 def test_nobody_publishes_here(kind: str, image_topic: str, topics: dict[str, str], expected: str) -> None:
