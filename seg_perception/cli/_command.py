@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from seg_perception.core.files import DEFAULT_MODEL, model_file
-from seg_perception.core.stopping import StopEvent
+from seg_perception.core.stopping import StopEvent, ending_signals
 from seg_perception.engines.opening import AUTO
 
 if TYPE_CHECKING:
@@ -320,7 +320,9 @@ def what_to_install(error: ModuleNotFoundError) -> str | None:
 
 @contextmanager
 def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second interrupts as usual.
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; the second interrupts as usual.
+
+    Not a SIGHUP, which shell and kernel send one each.
 
     Args:
         in_callbacks: the work calls back from a library in which a KeyboardInterrupt must not be raised, such as
@@ -329,6 +331,9 @@ def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
     stop = StopEvent()
 
     def request(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            stop.ask()  # and not a word: nobody can read it any more
+            return
         if stop.is_set() and in_callbacks:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -338,7 +343,7 @@ def stop_on_signals(in_callbacks: bool = False) -> Iterator[threading.Event]:
         if in_callbacks:
             print("\nstopping after the step at hand; press Ctrl-C again to end at once", file=sys.stderr)
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, request) for number in ending_signals()}
     try:
         yield stop
     finally:

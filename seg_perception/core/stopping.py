@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import Final
 
 _LOOKED_AT_S: Final = 0.1
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an end: SIGINT, SIGTERM, and SIGHUP (the terminal is gone) unless nohup keeps it off."""
+    heeds_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if heeds_hangup else ()))
 
 
 class StopEvent(threading.Event):

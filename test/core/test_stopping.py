@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
 
-from seg_perception.core.stopping import StopEvent
+from seg_perception.cli._command import stop_on_signals
+from seg_perception.core.stopping import StopEvent, ending_signals
 
 STORM = """
 import os, signal, subprocess, sys
@@ -37,3 +39,15 @@ def test_it_is_an_event() -> None:
     asked.ask()
     assert asked.is_set()
     assert asked.wait(0.0)
+
+
+def test_a_terminal_that_is_gone_ends_in_order_but_not_under_nohup() -> None:
+    with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)  # shell and kernel send one each: the second is no impatience
+        assert stop.is_set()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)

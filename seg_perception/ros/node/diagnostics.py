@@ -266,7 +266,7 @@ class NodeWatch:
         self.clock_jumps = 0
         self.missing_outputs: dict[str, str] = {}
         self.misspelt: list[str] = []
-        self.unused_files: list[str] = []
+        self.unused_arguments: list[str] = []
         self.namesakes = 0
         self.opening_s: float | None = None
         self.bond = "none"
@@ -294,7 +294,7 @@ class NodeWatch:
         name = self._node.get_fully_qualified_name()
         several = f"{self.namesakes} other nodes are" if self.namesakes > 1 else "another node is"
         twice = [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self.namesakes else []
-        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_files, *self._unheard, *twice]
+        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_arguments, *self._unheard, *twice]
 
     def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
         now = time.monotonic()

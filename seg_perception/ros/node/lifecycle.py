@@ -45,6 +45,7 @@ from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
+from seg_perception.ros.node.remapping import unused_remappings
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
@@ -151,10 +152,14 @@ class SegmentationNode(LifecycleNode):
 
     # --- lifecycle -----------------------------------------------------------------------------
 
-    def warn_of(self, unused_files: Sequence[str]) -> None:
-        """Say, in the log and in the diagnostics, which parameter files are not for this node."""
-        self._watch.unused_files = list(unused_files)
-        for line in unused_files:
+    def unused_remappings(self, arguments: Sequence[str]) -> list[str]:
+        """Those of the command line that change nothing here."""
+        return unused_remappings(arguments, self, tuple(self.get_parameter("cameras").value or ()))
+
+    def warn_of(self, unused: Sequence[str]) -> None:
+        """Say, in the log and in the diagnostics, which parameter files and remappings are not for this node."""
+        self._watch.unused_arguments = list(unused)
+        for line in unused:
             self.get_logger().warning(line)
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:

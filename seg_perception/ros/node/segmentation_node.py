@@ -1,4 +1,4 @@
-"""The command `segmentation_node`: runs the node until SIGINT or SIGTERM, which end it with status 0.
+"""The command `segmentation_node`: runs the node until SIGINT, SIGTERM or SIGHUP, which end it with status 0.
 
 Little is imported before signals are handled: ROS and OpenCV take a second, in which Ctrl-C is a matter
 of course and no error.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 
-from seg_perception.core.stopping import StopEvent
+from seg_perception.core.stopping import StopEvent, ending_signals
 
 USAGE = """\
 usage: segmentation_node [--ros-args [-r image:=TOPIC] [-p PARAMETER:=VALUE] [--params-file FILE.yaml] ...]
@@ -24,24 +24,21 @@ Camera images in, labels, confidence and the drivable mask out. Everything is se
 Topics and parameters: docs/node.md; every parameter with its default: config/segmentation.yaml."""
 
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
-
 class _Signals:
-    """What SIGINT and SIGTERM do. rclpy's own handlers would destroy the context under the spinning executor,
+    """What SIGINT, SIGTERM and SIGHUP do. rclpy's own handlers would destroy the context under the spinning executor,
     which aborts the process.
     """
 
     def __init__(self) -> None:
         self.stop = StopEvent()
         self.in_order = False  # whether there is something that must be closed
-        for number in _ENDING:
+        for number in ending_signals():
             signal.signal(number, self)
 
     @staticmethod
     def ignore() -> None:
         """What comes when all is closed has been heeded; Python's own end would let it kill the process."""
-        for number in _ENDING:
+        for number in ending_signals():
             signal.signal(number, signal.SIG_IGN)
 
     def __call__(self, _number: int, _frame: FrameType | None) -> None:
@@ -75,6 +72,7 @@ def _run(args: list[str], signals: _Signals) -> int:
     import logging
 
     import rclpy
+    from rclpy.exceptions import ParameterException
     from rclpy.signals import SignalHandlerOptions
 
     from seg_perception.node_parameters import unused_parameter_files
@@ -86,15 +84,16 @@ def _run(args: list[str], signals: _Signals) -> int:
     signals.in_order = True
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # rclpy's own are RuntimeErrors: an unreadable parameter file, for example
-        return _refuse(f"ROS refuses the arguments: {error}")
+    except (RuntimeError, ValueError) as error:  # an unreadable parameter file, or text that is no UTF-8, for example
+        logs = "; set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
+        return _refuse(f"ROS refuses the arguments: {error}{logs}")
     left_behind = False
     try:
         try:
             node = SegmentationNode()
-        except (RuntimeError, ValueError) as error:  # an impossible name or namespace, for example
+        except (RuntimeError, ValueError, ParameterException) as error:  # an impossible name, use_sim_time as text
             return _refuse(f"ROS refuses to make the node: {describe_error(error)}")
-        node.warn_of(unused_parameter_files(args, node.get_fully_qualified_name()))
+        node.warn_of([*unused_parameter_files(args, node.get_fully_qualified_name()), *node.unused_remappings(args)])
         status = spin_until(node, signals.stop, alone=True)
         left_behind = node.left_behind
         node.destroy_node()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def has_sigterm(status: Path, mask: str) -> bool:
     return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_may_be_stopped_while_it_imports(
     environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -85,12 +86,13 @@ def test_it_may_be_stopped_while_the_engine_opens(environment: dict[str, str], t
     """The engine's thread cannot be interrupted; Python's own end would abort the process."""
     log, other = tmp_path / "log.txt", tmp_path / "other.yaml"
     other.write_text("segmentation_nod: {ros__parameters: {model: none.onnx}}\n")
-    with started(environment, log, "--ros-args", "--params-file", str(other)) as process:
+    with started(environment, log, "--ros-args", "--params-file", str(other), "-r", "imgae:=/cam") as process:
         wait_until(lambda: "engine auto" in log.read_text(), "the engine's opening")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGHUP)
         text = assert_clean_end(process, log)
     assert "shut down: now finalized" in text
     assert f"{other} sets nothing here: no section is for /segmentation_node or '/**'" in text
+    assert "the remapping imgae:=/cam changes nothing: did you mean image?" in text
 
 
 def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str, str], tmp_path: Path) -> None:
@@ -163,9 +165,11 @@ def test_it_runs_where_torch_cannot_be_imported(environment: dict[str, str]) -> 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--params-file", "{tmp}/tab.yaml"], "Couldn't parse params file: '--params-file {tmp}/tab.yaml'"),
-        (["--params-file", "{tmp}/none.yaml"], "Couldn't parse params file: '--params-file {tmp}/none.yaml'"),
-        (["--nope"], "['--nope']"),
+        (["--params-file", "{tmp}/tab.yaml"], "the arguments: .*parse params file: '--params-file {tmp}/tab.yaml'"),
+        (["--params-file", "{tmp}/none.yaml"], "the arguments: .*parse params file: '--params-file {tmp}/none.yaml'"),
+        (["--nope"], r"the arguments: \['--nope'\]"),
+        (["-p", "model:=\udcfc.onnx"], "the arguments: .*surrogates not allowed"),  # no UTF-8 in the C locale
+        (["-p", "use_sim_time:=often"], "to make the node: .*'use_sim_time' to 'often'"),
     ],
 )
 def test_arguments_that_ros_refuses_are_one_line(
@@ -175,6 +179,12 @@ def test_arguments_that_ros_refuses_are_one_line(
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     result = run_node(environment, "--ros-args", *given)
     assert result.returncode == 2
-    assert "segmentation_node: ROS refuses the arguments: " in result.stderr
-    assert message.format(tmp=tmp_path) in result.stderr
+    assert re.search(f"^segmentation_node: ROS refuses {message.format(tmp=tmp_path)}", result.stderr, re.MULTILINE)
     assert "Traceback" not in result.stderr
+
+
+def test_where_no_log_can_be_written_it_says_what_to_set(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_node(environment | {"ROS_LOG_DIR": str(tmp_path / "file")})
+    assert result.returncode == 2
+    assert result.stderr.rstrip().endswith("; set ROS_LOG_DIR to a folder that can be written")

@@ -1,0 +1,90 @@
+"""Which remappings of the command line change nothing: rcl takes any name, tells nobody, and keeps no account."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from rclpy.node import Node
+
+from seg_perception.node_outputs import OUTPUTS
+
+_RULES = ("-r", "--remap")
+_SPECIAL = ("__node", "__name", "__ns")
+_URLS = ("rostopic://", "rosservice://")
+_OF_EVERY_NODE = ("/bond", "/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
+_SERVICES = (
+    *("describe_parameters", "get_parameter_types", "get_parameters", "list_parameters", "set_parameters"),
+    *("set_parameters_atomically", "get_type_description", "change_state", "get_state", "get_available_states"),
+    *("get_available_transitions", "get_transition_graph", "transition_event"),
+)
+
+
+def unused_remappings(arguments: Sequence[str], node: Node, cameras: Sequence[str]) -> list[str]:
+    """Remappings of the command line that were hardly meant so: each with what may have been meant.
+
+    One that is near no name of the node is only logged: launch files set remappings for all nodes of a car.
+
+    Args:
+        arguments: of the command line.
+        cameras: the node's `cameras`.
+    """
+    known = {_expanded(name, node): name for name in _names(node, cameras)}
+    seen: dict[str, str] = {}
+    unused = []
+    for rule in _rules(arguments):
+        left, _, to = rule.partition(":=")
+        for url in _URLS:
+            left = left.replace(url, "")
+        of_node, _, name = left.rpartition(":")
+        if name in _SPECIAL:
+            continue
+        match, what = _expanded(name, node), f"the remapping {rule} changes nothing: "
+        if of_node not in ("", node.get_name()):
+            unused.append(f"{what}it is for a node named {of_node}, this one is {node.get_name()}")
+        elif match in seen:
+            unused.append(f"{what}{seen[match]} came first")
+        elif match not in known and match != _expanded(to, node):
+            near = difflib.get_close_matches(match, known, 1, 0.75)
+            if near:
+                unused.append(f"{what}did you mean {known[near[0]]}?")
+            else:
+                node.get_logger().info(f"{what}there is no {name} here")
+        seen.setdefault(match, rule)
+    return unused
+
+
+def _rules(arguments: Sequence[str]) -> Iterator[str]:
+    """What follows -r between --ros-args and --."""
+    for_ros, rule_follows = False, False
+    for argument in arguments:
+        if rule_follows:
+            yield argument
+            rule_follows = False
+        elif argument == "--ros-args":
+            for_ros = True
+        elif argument == "--":
+            for_ros = False
+        else:
+            rule_follows = for_ros and argument in _RULES
+
+
+def _names(node: Node, cameras: Sequence[str]) -> Iterator[str]:
+    """Every name that the node has before remapping, as one would write it."""
+    yield from _OF_EVERY_NODE
+    yield from (f"~/{service}" for service in _SERVICES)
+    for camera in cameras:
+        image = f"{camera}/image" if camera else "image"
+        topic = node.resolve_topic_name(image)  # what lies beside it follows it
+        yield from (image, f"{topic}/compressed", f"{topic.rpartition('/')[0]}/camera_info")
+        yield from (output.topic(camera) for output in OUTPUTS)
+    yield from (output.topic() for output in OUTPUTS)
+
+
+def _expanded(name: str, node: Node) -> str:
+    """As rcl expands a name."""
+    full = node.get_fully_qualified_name()
+    name = name.replace("{node}", node.get_name()).replace("{ns}", node.get_namespace().strip("/"))
+    if name.startswith("~"):
+        return full + name[1:]
+    return name if name.startswith("/") else f"{node.get_namespace().rstrip('/')}/{name}"
