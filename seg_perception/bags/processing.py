@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from seg_perception.node_settings import NODE_NAME, OverlaySettings
 from seg_perception.segmenter import RawSegmentation, Segmenter
 
 _PREFIX = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)*")
-_CHECKED_MESSAGES = 100  # of a topic without a definition
 
 
 def default_outputs() -> tuple[str, ...]:
@@ -259,8 +257,9 @@ def _check_output(source: Path, out: Path, overwrite: bool) -> None:
 def _definition(bag: BagReader, topic: Topic) -> tuple[TypeDefinition, str | None]:
     """The definition to write with a copied topic, and a note where there is none.
 
-    A recording without definitions (SQLite of Humble and older) gets today's standard one only if its
-    messages can be read by it: an older ROS may have had another message of this name.
+    A recording without definitions (SQLite of Humble and older) gets today's standard one only if all its
+    messages can be read by it: an older ROS may have had another message of this name, and one with an empty list
+    of what has changed can be read by both.
     """
     definition = topic.definition
     if definition.text or definition.foreign or topic.serialization != CDR or not topic.count:
@@ -271,7 +270,7 @@ def _definition(bag: BagReader, topic: Topic) -> tuple[TypeDefinition, str | Non
         named = topic.type or "its messages"
         return definition, f"the input has no definition of {named}: {topic.name} is copied without one"
     try:
-        for message in islice(bag.messages([topic.name]), _CHECKED_MESSAGES):
+        for message in bag.messages([topic.name]):
             decode(message.data, replace(standard, digest=""))
     except InputError as error:
         return definition, (

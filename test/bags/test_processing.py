@@ -288,7 +288,7 @@ def test_topics_that_are_only_copied_may_hold_anything(tmp_path: Path, segmenter
 
 def test_a_definition_is_only_added_where_it_fits(tmp_path: Path, segmenter: Segmenter) -> None:
     """Humble's SQLite has no definitions. A Log of Foxy has a builtin_interfaces/Time where today's has it, too, but
-    px4's messages are nobody's standard, and the Bool here has eight bytes."""
+    px4's messages are nobody's standard, and the last Bool here has eight bytes, where 120 are sound."""
 
     def edit(database: sqlite3.Connection) -> None:
         rows = (
@@ -297,7 +297,9 @@ def test_a_definition_is_only_added_where_it_fits(tmp_path: Path, segmenter: Seg
             (4, "/bool", "std_msgs/msg/Bool"),
         )
         database.executemany("INSERT INTO topics VALUES (?, ?, ?, 'cdr', '')", rows)
-        datas = ((2, 2, START, image_data(0)), (3, 3, START, b"\0\1\0\0?"), (4, 4, START, b"\0\1\0\0" + bytes(8)))
+        sound = [(5 + i, 4, START + i, b"\0\1\0\0\1") for i in range(120)]
+        odd = (4, 4, START + 120, b"\0\1\0\0" + bytes(8))
+        datas = [(2, 2, START, image_data(0)), (3, 3, START, b"\0\1\0\0?"), *sound, odd]
         database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", datas)
 
     source = sqlite_bag(tmp_path / "in.db3", edit)
