@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.files import model_file, write_atomically
+from seg_perception.core.files import make_folder, model_file, write_atomically
 from seg_perception.core.image_file import encode_png_bytes, read_rgb
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
@@ -115,7 +115,7 @@ class Result:
         written = {}
         for kind, encoded in pictures.items():
             path = Path(folder).expanduser() / kind / f"{self.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_atomically(path, encoded.tobytes())
             written[kind] = path
         return written

@@ -20,7 +20,7 @@ import cv2
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
@@ -215,7 +215,7 @@ def predict(
     if pre_label is not None:
         _demand_images(jobs)
     folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)  # what cannot be made is better known before the work
+    make_folder(folder)  # what cannot be made is better known before the work
     with ExitStack() as stack:
         opened = (
             model if isinstance(model, Model) else stack.enter_context(load(model, engine, size, threads, drivable))
@@ -298,7 +298,7 @@ class _Work:
         result.save(self.out, self.opacity)
         if from_above is not None:
             path = self.out / "bird" / f"{job.name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_atomically(path, cv2.imencode(".png", cv2.cvtColor(from_above, cv2.COLOR_RGB2BGR))[1].tobytes())
         if self.annotations is not None:
             name = f"{job.name.as_posix()}{job.source.place.suffix}"  # as the annotator's tool knows the picture
@@ -309,7 +309,7 @@ class _Work:
     def film(self, job: _Job, number: int, total: int) -> None:
         fps, announced = pace(job.source, self.topic if job.source.kind is SourceKind.BAG else None)
         base = self.out / job.name
-        base.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(base.parent)
         ending = ".gif" if self.gif else ".mp4"
         count = 0
         with ExitStack() as stack:

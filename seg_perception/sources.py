@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_perception.core.errors import InputError, first_of
+from seg_perception.core.files import real_path
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
 from seg_perception.video import VIDEO_SUFFIXES, VideoReader
@@ -57,7 +58,7 @@ class Source:
     def name(self) -> str:
         """A short name that can be a file's: of a file its stem, of a camera "camera0", of a URL its last part."""
         if isinstance(self.place, Path):
-            return self.place.resolve().name if self.kind is SourceKind.FOLDER else self.place.stem
+            return real_path(self.place).name if self.kind is SourceKind.FOLDER else self.place.stem
         if isinstance(self.place, int):
             return f"camera{self.place}"
         host, _, path = self.place.partition("://")[2].partition("?")[0].rstrip("/").rpartition("/")

@@ -15,10 +15,12 @@ from types import TracebackType
 import numpy as np
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import open_regular_file
 from seg_perception.core.types import Size
 from seg_perception.segmenter import RawSegmentation
 
 _RECORD = struct.Struct("<QIIIIII")  # frame, network width and height, camera width and height, bytes, CRC-32
+_LONGEST_LINE = 1 << 24  # bytes of the first line, which names every part of the bag
 _CRC_BYTES = 4  # the last field of the head; it is of all that comes before it, and of the bytes that follow
 
 
@@ -38,8 +40,8 @@ class Journal:
         head = job.encode() + b"\n"
         found = b""
         if path.exists():
-            with path.open("rb") as file:
-                found = file.readline()
+            with open_regular_file(path) as file:
+                found = file.readline(_LONGEST_LINE)
         if found != head:
             if not head.startswith(found):  # otherwise new, or killed while the line was written
                 raise InputError(

@@ -20,7 +20,7 @@ from seg_perception.bags.mcap_records import MAGIC
 from seg_perception.bags.sqlite_file import SIGNATURE
 from seg_perception.bags.types import FILE_NAME, NEWEST_VERSION, Metadata, Storage, read_metadata
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import open_regular_file
+from seg_perception.core.files import check_place, make_folder, open_regular_file
 
 OWNER_FILE: Final = "writer.txt"
 _TRIES: Final = 5
@@ -38,15 +38,17 @@ class OutputLock:
 
     Raises:
         FileExistsError: another process writes this output; names it.
+        InputError: `path` is no file's name, or that of a pipe or device.
         OSError: the folder cannot be made.
     """
 
     def __init__(self, path: Path) -> None:
+        check_place(path)
         self.folder = partial_path(path)
         self.was_there = self.folder.exists()
         tries = 0
         while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self._handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,6 +18,7 @@ from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE_TYPES, labels_o
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import check_place
 from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.visual import draw_cells
 
@@ -36,6 +37,7 @@ def check_rerun(path: Path, overwrite: bool = False) -> None:
     """
     if path.suffix != ".rrd":
         raise InputError(f"{path}: a Rerun recording is written as NAME.rrd")
+    check_place(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists already: move or remove it first")
     _sdk()

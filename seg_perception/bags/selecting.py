@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import contact_sheet, overlay
 from seg_perception.engines.graph.features import NoFeaturesError
@@ -187,7 +187,7 @@ def write_selection(bag: BagReader, selection: Selection, segmenter: Segmenter, 
     Raises:
         OSError: the folder cannot be written.
     """
-    (out / "images").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "images")
     rank_of = {pick.frame: rank for rank, pick in enumerate(selection.picks)}
     tiles: dict[int, RgbImage] = {}
     for number, _, pixels in _images(bag, selection.topic, Selection([], "", 0, 0, "")):

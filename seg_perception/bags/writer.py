@@ -34,6 +34,7 @@ from seg_perception.bags.types import (
     to_yaml,
 )
 from seg_perception.core.errors import InputError
+from seg_perception.core.files import check_place, real_path
 
 
 def open_writer(path: Path, storage: Storage, compress: bool) -> StorageWriter:
@@ -199,9 +200,10 @@ def check_apart(source: Path, out: Path) -> None:
     """The result must never replace what it is made of.
 
     Raises:
-        InputError: it would.
+        InputError: it would; or `out` is no file's name, or that of a pipe or device.
     """
-    read, written = source.resolve(), out.resolve()
+    check_place(out)
+    read, written = real_path(source), real_path(out)
     same = out.exists() and source.exists() and out.samefile(source)  # hard links and letter case, too
     removed = {written, partial_path(written)}  # when `out` is written
     if same or read in removed or read in written.parents or removed & set(read.parents):

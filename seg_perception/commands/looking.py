@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.commands.judging import opened_model
-from seg_perception.core.files import model_file
+from seg_perception.core.files import make_folder, model_file
 from seg_perception.core.types import Size
 from seg_perception.model import Model, load
 
@@ -62,7 +62,7 @@ def select_frames(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists already: move or remove it first")
     with BagReader(Path(bag)) as reader, ExitStack() as stack:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for note in reader.notes:
             on_remark(note)
         segmenter, features, why = open_segmenter(model_file(model), engine, threads, wanted)

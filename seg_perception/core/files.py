@@ -140,8 +140,46 @@ def open_regular_file(path: Path) -> BinaryIO:
 
 def _demand_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
-        raise InputError(f"{path}: is {kind}; only regular files are read")
+        raise InputError(f"{path}: is {_kind(mode)}; only regular files are read")
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in _KINDS if test(mode)), "no regular file")
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links; links in a circle stay (`Path.resolve` raises a RuntimeError for them)."""
+    return Path(os.path.realpath(path))
+
+
+def check_place(path: Path) -> None:
+    """Refuse a name that nothing can be written under: what is written takes the place of what has its name.
+
+    Raises:
+        InputError: no name at all, or that of a pipe, a device or a socket.
+        OSError: nothing can be there: below a file, or behind links in a circle.
+    """
+    if not path.name:
+        raise InputError(f"{str(path)!r} is not the name of a file to write")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is {_kind(mode)}, which a file would replace; name a regular file, or a new one")
+
+
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder to write into, and those above it; it may be there already.
+
+    Raises:
+        OSError: it cannot be made, or something else has its name.
+    """
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except FileExistsError as error:
+        what = "a folder to write into is needed, and there is something else of that name"
+        raise NotADirectoryError(errno.ENOTDIR, what, str(path)) from error
 
 
 def _too_large(path: Path, size: str, limit: int) -> InputError:
@@ -160,6 +198,7 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         mode: permission bits of the new file; those that the process's umask forbids are left out.
 
     Raises:
+        InputError: `path` is no file's name, or that of a pipe or device.
         OSError: the folder cannot be written, or the disk is full; names `path`.
     """
     handle, temporary = _temporary_beside(path, mode)
@@ -184,9 +223,10 @@ def make_room_for(path: Path) -> None:
     What cannot be written is better known before the work than after it.
 
     Raises:
+        InputError: `path` is no file's name, or that of a pipe or device.
         OSError: the folder cannot be made or written, or `path` itself is a folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "cannot write: there is a folder of that name", str(path))
     handle, temporary = _temporary_beside(path, 0o600)
@@ -196,6 +236,7 @@ def make_room_for(path: Path) -> None:
 
 def _temporary_beside(path: Path, mode: int) -> tuple[int, Path]:
     """An open, empty file in the folder of `path`: its handle and its name, .NAME.RANDOM.part."""
+    check_place(path)
     start = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
     temporary = path.parent / f".{start}.{secrets.token_hex(6)}.part"
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seg_perception.core.errors import DatasetError, SettingsError
+from seg_perception.core.files import real_path
 from seg_perception.core.image_file import IMAGE_SUFFIXES, is_hidden
 from seg_perception.core.label_set import LabelMapping, load_label_mapping
 from seg_perception.core.types import Size
@@ -43,14 +44,14 @@ def folder_pairs(
     Raises:
         DatasetError: a folder is missing or empty, an image has no label file, or two images share one.
     """
-    name = name or images.resolve().parent.name
+    name = name or real_path(images).parent.name
     return paired(name, (images, "*"), (labels, "*"), mapping, size, keep=keep)
 
 
 def _open(request: OpenRequest) -> PairedFiles:
     assert request.mapping is not None
     mapping = load_label_mapping(request.mapping)
-    root, name = request.root, request.root.resolve().name
+    root, name = request.root, real_path(request.root).name
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES
     if request.unlabeled:
         files = files_in(root / "images" if (root / "images").is_dir() else root, IMAGE_SUFFIXES)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import seg_perception.datasets
 from seg_perception.core.errors import SettingsError
+from seg_perception.core.files import real_path
 from seg_perception.core.types import Size
 from seg_perception.datasets.base import Dataset, DatasetInfo, LeftOut, OpenRequest, Sample
 from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles, pattern_fault
@@ -177,7 +178,7 @@ def open_datasets(settings: Sequence[DatasetSettings], data_root: Path = Path())
 def rename_repeated(opened: Sequence[Dataset | None], settings: Sequence[DatasetSettings], data_root: Path) -> None:
     """Give datasets of one name names of their own; None is one that could not be opened."""
     there = [
-        (dataset, (data_root / one.root).resolve()) for dataset, one in zip(opened, settings, strict=True) if dataset
+        (dataset, real_path(data_root / one.root)) for dataset, one in zip(opened, settings, strict=True) if dataset
     ]
     names = unique_names([dataset.name for dataset, _ in there], [root for _, root in there])
     for (dataset, _), name in zip(there, names, strict=True):

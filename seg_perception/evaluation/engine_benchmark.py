@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError, ModelError
+from seg_perception.core.files import real_path
 from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.core.resizing import check_multiple
 from seg_perception.core.types import Precision, RgbImage, Size
@@ -119,7 +120,7 @@ class EngineBenchmark:
             return "nothing measured is to be recommended"
         v = self.best.variant
         threads = f"\n    threads: {v.threads}" if v.threads else ""
-        return f"    model: {v.model.resolve()}\n    engine: {v.engine}{threads}"
+        return f"    model: {real_path(v.model)}\n    engine: {v.engine}{threads}"
 
     def answer(self) -> TunedAnswer | None:
         """What `engine: auto` may take on this machine.

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, SegPerceptionError
-from seg_perception.core.files import read_regular_file, write_atomically
+from seg_perception.core.files import make_folder, read_regular_file, real_path, write_atomically
 from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.metrics import ConfusionMatrix
 from seg_perception.core.settings import parse_json, read_yaml
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> TrainingRun:
         if settings.is_file():
             read_yaml(settings)  # so that whoever parses the text need not expect faults
         return TrainingRun(
-            folder.resolve().name,
+            real_path(folder).name,
             settings.read_text(encoding="utf-8") if settings.is_file() else "",
             tuple(_step(row["step"]) for row in steps),
             tuple(float(row["loss"]) for row in steps),
@@ -300,7 +300,7 @@ def write_examples(
     # two names can become one here ("a/b" and "a-b"): the hash keeps their pictures apart
     short = re.sub(r"[^A-Za-z0-9]+", "-", evaluation.dataset).strip("-") or "dataset"
     short += f"-{zlib.crc32(os.fsencode(evaluation.dataset)):08x}"
-    (folder / "examples").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "examples")
     for place, image in best_and_worst(evaluation, best, worst):
         sample = dataset.load(image.index)
         picture = comparison(sample, segmenter.segment(sample.image), evaluation.label_set)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import real_path, write_atomically
 from seg_perception.evaluation import Evaluation
 from seg_perception.evaluation.comparison import metric_name
 from seg_perception.evaluation.files import (
@@ -173,7 +173,7 @@ def read_source(path: Path) -> Source:
             f"{path}: neither a training run (steps.csv) nor an evaluation ({FILE_NAME}, as 'evaluate --report' writes)"
         )
     evaluated = read_evaluations(places[0] / FILE_NAME) if places else None
-    return Source(path.resolve().name, places[0] if places else path, run, evaluated)
+    return Source(real_path(path).name, places[0] if places else path, run, evaluated)
 
 
 def write_report(path: Path, sources: Sequence[Source]) -> None:
@@ -375,7 +375,7 @@ def _examples(dataset: str, source: Source) -> list[dict[str, str]]:
 
 def _inside(folder: Path, relative: str) -> Path:
     """A file below the folder: an evaluation from elsewhere must not make a report carry other files away."""
-    path = (folder / relative).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = real_path(folder / relative)
+    if not path.is_relative_to(real_path(folder)):
         raise InputError(f"{relative}: an example's picture must lie below {folder}")
     return path

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import LabelImage, RgbImage, Size
 from seg_perception.core.visual import colorize, contact_sheet
@@ -236,7 +236,7 @@ def draw_scenes(
     drive = Drive(seed, size, fps)  # also checks the size when `random` does not need it
     images, labels = out / "images", out / "labels"
     for folder in (images, labels):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty: name a new folder, or remove this one first")
     suffix = ".png" if png else ".jpg"

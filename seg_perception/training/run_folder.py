@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping, load_settings, to_mapping
 from seg_perception.datasets.base import Dataset
@@ -150,7 +150,7 @@ class RunFolder:
         """Start the logs, or cut them back to the step that the run resumes from."""
         if not self._writes:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         self._take_lock()
         for left_by_a_kill in self._folder.glob(".*.part"):
             left_by_a_kill.unlink()

@@ -10,7 +10,7 @@ import pytest
 
 from seg_perception.core import files
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import make_room_for, read_regular_file, write_atomically
+from seg_perception.core.files import make_folder, make_room_for, read_regular_file, write_atomically
 
 
 def test_the_source_tree_is_its_own_share_folder(repository: Path) -> None:
@@ -55,6 +55,23 @@ def test_a_file_of_any_name_is_written_and_read(tmp_path: Path, name: str) -> No
     make_room_for(tmp_path / name)
     assert read_regular_file(tmp_path / name, 7) == b"content"
     assert [p.name for p in tmp_path.iterdir()] == [name]  # no temporary file is left
+
+
+def test_no_pipe_or_device_is_replaced_by_what_is_written(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for write in (lambda path: write_atomically(path, b"content"), make_room_for):
+        for name, kind in (("pipe", "a named pipe"), ("null", "a character device")):
+            with pytest.raises(InputError, match=f"{name}: is {kind}.*which a file would replace; name a regular"):
+                write(tmp_path / name)
+        with pytest.raises(OSError, match="Too many levels of symbolic links"):
+            write(tmp_path / "circle")
+    with pytest.raises(InputError, match=r"'\.' is not the name of a file to write"):
+        write_atomically(Path(), b"content")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(NotADirectoryError, match=r"a folder to write into is needed, and .* of that name.*pipe"):
+        make_folder(tmp_path / "pipe")
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:

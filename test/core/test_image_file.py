@@ -451,6 +451,15 @@ def file_of(kind: str, orientation: int) -> bytes:
     return with_exif(encoded(suffix, STORED, *settings), exif(orientation, "><"[orientation % 2]))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("alpha", [0, 1, 2])  # ExtraSamples: unspecified, applied to the colors, or not
+def test_alpha_of_a_tiff_is_dropped_not_applied(dtype: type, alpha: int) -> None:
+    top = np.iinfo(dtype).max
+    pixels = np.full((4, 6, 4), [top, top // 2, 0, top // 3], dtype)
+    image = decode_rgb(tiff_of(pixels, more=((338, alpha),)), "test")
+    assert np.abs(image.astype(int) - [255, 127, 0]).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "progressive JPEG", "PNG", "WebP", "lossless WebP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_files_come_out_upright(kind: str, orientation: int, tmp_path: Path) -> None:
@@ -468,6 +477,19 @@ def test_files_come_out_upright(kind: str, orientation: int, tmp_path: Path) -> 
         middles = slice(BLOCK // 2, None, BLOCK)
         error = np.abs(answer[middles, middles].astype(int) - expected[middles, middles])
         assert error.max() <= (0 if kind in ("PNG", "lossless WebP", "TIFF") else 8), (kind, orientation)
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
+def test_exif_that_imagemagick_writes_as_text_counts(kind: bytes) -> None:
+    """Until version 7.0.10 it kept EXIF data in hexadecimal lines; Pillow and ExifTool read them, too."""
+    profile = b"Exif\0\0" + exif(6)
+    text = b"\nexif\n%8d\n" % len(profile) + profile.hex().encode() + b"\n"
+    packed = b"\0" + zlib.compress(text) if kind == b"zTXt" else text
+    png = encoded(".png", STORED)
+    data = png[:33] + chunk(kind, b"Raw profile type exif\0" + packed) + png[33:]
+    np.testing.assert_array_equal(decode_rgb(data, "test"), picture(UPRIGHT[6]))
+    odd = png[:33] + chunk(kind, b"Raw profile type exif\0" + packed[:5] + b"zz") + png[33:]
+    np.testing.assert_array_equal(decode_rgb(odd, "test"), STORED)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

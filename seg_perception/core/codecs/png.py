@@ -36,6 +36,8 @@ _PALETTE: Final = 3
 _MAX_CHUNKS: Final = 100_000  # 64 megapixels in chunks of 8 KB have a quarter of that
 _PIECE: Final = 65535  # bytes unpacked at a time: the most that a stored block of deflate takes
 _BITE: Final = 1 << 14  # packed bytes given to the unpacker at a time: what it leaves over is copied
+_TEXT_EXIF, _TEXT_APP1 = b"Raw profile type exif\0", b"Raw profile type APP1\0"
+_MAX_TEXT: Final = 1 << 18  # bytes: EXIF data of 64 KB in digits
 KEPT: Final = 64 << 20  # bytes: a larger picture is counted, and unpacked again by the decoder
 _STORED_START: Final = b"\x78\x01"  # head of a zlib stream
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -91,7 +93,7 @@ def parse(data: memoryview, source: str) -> PngFile:
         InputError: damaged, truncated, too large, animated, or data that does not fit the header.
     """
     header, start, color_type, interlaced = _header(data, source)
-    position, orientation = len(start), 1
+    position, orientation, in_text = len(start), 1, 1
     pixels: list[memoryview] = []
     palette: NDArray[np.uint8] | None = None
     for _ in range(_MAX_CHUNKS):
@@ -108,16 +110,26 @@ def parse(data: memoryview, source: str) -> PngFile:
             palette = _palette(content, source)
         elif kind == b"eXIf":
             orientation = exif_orientation(content)
+        elif kind in (b"tEXt", b"zTXt") and bytes(content[: len(_TEXT_EXIF)]) in (_TEXT_EXIF, _TEXT_APP1):
+            in_text = exif_orientation(_exif_of_text(content[len(_TEXT_EXIF) :], packed=kind == b"zTXt"))
         position = end
     else:
         raise refused(Codec.PNG, f"of more than {_MAX_CHUNKS} chunks", "fewer are", source)
     if color_type == _PALETTE and palette is None:
         raise damaged(Codec.PNG, "it has no palette", source)
     unpacked = _unpack([chunk[8:-4] for chunk in pixels], _raw_bytes(header, interlaced=interlaced), source)
-    described = EncodedImage(
-        Codec.PNG, header.size, header.channels, header.bit_depth, color_type == _PALETTE, orientation
-    )
+    turned = orientation if orientation != 1 else in_text
+    described = EncodedImage(Codec.PNG, header.size, header.channels, header.bit_depth, color_type == _PALETTE, turned)
     return PngFile(described, start, unpacked or pixels, palette)
+
+
+def _exif_of_text(content: memoryview, packed: bool) -> memoryview:
+    """EXIF data as ImageMagick keeps it, in digits: name, length and hexadecimal lines; empty if it is none."""
+    try:
+        text = zlib.decompressobj().decompress(content[1:], _MAX_TEXT) if packed else bytes(content[:_MAX_TEXT])
+        return memoryview(bytes.fromhex("".join(text.decode("ascii").split()[2:])))
+    except (zlib.error, ValueError):
+        return memoryview(b"")
 
 
 def _header(data: memoryview, source: str) -> tuple[EncodedImage, bytes, int, bool]:

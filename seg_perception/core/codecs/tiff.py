@@ -133,6 +133,7 @@ _NUMBERS: Final = {  # by the sample format
     5: "complex whole numbers", 6: "complex floating-point numbers",
 }  # fmt: skip
 _PALETTE, _WHITE_IS_ZERO, _BLACK_IS_ZERO = 3, 0, 1
+_EXTRA_SAMPLES, _ALPHA_APPLIED = 338, 1
 _MAX_TILE: Final = 4096  # width and height
 
 _READ: Final = frozenset({_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP}) | {
@@ -157,7 +158,7 @@ class TiffFile:
     """A TIFF of one page whose strips or tiles all lie in the file.
 
     Attributes:
-        data: the file, with an orientation of 1.
+        data: the file, with an orientation of 1 and, where it has alpha, with one that has been applied to its colors.
         palette: uint8 [2^bits, 3] RGB; None without one.
     """
 
@@ -219,8 +220,12 @@ def parse(data: memoryview, source: str) -> TiffFile:
         _check_extent(tags, header, data, source)
     except ValueError as error:
         raise damaged(Codec.TIFF, str(error), source) from error
-    # some of OpenCV's versions and modes would apply an orientation, some not
-    stored = data if header.orientation == 1 else _with_tags(data, {_ORIENTATION: 1})
+    changes = {}
+    if header.orientation != 1:  # some of OpenCV's versions and modes would apply it, some not
+        changes[_ORIENTATION] = 1
+    if header.channels in (2, 4):  # else libtiff multiplies the colors by their alpha
+        changes[_EXTRA_SAMPLES] = _ALPHA_APPLIED
+    stored = _with_tags(data, changes) if changes else data
     palette = _palette(tags, header.bit_depth, source) if header.has_palette else None
     return TiffFile(header, stored, tags[_COLORS] == (_WHITE_IS_ZERO,), palette)
 

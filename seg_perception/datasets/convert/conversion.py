@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import seg_perception.datasets.convert
 from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError, first_of
-from seg_perception.core.files import read_regular_file
+from seg_perception.core.files import make_folder, read_regular_file
 from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES, inspect_encoded
 from seg_perception.core.label_set import IGNORE
 from seg_perception.core.types import Size
@@ -154,7 +154,7 @@ def convert(
     if not annotations.classes:
         raise DatasetError(f"{source}: no classes; there is nothing to convert")
     meaning = Meaning.of(annotations, settings.to, settings.renamed, settings.unlabeled)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
     try:
         writer = _Writer(

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError
-from seg_perception.core.files import make_room_for, write_atomically
+from seg_perception.core.files import make_folder, make_room_for, write_atomically
 from seg_perception.core.label_set import LabelSet, load_label_mapping
 from seg_perception.core.types import UNLABELED, LabelImage
 from seg_perception.datasets.base import describe_left_out
@@ -278,7 +278,7 @@ class LabelmeExport(Export):
 
     def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None:
         file = self.out / name.with_suffix(".json")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         height, width = item.labels.shape
         document: dict[str, Any] = {
             "version": "5.5.0",
@@ -305,7 +305,7 @@ class LabelmeExport(Export):
         }
 
     def _finish(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
 
 
 class CocoExport(Export):

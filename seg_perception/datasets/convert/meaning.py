@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from seg_perception.core.errors import SettingsError, first_of
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import real_path, write_atomically
 from seg_perception.core.label_set import IGNORE, Color, LabelSet, load_label_mapping, load_label_set
 from seg_perception.core.types import UNKNOWN
 from seg_perception.datasets.convert import cityscapes_polygons
@@ -80,7 +80,7 @@ class Meaning:
         values = dict(sorted(self.became.items()))
         target = self.target
         if target.lower().endswith((".yaml", ".yml")) and target != _OWN_FILE:
-            target = str(Path(target).resolve())
+            target = str(real_path(Path(target)))
         _write_yaml(folder / "mapping.yaml", {"name": "converted", "target": target, "values": values})
 
 

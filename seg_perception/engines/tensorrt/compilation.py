@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.files import model_file
+from seg_perception.core.files import make_room_for, model_file
 from seg_perception.engines.cuda import find_gpu
 from seg_perception.engines.tensorrt import file as engine_file
 from seg_perception.engines.tensorrt import why_gpu_unsupported
@@ -76,6 +76,7 @@ def compile_model(
 
     Raises:
         FileNotFoundError: no such model, or no folder to write to.
+        InputError: `out` is no file's name, or that of a pipe or device.
         ModelError: the model breaks the contract, or cannot have this precision.
         EngineError: no TensorRT or GPU here, or the build failed.
     """
@@ -96,6 +97,7 @@ def compile_model(
         if not path.parent.is_dir():
             raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
         check_private(path.parent)  # else nothing would open the engine afterwards
+    make_room_for(path)
     if not force:
         try:
             read_engine(path, plan.key)

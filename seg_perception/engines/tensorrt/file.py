@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_perception.core.errors import EngineError, SegPerceptionError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import from_mapping, to_mapping
 from seg_perception.engines.cuda import Gpu
@@ -43,7 +43,7 @@ def make_private_folder(folder: Path) -> None:
         EngineError: it exists and belongs to, or can be written by, somebody else.
         OSError: it cannot be made.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     check_private(folder)
 
 
@@ -76,10 +76,11 @@ def read_private(path: Path, limit: int) -> bytes:
     for folder in dict.fromkeys((path.parent, real.parent)):
         check_private(folder)
     handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(handle)
+        raise EngineError(f"{path} is not a regular file ({stat.filemode(status.st_mode)})")
     with os.fdopen(handle, "rb") as file:  # what is checked is what is read
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise EngineError(f"{path} is not a regular file ({stat.filemode(status.st_mode)})")
         _check_owner_and_mode(path, status)
         if status.st_size > limit:
             raise EngineError(f"{path} has {status.st_size} bytes; more than {limit} are refused")

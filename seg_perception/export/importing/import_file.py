@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, ModelError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_folder, real_path, write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
@@ -190,12 +190,12 @@ def import_file(
         EngineError: ONNX Runtime does not run the result; nothing is left.
     """
     source, out, images = Path(source), Path(out), Path(images) if images is not None else None
-    if out.resolve() == source.resolve():
+    if real_path(out) == real_path(source):
         raise InputError(f"{out}: the output would replace the model that it is made from; name another file")
     original = OriginalModel(read_foreign(source))
     imported = import_model(original, request or ImportRequest(), name)
     pictures = _pictures(images, imported.decision.input_size or imported.card.input_size)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     write_atomically(out, imported.model.SerializeToString())
     try:
         comparison = _compare(original, imported, out, pictures)

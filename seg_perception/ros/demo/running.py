@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.files import model_file
+from seg_perception.core.files import make_folder, model_file, real_path
 from seg_perception.core.types import Size
 
 if TYPE_CHECKING:
@@ -130,9 +130,9 @@ def demo(
     recorded = out / RECORDED
     for source in (Path(given) for given in (settings.bag, settings.images, settings.labels) if given is not None):
         same = source.exists() and recorded.exists() and source.samefile(recorded)
-        if same or source.resolve() in (out.resolve(), recorded.resolve()):
+        if same or real_path(source) in (real_path(out), real_path(recorded)):
             raise InputError(f"the demo would write its results over {source}: name another folder for them")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=out) as work:
         if settings.bag is not None:
             drive = _drive_of_bag(Path(settings.bag), settings)
@@ -221,7 +221,7 @@ def _run(
     from seg_perception.ros.context import NodeProcess, environment, large_images, own_domain
     from seg_perception.ros.demo.session import SessionSettings, drive_session
 
-    parameters = {"model": str(model_file(settings.model).resolve()), "engine": settings.engine}
+    parameters = {"model": str(real_path(model_file(settings.model))), "engine": settings.engine}
     if drive.compressed:
         parameters["input"] = "compressed"
     if drive.camera_height is not None:  # the rendered town has an exact camera: the grid is shown, too
