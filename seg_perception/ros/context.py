@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from seg_perception.core.errors import EngineError
 from seg_perception.core.files import share_path
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
+_QUIET_S = 0.1
 
 
 @contextmanager
@@ -71,12 +74,38 @@ def ros_node(name: str) -> Iterator[Node]:
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = Node(name, context=context, enable_rosout=False, start_parameter_services=False)
+        young_until = time.monotonic() + 0.3  # until then it may not even have begun to hear of others
         try:
             yield node
         finally:
+            await_discovery(node, max(_QUIET_S, young_until - time.monotonic()))
             node.destroy_node()
     finally:
         rclpy.shutdown(context=context)
+
+
+def await_discovery(node: Node, quiet_s: float = _QUIET_S, longest_s: float = 0.5) -> None:
+    """Wait until a node's view of the graph has not changed for `quiet_s` seconds, at most `longest_s`: before the
+    last node of a context is destroyed.
+
+    Fast DDS of the PyPI wheels hangs for ever, holding the interpreter's lock, when a participant is destroyed in the
+    microseconds in which it takes note of another's endpoint: `set_listener` waits for that to end without giving the
+    lock back that it needs. Two of 1,400 ends did, beside nodes that come and go.
+    """
+    if not get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+        return
+    began = changed = time.monotonic()
+    seen = None
+    while (now := time.monotonic()) - changed < quiet_s and now - began < longest_s:
+        topics = [name for name, _ in node.get_topic_names_and_types()]
+        view = (
+            node.get_node_names_and_namespaces(),
+            [(name, node.count_publishers(name), node.count_subscribers(name)) for name in topics],
+            node.get_service_names_and_types(),
+        )
+        if view != seen:
+            seen, changed = view, now
+        time.sleep(0.01)
 
 
 NODE_MODULE = "seg_perception.ros.node.segmentation_node"

@@ -34,6 +34,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 from seg_perception.ros.compat import finish, publisher_count
+from seg_perception.ros.context import await_discovery
 from seg_perception.ros.node.inference import OpenEngine, open_configured_engine
 from seg_perception.ros.node.lifecycle import SegmentationNode
 from seg_perception.ros.node.spinning import spin_until
@@ -283,7 +284,9 @@ def _running(
         executor.shutdown()
         assert not node_thread.is_alive()
         assert not peer_thread.is_alive()
+        await_discovery(peer_node, quiet_s=0.02)
         peer_node.destroy_node()
+        await_discovery(node, quiet_s=0.02)  # of the peer's end
         node.destroy_node()
         rclpy.shutdown(context=peer_context)
         rclpy.shutdown(context=context)

@@ -148,7 +148,6 @@ def play(
     start_ns = bag.start_ns + round(settings.start_s * _NANOSECONDS)
     empty = next(bag.messages([topic.name for topic in topics], start_ns=start_ns), None) is None
     if empty and not settings.wait_for:
-        # no node for nothing: Fast DDS 2.14 can hang when a participant ends while it is being discovered
         return report
     with environment(large_images()), ros_node("seg_perception_player") as node:
         publishers = {

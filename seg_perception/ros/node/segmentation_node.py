@@ -76,6 +76,7 @@ def _run(args: list[str], signals: _Signals) -> int:
     from rclpy.signals import SignalHandlerOptions
 
     from seg_perception.node_parameters import unused_parameter_files
+    from seg_perception.ros.context import await_discovery
     from seg_perception.ros.log import describe_error
     from seg_perception.ros.node.lifecycle import SegmentationNode
     from seg_perception.ros.node.spinning import spin_until
@@ -96,6 +97,7 @@ def _run(args: list[str], signals: _Signals) -> int:
         node.warn_of([*unused_parameter_files(args, node.get_fully_qualified_name()), *node.unused_remappings(args)])
         status = spin_until(node, signals.stop, alone=True)
         left_behind = node.left_behind
+        await_discovery(node)
         node.destroy_node()
     finally:
         rclpy.shutdown()
