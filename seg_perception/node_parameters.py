@@ -127,7 +127,7 @@ def describe_unknown(name: str, known: Collection[str]) -> str:
 
 
 def unused_parameter_files(arguments: Sequence[str], node: str) -> list[str]:
-    """Files given as --params-file of which ROS takes nothing, because no section is for this node.
+    """Files given as --params-file of which ROS takes nothing, because no section is for this node; and unsound ones.
 
     Args:
         arguments: of the command line.
@@ -139,8 +139,11 @@ def unused_parameter_files(arguments: Sequence[str], node: str) -> list[str]:
             continue
         try:
             sections = dict(_sections(read_yaml(Path(name))))
-        except (SettingsError, OSError):
+        except OSError:
             continue  # ROS has said so
+        except SettingsError as error:  # a key twice, for example, of which ROS takes the last without a word
+            unused.append(f"{error}; ROS takes the file all the same")
+            continue
         if not any(_is_for(section, node) for section in sections):
             listed = ", ".join(sections) or "none"
             unused.append(f"{name} sets nothing here: no section is for {node} or '/**'; its sections: {listed}")

@@ -125,7 +125,9 @@ class ParameterSpec:
 
 FOREIGN = ("use_sim_time", "start_type_description_service")
 """Parameters that rclpy gives every node."""
-_FOREIGN_PREFIXES = ("qos_overrides.", "diagnostic_updater.", "bond_")
+QOS_PREFIX = "qos_overrides."
+"""Of the parameters that rclpy makes of a topic's quality of service."""
+_FOREIGN_PREFIXES = (QOS_PREFIX, "diagnostic_updater.", "bond_")
 
 
 def is_foreign(name: str) -> bool:

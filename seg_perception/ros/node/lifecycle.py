@@ -35,6 +35,7 @@ from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
+from seg_perception.ros.node.arguments import unused_arguments
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import FrameLanes
@@ -45,7 +46,7 @@ from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
-from seg_perception.ros.node.remapping import unused_remappings
+from seg_perception.ros.node.services import guard_services
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
@@ -99,6 +100,7 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self, open_configured: OpenEngine = open_configured_engine, **options: Any) -> None:
         super().__init__("segmentation_node", **options)
+        guard_services(self)
         self._open_configured = open_configured
         self._stop_requested = threading.Event()
         self._watch = NodeWatch(self)
@@ -152,9 +154,9 @@ class SegmentationNode(LifecycleNode):
 
     # --- lifecycle -----------------------------------------------------------------------------
 
-    def unused_remappings(self, arguments: Sequence[str]) -> list[str]:
+    def unused_arguments(self, arguments: Sequence[str]) -> list[str]:
         """Those of the command line that change nothing here."""
-        return unused_remappings(arguments, self, tuple(self.get_parameter("cameras").value or ()))
+        return unused_arguments(arguments, self, tuple(self.get_parameter("cameras").value or ()))
 
     def warn_of(self, unused: Sequence[str]) -> None:
         """Say, in the log and in the diagnostics, which parameter files and remappings are not for this node."""
@@ -212,10 +214,8 @@ class SegmentationNode(LifecycleNode):
     def _begin_opening(self) -> _Opening:
         """Read the settings and let the inference thread open the engine."""
         settings = self._settings_source.read()
-        unknown = self._settings_source.unknown()
-        for line in unknown:
-            self.get_logger().warning(f"parameter {line}")
-        self._watch.misspelt = [line for line in unknown if "did you mean" in line]
+        self._watch.misspelt = []
+        self._warn_of_parameters(self._settings_source.unknown())
         self._serve_page(settings)
         lanes: FrameLanes = Lanes(settings.cameras)
         self._inference = InferenceThread(
@@ -223,6 +223,14 @@ class SegmentationNode(LifecycleNode):
         )
         self._opening = _Opening(settings, lanes, self._inference.open())
         return self._opening
+
+    def _warn_of_parameters(self, unknown: Sequence[str]) -> None:
+        """Each in the log, and in the diagnostics what looks misspelt."""
+        for line in unknown:
+            self.get_logger().warning(f"parameter {line}")
+        self._watch.misspelt += [
+            line for line in unknown if "did you mean" in line and line not in self._watch.misspelt
+        ]
 
     def _configure(self) -> None:
         opening = self._opening or self._begin_opening()
@@ -322,6 +330,7 @@ class SegmentationNode(LifecycleNode):
             self._meters.activate()
         for camera in self.cameras.values():
             camera.subscribe()
+        self._warn_of_parameters(self._settings_source.unused_qos_overrides())
         self._bond.start()
 
     def _deactivate(self, state: LifecycleState) -> None:

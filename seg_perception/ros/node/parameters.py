@@ -18,6 +18,7 @@ from seg_perception.node_parameters import describe_unknown, parse_settings, unk
 from seg_perception.node_settings import (
     COST_PREFIX,
     PARAMETERS,
+    QOS_PREFIX,
     NodeSettings,
     ParameterSpec,
     camera_name_faults,
@@ -63,6 +64,12 @@ class NodeParameters:
     def unknown(self) -> list[str]:
         """What was given at start and is no parameter of this node, each with the nearest that is."""
         return unknown_parameters(self._overrides(), tuple(self._value("cameras")))
+
+    def unused_qos_overrides(self) -> list[str]:
+        """What was given at start as qos_overrides.* and changes nothing, once all topics have been made."""
+        used = [f"{QOS_PREFIX}{name}" for name in self._node.get_parameters_by_prefix(QOS_PREFIX.rstrip("."))]
+        given = [name for name in self._overrides() if name.startswith(QOS_PREFIX)]
+        return [describe_unknown(name, used) for name in sorted(given) if not self._node.has_parameter(name)]
 
     # --- declaring -----------------------------------------------------------------------------
 
@@ -120,7 +127,10 @@ class NodeParameters:
                 continue
             value = _given_value(spec, change)
             now = self._value(change.name)
-            if change.name not in self._wrong and spec.converted(value) == spec.converted(now):
+            same = type(spec.converted(value)) is type(spec.converted(now)) and spec.converted(value) == spec.converted(
+                now
+            )
+            if change.name not in self._wrong and same:
                 continue
             if (fault := spec.fault(value)) is not None:
                 return [], fault

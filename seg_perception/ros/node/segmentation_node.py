@@ -94,7 +94,7 @@ def _run(args: list[str], signals: _Signals) -> int:
             node = SegmentationNode()
         except (RuntimeError, ValueError, ParameterException) as error:  # an impossible name, use_sim_time as text
             return _refuse(f"ROS refuses to make the node: {describe_error(error)}")
-        node.warn_of([*unused_parameter_files(args, node.get_fully_qualified_name()), *node.unused_remappings(args)])
+        node.warn_of([*unused_parameter_files(args, node.get_fully_qualified_name()), *node.unused_arguments(args)])
         status = spin_until(node, signals.stop, alone=True)
         left_behind = node.left_behind
         await_discovery(node)

@@ -561,6 +561,7 @@ def test_qos_overrides_win(tiny_model: Path) -> None:
         "model": str(tiny_model),
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./segmentation_node/labels.publisher.depth": 17,
+        "qos_overrides./imgae.subscription.depth": 3,
     }
     with running(parameters) as run:
         run.wait_state("active")
@@ -568,6 +569,9 @@ def test_qos_overrides_win(tiny_model: Path) -> None:
         (endpoint,) = run.node.get_subscriptions_info_by_topic("/image")
         assert endpoint.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         assert run.node.get_parameter("qos_overrides./segmentation_node/labels.publisher.depth").value == 17
+        misspelt = "qos_overrides./imgae.subscription.depth: no such parameter; did you mean "
+        assert run.peer.lines(f"parameter {misspelt}qos_overrides./image.subscription.depth?")
+        wait_until(lambda: misspelt in run.peer.status("engine").message, "a warning")
         assert isinstance(run.node.get_parameter("qos_overrides./image.subscription.reliability"), Parameter)
 
 

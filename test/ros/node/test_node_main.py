@@ -92,7 +92,7 @@ def test_it_may_be_stopped_while_the_engine_opens(environment: dict[str, str], t
         text = assert_clean_end(process, log)
     assert "shut down: now finalized" in text
     assert f"{other} sets nothing here: no section is for /segmentation_node or '/**'" in text
-    assert "the remapping imgae:=/cam changes nothing: did you mean image?" in text
+    assert "-r imgae:=/cam changes nothing: did you mean image?" in text
 
 
 def test_a_signal_that_another_thread_receives_is_not_lost(environment: dict[str, str], tmp_path: Path) -> None:

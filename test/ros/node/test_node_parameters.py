@@ -10,8 +10,8 @@ import pytest
 import yaml
 from node_harness import RELIABLE_INPUT, Running, image_message, level, running, wait_until
 from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
@@ -160,6 +160,14 @@ def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, section: str
     assert found == ([] if used else [line])
 
 
+def test_a_key_twice_is_said_as_ros_takes_the_last_without_a_word(tmp_path: Path) -> None:
+    (path := tmp_path / "own.yaml").write_text("/**:\n  ros__parameters:\n    threads: 1\n    threads: 2\n")
+    (found,) = unused_parameter_files(["--ros-args", "--params-file", str(path)], "/segmentation_node")
+    assert found.startswith(f"{path}: ")
+    assert "threads" in found
+    assert found.endswith("; ROS takes the file all the same")
+
+
 def test_parameters_that_rclpy_and_cameras_have_are_near_ones_too() -> None:
     names = ["use_sim_tme", "front.drivable.min_confidense", "frnt.drivable.min_confidence", "use_sim_time"]
     near = [line.partition("; ")[2] for line in unknown_parameters(names, ("front", "rear"))]
@@ -231,6 +239,14 @@ def test_live_changes_over_dds_are_forgiving_where_it_is_safe(tiny_model: Path) 
         assert set_over_dds(run, Parameter("drivable.min_confidense", value=0.9)) == [
             "drivable.min_confidense: no such parameter; did you mean drivable.min_confidence?"
         ]
+        assert "True is not accepted" in set_over_dds(run, Parameter("overlay.opacity", value=True))[0]  # though == 1.0
+        no_type = ParameterMessage(name="threads", value=ParameterValue(type=99))  # rclpy's own callback raises
+        request = SetParameters.Request(parameters=[Parameter("threads", value=0).to_parameter_msg(), no_type, no_type])
+        results = service(run, "set_parameters", SetParameters, request).results
+        assert [result.successful for result in results] == [True, False, False]
+        assert results[1].reason == "the request cannot be answered: ValueError: 99 is not a valid Parameter.Type"
+        at_once = SetParametersAtomically.Request(parameters=[no_type])
+        assert not service(run, "set_parameters_atomically", SetParametersAtomically, at_once).result.successful
         for value, expected in ((0.75, 0.75), (None, 0.5), (0.25, 0.25)):  # unset: the common value, and set anew
             assert set_over_dds(run, Parameter("front.drivable.min_confidence", value=value)) == [""]
             assert run.node.settings is not None

@@ -1,4 +1,4 @@
-"""Which remappings of the command line change nothing: rcl takes any name, tells nobody, and keeps no account."""
+"""Which remappings and parameters of the command line change nothing: rcl takes any name, and keeps no account."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from rclpy.node import Node
 
 from seg_perception.node_outputs import OUTPUTS
 
-_RULES = ("-r", "--remap")
+_REMAPPINGS = ("-r", "--remap")
+_PARAMETERS = ("-p", "--param")
 _SPECIAL = ("__node", "__name", "__ns")
 _URLS = ("rostopic://", "rosservice://")
 _OF_EVERY_NODE = ("/bond", "/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
@@ -20,10 +21,10 @@ _SERVICES = (
 )
 
 
-def unused_remappings(arguments: Sequence[str], node: Node, cameras: Sequence[str]) -> list[str]:
-    """Remappings of the command line that were hardly meant so: each with what may have been meant.
+def unused_arguments(arguments: Sequence[str], node: Node, cameras: Sequence[str]) -> list[str]:
+    """Rules of the command line that were hardly meant so: each with what may have been meant.
 
-    One that is near no name of the node is only logged: launch files set remappings for all nodes of a car.
+    A remapping that is near no name of the node is only logged: launch files set some for all nodes of a car.
 
     Args:
         arguments: of the command line.
@@ -32,41 +33,40 @@ def unused_remappings(arguments: Sequence[str], node: Node, cameras: Sequence[st
     known = {_expanded(name, node): name for name in _names(node, cameras)}
     seen: dict[str, str] = {}
     unused = []
-    for rule in _rules(arguments):
+    for flag, rule in _rules(arguments):
         left, _, to = rule.partition(":=")
         for url in _URLS:
             left = left.replace(url, "")
         of_node, _, name = left.rpartition(":")
-        if name in _SPECIAL:
-            continue
-        match, what = _expanded(name, node), f"the remapping {rule} changes nothing: "
+        what = f"{flag} {rule} changes nothing: "
         if of_node not in ("", node.get_name()):
             unused.append(f"{what}it is for a node named {of_node}, this one is {node.get_name()}")
-        elif match in seen:
-            unused.append(f"{what}{seen[match]} came first")
-        elif match not in known and match != _expanded(to, node):
-            near = difflib.get_close_matches(match, known, 1, 0.75)
-            if near:
-                unused.append(f"{what}did you mean {known[near[0]]}?")
-            else:
-                node.get_logger().info(f"{what}there is no {name} here")
-        seen.setdefault(match, rule)
+        elif flag in _REMAPPINGS and name not in _SPECIAL:
+            match = _expanded(name, node)
+            if match in seen:
+                unused.append(f"{what}{seen[match]} came first")
+            elif match not in known and match != _expanded(to, node):
+                if near := difflib.get_close_matches(match, known, 1, 0.75):
+                    unused.append(f"{what}did you mean {known[near[0]]}?")
+                else:
+                    node.get_logger().info(f"{what}there is no {name} here")
+            seen.setdefault(match, rule)
     return unused
 
 
-def _rules(arguments: Sequence[str]) -> Iterator[str]:
-    """What follows -r between --ros-args and --."""
-    for_ros, rule_follows = False, False
+def _rules(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """-r and -p, each with what follows it, between --ros-args and --."""
+    for_ros, flag = False, ""
     for argument in arguments:
-        if rule_follows:
-            yield argument
-            rule_follows = False
+        if flag:
+            yield flag, argument
+            flag = ""
         elif argument == "--ros-args":
             for_ros = True
         elif argument == "--":
             for_ros = False
-        else:
-            rule_follows = for_ros and argument in _RULES
+        elif for_ros and argument in (*_REMAPPINGS, *_PARAMETERS):
+            flag = argument
 
 
 def _names(node: Node, cameras: Sequence[str]) -> Iterator[str]:
