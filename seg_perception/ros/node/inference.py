@@ -358,13 +358,28 @@ def _fail(batch: Mapping[str, Work]) -> None:
         work.ticket.book(Fate.FAILED)
 
 
+_MIXED_UP = 0.1
+"""Share of labels by which a frame's answer in a batch may be nearer to another frame's than to its own alone: what
+an engine computes for one frame and for many differs a little.
+"""
+
+
 def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
     """Run once for one frame and once for all cameras; `Segmenter.infer` checks what comes back.
 
     Raises:
-        EngineError: the engine fails, or its answer has the wrong shape, type or classes.
+        EngineError: the engine fails, its answer has the wrong shape, type or classes, or frames of a batch get each
+            other's answers.
     """
     shape = (size.height, size.width, 3)
     black, noise = np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    for count in sorted({1, cameras}):
-        segmenter.infer([segmenter.prepare(image) for image in (noise, *[black] * (count - 1))])
+    (alone,) = segmenter.infer([segmenter.prepare(noise)])
+    if cameras == 1:
+        return
+    together = segmenter.infer([segmenter.prepare(image) for image in (noise, *[black] * (cameras - 1))])
+    differing = [float((answer.labels != alone.labels).mean()) for answer in together]
+    if differing[0] > min(differing) + _MIXED_UP:
+        raise EngineError(
+            f"{segmenter.card.id}: the answer for the first of {cameras} frames in a batch is that for another of them "
+            f"({differing[0]:.0%} of its labels differ from its answer alone): one camera would get another's"
+        )

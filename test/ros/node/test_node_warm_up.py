@@ -33,6 +33,12 @@ TRANSPOSED = [helper.make_node("Transpose", ["right"], ["labels"], perm=[0, 2, 1
 TEN = helper.make_tensor("ten", TensorProto.UINT8, [], [10])
 TEN_MORE = [helper.make_node("Add", ["right", "ten"], ["labels"])]
 
+LAST_FIRST = [helper.make_node("Slice", ["right", "minus_one", "before_all", "zero", "minus_one"], ["labels"])]
+BACKWARDS = [
+    helper.make_tensor(name, TensorProto.INT64, [1], [value])
+    for name, value in (("minus_one", -1), ("before_all", -1000), ("zero", 0))
+]
+
 
 @pytest.mark.parametrize(
     "nodes, constants, reason",
@@ -40,14 +46,15 @@ TEN_MORE = [helper.make_node("Add", ["right", "ten"], ["labels"])]
         (TRANSPOSED, [], "labels of uint8 [1, 64, 48]"),
         (HALVED, [PLANE], "labels of uint8 [1, 24, 32]"),
         (TEN_MORE, [TEN], "but the model card has 10 classes (0 to 9)"),
+        (LAST_FIRST, BACKWARDS, "the first of 2 frames in a batch is that for another of them"),
     ],
-    ids=["transposed", "half size", "ids beyond the classes"],
+    ids=["transposed", "half size", "ids beyond the classes", "batch backwards"],
 )
 def test_wrong_answers_are_refused_at_configure(
     tiny_model: Path, tmp_path: Path, nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], reason: str
 ) -> None:
     model = with_changed_labels(tiny_model, tmp_path / "wrong.onnx", nodes, constants)
-    with running({"model": str(model)}) as run:
+    with running({"model": str(model), "cameras": ["front", "rear"]}) as run:
         (line,) = wait_until(lambda: run.peer.lines("configure failed"), "the refusal")
         assert reason in line
         assert run.node.state == "unconfigured"
