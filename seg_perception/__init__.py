@@ -41,22 +41,26 @@ if TYPE_CHECKING:
     from seg_perception.datasets.check import check_dataset
     from seg_perception.datasets.convert.conversion import ConvertSettings
     from seg_perception.datasets.convert.conversion import convert as convert_dataset
-    from seg_perception.datasets.convert.exporting import export_labels
+    from seg_perception.datasets.convert.exporting import ShapeSettings, export_labels
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.engines.base import EngineOptions
     from seg_perception.engines.opening import open_engine
     from seg_perception.engines.tensorrt.compilation import compile_model as compile  # noqa: A004 - used as sp.compile, after the command
+    from seg_perception.engines.tensorrt.plan import BuildSettings
+    from seg_perception.evaluation import EvaluationOptions
     from seg_perception.export.exporting import export_model as export
     from seg_perception.export.importing import ImportRequest
     from seg_perception.export.importing.import_file import import_file as import_model
     from seg_perception.export.inspecting import inspect_file as inspect
     from seg_perception.export.inspecting import inspect_network
     from seg_perception.model import Model, Result, load
-    from seg_perception.prediction import birds_eye, predict
+    from seg_perception.node_parameters import PictureSettings, picture_settings
+    from seg_perception.prediction import PreLabel, birds_eye, predict
     from seg_perception.ros.bag_tools import play_bag, record_bag
     from seg_perception.ros.demo.running import DemoSettings, demo
     from seg_perception.scenes.drive import draw_scenes
     from seg_perception.segmenter import Segmenter
+    from seg_perception.view.board import ViewSettings
 
 __version__ = "0.1.0"
 
@@ -77,6 +81,7 @@ if _ORT_TELEMETRY_OFF not in os.environ:
 _PLACES = {
     "BagInfo": "bags.reader",
     "BagReader": "bags.reader",
+    "BuildSettings": "engines.tensorrt.plan",
     "ConvertSettings": "datasets.convert.conversion",
     "DatasetError": "core.errors",
     "DatasetSettings": "datasets.registry",
@@ -84,17 +89,22 @@ _PLACES = {
     "DrivableSettings": "core.drivable",
     "EngineError": "core.errors",
     "EngineOptions": "engines.base",
+    "EvaluationOptions": "evaluation",
     "ImportRequest": "export.importing",
     "InputError": "core.errors",
     "Model": "model",
     "ModelError": "core.errors",
+    "PictureSettings": "node_parameters",
+    "PreLabel": "prediction",
     "ProcessSettings": "bags.processing",
     "Result": "model",
     "SegPerceptionError": "core.errors",
     "Segmentation": "core.types",
     "Segmenter": "segmenter",
     "SettingsError": "core.errors",
+    "ShapeSettings": "datasets.convert.exporting",
     "Size": "core.types",
+    "ViewSettings": "view.board",
     "average": "commands.training",
     "bag_info": "bags.reader",
     "benchmark": "commands.judging",
@@ -115,6 +125,7 @@ _PLACES = {
     "load": "model",
     "make_bag": "bags.making",
     "open_engine": "engines.opening",
+    "picture_settings": "node_parameters",
     "play_bag": "ros.bag_tools",
     "predict": "prediction",
     "process_bag": "bags.processing",
@@ -132,6 +143,7 @@ _PLACES = {
 __all__ = [
     "BagInfo",
     "BagReader",
+    "BuildSettings",
     "ConvertSettings",
     "DatasetError",
     "DatasetSettings",
@@ -139,17 +151,22 @@ __all__ = [
     "DrivableSettings",
     "EngineError",
     "EngineOptions",
+    "EvaluationOptions",
     "ImportRequest",
     "InputError",
     "Model",
     "ModelError",
+    "PictureSettings",
+    "PreLabel",
     "ProcessSettings",
     "Result",
     "SegPerceptionError",
     "Segmentation",
     "Segmenter",
     "SettingsError",
+    "ShapeSettings",
     "Size",
+    "ViewSettings",
     "__version__",
     "average",
     "bag_info",
@@ -171,6 +188,7 @@ __all__ = [
     "load",
     "make_bag",
     "open_engine",
+    "picture_settings",
     "play_bag",
     "predict",
     "process_bag",

@@ -103,6 +103,7 @@ class Result:
             Kind -> file written: labels, colors, confidence, drivable, overlay.
 
         Raises:
+            InputError: opacity is outside 0 to 1.
             OSError: a file cannot be written.
         """
         pictures = {

@@ -183,8 +183,11 @@ class PictureSettings:
     meters: MetersSettings = field(default_factory=MetersSettings)
 
 
-def picture_settings(path: Path | None) -> PictureSettings:
-    """Read the node's parameter file; None gives the node's defaults. Unknown names are logged.
+def picture_settings(path: str | Path | None) -> PictureSettings:
+    """Read what changes masks and overlays from the node's parameter file. Unknown names are logged.
+
+    Args:
+        path: a YAML file as config/segmentation.yaml; None gives the node's defaults.
 
     Raises:
         FileNotFoundError: no such file.
@@ -192,7 +195,7 @@ def picture_settings(path: Path | None) -> PictureSettings:
     """
     if path is None:
         return PictureSettings()
-    values = read_parameter_file(path)
+    values = read_parameter_file(Path(path))
     settings = parse_settings(values, str(path))
     for unknown in unknown_parameters(values, settings.cameras):
         logging.getLogger(__name__).warning("%s: %s", path, unknown)

@@ -25,7 +25,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, BirdsEye, with_legend
-from seg_perception.datasets.convert.exporting import Export, ExportSettings, Labeled, export_type
+from seg_perception.datasets.convert.exporting import Export, Labeled, ShapeSettings, export_type
 from seg_perception.model import Model, Result, load
 from seg_perception.node_parameters import PictureSettings, picture_settings
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
@@ -62,15 +62,10 @@ class PreLabel:
     """
 
     format: str
-    settings: ExportSettings = field(default_factory=ExportSettings)
+    settings: ShapeSettings = field(default_factory=ShapeSettings)
 
     def __post_init__(self) -> None:
         export_type(self.format)
-
-    def open(self, folder: Path, model: Model) -> Export:
-        """The writer, below the folder of the results."""
-        kind = export_type(self.format)
-        return kind(folder / kind.file_name, model.segmenter.card.label_set, self.settings)
 
 
 def birds_eye(
@@ -85,10 +80,10 @@ def birds_eye(
         calibration: YAML as ROS's camera_calibration writes it.
         height: of the camera over the ground, meters; None: that of `settings`.
         pitch: degrees that it looks down; None: that of `settings`, or 0.
-        settings: the grid, and how the mask is judged (`node_parameters.picture_settings`).
+        settings: the grid, and how the mask is judged; `picture_settings` reads them from the node's file.
 
     Raises:
-        InputError: no height.
+        InputError: no height above 0.
         OSError, SettingsError: the calibration cannot be read.
     """
     settings = settings or picture_settings(None)
@@ -177,7 +172,8 @@ def predict(
 
     Args:
         inputs: one or several: paths, camera indices, URLs.
-        out: folder of the results, see the module's text.
+        out: folder of the results: of an image NAME labels/NAME.png, colors/, confidence/, drivable/ and overlay/; of
+            a video, bag, camera or URL NAME_overlay.mp4 and NAME_mask.mp4.
         model: a model file, or a loaded `Model` (then its engine, size and drivable settings count); None: the
             shipped one.
         engine: as `load`.
@@ -221,7 +217,7 @@ def predict(
             model if isinstance(model, Model) else stack.enter_context(load(model, engine, size, threads, drivable))
         )
         on_start(opened, len(jobs))
-        annotations = pre_label.open(folder, opened) if pre_label is not None else None
+        annotations = _writer(pre_label, folder, opened) if pre_label is not None else None
         work = _Work(
             opened, folder, opacity, gif, every_frame, topic, limit, bird, annotations, stop or threading.Event(),
             on_step, report,
@@ -237,6 +233,11 @@ def predict(
     if annotations is not None and pre_label is not None:
         report.pre_labels = f"{annotations.out}: {annotations.finish().text(pre_label.settings)}"
     return report
+
+
+def _writer(pre_label: PreLabel, folder: Path, model: Model) -> Export:
+    kind = export_type(pre_label.format)
+    return kind(folder / kind.file_name, model.card.label_set, pre_label.settings)
 
 
 def _demand_images(jobs: list[_Job]) -> None:

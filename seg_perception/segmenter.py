@@ -35,6 +35,7 @@ class PreparedImage:
 
     Attributes:
         pixels: uint8 [H, W, 3] RGB at the network's size; or what the card's camera encoding says.
+        camera_size: of the image as it came.
     """
 
     pixels: NDArray[np.uint8]
@@ -43,7 +44,12 @@ class PreparedImage:
 
 @dataclass(frozen=True, slots=True)
 class PreparedOnGpu:
-    """The same in a GPU's memory."""
+    """The same in a GPU's memory.
+
+    Attributes:
+        pixels: the image there, in the engine's size and encoding.
+        camera_size: of the image as it came.
+    """
 
     pixels: DeviceImage
     camera_size: Size
@@ -51,7 +57,13 @@ class PreparedOnGpu:
 
 @dataclass(frozen=True, slots=True)
 class RawSegmentation:
-    """The engine's answer at the network's size."""
+    """The engine's answer at the network's size.
+
+    Attributes:
+        labels: class ids, uint8 [h, w].
+        confidence: the winning class's probability x 255, uint8 [h, w].
+        camera_size: that the answer is brought back to.
+    """
 
     labels: LabelImage
     confidence: ConfidenceImage
@@ -72,17 +84,18 @@ class Segmenter:
 
     Args:
         engine: an opened engine; `close`, or leaving a `with` block, closes it.
-        size: the network's input size; None keeps each camera's shape and spends the model
+        size: the network's input size, "480x352" or (480, 352); None keeps each camera's shape and spends the model
             card's pixel count (see `core.resizing.network_size`), or takes the engine's one size.
 
     Raises:
-        InputError: the size is not one that the engine takes.
+        InputError: the size is malformed, or not one that the engine takes.
 
     The three steps are public so that a caller can time and batch them; `segment` is all three.
     """
 
-    def __init__(self, engine: Engine, size: Size | None = None) -> None:
+    def __init__(self, engine: Engine, size: str | Size | tuple[int, int] | None = None) -> None:
         self._engine = engine
+        size = None if size is None else Size.parse(size)
         fixed, multiple = engine.info.fixed_size, engine.card.size_multiple
         if fixed is not None and size not in (None, fixed):
             raise InputError(f"network size {size} does not fit this engine, which was built for {fixed}")

@@ -27,8 +27,11 @@ from bag_helpers import START, STEP, drivable_of, picture, truth_of, write_bag, 
 import seg_perception as sp
 from seg_perception.cli.main import build_parser
 from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.files import share_path
 from seg_perception.core.image_file import decode_labels
 from seg_perception.core.types import Size
+from seg_perception.datasets.convert.exporting import ShapeKind
+from seg_perception.export.importing import Color, Kind, Layout
 from seg_perception.video import VideoReader, VideoWriter
 
 
@@ -167,7 +170,7 @@ def test_a_turned_photo_is_upright(tiny: Path, tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused_in_words(given: object, message: str, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with sp.load(tiny, threads=1) as model, pytest.raises(sp.InputError, match=message):
-        model(given.format(tmp=tmp_path) if isinstance(given, str) else given)  # type: ignore[arg-type]
+        model(given.format(tmp=tmp_path) if isinstance(given, str) else given)
 
 
 def test_a_missing_file_stays_a_missing_file(tiny: Path) -> None:
@@ -190,7 +193,7 @@ def test_the_network_s_size_can_be_chosen(size: str | tuple[int, int] | Size, ti
 @pytest.mark.parametrize("size", [(32,), (32.0, 16.0), 32, "32"])
 def test_a_malformed_size_is_refused(size: object, tiny: Path) -> None:
     with pytest.raises(sp.InputError, match=r"size .* is not accepted"):
-        sp.load(tiny, size=size)  # type: ignore[arg-type]
+        sp.load(tiny, size=size)
 
 
 def test_a_closed_model_says_so(tiny: Path) -> None:
@@ -215,7 +218,7 @@ def test_several_cameras_are_one_batch_in_order(tiny: Path) -> None:
             np.testing.assert_array_equal(result.labels, model(image).labels)
         assert model.batch([]) == []
         with pytest.raises(sp.InputError, match="batch takes a list of images"):
-            model.batch(picture(0))  # type: ignore[arg-type]
+            model.batch(picture(0))
 
 
 def test_pictures_shares_and_files(tiny: Path, tmp_path: Path) -> None:
@@ -426,6 +429,29 @@ def test_evaluate_in_python_is_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "scores.json").is_file()
     with pytest.raises(sp.SettingsError, match="no dataset: at least one"):
         sp.evaluate([])
+
+
+def test_plain_texts_do_for_paths_sizes_and_choices(tiny: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "in.mcap", [picture(0)])
+    with sp.BagReader(str(bag)) as opened:
+        assert opened.topic("/image").count == 1
+    assert cv2.imwrite(str(tmp_path / "mask.png"), np.full((2, 2), 255, np.uint8))
+    with sp.load(tiny, drivable=sp.DrivableSettings(ignore_mask=str(tmp_path / "mask.png"))) as model:
+        assert not model(picture(0)).drivable.any()
+    with sp.open_engine(str(tiny)) as engine:
+        assert sp.Segmenter(engine, (96, 64)).segment(picture(0)).labels.shape == picture(0).shape[:2]
+    options = sp.EngineOptions(precision="int8", size="96x64", cache="engines")
+    assert (options.precision, options.size, options.cache) == ("int8", Size(96, 64), Path("engines"))
+    assert sp.BuildSettings(camera_size="96x64", camera_encoding="nv12").camera_size == Size(96, 64)
+    assert sp.DatasetSettings("folder", "data", mapping="identity", size="96x64").root == Path("data")
+    request = sp.ImportRequest(layout="nhwc", color="bgr", kind="labels", size="96x64")
+    assert request == sp.ImportRequest(layout=Layout.NHWC, color=Color.BGR, kind=Kind.LABELS, size=Size(96, 64))
+    assert sp.ShapeSettings("mask") == sp.ShapeSettings(ShapeKind.MASK)
+    with pytest.raises(sp.InputError, match="kind 'circle' is not one of polygon, mask"):
+        sp.ShapeSettings("circle")
+    classes = share_path("config/labels/driving.yaml")
+    with pytest.raises(sp.InputError, match="/labels"):
+        sp.score_bag(bag, "/labels", "/truth", classes)
 
 
 def test_the_calls_say_what_they_take() -> None:

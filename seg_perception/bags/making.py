@@ -136,7 +136,13 @@ class FolderDrive:
 
 @dataclass(frozen=True, slots=True)
 class MadeBag:
-    """What was written: images, truth images, and names in the folder that are no images."""
+    """What was written.
+
+    Attributes:
+        images: image messages.
+        truths: label messages.
+        left_out: names in the folder that are no images.
+    """
 
     images: int
     truths: int

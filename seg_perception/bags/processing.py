@@ -49,9 +49,9 @@ class ProcessSettings:
 
     Attributes:
         images: image topics (Image or CompressedImage); empty: /image, or the only one.
-        prefix: output topics are <prefix>/labels and so on, as the node names them; with several
-            image topics <prefix>/<camera>/labels, see `camera_name`.
-        outputs: of `image_outputs`.
+        prefix: output topics are PREFIX/labels and so on, as the node names them; with several image topics
+            PREFIX/CAMERA/labels, CAMERA being "front" for /front/image.
+        outputs: "labels", "confidence", "drivable", "color", "overlay" (names of `node_outputs.image_outputs`).
         drivable: how the mask is judged; one masker for each image topic.
         camera_drivable: the same for single cameras, by `camera_name`; the others take `drivable`.
         opacity: of the overlay.
@@ -127,7 +127,7 @@ def process_bag(
         out: the bag to write: x.mcap, x.db3, or a folder's name.
         settings: what to segment and write; the defaults of `ProcessSettings` unless given.
         model: ONNX file; the shipped model unless given.
-        engine: what runs it, as `engines.opening.open_engine` takes it.
+        engine: what runs it, as `load`.
         size: what the network sees, such as "640x352"; by default the camera's shape at the
             model's pixel count.
         threads: CPU threads of the engine; 0 means all cores.
@@ -136,9 +136,11 @@ def process_bag(
         on_message: called after each message of the input.
 
     Raises:
-        FileNotFoundError, ModelError, EngineError: the model or the engine; see `open_engine`.
-        InputError: the bag, or a topic; a journal of another job; `out` is `source`.
+        FileNotFoundError, ModelError, EngineError: no such bag; the model or the engine, see `open_engine`.
+        InputError: the bag, a topic or the size; a journal of another job; `out` is `source`.
+        SettingsError: the mask's settings name a class that the model does not have.
         FileExistsError: `out` exists and `overwrite` is false, or another process writes it.
+        OSError: the bag cannot be read, or the new one not written.
     """
     source, out, model = Path(source), Path(out), model_file(model)
     wanted = None if size is None else Size.parse(size)

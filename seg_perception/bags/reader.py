@@ -40,8 +40,8 @@ class BagReader:
         InputError: no bag, one without messages of ROS 2, or one that is damaged or was cut off.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self._stack = ExitStack()
         self._parts: list[tuple[Part, StorageReader, dict[int, Topic]]] = []
         self._topics: dict[str, Topic] = {}

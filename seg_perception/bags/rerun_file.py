@@ -57,7 +57,7 @@ class RerunReport:
 
 
 def write_rerun(
-    source: str | Path, out: str | Path, label_set: str | LabelSet = "driving", overwrite: bool = False
+    source: str | Path, out: str | Path, label_set: str | Path | LabelSet = "driving", overwrite: bool = False
 ) -> RerunReport:
     """Write a bag's images, labels, masks, confidence, grids, points, outlines and numbers as a Rerun recording.
 
@@ -68,12 +68,13 @@ def write_rerun(
         overwrite: replace `out`.
 
     Raises:
-        InputError: see `check_rerun`; the bag cannot be read.
+        InputError: another ending; the extra "rerun" is not installed; the bag is damaged.
+        SettingsError: an unknown or malformed label set.
         FileExistsError: `out` exists and `overwrite` is false.
         OSError: the bag cannot be read, or the file not written.
     """
     source, out = Path(source), Path(out)
-    label_set = load_label_set(label_set) if isinstance(label_set, str) else label_set
+    label_set = label_set if isinstance(label_set, LabelSet) else load_label_set(label_set)
     check_rerun(out, overwrite)
     rr = _sdk()
     partial = out.with_name(f".{out.name}.partial")

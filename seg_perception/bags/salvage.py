@@ -329,7 +329,8 @@ def recover(damaged: str | Path, out: str | Path, overwrite: bool = False) -> Re
 
     Args:
         damaged: an MCAP or SQLite file, or a folder of them.
-        out: see `BagWriter`.
+        out: the new bag: x.mcap, x.db3, or a folder's name.
+        overwrite: replace `out`.
 
     Raises:
         FileNotFoundError: no such bag.

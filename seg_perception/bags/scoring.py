@@ -82,7 +82,7 @@ class LabelPairs:
 
 
 def score_bag(
-    bag: str | Path | BagReader, labels_topic: str, truth_topic: str, label_set: str | LabelSet = "driving"
+    bag: str | Path | BagReader, labels_topic: str, truth_topic: str, label_set: str | Path | LabelSet = "driving"
 ) -> BagScore:
     """Compare a bag's label topic with its truth topic, frame by frame of equal stamps.
 
@@ -93,12 +93,15 @@ def score_bag(
         label_set: what the ids mean: a name, a YAML file, or loaded.
 
     Raises:
-        InputError: as `LabelPairs`; or sizes differ, an id is no class, or no stamps match at all.
+        FileNotFoundError: no such bag or label set.
+        InputError: the bag is damaged; a topic is missing, of another type, or has a stamp twice; sizes differ, an id
+            is no class, or no stamps match at all.
+        SettingsError: the label set's file is malformed.
     """
     if isinstance(bag, (str, Path)):
         with BagReader(Path(bag)) as opened:
             return score_bag(opened, labels_topic, truth_topic, label_set)
-    label_set = load_label_set(label_set) if isinstance(label_set, str) else label_set
+    label_set = label_set if isinstance(label_set, LabelSet) else load_label_set(label_set)
     matrix = ConfusionMatrix(len(label_set))
     pairs = LabelPairs(bag, labels_topic, truth_topic)
     for stamp_ns, labels, truth in pairs:

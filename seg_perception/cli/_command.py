@@ -21,7 +21,7 @@ from seg_perception.engines.opening import AUTO
 
 if TYPE_CHECKING:
     from seg_perception.datasets.base import Dataset
-    from seg_perception.datasets.convert.exporting import ExportSettings
+    from seg_perception.datasets.convert.exporting import ShapeSettings
     from seg_perception.datasets.registry import DatasetSettings
 
 
@@ -97,15 +97,15 @@ def add_export_arguments(parser: argparse.ArgumentParser, option: str, help_: st
     parser.add_argument("--least-pixels", type=int, default=20, metavar="N", help=help_)
 
 
-def export_settings(arguments: argparse.Namespace) -> ExportSettings:
+def export_settings(arguments: argparse.Namespace) -> ShapeSettings:
     """What the options of `add_export_arguments` say of shapes.
 
     Raises:
         SettingsError: a wrong value.
     """
-    from seg_perception.datasets.convert.exporting import ExportSettings, ShapeKind
+    from seg_perception.datasets.convert.exporting import ShapeSettings
 
-    return ExportSettings(ShapeKind(arguments.shape), arguments.tolerance, arguments.least_pixels)
+    return ShapeSettings(arguments.shape, arguments.tolerance, arguments.least_pixels)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -119,22 +119,21 @@ def _import(arguments: argparse.Namespace) -> int:
     What the file says is found out, and what was guessed is printed as the command that would state it. The result is
     compared with the original on images.
     """
-    from seg_perception.core.types import Size
-    from seg_perception.export.importing import Color, ImportRequest, Kind, Layout
+    from seg_perception.export.importing import ImportRequest
     from seg_perception.export.importing.import_file import import_file
 
     request = ImportRequest(
         input=arguments.input,
-        layout=Layout(arguments.layout) if arguments.layout else None,
-        color=Color(arguments.color) if arguments.color else None,
+        layout=arguments.layout,
+        color=arguments.color,
         scale=arguments.scale,
         mean=arguments.mean,
         std=arguments.std,
         output=arguments.output,
-        kind=Kind(arguments.kind) if arguments.kind else None,
+        kind=arguments.kind,
         classes=arguments.classes,
         to=arguments.to,
-        size=Size.parse(arguments.size) if arguments.size else None,
+        size=arguments.size,
     )
     report = import_file(arguments.model, arguments.out, request, name=arguments.name, images=arguments.images)
     print(report)

@@ -207,7 +207,7 @@ def _view(arguments: argparse.Namespace) -> int:
     """
     from seg_perception.commands.looking import serve_page
     from seg_perception.core.errors import InputError
-    from seg_perception.view.server import ViewSettings
+    from seg_perception.view.board import ViewSettings
 
     if arguments.source is not None and arguments.node is not None:
         raise InputError("--node shows a running node and SOURCE a file, camera or URL: give one of them")

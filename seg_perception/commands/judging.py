@@ -127,8 +127,8 @@ def compare(
     Args:
         a: a loaded `Model`, or what `load` takes: {"model": "old.onnx", "engine": "openvino"}.
         b: the same; what is asked about: differences are B minus A.
-        datasets: labeled images, as `evaluate` takes them; or else
-        source: a bag, video or folder without truth, as `Model.stream` takes it.
+        datasets: labeled images, as `evaluate` takes them; None where there is a `source`.
+        source: a bag, video or folder without truth, as `Model.stream` takes it; None where there are `datasets`.
         topic: the image topic of a bag.
         data_root: as `evaluate`.
         limit: at most so many frames of each dataset, or of the source.
@@ -288,7 +288,6 @@ def benchmark(
 def _benchmark_images(folder: str | Path | None) -> list[RgbImage]:
     """About eight of a folder, spread over it; or rendered ones."""
     if folder is None:
-        from seg_perception.core.types import Size
         from seg_perception.scenes import random_scene
 
         return [random_scene(seed, Size(640, 480)).image for seed in (1, 2, 3, 4)]

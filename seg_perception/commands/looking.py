@@ -16,7 +16,7 @@ from seg_perception.model import Model, load
 if TYPE_CHECKING:
     from seg_perception.bags.selecting import Selection
     from seg_perception.ros.remote import RemoteNode
-    from seg_perception.view.server import ViewSettings
+    from seg_perception.view.board import ViewSettings
 
 
 def select_frames(
@@ -92,13 +92,13 @@ def serve_page(
     Args:
         source: a video, folder, bag, camera's index or URL, as `Model.stream`; None: the running node.
         node: its name.
-        model: as `evaluate`, where there is a source; so are the next three.
+        model: of a source, not of a node: a model file, or a loaded `Model`; None: the shipped one.
         engine: as `load`.
         size: as `load`.
         threads: as `load`.
         topic: the image topic of a bag.
         loop: play the source again and again.
-        settings: port, address, rate, and whether pages may change things (`view.server.ViewSettings`).
+        settings: port, address, rate, and whether pages may change things.
         stop: set it to end.
         on_url: is told the page's address.
 
@@ -109,8 +109,9 @@ def serve_page(
         FileNotFoundError, ModelError, EngineError, InputError: see `load` and `Model.stream`.
         SegPerceptionError: the port cannot be had.
     """
+    from seg_perception.view.board import ViewSettings
     from seg_perception.view.playback import Playback
-    from seg_perception.view.server import ViewServer, ViewSettings
+    from seg_perception.view.server import ViewServer
 
     settings, stop = settings or ViewSettings(), stop or threading.Event()
     if source is None:

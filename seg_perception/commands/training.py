@@ -38,6 +38,7 @@ def train(
     Raises:
         FileNotFoundError: no such settings file.
         SettingsError, DatasetError: before anything is written.
+        ModelError: the weights to start from, or those of the run to go on with, are damaged or do not fit.
         TrainingDivergedError: the loss became infinite or NaN.
     """
     from seg_perception.core.settings import from_mapping, load_settings, to_mapping
@@ -81,6 +82,7 @@ def calibrate(
 
     Raises:
         FileNotFoundError: no such checkpoint.
+        ModelError: not a weights file of ours.
         SettingsError, DatasetError: the data cannot be opened, or no temperature fits it.
     """
     from seg_perception.training.calibration import calibrate as fit
@@ -113,4 +115,6 @@ def average(
     """
     from seg_perception.training.checkpoint import average_weights
 
-    average_weights([Path(path) for path in checkpoints], shares or [1.0] * len(checkpoints), Path(out), from_first)
+    if shares is None:
+        shares = [1.0] * len(checkpoints)
+    average_weights([Path(path) for path in checkpoints], shares, Path(out), from_first)

@@ -19,7 +19,7 @@ from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.image_file import read_labels
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.resizing import resize_labels
-from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
+from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size, parse_fields
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,15 @@ class DrivableSettings:
         ignore_polygons: areas that are never drivable (the bonnet), each as x0, y0, x1, y1, x2, y2,
             ...; relative to the image, 0 to 1 from the left and the top.
         ignore_mask: 8-bit gray PNG, stretched to the image; 128 and more is never drivable.
-        connected_to_ego: keep only area that is connected (edge to edge) to the ego region, see `ego_region`.
+        connected_to_ego: keep only area that is connected (edge to edge) to the ego region: of the middle third of the
+            columns, the lowest 5 % of the image that is not ignored.
         appear_frames: a pixel becomes drivable after this many drivable frames in a row and stops at
             once; 1 switches the filter off.
         max_gap_s: a longer time between two frames, or one that runs backwards, starts the count anew; a
             frame with the stamp of the one before is no further evidence, and does not count.
+
+    Raises:
+        SettingsError: values out of range; all of them are listed.
     """
 
     classes: tuple[str, ...] | None = None
@@ -65,6 +69,7 @@ class DrivableSettings:
     max_gap_s: float = 0.5
 
     def __post_init__(self) -> None:
+        parse_fields(self, ignore_mask=Path)
         faults = []
         if self.classes is not None and not self.classes:
             faults.append("classes is empty; name at least one class, or leave it out for the model card's")

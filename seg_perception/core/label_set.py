@@ -49,7 +49,15 @@ class LabelClass:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """An ordered set of classes with ids 0 to len-1; 255 means unlabeled, 254 is kept for training."""
+    """An ordered set of classes with ids 0 to len-1; 255 means unlabeled, 254 is kept for training.
+
+    Attributes:
+        name: as config/labels has it.
+        classes: each with its id, name, color (RGB) and whether it is drivable, in the order of ids.
+
+    Raises:
+        SettingsError: no classes, ids out of order, or a name twice.
+    """
 
     name: str
     classes: tuple[LabelClass, ...]

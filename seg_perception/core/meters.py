@@ -68,6 +68,7 @@ class MetersSettings:
         frame: the ground frame.
         mount: of every camera that has no settings of its own.
         camera_mounts: of single cameras, by name.
+        grid: its extent and cells.
         points_size: see `costmap_size`.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,28 @@ MAX_PIXELS = 64 * 1024 * 1024
 """No image larger than this is decoded: a header that claims more is taken for damage or an attack."""
 
 
+_Choice = TypeVar("_Choice", bound=Enum)
+
+
+def parse_choice(kind: type[_Choice], text: Any, name: str) -> _Choice:
+    """The member of an enumeration whose value is this text; a member is passed through.
+
+    Raises:
+        InputError: no such member; lists them.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{name} {text!r} is not one of {', '.join(str(one.value) for one in kind)}") from None
+
+
+def parse_fields(settings: object, **parsers: Callable[[Any], object]) -> None:
+    """Let a frozen dataclass take plain texts: a named field that is not None becomes what its parser makes of it."""
+    for name, parser in parsers.items():
+        if (value := getattr(settings, name)) is not None:
+            object.__setattr__(settings, name, parser(value))
+
+
 class Precision(str, Enum):
     """What a graph or an engine computes in; prints, compares and is stored as its text."""
 
@@ -46,10 +69,7 @@ class Precision(str, Enum):
         Raises:
             InputError: not one of the three; lists them.
         """
-        try:
-            return cls(text)
-        except ValueError:
-            raise InputError(f"precision {text!r} is not one of {', '.join(cls)}") from None
+        return parse_choice(cls, text, "precision")
 
     def __str__(self) -> str:
         return self.value
@@ -79,10 +99,7 @@ class CameraEncoding(str, Enum):
         Raises:
             InputError: not one of them; lists them.
         """
-        try:
-            return cls(text)
-        except ValueError:
-            raise InputError(f"camera encoding {text!r} is not one of {', '.join(cls)}") from None
+        return parse_choice(cls, text, "camera encoding")
 
     def array_shape(self, size: Size) -> tuple[int, int, int]:
         """Rows, columns and bytes of a column, of the uint8 array of an image of this size.
@@ -112,7 +129,15 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Size:
-    """Image size in pixels; prints and parses as WIDTHxHEIGHT."""
+    """Image size in pixels; prints and parses as WIDTHxHEIGHT.
+
+    Attributes:
+        width: columns, at least 1.
+        height: rows, at least 1.
+
+    Raises:
+        InputError: a side below 1.
+    """
 
     width: int
     height: int
@@ -151,7 +176,15 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """What the network says of one image, pixel by pixel, at the image's own size."""
+    """What the network says of one image, pixel by pixel, at the image's own size.
+
+    Attributes:
+        labels: class ids, uint8 [H, W].
+        confidence: the winning class's probability x 255, uint8 [H, W].
+
+    Raises:
+        InputError: not two uint8 images of one size.
+    """
 
     labels: LabelImage
     confidence: ConfidenceImage

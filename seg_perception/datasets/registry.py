@@ -14,7 +14,7 @@ from types import MappingProxyType
 import seg_perception.datasets
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.files import real_path
-from seg_perception.core.types import Size
+from seg_perception.core.types import Size, parse_fields
 from seg_perception.datasets.base import Dataset, DatasetInfo, LeftOut, OpenRequest, Sample
 from seg_perception.datasets.pairs import MissingLabelsError, PairedFiles, pattern_fault
 
@@ -59,6 +59,10 @@ class DatasetSettings:
             and labels/*/*_ids.png.
         unlabeled: there are images only (kind "folder" only), in images/ or in the root: for training with teachers,
             who say what is on them. The mapping still names the classes.
+
+    Raises:
+        SettingsError: values that do not fit together or are out of range; all of them are listed.
+        InputError: a malformed size.
     """
 
     kind: str
@@ -74,6 +78,7 @@ class DatasetSettings:
     unlabeled: bool = False
 
     def __post_init__(self) -> None:
+        parse_fields(self, root=Path, size=Size.parse)
         faults = []
         info = datasets().get(self.kind)
         if info is None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import CameraEncoding, Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size, parse_fields
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("labels", "confidence")
@@ -23,15 +23,25 @@ OUTPUT_NAMES = ("labels", "confidence")
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What runs the model, for logs, diagnostics and reports."""
+    """What runs the model, for logs, diagnostics and reports.
 
-    runtime: str  # "onnxruntime", "tensorrt", ...
+    Attributes:
+        runtime: "onnxruntime", "tensorrt", ...
+        version: of the runtime.
+        device: "CPU", or the GPU's name.
+        precision: for people: a `Precision`, or "bf16", "int8 and bf16", ...
+        max_batch: largest batch of one call; None: any.
+        fixed_size: the only input size it takes; None: any that fits the card.
+        largest_size: no side of an input may be longer; None: any that fits the card.
+    """
+
+    runtime: str
     version: str
-    device: str  # "CPU", or the GPU's name
-    precision: str  # for people: a Precision, or "bf16", "int8 and bf16", ...
-    max_batch: int | None  # largest batch of one call; None: any
-    fixed_size: Size | None  # the only input size it takes; None: any that fits the card
-    largest_size: Size | None = None  # no side of an input may be longer; None: any that fits the card
+    device: str
+    precision: str
+    max_batch: int | None
+    fixed_size: Size | None
+    largest_size: Size | None = None
 
     def __str__(self) -> str:
         return f"{self.runtime} {self.version} on {self.device} ({self.precision})"
@@ -165,14 +175,14 @@ class EngineOptions:
         batch: the largest batch of a GPU engine.
         size: the only network input size of a GPU engine; None: any shape of about the card's pixel count.
         build_engine: whether a missing, stale or damaged engine may be built, or is an error.
-        cache: folder of built engines; None: see `tensorrt.plan.default_cache_folder`.
+        cache: folder of built engines; None: seg_perception/engines in $XDG_CACHE_HOME or ~/.cache.
         cuda_graph: replay runs of a GPU engine from a captured CUDA graph.
         progress: called with a phase name and a fraction of 0 to 1 while building.
         stop_requested: asked while building; True ends the build with an EngineError.
 
     Raises:
         EngineError: threads below 0, or a batch below 1.
-        InputError: no such precision.
+        InputError: no such precision, or a malformed size.
     """
 
     threads: int = 0
@@ -190,8 +200,7 @@ class EngineOptions:
             raise EngineError(f"threads {self.threads} is not accepted: 0 (all cores this process may use) or more is")
         if self.batch < 1:
             raise EngineError(f"batch {self.batch} must be at least 1")
-        if self.precision is not None:
-            object.__setattr__(self, "precision", Precision.parse(self.precision))
+        parse_fields(self, precision=Precision.parse, size=Size.parse, cache=Path)
 
 
 class Device(Enum):

@@ -112,6 +112,7 @@ class Evaluation:
 
     @cached_property
     def scores(self) -> Scores:
+        """Scores of every labeled pixel."""
         return Scores.of(self.counts.confusion)
 
     @cached_property
@@ -121,6 +122,7 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
+        """How often the labels of each confidence are right."""
         return Calibration.of(self.counts)
 
     @cached_property

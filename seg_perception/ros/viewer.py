@@ -41,8 +41,8 @@ from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
 from seg_perception.ros.messages import decode_compressed, decode_image, message_class, stamp_ns_of
 from seg_perception.ros.node.page import GridPicture, live_sliders, parameter_for, possible_transitions, status_of
-from seg_perception.view.board import Board, Slider, ViewFrame
-from seg_perception.view.server import ViewServer, ViewSettings
+from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
+from seg_perception.view.server import ViewServer
 
 _KEPT = 8  # stamps whose parts are waited for
 _ANSWER_S = 20.0

@@ -7,6 +7,7 @@ the next one, a picture is encoded once however many pages look. No ROS: the nod
 from __future__ import annotations
 
 import io
+import ipaddress
 import json
 import threading
 import time
@@ -19,10 +20,47 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 
+from seg_perception.core.errors import InputError
 from seg_perception.core.image_file import encode_png_bytes
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage
 from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """How the page is served.
+
+    Attributes:
+        port: 0 takes a free one.
+        address: to listen on; any but a loopback address makes a token necessary.
+        rate: frames a second that one page gets of one camera at most.
+        control: whether pages may change parameters and the lifecycle state.
+
+    Raises:
+        InputError: a value is out of range, or the address is none.
+    """
+
+    port: int = 0
+    address: str = "127.0.0.1"
+    rate: float = 5.0
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"view port {self.port} is not accepted: 1 to 65535 are, 0 takes a free one")
+        if not 0.1 <= self.rate <= 60:
+            raise InputError(f"view rate {self.rate:g} is not accepted: 0.1 to 60 frames a second are")
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            raise InputError(
+                f"view address {self.address!r} is not accepted: an IP address of this machine is, 127.0.0.1 or 0.0.0.0"
+            ) from None
+
+    @property
+    def open_to_others(self) -> bool:
+        return not ipaddress.ip_address(self.address).is_loopback
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from seg_perception.core.errors import InputError, SegPerceptionError
-from seg_perception.view.board import Board, PictureCache, kept, pixel, shares
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.view.board import Board, PictureCache, ViewSettings, kept, pixel, shares
 from seg_perception.view.page import BadMessageError, Limit, LookMessage, Page, parse_message
 
 log = logging.getLogger(__name__)
@@ -53,42 +53,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ViewSettings:
-    """How the page is served.
-
-    Attributes:
-        port: 0 takes a free one.
-        address: to listen on; any but a loopback address makes a token necessary.
-        rate: frames a second that one page gets of one camera at most.
-        control: whether pages may change parameters and the lifecycle state.
-
-    Raises:
-        InputError: a value is out of range, or the address is none.
-    """
-
-    port: int = 0
-    address: str = "127.0.0.1"
-    rate: float = 5.0
-    control: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"view port {self.port} is not accepted: 1 to 65535 are, 0 takes a free one")
-        if not 0.1 <= self.rate <= 60:
-            raise InputError(f"view rate {self.rate:g} is not accepted: 0.1 to 60 frames a second are")
-        try:
-            ipaddress.ip_address(self.address)
-        except ValueError:
-            raise InputError(
-                f"view address {self.address!r} is not accepted: an IP address of this machine is, 127.0.0.1 or 0.0.0.0"
-            ) from None
-
-    @property
-    def open_to_others(self) -> bool:
-        return not ipaddress.ip_address(self.address).is_loopback
 
 
 class ViewServer:

@@ -30,7 +30,7 @@ from seg_perception.core.label_set import load_label_set
 from seg_perception.core.settings import load_settings
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.conversion import formats_table
-from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
+from seg_perception.datasets.convert.exporting import Labeled, ShapeKind, ShapeSettings, write_annotations
 from seg_perception.scenes import random_scene
 from seg_perception.training.settings import TrainSettings
 
@@ -72,7 +72,7 @@ def cvat_task(root: Path, amount: Amount) -> None:
         Image.fromarray(scene.image).save(path, quality=92)
         labeled.append(Labeled(path, scene.labels))
     write_annotations(
-        "cvat", labeled, DRIVING, root / "cvat" / "annotations.xml", ExportSettings(ShapeKind.MASK, least_pixels=0)
+        "cvat", labeled, DRIVING, root / "cvat" / "annotations.xml", ShapeSettings(ShapeKind.MASK, least_pixels=0)
     )
     colors = np.zeros((176, 240, 3), np.uint8)
     for value, color in ((0, (128, 64, 128)), (7, (70, 130, 180)), (8, (0, 0, 142))):

@@ -24,7 +24,7 @@ from seg_perception.core.errors import DatasetError, SegPerceptionError, Setting
 from seg_perception.core.label_set import load_label_mapping, load_label_set
 from seg_perception.datasets.convert.base import Canvas
 from seg_perception.datasets.convert.conversion import ConvertSettings, convert, detect, formats, formats_table
-from seg_perception.datasets.convert.exporting import ExportSettings, Labeled, ShapeKind, write_annotations
+from seg_perception.datasets.convert.exporting import Labeled, ShapeKind, ShapeSettings, write_annotations
 from seg_perception.datasets.convert.label_studio import decode_brush
 from seg_perception.datasets.convert.voc import palette_color
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
@@ -471,7 +471,7 @@ def test_what_is_exported_comes_back_as_it_was(tmp_path: Path, blobs: np.ndarray
     """Masks, and polygons that keep every corner, are exact to the last pixel, by the rule of each tool."""
     image = picture(tmp_path / "pictures" / "a.png", (96, 64))
     out = tmp_path / ("ann" if name == "labelme" else f"ann.{'xml' if name == 'cvat' else 'json'}")
-    report = write_annotations(name, [Labeled(image, blobs)], DRIVING, out, ExportSettings(kind, 0.0, least_pixels=0))
+    report = write_annotations(name, [Labeled(image, blobs)], DRIVING, out, ShapeSettings(kind, 0.0, least_pixels=0))
     assert (report.images, report.left_out, report.left_out_pixels) == (1, 0, 0)
     convert(out, tmp_path / "back", ConvertSettings(images=image.parent, to="driving"))
     assert np.array_equal(labels_of(tmp_path / "back"), blobs)
@@ -483,7 +483,7 @@ def test_polygons_are_off_by_their_tolerance_and_no_more(tmp_path: Path, name: s
     labels = np.digitize(smooth, np.quantile(smooth, [0.3, 0.55, 0.8])).astype(np.uint8)
     image = picture(tmp_path / "pictures" / "a.png", (160, 120))
     out = tmp_path / ("ann" if name == "labelme" else f"ann.{'xml' if name == 'cvat' else 'json'}")
-    write_annotations(name, [Labeled(image, labels)], DRIVING, out, ExportSettings(tolerance=1.0, least_pixels=0))
+    write_annotations(name, [Labeled(image, labels)], DRIVING, out, ShapeSettings(tolerance=1.0, least_pixels=0))
     convert(out, tmp_path / "back", ConvertSettings(images=image.parent, to="driving"))
     differ = labels_of(tmp_path / "back") != labels
     borders = np.zeros(labels.shape, np.uint8)  # pixels that have another class beside or below them

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 
 from view_helpers import FakeControls
 
-from seg_perception.view.board import Board
-from seg_perception.view.server import ViewServer, ViewSettings
+from seg_perception.view.board import Board, ViewSettings
+from seg_perception.view.server import ViewServer
 
 
 @pytest.fixture

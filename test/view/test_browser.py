@@ -14,8 +14,8 @@ from browser_helpers import CHROMIUM, DRIVER, one, open_browser, pixels, screens
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.scenes import random_scene
-from seg_perception.view.board import Board, Slider, ViewFrame
-from seg_perception.view.server import ViewServer, ViewSettings
+from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
+from seg_perception.view.server import ViewServer
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="no Chromium here: apt install chromium chromium-driver"

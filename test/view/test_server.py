@@ -24,8 +24,8 @@ from waiting import PATIENCE_S, wait_until
 from seg_perception.core.errors import InputError, SegPerceptionError
 from seg_perception.model import load
 from seg_perception.view import playback
-from seg_perception.view.board import Board
-from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer, ViewSettings
+from seg_perception.view.board import Board, ViewSettings
+from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer
 
 
 async def binary(page: Any) -> tuple[dict[str, Any], np.ndarray]:

@@ -111,7 +111,7 @@ class ConvertSettings:
     """How a source is converted.
 
     Attributes:
-        format: a name of `formats()`; None: what the source looks like.
+        format: as `seg-perception dataset convert --help` lists them; None: what the source looks like.
         images: folder of the pictures; None: beside the annotations.
         to: "own" keeps the source's classes; a label set (name or file) takes those of equal names.
         renamed: source class -> class of the target, or "ignore".

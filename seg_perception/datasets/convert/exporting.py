@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import DatasetError, SettingsError
 from seg_perception.core.files import make_folder, make_room_for, write_atomically
 from seg_perception.core.label_set import LabelSet, load_label_mapping
-from seg_perception.core.types import UNLABELED, LabelImage
+from seg_perception.core.types import UNLABELED, LabelImage, parse_choice, parse_fields
 from seg_perception.datasets.base import describe_left_out
 from seg_perception.datasets.convert.coco import to_text
 from seg_perception.datasets.folder import folder_pairs
@@ -40,7 +41,7 @@ class ShapeKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ExportSettings:
+class ShapeSettings:
     """What becomes a shape.
 
     Attributes:
@@ -54,6 +55,7 @@ class ExportSettings:
     least_pixels: int = 20
 
     def __post_init__(self) -> None:
+        parse_fields(self, kind=partial(parse_choice, ShapeKind, name="kind"))
         faults = []
         if not 0 <= self.tolerance <= 100:
             faults.append(f"tolerance: {self.tolerance} is not in 0 to 100")
@@ -105,7 +107,7 @@ class Regions:
     left_out_pixels: int
 
 
-def regions_of(labels: LabelImage, label_set: LabelSet, settings: ExportSettings) -> Regions:
+def regions_of(labels: LabelImage, label_set: LabelSet, settings: ShapeSettings) -> Regions:
     """The regions of every class; neighbors by their sides only.
 
     Then no region reaches through a corner into the hole of another.
@@ -171,15 +173,22 @@ class Labeled:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportReport:
-    """What was written: pictures, shapes, regions that were too small, and the pixels of those."""
+class AnnotationReport:
+    """What was written.
+
+    Attributes:
+        images: annotated pictures.
+        shapes: polygons or masks, of all pictures.
+        left_out: regions that were too small.
+        left_out_pixels: pixels of those.
+    """
 
     images: int
     shapes: int
     left_out: int
     left_out_pixels: int
 
-    def text(self, settings: ExportSettings) -> str:
+    def text(self, settings: ShapeSettings) -> str:
         """For people, in one line."""
         small = (
             f"; {self.left_out} regions of under {settings.least_pixels} pixels left out ({self.left_out_pixels} "
@@ -200,7 +209,7 @@ class Export(ABC):
     file_name: ClassVar[str]
     """What `out` is called where nobody says it."""
 
-    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+    def __init__(self, out: Path, label_set: LabelSet, settings: ShapeSettings) -> None:
         self.out, self.label_set, self.settings = out, label_set, settings
         self._images = self._shapes = self._left_out = self._left_out_pixels = 0
 
@@ -220,14 +229,14 @@ class Export(ABC):
         self._left_out += found.left_out
         self._left_out_pixels += found.left_out_pixels
 
-    def finish(self) -> ExportReport:
+    def finish(self) -> AnnotationReport:
         """Write what is left to write.
 
         Raises:
             OSError: it cannot be written.
         """
         self._finish()
-        return ExportReport(self._images, self._shapes, self._left_out, self._left_out_pixels)
+        return AnnotationReport(self._images, self._shapes, self._left_out, self._left_out_pixels)
 
     @abstractmethod
     def _write(self, item: Labeled, name: PurePosixPath, regions: list[Region]) -> None: ...
@@ -241,7 +250,7 @@ class CvatExport(Export):
 
     file_name = "pre_labels.xml"
 
-    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+    def __init__(self, out: Path, label_set: LabelSet, settings: ShapeSettings) -> None:
         super().__init__(out, label_set, settings)
         self._root = ET.Element("annotations")
         ET.SubElement(self._root, "version").text = "1.1"
@@ -313,7 +322,7 @@ class CocoExport(Export):
 
     file_name = "pre_labels.json"
 
-    def __init__(self, out: Path, label_set: LabelSet, settings: ExportSettings) -> None:
+    def __init__(self, out: Path, label_set: LabelSet, settings: ShapeSettings) -> None:
         super().__init__(out, label_set, settings)
         self._entries: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
@@ -376,9 +385,9 @@ def export_labels(
     out: str | Path,
     format: str,  # noqa: A002 - as the command's option
     mapping: str | Path | None = None,
-    settings: ExportSettings | None = None,
-) -> tuple[ExportReport, str]:
-    """Write label files as annotations that another tool opens; `convert` brings them back.
+    settings: ShapeSettings | None = None,
+) -> tuple[AnnotationReport, str]:
+    """Write label files as annotations that another tool opens; `convert_dataset` brings them back.
 
     Args:
         images: folder of the pictures.
@@ -386,7 +395,7 @@ def export_labels(
         out: a file; for "labelme" a folder.
         format: "cvat", "coco" or "labelme".
         mapping: what the label files hold: a shipped name or a YAML file; None: the mapping.yaml beside their folder,
-            as `convert` writes it, or our ids ("identity") where there is none.
+            as `convert_dataset` writes it, or our ids ("identity") where there is none.
         settings: what becomes a shape.
 
     Returns:
@@ -414,8 +423,8 @@ def export_labels(
 
 
 def write_annotations(
-    name: str, items: Iterable[Labeled], label_set: LabelSet, out: Path, settings: ExportSettings | None = None
-) -> ExportReport:
+    name: str, items: Iterable[Labeled], label_set: LabelSet, out: Path, settings: ShapeSettings | None = None
+) -> AnnotationReport:
     """Write labels in a format: "cvat" and "coco" one file, "labelme" a folder of files.
 
     Raises:
@@ -423,7 +432,7 @@ def write_annotations(
         DatasetError: a label that the label set does not have.
         OSError: it cannot be written.
     """
-    export = export_type(name)(out, label_set, settings or ExportSettings())
+    export = export_type(name)(out, label_set, settings or ShapeSettings())
     for item in items:
         export.add(item)
     return export.finish()

@@ -13,7 +13,7 @@ from pathlib import Path
 from seg_perception.core.errors import EngineError, InputError, ModelError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import to_mapping
-from seg_perception.core.types import CameraEncoding, Precision, Size
+from seg_perception.core.types import CameraEncoding, Precision, Size, parse_fields
 from seg_perception.engines.cuda import Gpu
 from seg_perception.engines.graph import EDITS_VERSION, InputSizes, fixed_batch, input_sizes, resolve_precision
 from seg_perception.engines.graph.model_file import CheckedModel, load_model
@@ -36,6 +36,9 @@ class BuildSettings:
         dla_core: run what can on this DLA core, the rest on the GPU; None: all on the GPU.
         hardware_compatible: also runs on other GPUs from the Ampere generation on.
         target: GPU to build for that is not in this machine, such as "sm89" (TensorRT-RTX only).
+
+    Raises:
+        EngineError: values that do not fit together or are out of range; all of them are listed.
     """
 
     precision: Precision | None = None
@@ -52,8 +55,8 @@ class BuildSettings:
     def __post_init__(self) -> None:
         faults: list[str] = []
         try:
-            if self.precision is not None:
-                object.__setattr__(self, "precision", Precision.parse(self.precision))
+            parse_fields(self, precision=Precision.parse, camera_encoding=CameraEncoding.parse)
+            parse_fields(self, size=Size.parse, camera_size=Size.parse)
         except InputError as error:
             faults.append(str(error))
         if self.camera_encoding is not CameraEncoding.RGB and self.camera_size is None:

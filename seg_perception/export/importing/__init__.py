@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from seg_perception.core.errors import InputError, ModelError
-from seg_perception.core.types import Size
+from seg_perception.core.types import Size, parse_choice, parse_fields
 from seg_perception.engines.graph.model_file import has_external_data, read_onnx_bytes
 
 REFUSED_OPERATORS = frozenset({"Loop", "Scan", "SequenceMap"})
@@ -104,7 +105,26 @@ class ForeignModel:
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What the user says of a model; None: to be found out. Names are those of the command's options."""
+    """What the user says of a model; None: to be found out. Names are those of the command's options.
+
+    A pixel becomes (pixel / scale - mean) / std.
+
+    Attributes:
+        input: name of the image input.
+        layout: its axes, "nchw" or "nhwc".
+        color: order of its channels, "rgb" or "bgr".
+        scale: pixels, 0 to 255, are divided by it.
+        mean: one number or three, in the network's channel order, of pixels after the division.
+        std: as mean.
+        output: name of the output that holds the classes.
+        kind: what it holds, "scores", "probabilities", "labels" or "sigmoid".
+        classes: a preset (cityscapes19, ...), "names" (those in the file), or a label set's or mapping's file.
+        to: a label set that the classes are summed into, such as "driving".
+        size: the one size that the model shall run at.
+
+    Raises:
+        InputError: values out of range; all of them are listed.
+    """
 
     input: str | None = None
     layout: Layout | None = None
@@ -119,6 +139,13 @@ class ImportRequest:
     size: Size | None = None
 
     def __post_init__(self) -> None:
+        parse_fields(
+            self,
+            layout=partial(parse_choice, Layout, name="layout"),
+            color=partial(parse_choice, Color, name="color"),
+            kind=partial(parse_choice, Kind, name="kind"),
+            size=Size.parse,
+        )
         faults = []
         if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
             faults.append(f"--scale {self.scale} is not accepted: pixels are divided by it, so it must be above 0")

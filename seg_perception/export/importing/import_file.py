@@ -32,7 +32,7 @@ from seg_perception.export.importing.wrap import LEAST_SUM
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class AnswerComparison:
     """The imported graph against the original, over all images.
 
     Attributes:
@@ -105,7 +105,7 @@ def compare_with_original(
     imported: Imported,
     answer_of: Callable[[NDArray[np.uint8]], tuple[NDArray[np.uint8], NDArray[np.uint8]]],
     images: Mapping[str, NDArray[np.uint8]],
-) -> Comparison:
+) -> AnswerComparison:
     """Labels of the imported graph and of the original on the same pixels.
 
     Args:
@@ -138,7 +138,7 @@ def compare_with_original(
         seen.update(np.unique(expected.argmax(axis=0)).tolist())
         ties += int((~same & (best[1] - best[0] < 1e-3)).sum())
     only = imported.card.label_set.names[seen.pop()] if len(seen) == 1 else None
-    return Comparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties, only)
+    return AnswerComparison(len(images), pixels, equal, None if imported.decision.kind is Kind.LABELS else ties, only)
 
 
 _IMAGES = 4
@@ -146,12 +146,19 @@ _IMAGES = 4
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What was made, what was guessed, and whether it says the same."""
+    """What was made, what was guessed, and whether it says the same; as text, for people.
+
+    Attributes:
+        source: the foreign model.
+        out: the deployed one.
+        imported: how the source was taken, its classes and the new model card.
+        comparison: the answers of both on the same images.
+    """
 
     source: Path
     out: Path
     imported: Imported
-    comparison: Comparison
+    comparison: AnswerComparison
 
     def __str__(self) -> str:
         card, decision, classes = self.imported.card, self.imported.decision, self.imported.classes
@@ -205,7 +212,7 @@ def import_file(
     return ImportReport(source, out, imported, comparison)
 
 
-def _compare(original: OriginalModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> Comparison:
+def _compare(original: OriginalModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> AnswerComparison:
     with open_engine(out, "onnxruntime") as engine:
         return compare_with_original(original, imported, engine.infer, pictures)
 

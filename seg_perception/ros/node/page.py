@@ -19,8 +19,8 @@ from seg_perception.core.meters import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import draw_grid
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
-from seg_perception.view.board import Board, Slider, ViewFrame
-from seg_perception.view.server import ViewServer, ViewSettings
+from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
+from seg_perception.view.server import ViewServer
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.lifecycle import SegmentationNode

@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from waiting import PATIENCE_S
 
 from seg_perception.ros.viewer import view_node
-from seg_perception.view.server import ViewSettings
+from seg_perception.view.board import ViewSettings
 
 LOOK = {"type": "look", "cameras": [""], "view": "mask", "opacity": 0.5, "width": 320}
 
