@@ -78,9 +78,7 @@ def page() -> str:
         for name in names:
             found[name] = package[places.get(name, name)]
             lines += _entry(found[name], name)
-    lines.append(
-        "## What comes back\n\nClasses of the answers and fields above. They are not names of `sp`: the functions make them.\n"
-    )
+    lines.append("## What comes back\n\nClasses of the answers and fields above. They are no names of `sp`.\n")
     for answer in sorted(_answers(list(found.values())), key=lambda one: one.name):
         lines += [f"### {answer.name}\n", *_class(answer, answer.name, _variable(answer.name))]
     return "\n".join(lines).rstrip() + "\n"
