@@ -25,6 +25,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.files import open_regular_file
 
 _BLOCK: Final = 2**20
+_ZEROS: Final = bytes(_BLOCK + 128)
 _CANDIDATES: Final = re.compile(rb"[\x03-\x06]", re.DOTALL)  # schema, channel, message, chunk
 _GAP: Final = 100_000  # rows of a table that are tried one by one where it is damaged
 _LOOK_S: Final = 0.4
@@ -150,6 +151,9 @@ class _McapSalvage:
                 raise TimeoutError
             self._file.seek(position)
             block = self._file.read(_BLOCK + 128)
+            if block == _ZEROS:  # what a power cut leaves of a file that was made long beforehand
+                position += _BLOCK
+                continue
             for match in _CANDIDATES.finditer(block, 0, min(_BLOCK, len(block))):
                 candidate = position + match.start()
                 if self._begins_record(block[match.start() : match.start() + 120], candidate):

@@ -150,7 +150,7 @@ def _doubtful_values(values: frozenset[int], mapping: LabelMapping) -> str | Non
         )
     if len(values) == 2 and values <= {0, 1, 255} and 0 in values:
         high = max(values)
-        if read[high] == IGNORE or (high == 1 and read[0] != IGNORE and len(read) > 2):
+        if read[high] == IGNORE or (high == 1 and read[0] != IGNORE and not set(read) <= {0, 1, 255}):
             return (
                 f"values {{0, {high}}} only, as in a binary mask: the mapping {mapping.name!r} reads 0 as {read[0]!r} "
                 f"and {high} as {read[high]!r}. If {high} marks the road, take the mapping 'binary_road' "

@@ -165,6 +165,7 @@ def put_ids(root: Path, values: list[int]) -> Path:
         ),
         ([0, 1], "identity", ["values {0, 1} only, as in a binary mask: .* reads 0 as 'road' and 1 as 'sidewalk'"]),
         ([0, 255], "binary_road", []),
+        ([0, 1], "binary_road", []),
         ([0, 1, 255], "identity", ["whose 255 is not labeled: .* reads 0 as 'road', 1 as 'sidewalk' and 255 as 'ign"]),
         ([0, 1, 255], "binary_road", ["whose 255 is not labeled: .* 1 as 'road' and 255 as 'road'"]),
         ([7], "cityscapes", [r"one class only: every labeled pixel is 'road' \(the label files hold 7\)"]),

@@ -450,6 +450,46 @@ def test_label_studio_shapes_of_a_turned_view_are_refused(tmp_path: Path) -> Non
         converted(write(tmp_path / "tasks.json", [task]), tmp_path)
 
 
+def test_no_picture_of_another_folder_is_taken_and_one_that_comes_twice_is_said(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "siteB" / "0001.jpg")
+    one = coco([FLAT])
+    for file_name in ("siteA/0001.jpg", "siteA/images/0001.jpg"):
+        one["images"][0]["file_name"] = file_name
+        source = write(tmp_path / "in" / "x.json", one)
+        with pytest.raises(DatasetError, match=r"(?s)no such picture .*siteB/0001\.jpg has its name, but .*--images"):
+            convert(source, tmp_path / "out")
+    for file_name in ("0001.jpg", "siteB/0001.png", "drive/siteB/img/0001.jpg"):  # no other place is named
+        one["images"][0]["file_name"] = file_name
+        (labels, done) = converted(
+            write(tmp_path / "in" / "x.json", one), tmp_path / f"as_{file_name.replace('/', '_')}"
+        )
+        np.testing.assert_array_equal(labels["car"], BOX)
+        assert not any("named, too" in remark for remark in done.remarks)
+    again = {"id": 2, "file_name": "0001.jpg", "width": WIDTH, "height": HEIGHT}
+    done = convert(write(tmp_path / "in" / "x.json", one | {"images": [*one["images"], again]}), tmp_path / "twice")
+    assert [
+        r for r in done.remarks if r.startswith("pictures that an annotation before named, too, written once more: 1")
+    ]
+
+
+@pytest.mark.parametrize("key", ["images", "categories"])
+def test_ids_that_come_twice_are_refused(tmp_path: Path, key: str) -> None:
+    picture(tmp_path / "a.jpg")
+    document = coco([FLAT])
+    document[key] = [*document[key], document[key][0] | {"file_name": "b.jpg", "name": "road"}]
+    with pytest.raises(DatasetError, match=r"several images have one id, such as 1|'car' and 'road' have one id, 3"):
+        convert(write(tmp_path / "x.json", document), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["bitmasklabels", "vectorlabels"])
+def test_label_studio_areas_that_are_not_read_are_refused(tmp_path: Path, kind: str) -> None:
+    picture(tmp_path / "a.jpg")
+    result = {"type": kind, "original_width": WIDTH, "original_height": HEIGHT, "value": {kind: ["car"]}}
+    task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+    with pytest.raises(DatasetError, match=f"of the kind {kind}, which is not read; those of brush, .* or export as"):
+        convert(write(tmp_path / "x.json", [task]), tmp_path / "out")
+
+
 def test_a_label_map_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "SegmentationClass").mkdir()
     (tmp_path / "labelmap.txt").write_bytes("Straße:128,64,128::".encode("latin-1"))

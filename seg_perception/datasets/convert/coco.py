@@ -93,7 +93,11 @@ class _Part:
     def read(cls, file: Path, root: Path, remarks: Counter[str]) -> _Part:
         document = table(read_json(file), "the file", file)
         categories = tables(document.get("categories"), "categories", file)
-        names = {_id(row, file): text(row.get("name"), "a category's name", file) for row in categories}
+        names: dict[int | str, str] = {}
+        for row in categories:
+            number, name = _id(row, file), text(row.get("name"), "a category's name", file)
+            if names.setdefault(number, name) != name:
+                raise DatasetError(f"{file}: the categories {names[number]!r} and {name!r} have one id, {number}")
         shapes: dict[int | str, list[dict[str, Any]]] = {}
         for annotation in tables(document.get("annotations"), "annotations", file):
             if "segments_info" in annotation:
@@ -106,7 +110,10 @@ class _Part:
             else:
                 remarks[_BOXES] += 1
         images = tables(document.get("images"), "images", file)
-        if unknown := set(shapes) - {_id(image, file) for image in images}:
+        numbers = Counter(_id(image, file) for image in images)
+        if twice := [number for number, count in numbers.items() if count > 1]:
+            raise DatasetError(f"{file}: several images have one id, such as {twice[0]}: whose annotations are whose?")
+        if unknown := set(shapes) - set(numbers):
             first = min(map(str, unknown))
             raise DatasetError(f"{file}: annotations name {len(unknown)} images that are not listed, such as {first}")
         folder = file.parent.relative_to(root).as_posix() if file.name == _ROBOFLOW else "."

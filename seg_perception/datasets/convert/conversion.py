@@ -179,7 +179,7 @@ def convert(
         chosen.name,
         writer.count,
         tuple(writer.rows(meaning)),
-        (*remarks, *writer.images.unused(), *meaning.remarks),
+        (*remarks, *writer.images.repeated(), *writer.images.unused(), *meaning.remarks),
         tuple(writer.faults),
     )
 
@@ -292,6 +292,10 @@ _NO_IMAGE_FOLDERS: Final = frozenset(
 )
 
 
+_KINDS_OF_FOLDERS: Final = _NO_IMAGE_FOLDERS.union(_IMAGE_FOLDERS, ("gtFine", "gtCoarse", "leftImg8bit", "annotations"))
+"""Names that say what a folder holds, and not where a picture is from."""
+
+
 class Pictures:
     """The pictures of a source, by the names that its annotations give them."""
 
@@ -307,6 +311,7 @@ class Pictures:
             if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.stem.endswith("_mask"):
                 self._files[composed("/".join(parts))] = path
         self._used: set[Path] = set()
+        self._again: list[Path] = []
         self._by_stem: dict[str, list[Path]] = {}
         for name, path in self._files.items():
             self._by_stem.setdefault(Path(name).stem, []).append(path)
@@ -315,7 +320,7 @@ class Pictures:
         """The file of a name: below the folder, with whatever suffix, or anywhere by a name that is there once.
 
         Raises:
-            DatasetError: several could be meant.
+            DatasetError: several could be meant, or the only one lies in another folder than the name says.
         """
         name = composed(name)
         stem = name.rpartition(".")[0] or name
@@ -332,13 +337,36 @@ class Pictures:
                 raise DatasetError(
                     f"{name}: several pictures could be meant: {first_of(found, 3)}; name their folder with --images"
                 )
+            if found and not self._may_be(name, found[0]):
+                raise DatasetError(
+                    f"no such picture below {self.root}; {found[0]} has its name, but lies in another folder: if it is "
+                    "the one, name that folder with --images"
+                )
             if found:
                 return self._take(found[0])
         return None
 
+    def _may_be(self, name: str, path: Path) -> bool:
+        """Whether two folders' names do not contradict each other: siteA/0001.jpg is not siteB/0001.jpg."""
+        wanted, there = (
+            [part for part in parts[:-1] if part not in _KINDS_OF_FOLDERS]
+            for parts in (Path(name).parts, Path(composed(path.relative_to(self.root).as_posix())).parts)
+        )
+        shared = min(len(wanted), len(there))
+        return shared == 0 or wanted[-shared:] == there[-shared:]
+
     def _take(self, path: Path) -> Path:
+        if path in self._used:
+            self._again.append(path)
         self._used.add(path)
         return path
+
+    def repeated(self) -> list[str]:
+        """What is to be said of pictures that several annotations name."""
+        if not self._again:
+            return []
+        several = f"pictures that an annotation before named, too, written once more: {len(self._again)}"
+        return [f"{several}: {first_of(self._again, 3)}"]
 
     def unused(self) -> list[str]:
         rest = [path for path in self._files.values() if path not in self._used]

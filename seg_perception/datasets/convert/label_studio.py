@@ -33,6 +33,7 @@ from seg_perception.datasets.convert.base import (
 )
 
 _AREAS = ("brush", "polygon", "rectangle", "ellipse")
+_UNREAD_AREAS = ("bitmask", "vector", "magicwand", "superpixel")
 _PICTURES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 
 
@@ -68,6 +69,11 @@ def _results(task: dict[str, Any], path: Path, remarks: Counter[str]) -> list[di
     found = []
     for result in results:
         kind = str(result.get("type"))
+        if kind.removesuffix("labels") in _UNREAD_AREAS:
+            raise DatasetError(
+                f"{path}: a shape of the kind {kind}, which is not read; those of {', '.join(_AREAS)} are: label the "
+                "area anew with one of them, or export as COCO"
+            )
         if _shape_of(result) is None:
             remarks[f"{kind[:40]} has no area and is not drawn"] += 1
         elif kind in _AREAS and result.get("id") in named:

@@ -6,6 +6,7 @@ Shapes are drawn as labelme's own `shapes_to_label` draws them, with Pillow.
 from __future__ import annotations
 
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -77,10 +78,12 @@ def _pictures(files: list[Path], root: Path, values: dict[str, int], remarks: Co
         document = table(read_json(file), "the file", file)
         stated = (document.get("imageWidth"), document.get("imageHeight"))
         size = None if stated == (None, None) else checked(*stated, file)  # labelme before 3.7 states none
-        # labelme writes ../images/x.jpg or C:\\images\\x.jpg: only the name counts, looked for beside the file
-        written = PurePosixPath(text(document.get("imagePath"), "imagePath", file).replace("\\", "/")).name
+        # x.jpg, ../images/x.jpg or C:\\images\\x.jpg: what leaves the folder is looked for beside the file
+        written = PurePosixPath(text(document.get("imagePath"), "imagePath", file).replace("\\", "/"))
         folder = file.parent.relative_to(root).as_posix()
-        name = safe_name(written if folder == "." else f"{folder}/{written}", file)
+        below = posixpath.normpath(f"{folder}/{written}")
+        leaves = written.is_absolute() or ":" in written.parts[0] or below.startswith("..")
+        name = safe_name(posixpath.normpath(f"{folder}/{written.name}") if leaves else below, file)
         data = document.get("imageData")
         embedded = unpacked(data, MAX_BYTES, file) if data else None
         shapes = tables(document.get("shapes"), "shapes", file)
