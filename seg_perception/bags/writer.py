@@ -336,6 +336,12 @@ class BagWriter:
             if self.path.is_dir():
                 remove_bag_folder(self.path)
             (self._file if self._single else self._folder).replace(self.path)
+        except OSError as error:
+            self._lock.release(remove=False)
+            if error.errno is None:  # it has its own words
+                raise
+            kept = f"{error.strerror}; what was written before it is kept: bag recover {self._file}"
+            raise OSError(error.errno, kept, str(self.path)) from error
         except BaseException:
             self._lock.release(remove=False)  # what was written is kept
             raise

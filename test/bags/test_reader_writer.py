@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from rosbags import rosbag2
 from seg_perception.bags import messages
 from seg_perception.bags.messages import labels_of, rgb_of
 from seg_perception.bags.reader import BagReader
+from seg_perception.bags.salvage import recover
 from seg_perception.bags.types import OfferedQos, TypeDefinition
 from seg_perception.bags.writer import BagWriter
 from seg_perception.core.errors import InputError
@@ -296,3 +298,22 @@ def test_a_color_image_is_not_labels() -> None:
 def test_a_stamp_must_fit_the_message() -> None:
     with pytest.raises(InputError, match="stamp -1 ns is not accepted"):
         messages.header(-1, "")
+
+
+def test_a_full_disk_names_the_bag_and_what_is_kept(tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "a.mcap", compress=False)
+    writer.add_topic("/text", "std_msgs/msg/String")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="what was written before it is kept: bag recover ") as raised:
+            try:
+                for stamp_ns in range(30):
+                    writer.write_raw("/text", stamp_ns, bytes(100_000))
+            finally:  # as the recorder does
+                writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.filename == str(tmp_path / "a.mcap")
+    kept = Path(raised.value.strerror.rpartition("bag recover ")[2])
+    assert recover(kept, tmp_path / "saved.mcap").recovered["/text"] >= 10  # a chunk of a megabyte
