@@ -47,13 +47,18 @@ class FrameCounts:
 
 
 class Ticket:
-    """One received frame's claim to be accounted for; booked once, from any thread."""
+    """One received frame's claim to be accounted for; booked once, from any thread.
 
-    __slots__ = ("__weakref__", "_account", "_booked")
+    Attributes:
+        number: of the frame among its camera's, from 1.
+    """
 
-    def __init__(self, account: FrameAccount) -> None:
+    __slots__ = ("__weakref__", "_account", "_booked", "number")
+
+    def __init__(self, account: FrameAccount, number: int) -> None:
         self._account = account
         self._booked = False
+        self.number = number
 
     def book(self, fate: Fate) -> bool:
         """Say how the frame ended; False, and nothing is changed, where that was said before."""
@@ -75,9 +80,9 @@ class FrameAccount:
 
     def receive(self) -> Ticket:
         """A message came."""
-        ticket = Ticket(self)
         with self._lock:
             self._received += 1
+            ticket = Ticket(self, self._received)
             self._open.add(ticket)
         return ticket
 

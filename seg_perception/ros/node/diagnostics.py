@@ -151,6 +151,7 @@ def node_status(report: NodeReport, thresholds: DiagnosticsSettings) -> Diagnost
         "engine_failure": engine.failure or "none",
         "engine_rebuilds": engine.rebuilds,
         "inference_running_s": engine.busy_s,
+        "inferences_at_once": engine.at_once,
         "bond": report.bond,
         "clock_jumps": report.clock_jumps,
         **{name: f"not published: {reason}" for name, reason in report.missing_outputs.items()},

@@ -6,6 +6,7 @@ prepares and finishes: see `lanes`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -23,11 +25,13 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo, EngineOptions
 from seg_perception.engines.opening import open_engine
+from seg_perception.engines.processor import usable_cores
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.accounting import Fate, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import Answered, CameraThread, FrameLanes, Work
+from seg_perception.ros.node.side_by_side import AT_ONCE, Pressure, SideBySide
 from seg_perception.segmenter import Segmenter
 
 
@@ -105,6 +109,7 @@ class EngineStatus:
     failure: str = ""  # the last one's reason, also after a rebuild
     rebuilds: int = 0
     busy_s: float = 0.0  # how long the present inference has been running
+    at_once: int = 1  # inferences at the same time
     opening: str = ""  # how far a build is
     device_memory: int | None = None  # bytes; None: no GPU, or it cannot be told
 
@@ -147,6 +152,8 @@ class InferenceThread:
         self._active = False
         self._activation = 0
         self._usual_s: dict[int, float] = {}  # of an inference, by the frames in it
+        self._pressure = Pressure()
+        self._beside: SideBySide | None = None
         self._error_after: tuple[int, Exception] | None = None  # finishing or publishing raised, and in which epoch
         self._stop = threading.Event()
         self._opened: Future[ModelCard] | None = None
@@ -233,7 +240,9 @@ class InferenceThread:
 
     def status(self) -> EngineStatus:
         """A snapshot."""
-        engine, busy_since = self._engine, self._busy_since
+        engine, beside = self._engine, self._beside
+        both = self._busy_since, beside.busy_since() if beside is not None else None
+        busy_since = min((since for since in both if since is not None), default=None)
         return EngineStatus(
             self._state,
             None if engine is None else engine.info,
@@ -241,6 +250,7 @@ class InferenceThread:
             self._failure,
             self._rebuilds,
             0.0 if busy_since is None else time.monotonic() - busy_since,
+            AT_ONCE if self._pressure.high and beside is not None and beside.ready else 1,
             self._opening.progress,
             None if engine is None else self._device_memory,
         )
@@ -255,8 +265,10 @@ class InferenceThread:
             failed, self._error_after = self._error_after, None
             if failed is not None and failed[0] == self._lanes.epoch:
                 self._recover(failed[1])
-            work = self._lanes.take_prepared(timeout=0.5)
-            if work:
+            beside = self._side_by_side()
+            if beside is not None:
+                self._infer_beside(beside)
+            elif work := self._lanes.take_prepared(timeout=0.5):
                 self._infer(work)
         self._close_engine()
         self._state = EngineState.CLOSED
@@ -283,11 +295,15 @@ class InferenceThread:
         self._device_memory = device_memory_of(engine)
         self._segmenter = segmenter
         self._usual_s = {}
+        self._pressure = Pressure()
         self._state = EngineState.READY
         self._lanes.expect_engine(0.0)
         return engine.card
 
     def _close_engine(self) -> None:
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            beside.close()
         engine, self._engine, self._segmenter = self._engine, None, None
         if engine is None:
             return
@@ -321,8 +337,63 @@ class InferenceThread:
             self._lanes.answer(name, work.epoch, Answered(work, raw, segmenter, done))
         self._lanes.expect_engine(0.0)
 
+    def _side_by_side(self) -> SideBySide | None:
+        """Two engines with half of the threads each, where frames come too fast for one and this is a CPU's."""
+        segmenter = self._segmenter
+        threads = self._settings.threads or usable_cores()
+        if segmenter is None or segmenter.info.device != "CPU" or threads < AT_ONCE:
+            return None
+        alone_s = min((took / frames for frames, took in self._usual_s.items()), default=0.0)
+        if not self._pressure.look(time.monotonic(), *self._lanes.pressure(), alone_s):
+            return None
+        if self._beside is None:
+            settings = dataclasses.replace(self._settings, threads=threads // AT_ONCE)
+            self._log.info(
+                "frames come faster than one inference at a time answers them: two at the same time, with "
+                f"{settings.threads} of {threads} threads each, until they come slower"
+            )
+            self._beside = SideBySide(partial(self._open_beside, settings), self._log.error)
+        return self._beside if self._beside.ready else None
+
+    def _open_beside(self, settings: NodeSettings) -> Segmenter:
+        engine = self._open_configured(settings, self._opening)
+        try:
+            segmenter = Segmenter(engine, settings.network_size)
+            warm_up(segmenter, engine.card.input_size, cameras=1)
+        except BaseException:
+            engine.close()
+            raise
+        return segmenter
+
+    def _infer_beside(self, beside: SideBySide) -> None:
+        free = beside.take_free(timeout=0.1)
+        if free is None:
+            return
+        self._lanes.expect_engine(0.0)
+        taken = self._lanes.take_prepared(timeout=0.5, oldest_only=True)
+        if not taken:
+            beside.give_back(free)
+            return
+        ((name, work),) = taken.items()
+        beside.run(free, partial(self._answer_beside, name, work))
+        self._lanes.expect_engine(beside.free_in_s())
+
+    def _answer_beside(self, name: str, work: Work, segmenter: Segmenter) -> None:
+        """On a thread of `SideBySide`."""
+        began = time.monotonic()
+        try:
+            (raw,) = segmenter.infer([work.prepared])
+        except Exception as error:  # noqa: BLE001  as in `_infer`
+            work.ticket.book(Fate.FAILED)
+            self._on_camera_error(work.epoch, error)
+            return
+        done = time.monotonic()
+        work.times[Stage.WAIT] += began - work.at
+        work.times[Stage.INFER] = done - began
+        self._lanes.answer(name, work.epoch, Answered(work, raw, segmenter, done))
+
     def _on_camera_error(self, epoch: int, error: Exception) -> None:
-        """On a camera's thread."""
+        """On another thread than the inference thread."""
         self._error_after = (epoch, error)
         self._lanes.nudge()
 

@@ -57,6 +57,7 @@ class _Lane(Generic[FrameT, WorkT, AnswerT]):
     prepared: WorkT | None = None
     prepared_at: float = 0.0
     answered: AnswerT | None = None
+    latest: int = 0  # number of the newest frame that was answered
     busy_since: float | None = None  # the camera's thread is at a job
     preparing: bool = False  # and that job is to prepare a frame
     lead_s: float = 0.0  # how long preparing takes
@@ -85,6 +86,7 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
         self._stopped = False
         self._epoch = 0
         self._engine_free_at = 0.0
+        self._came = self._pushed_out = 0
 
     @property
     def epoch(self) -> int:
@@ -104,10 +106,16 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             if not self._open:
                 frame.ticket.book(Fate.FAILED)
                 return
+            self._came += 1
             if lane.waiting is not None:
+                self._pushed_out += 1
                 lane.waiting.ticket.book(Fate.SUPERSEDED)
             lane.waiting = frame
             self._changed.notify_all()
+
+    def pressure(self) -> tuple[int, int]:
+        """Frames that came while open, and how many of them a newer one replaced before it was prepared."""
+        return self._came, self._pushed_out
 
     # --- the camera's thread -------------------------------------------------------------------
 
@@ -158,18 +166,21 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
 
     # --- inference thread ----------------------------------------------------------------------
 
-    def take_prepared(self, timeout: float) -> dict[str, WorkT]:
+    def take_prepared(self, timeout: float, *, oldest_only: bool = False) -> dict[str, WorkT]:
         """Every camera's prepared frame at once, as soon as there is one.
 
         A camera whose frame is about to be prepared is waited for, but not longer than PATIENCE_S, and not if it
         usually takes longer or takes longer than usual; one without a frame is absent and delays nobody. Empty after
         `timeout` seconds, or at once after `nudge`.
+
+        Args:
+            oldest_only: take the frame that was prepared first, and wait for no other.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             while not self._nudged:
                 now = time.monotonic()
-                go_at = self._go_at()
+                go_at = self._first_prepared_at() if oldest_only else self._go_at()
                 if go_at <= now:
                     break
                 if now >= deadline:
@@ -179,15 +190,21 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
                 self._nudged = False
                 return {}
             taken = {}
+            until = self._first_prepared_at() if oldest_only else math.inf
             for name, lane in self._lanes.items():
-                if lane.prepared is not None:
+                if lane.prepared is not None and lane.prepared_at <= until:
                     taken[name], lane.prepared = lane.prepared, None
+                    if oldest_only:
+                        break
             return taken
+
+    def _first_prepared_at(self) -> float:
+        """When the oldest prepared frame was; infinity without one."""
+        return min((lane.prepared_at for lane in self._lanes.values() if lane.prepared is not None), default=math.inf)
 
     def _go_at(self) -> float:
         """Until when the next batch waits for more frames; infinity while it has none."""
-        prepared = (lane.prepared_at for lane in self._lanes.values() if lane.prepared is not None)
-        could_go = max(min(prepared, default=math.inf), self._engine_free_at)
+        could_go = max(self._first_prepared_at(), self._engine_free_at)
         return max(lane.patient_until(could_go) for lane in self._lanes.values())
 
     def expect_engine(self, free_in_s: float) -> None:
@@ -197,12 +214,19 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             self._changed.notify_all()
 
     def answer(self, camera: str, epoch: int, answer: AnswerT) -> None:
-        """An answer to be finished; one that is still there is older, and superseded."""
+        """An answer to be finished; one that is still there is older, and superseded.
+
+        So is this one where a newer frame's came before it: what is published stays in order.
+        """
         lane = self._lanes[camera]
         with self._changed:
             if epoch != self._epoch or not self._open:
                 answer.ticket.book(Fate.FAILED)
                 return
+            if answer.ticket.number < lane.latest:
+                answer.ticket.book(Fate.SUPERSEDED)
+                return
+            lane.latest = answer.ticket.number
             if lane.answered is not None:
                 lane.answered.ticket.book(Fate.SUPERSEDED)
             lane.answered = answer

@@ -284,3 +284,33 @@ def test_nudge_and_stop_wake_whoever_waits() -> None:
     lanes.stop()
     threads[1].join(LONG_S)
     assert answers == [{}, None]
+
+
+def test_the_answer_to_an_older_frame_that_comes_late_is_not_published() -> None:
+    account = FrameAccount()
+    lanes: NumberedLanes = Lanes([""])
+    frames = [Numbered(account.receive(), number) for number in (1, 2)]
+    lanes.answer("", lanes.epoch, frames[1])
+    job = lanes.next_job("", timeout=0.0)
+    assert job is not None
+    assert job.answer is frames[1]
+    lanes.answer("", lanes.epoch, frames[0])
+    assert lanes.next_job("", timeout=0.0) is None
+    assert account.counts() == FrameCounts(received=2, superseded=1, in_flight=1)
+
+
+def test_frames_are_taken_alone_and_in_order_for_inferences_side_by_side() -> None:
+    account = FrameAccount()
+    lanes: NumberedLanes = Lanes(("front", "rear"))
+    held = []
+    for number, camera in enumerate(("rear", "front", "front")):
+        lanes.put(camera, Numbered(account.receive(), number))
+        if number < 2:
+            held.append(prepare(lanes, camera))
+    assert numbers(lanes.take_prepared(0.0, oldest_only=True)) == {"rear": 0}  # nor does it wait for front's next
+    assert numbers(lanes.take_prepared(0.0, oldest_only=True)) == {"front": 1}
+    assert lanes.take_prepared(0.0, oldest_only=True) == {}
+    assert lanes.pressure() == (3, 0)
+    lanes.put("front", Numbered(account.receive(), 3))
+    assert lanes.pressure() == (4, 1)
+    assert held
