@@ -32,7 +32,7 @@ os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(REPOSITORY / "config
 SIZES = ((640, 480), (1280, 720), (1920, 1080))
 LOADS = {"half load": 0.5, "saturation": 1.0, "overload": 2.0}
 OUTPUTS = ("labels", "confidence", "drivable")
-SETTLE_S = 1.0
+SETTLE_S = 3.0  # the node takes a second to see that frames come too fast, and one to open engines
 
 
 # --- the contenders ----------------------------------------------------------------------------
