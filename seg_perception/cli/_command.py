@@ -109,7 +109,7 @@ def export_settings(arguments: argparse.Namespace) -> ShapeSettings:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """--model, --engine, --input-size and --threads, for `load_options`."""
+    """Add --model, --engine, --input-size and --threads, for `load_options`."""
     parser.add_argument("--model", type=model_file, default=DEFAULT_MODEL, metavar="FILE", help=MODEL_HELP)
     add_engine_argument(parser)
     parser.add_argument(
@@ -121,7 +121,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision_argument(parser: argparse.ArgumentParser, default: str | None, help_: str) -> None:
-    """--precision, of `core.types.Precision`."""
+    """Add --precision, of `core.types.Precision`."""
     parser.add_argument(
         "--precision",
         metavar="NAME",
@@ -132,7 +132,7 @@ def add_precision_argument(parser: argparse.ArgumentParser, default: str | None,
 
 
 def add_camera_encoding_argument(parser: argparse.ArgumentParser, help_: str) -> None:
-    """--camera-encoding, of `core.types.CameraEncoding`."""
+    """Add --camera-encoding, of `core.types.CameraEncoding`."""
     parser.add_argument(
         "--camera-encoding",
         metavar="NAME",

@@ -83,7 +83,7 @@ class LabelSet:
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
-        """uint8 [256, 3]: RGB of every id; black where there is no class."""
+        """RGB of every id, uint8 [256, 3]; black where there is no class."""
         palette = np.zeros((256, 3), np.uint8)
         for c in self.classes:
             palette[c.id] = c.color
@@ -165,7 +165,7 @@ class LabelMapping:
 
     @cached_property
     def table(self) -> NDArray[np.int16]:
-        """int16 [65536]: class id, 255 for ignored values, -1 for values the mapping does not know."""
+        """Class id of every value, int16 [65536]; 255 for ignored values, -1 for values the mapping does not know."""
         table = np.full(_MAX_VALUE + 1, -1, np.int16)
         for value, class_name in self.classes_of_values.items():
             if not 0 <= value <= _MAX_VALUE:
@@ -175,7 +175,7 @@ class LabelMapping:
 
     @cached_property
     def color_table(self) -> NDArray[np.uint8]:
-        """uint8 [2^24], by red x 65536 + green x 256 + blue: class id, 255 ignored, 254 not known."""
+        """Class id by red x 65536 + green x 256 + blue, uint8 [2^24]; 255 ignored, 254 not known."""
         table = np.full(1 << 24, UNKNOWN, np.uint8)
         for (red, green, blue), class_name in self.classes_of_colors.items():
             table[(red << 16) | (green << 8) | blue] = self._id_of(class_name)

@@ -98,7 +98,7 @@ class GroundPoints:
 
     @property
     def points(self) -> NDArray[np.float32]:
-        """float32 [h, w, 3], meters in the ground frame; NaN where the pixel shows no ground, or what hides it."""
+        """Meters in the ground frame, float32 [h, w, 3]; NaN where a pixel shows no ground, or what hides it."""
         return self.packed.view(np.float32)[..., :3]
 
 
@@ -253,12 +253,12 @@ class PointsAnswer:
 
     @property
     def labels(self) -> LabelImage:
-        """uint8 [h, w]."""
+        """Class ids at the size of the points, uint8 [h, w]."""
         return self.camera.small(self.answer.labels)
 
     @property
     def confidence(self) -> ConfidenceImage:
-        """uint8 [h, w]."""
+        """The winning class's probability x 255 at the size of the points, uint8 [h, w]."""
         return self.camera.small(self.answer.confidence)
 
 

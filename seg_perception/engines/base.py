@@ -236,7 +236,7 @@ class EngineSpec:
 
 
 def answer_shape(images: tuple[int, ...], card: ModelCard) -> tuple[int, int, int]:
-    """[N, H, W] of labels and confidence, from the shape of a batch of images as the card's encoding has them."""
+    """The [N, H, W] of labels and confidence, from the shape of a batch of images as the card's encoding has them."""
     rows = images[1] * 2 // 3 if card.camera_encoding is CameraEncoding.NV12 else images[1]
     return images[0], rows, images[2]
 

@@ -125,7 +125,7 @@ class TunedAnswer:
 
 
 def tuned_file() -> Path:
-    """$XDG_CACHE_HOME/seg_perception/tuned.json, or ~/.cache/…"""
+    """Where benchmarks are kept: $XDG_CACHE_HOME/seg_perception/tuned.json, or ~/.cache/…"""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "seg_perception" / "tuned.json"
 

@@ -193,7 +193,7 @@ def _draws(frames: int) -> NDArray[np.float64]:
 
 
 def iou_of(confusion: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.float64]:
-    """[..., C, C] -> [..., C]."""
+    """IoU of each class, [..., C], from counts of [..., truth, answer]."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - hits
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -68,7 +68,7 @@ class PixelCounts:
 
     @property
     def confusion(self) -> NDArray[np.int64]:
-        """int64 [truth, answer]."""
+        """Pixels by class of the truth and of the answer, int64 [truth, answer]."""
         confusion: NDArray[np.int64] = self.table.sum(axis=2)
         return confusion
 

@@ -146,7 +146,7 @@ class SegmentationNetwork(nn.Module):
         return tuple(f"{name}." for name in submodules)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 RGB [N, H, W, 3] -> normalized float [N, 3, H, W].
+        """Turn uint8 RGB [N, H, W, 3] into normalized float [N, 3, H, W].
 
         The cast comes before the permutation because TensorRT transposes no uint8; the arithmetic comes
         after it, where ONNX Runtime does it three times faster.

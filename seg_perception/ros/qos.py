@@ -87,7 +87,7 @@ def _words(duration: Duration) -> str:
 
 
 def full_name(endpoint: TopicEndpointInfo) -> str:
-    """/namespace/node of an endpoint; discovery learns of the endpoint before it learns of its node."""
+    """The /namespace/node of an endpoint; discovery learns of the endpoint before it learns of its node."""
     if "_UNKNOWN_" in endpoint.node_name:  # rmw's "_NODE_NAME_UNKNOWN_"
         return "a node that discovery has not named yet"
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

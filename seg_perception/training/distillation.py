@@ -172,7 +172,7 @@ class TeacherAnswers:
         self._folder = teaching.cache
 
     def load(self, image: RgbImage) -> Answer:
-        """float16 [C, h, w].
+        """Read the answer to an image, float16 [C, h, w].
 
         Raises:
             SettingsError: there is none for this image, or the file is damaged.

@@ -317,9 +317,9 @@ class ResidentCrops:
                 yield self.batch(step, slice(first, first + size))
 
     def batch(self, step: int, places: slice) -> tuple[Tensor, Tensor]:
-        """uint8 [n, h, w, 3] RGB and uint8 [n, h, w] of these places of a step's batch."""
+        """Images, uint8 [n, h, w, 3] RGB, and labels, uint8 [n, h, w], of these places of a step's batch."""
         draws = draw(self._settings, self._data, step, places)
-        x, labels = self._cut(draws)
+        x, labels = self.cut(draws)
         tones = self._there(draws.tone.astype(np.float32))
         x = change.tone(x, tones[:, 0], tones[:, 1], tones[:, 2], tones[:, 3:6])
         x = change.saturate(x, tones[:, 6])
@@ -335,7 +335,7 @@ class ResidentCrops:
         images = x.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         return self._covered(images, labels, draws.cover)
 
-    def _cut(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def cut(self, draws: Draws) -> tuple[Tensor, Tensor]:
         """Zoomed, cropped and mirrored: float [n, 3, h, w] of whole levels, and uint8 [n, h, w]."""
         data, crop = self._data, self._settings.augmentation.crop
         native = np.stack([data.width[draws.sample], data.height[draws.sample]], axis=1)

@@ -109,7 +109,7 @@ def test_a_crop_is_cut_from_the_zoomed_sample_as_the_cpu_path_cuts_it(
     _, _, crops = resident(STILL)
     sample = scenes.load(0)
     left, top = max(0, (zoomed.width - CROP.width) // 2), max(0, zoomed.height - CROP.height)
-    pixels, labels = crops._cut(one(0, zoomed, (left, top), flip))  # noqa: SLF001 - before it is recolored
+    pixels, labels = crops.cut(one(0, zoomed, (left, top), flip))
     window = slice(top, top + CROP.height), slice(left, left + CROP.width)
     image = np.full((CROP.height, CROP.width, 3), 127, np.uint8)
     truth = np.full((CROP.height, CROP.width), UNLABELED, np.uint8)

@@ -59,7 +59,7 @@ class ImageFile(Protocol):
     def header(self) -> EncodedImage: ...
 
     def rgb(self, source: str) -> RgbImage:
-        """uint8 [H, W, 3] as stored: gray repeated, alpha dropped, of 16 bits the upper 8.
+        """Decode to uint8 [H, W, 3] as stored: gray repeated, alpha dropped, of 16 bits the upper 8.
 
         Raises:
             InputError: the decoder fails or does not cover the picture.

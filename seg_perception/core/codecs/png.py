@@ -226,7 +226,7 @@ def _chunk_of(kind: bytes, *content: bytes) -> list[bytes]:
 
 @cache
 def find_zlib() -> ModuleType:
-    """isal's, which unpacks in half the time, or Python's own."""
+    """Take isal's, which unpacks in half the time, or Python's own."""
     try:
         from isal import isal_zlib
     except ImportError:

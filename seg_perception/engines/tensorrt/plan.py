@@ -191,7 +191,7 @@ def cached_name(card: ModelCard, key: EngineKey) -> str:
 
 
 def default_cache_folder() -> Path:
-    """$XDG_CACHE_HOME/seg_perception/engines, or ~/.cache/…"""
+    """Where engines are kept: $XDG_CACHE_HOME/seg_perception/engines, or ~/.cache/…"""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "seg_perception" / "engines"
 

@@ -328,7 +328,7 @@ def prepare_pixels(images: NDArray[np.uint8], decision: Decision) -> NDArray[Any
 
 
 def probe_image(size: Size, batch: int) -> NDArray[np.uint8]:
-    """uint8 [N, H, W, 3]: sky over ground with some texture; every class of answer shows its range on it."""
+    """Sky over ground with some texture, uint8 [N, H, W, 3]: every kind of answer shows its range on it."""
     rows = np.linspace(200, 60, size.height)[:, None, None]
     texture = np.random.default_rng(1).integers(-30, 30, (size.height, size.width, 3))
     image = np.clip(rows + texture, 0, 255).astype(np.uint8)

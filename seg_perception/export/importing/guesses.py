@@ -107,7 +107,7 @@ def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tupl
 def guess_scaling(
     model: ForeignModel, tensor: TensorInfo, request: ImportRequest
 ) -> tuple[float, tuple[float, ...], tuple[float, ...], str | None]:
-    """scale, mean and std, and why where they were guessed.
+    """Find scale, mean and std, and say why where they were guessed.
 
     Ultralytics divides by 255 only; TAO's names mean x / 127.5 - 1; mmdeploy's and other float inputs
     are ImageNet's statistics; a graph that begins with arithmetic on its input normalizes by itself.
@@ -258,7 +258,7 @@ class ImportedClasses:
         return self.targets != tuple(range(len(self.source)))
 
     def matrix(self) -> NDArray[np.float32]:
-        """float32 [classes of the label set, source classes] of 0 and 1: sums probabilities."""
+        """What sums probabilities: 0 and 1, float32 [classes of the label set, source classes]."""
         table = np.zeros((len(self.label_set), len(self.source)), np.float32)
         table[list(self.targets), range(len(self.source))] = 1.0
         return table

@@ -72,7 +72,7 @@ class AnswerComparison:
 
 
 def reference_probabilities(answer: NDArray[Any], imported: Imported, size: Size) -> NDArray[np.float64]:
-    """float64 [C, H, W]: what the original says of each class of the new label set, by an obvious way."""
+    """What the original says of each class of the new label set, by an obvious way: float64 [C, H, W]."""
     kind, source = imported.decision.kind, imported.classes.source
     values = imported.layout.first(answer)
     if kind is Kind.LABELS:

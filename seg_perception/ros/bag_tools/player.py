@@ -154,7 +154,7 @@ def play(
             topic.name: node.create_publisher(message_class(topic.type), topic.name, _qos(topic)) for topic in topics
         }
         clock = _Clock(node, settings.clock_hz)
-        _wait_for_subscribers(node, publishers, clock.publishers, settings, stop, on_waiting)
+        wait_for_subscribers(node, publishers, clock.publishers, settings, stop, on_waiting)
         stop.wait(settings.delay_s)
         others = _Others(node, publishers, bool(settings.topics), report)
         while not stop.is_set() and publishers:
@@ -218,7 +218,7 @@ def _qos(topic: Topic) -> QoSProfile:
     )
 
 
-def _wait_for_subscribers(
+def wait_for_subscribers(
     node: Node,
     publishers: Mapping[str, Any],
     clock: Mapping[str, Any],

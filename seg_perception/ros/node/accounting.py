@@ -142,7 +142,7 @@ class LatencyWindow:
                 self._times[stage].append(value)
 
     def percentiles(self) -> dict[Stage, Percentiles]:
-        """p50, p95, p99 in milliseconds of every stage that was measured."""
+        """The p50, p95 and p99, in milliseconds, of every stage that was measured."""
         with self._lock:
             snapshot = {stage: list(times) for stage, times in self._times.items() if times}
         return {stage: Percentiles(*_percentiles(times, (0.5, 0.95, 0.99))) for stage, times in snapshot.items()}

@@ -244,7 +244,7 @@ def test_playing_begins_when_everybody_is_connected(
 
     node = SimpleNamespace(count_subscribers=subscribers, count_publishers=lambda _: 1)
     publishers = {name: publisher(name) for name in ("/a", "/b")}
-    player._wait_for_subscribers(node, publishers, {}, PlaySettings(), clock, lambda _: None)  # noqa: SLF001
+    player.wait_for_subscribers(node, publishers, {}, PlaySettings(), clock, lambda _: None)
     assert clock.now - 100.0 == pytest.approx(begins_at, abs=0.05)
 
 
