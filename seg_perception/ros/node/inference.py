@@ -352,12 +352,13 @@ class InferenceThread:
                 "frames come faster than one inference at a time answers them: two at the same time, with "
                 f"{settings.threads} of {threads} threads each, until they come slower"
             )
-            self._beside = SideBySide(partial(self._open_beside, settings), self._log.error)
+            self._beside = SideBySide(partial(self._open_beside, settings, segmenter), self._log.error)
         return self._beside if self._beside.ready else None
 
-    def _open_beside(self, settings: NodeSettings) -> Segmenter:
+    def _open_beside(self, settings: NodeSettings, running: Segmenter) -> Segmenter:
         engine = self._open_configured(settings, self._opening)
         try:
+            _check_same(engine, running)
             segmenter = Segmenter(engine, settings.network_size)
             warm_up(segmenter, engine.card.input_size, cameras=1)
         except BaseException:
@@ -433,6 +434,14 @@ _MIXED_UP = 0.1
 """Share of labels by which a frame's answer in a batch may be nearer to another frame's than to its own alone: what
 an engine computes for one frame and for many differs a little.
 """
+
+
+def _check_same(engine: Engine, running: Segmenter) -> None:
+    if (engine.card, engine.info) != (running.card, running.info):
+        raise EngineError(
+            f"{engine.card.id} by {engine.info} is not {running.card.id} by {running.info}, which runs: "
+            "was the model file replaced? deactivate, clean up and configure the node to load it"
+        )
 
 
 def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
