@@ -72,7 +72,7 @@ def existing(context: LaunchContext, argument: str) -> str:
 def near_misses(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """What is hardly meant: an argument that nobody declares, named almost as one of these. Launch passes it over."""
     known = [argument.name for argument in ARGUMENTS]
-    meant = {name: get_close_matches(name, known, 1, 0.75) for name in context.launch_configurations}
+    meant = {name: get_close_matches(name, known, 1, 0.62) for name in context.launch_configurations}
     return [
         LogInfo(msg=f"WARNING: no argument {name!r} is known; did you mean {near[0]!r}?")
         for name, near in meant.items()

@@ -141,8 +141,9 @@ def unused_parameter_files(arguments: Sequence[str], node: str) -> list[str]:
             sections = dict(_sections(read_yaml(Path(name))))
         except OSError:
             continue  # ROS has said so
-        except SettingsError as error:  # a key twice, for example, of which ROS takes the last without a word
-            unused.append(f"{error}; ROS takes the file all the same")
+        except SettingsError as error:
+            if "is given twice" in str(error):  # ROS takes the last without a word; what else is wrong it says
+                unused.append(f"{error}; ROS takes the last")
             continue
         if not any(_is_for(section, node) for section in sections):
             listed = ", ".join(sections) or "none"

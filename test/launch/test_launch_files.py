@@ -370,10 +370,11 @@ def test_an_argument_that_is_almost_one_is_named(
     environment: dict[str, str], answered_bag: Path, tmp_path: Path, file: str, of_its_own: list[str]
 ) -> None:
     given = [argument.format(bag=answered_bag) for argument in of_its_own]
-    arguments = ["modle:=mine.onnx", "other:=1", "node:=false", *given]
+    arguments = ["modle:=mine.onnx", "image_topic:=/cam", "other:=1", "node:=false", *given]
     launched_to_its_end(environment, tmp_path / "log", file, *arguments)
     text = text_of(tmp_path / "log")
-    assert text.count("WARNING: no argument") == 1
+    assert text.count("WARNING: no argument") == 2
+    assert "WARNING: no argument 'image_topic' is known; did you mean 'image'?" in text
     assert "WARNING: no argument 'modle' is known; did you mean 'model'?" in text
 
 

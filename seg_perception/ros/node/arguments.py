@@ -46,7 +46,8 @@ def unused_arguments(arguments: Sequence[str], node: Node, cameras: Sequence[str
             if match in seen:
                 unused.append(f"{what}{seen[match]} came first")
             elif match not in known and match != _expanded(to, node):
-                if near := difflib.get_close_matches(match, known, 1, 0.75):
+                named_so = [other for other in known if other.rpartition("/")[2] == match.rpartition("/")[2]]
+                if near := difflib.get_close_matches(match, known, 1, 0.75) or named_so:
                     unused.append(f"{what}did you mean {known[near[0]]}?")
                 else:
                     node.get_logger().info(f"{what}there is no {name} here")

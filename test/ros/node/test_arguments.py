@@ -37,6 +37,11 @@ def context() -> Iterator[Context]:
         (["imgae:=/cam"], {"image": "/car/image"}, "imgae:=/cam changes nothing: did you mean image?"),
         (["/image:=/cam"], {"image": "/car/image"}, "/image:=/cam changes nothing: did you mean image?"),
         (["~/lables:=/l"], {"~/labels": "/car/segmentation/labels"}, "nothing: did you mean ~/labels?"),
+        (
+            ["labels:=/l"],
+            {"~/labels": "/car/segmentation/labels"},
+            "labels:=/l changes nothing: did you mean ~/labels?",
+        ),
         (["fron/image:=/cam"], {"front/image": "/car/front/image"}, "nothing: did you mean front/image?"),
         (["image:=/a", "image:=/b"], {"image": "/a"}, "image:=/b changes nothing: image:=/a came first"),
         (

@@ -164,8 +164,16 @@ def test_a_key_twice_is_said_as_ros_takes_the_last_without_a_word(tmp_path: Path
     (path := tmp_path / "own.yaml").write_text("/**:\n  ros__parameters:\n    threads: 1\n    threads: 2\n")
     (found,) = unused_parameter_files(["--ros-args", "--params-file", str(path)], "/segmentation_node")
     assert found.startswith(f"{path}: ")
-    assert "threads" in found
-    assert found.endswith("; ROS takes the file all the same")
+    assert "'threads' is given twice" in found
+    assert found.endswith("; ROS takes the last")
+
+
+def test_the_files_that_launch_writes_are_sound(tmp_path: Path) -> None:
+    """It writes lists with a tag of Python's, which ROS reads and a safe loader does not."""
+    (path := tmp_path / "launch_params").write_text(
+        "/**:\n  ros__parameters:\n    cameras: !!python/tuple\n    - front\n"
+    )
+    assert unused_parameter_files(["--ros-args", "--params-file", str(path)], "/segmentation_node") == []
 
 
 def test_parameters_that_rclpy_and_cameras_have_are_near_ones_too() -> None:
