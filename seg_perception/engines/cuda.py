@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 _MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # cuda-python from 12.6 on, and before
 
+WARM_UPS = 3
+"""Runs of the largest batch before an engine counts as open; smaller batches run once each."""
+
 
 class CudaRuntime(Protocol):
     """The functions of cuda-python's runtime module that are used here.

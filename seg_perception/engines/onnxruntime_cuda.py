@@ -34,7 +34,7 @@ from seg_perception.engines.base import (
     ImageBatch,
     answer_shape,
 )
-from seg_perception.engines.cuda import Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
+from seg_perception.engines.cuda import WARM_UPS, Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -58,7 +58,6 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         options: precision (fp16 of an fp32 graph unless asked otherwise), batch, size, cuda_graph.
         library: onnxruntime; None imports it.
         runtime: cuda-python's runtime module; None imports it.
-        warm_up: runs of the largest batch before the engine counts as open; smaller ones run once each.
 
     Raises:
         FileNotFoundError: no such file.
@@ -73,7 +72,6 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         options: EngineOptions | None = None,
         library: ModuleType | None = None,
         runtime: CudaRuntime | None = None,
-        warm_up: int = 3,
     ) -> None:
         from seg_perception.engines.graph import fixed_batch, input_sizes, resolve_precision
         from seg_perception.engines.graph.model_file import load_model
@@ -107,8 +105,8 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             self._tensors = DeviceTensors(self._cuda, sizes.largest, batch)
             self._session = self._open_session(_content(model, precision), path)
             usual = sizes.fixed or sizes.tuned
-            counts = (batch,) * warm_up if fixed_batch(model.graph) else (*range(1, batch), *([batch] * warm_up))
-            for count in counts if warm_up else ():
+            smaller = () if fixed_batch(model.graph) else range(1, batch)
+            for count in (*smaller, *([batch] * WARM_UPS)):
                 self._run(np.zeros((count, *self._card.camera_encoding.array_shape(usual)), np.uint8))
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell

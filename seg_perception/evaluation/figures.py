@@ -190,9 +190,9 @@ def _styles() -> Sequence[str]:
     return ("-", "--", ":", "-.") * 4
 
 
-def _smoothed(values: Sequence[float], share: float = 0.03) -> list[float]:
+def _smoothed(values: Sequence[float]) -> list[float]:
     """A running mean over 3 % of the steps, so that noise does not hide the course."""
-    window = max(1, round(len(values) * share))
+    window = max(1, round(len(values) * 0.03))
     sums = np.cumsum([0.0, *values])
     return [float((sums[i + 1] - sums[max(0, i + 1 - window)]) / min(window, i + 1)) for i in range(len(values))]
 

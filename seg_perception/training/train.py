@@ -384,7 +384,6 @@ def plan_run(
     settings: TrainSettings,
     minutes: float,
     clock: Callable[[], float] = time.monotonic,
-    spent_s: float = 0.0,
     most_steps: int | None = None,
 ) -> Plan:
     """A training that fits a time: measure the machine, and set the steps; the files of measuring are thrown away.
@@ -395,7 +394,6 @@ def plan_run(
     Args:
         settings: their steps, checkpoint_every and validate_every are replaced.
         minutes: for everything, the probes, the start and the validation included.
-        spent_s: of that time already.
         most_steps: no more than these, even if more would fit.
 
     Raises:
@@ -414,7 +412,7 @@ def plan_run(
             seconds.append(clock() - start)
     step_s = max(1e-6, (seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]))
     start_s = max(0.0, seconds[0] - _PROBES[0] * step_s)
-    left = minutes * 60 - spent_s - (clock() - began)
+    left = minutes * 60 - (clock() - began)
     steps = min(int((left * (1 - _RESERVED) - start_s) / step_s), most_steps or MAX_STEPS)
     if steps < 1:
         raise SettingsError(

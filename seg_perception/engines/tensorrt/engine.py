@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import EngineError
 from seg_perception.core.types import Size
 from seg_perception.engines.base import INPUT_NAME, OUTPUT_NAMES, CheckedEngine, EngineInfo, ImageBatch, answer_shape
-from seg_perception.engines.cuda import CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
+from seg_perception.engines.cuda import WARM_UPS, CapturedGraph, Cuda, CudaRuntime, DeviceTensors, load_cuda
 from seg_perception.engines.tensorrt import versions
 from seg_perception.engines.tensorrt.build import make_logger
 from seg_perception.engines.tensorrt.file import EngineFile, check_runs_here
@@ -41,7 +41,6 @@ class TensorRtEngine(CheckedEngine):
         cuda_graph: once two batches in a row have one shape, capture copies and kernels, and replay them
             for as long as it stays; where the capture fails, the engine says so in the log and goes on
             without.
-        warm_up: runs of the largest batch before the engine counts as open; smaller ones run once each.
 
     Raises:
         EngineError: no GPU, the engine does not run here, it breaks the contract, or CUDA or
@@ -54,7 +53,6 @@ class TensorRtEngine(CheckedEngine):
         library: TensorRtLibrary | None = None,
         runtime: CudaRuntime | None = None,
         cuda_graph: bool = True,
-        warm_up: int = 3,
     ) -> None:
         self._library = library or load_library(file.key.library)
         self._cuda = Cuda(runtime or load_cuda())
@@ -87,7 +85,7 @@ class TensorRtEngine(CheckedEngine):
             self._check_contract(fixed, file.key.batch)
             self._allocate(file.key.batch)
             usual, batch = fixed or file.card.input_size, file.key.batch
-            for count in (*range(1, batch), *([batch] * warm_up)) if warm_up else ():
+            for count in (*range(1, batch), *([batch] * WARM_UPS)):
                 self._run(np.zeros((count, *self._card.camera_encoding.array_shape(usual)), np.uint8))
         except BaseException:
             with contextlib.suppress(EngineError):  # the first error is the one to tell
