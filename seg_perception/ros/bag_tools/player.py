@@ -279,7 +279,10 @@ class _Others:
             if self._node.count_publishers(name) > 1:
                 found = {full_name(e) for e in self._node.get_publishers_info_by_topic(name)}
                 who = ", ".join(sorted(found - {self._node.get_fully_qualified_name()})) or "another player"
-                self._report.skipped[name] = f"{who} publishes it, and old messages would mix with new ones"
+                told = f"{who} publishes it, and old messages would mix with new ones"
+                if before := self._report.published.get(name):
+                    told += f"; {before} were published before it was seen"
+                self._report.skipped[name] = told
                 self._node.destroy_publisher(self._publishers.pop(name))
 
 
