@@ -160,10 +160,10 @@ def read_source(path: Path) -> Source:
 
     Raises:
         FileNotFoundError: nothing there.
-        InputError: neither of the three, or damaged.
+        InputError: neither of the three, damaged, or without the pictures that it names.
     """
     if path.is_file():
-        return Source(path.stem, path.parent, None, read_evaluations(path))
+        return Source(path.stem, path.parent, None, _with_pictures(path))
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such run, evaluation or folder")
     run = read_run(path) if is_run_folder(path) else None
@@ -172,8 +172,18 @@ def read_source(path: Path) -> Source:
         raise InputError(
             f"{path}: neither a training run (steps.csv) nor an evaluation ({FILE_NAME}, as 'evaluate --report' writes)"
         )
-    evaluated = read_evaluations(places[0] / FILE_NAME) if places else None
+    evaluated = _with_pictures(places[0] / FILE_NAME) if places else None
     return Source(real_path(path).name, places[0] if places else path, run, evaluated)
+
+
+def _with_pictures(path: Path) -> EvaluationFile:
+    found = read_evaluations(path)
+    if missing := [one.file for one in found.examples if not (path.parent / one.file).is_file()]:
+        raise InputError(
+            f"{path}: {len(missing)} of {len(found.examples)} pictures that it names are not beside it ({missing[0]}): "
+            "name the folder that 'evaluate --report' wrote, or a file of 'evaluate --json', which names none"
+        )
+    return found
 
 
 def write_report(path: Path, sources: Sequence[Source]) -> None:

@@ -173,3 +173,7 @@ def test_what_cannot_be_reported_is_named(make_evaluation, tmp_path: Path, capsy
     (cut / "settings.yaml").write_text("train: [")
     with pytest.raises(SettingsError, match=r"cut/settings.yaml: not valid YAML"):
         read_source(cut)
+    alone = tmp_path / "before.json"
+    alone.write_bytes((make_evaluation("scored") / FILE_NAME).read_bytes())
+    with pytest.raises(InputError, match=r"before.json: 2 of 2 pictures that it names are not beside it \(examples/"):
+        read_source(alone)
