@@ -45,7 +45,9 @@ from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
 
 _KEPT = 8  # stamps whose parts are waited for
-_ANSWER_S = 20.0
+
+ANSWER_S = 20.0
+"""How long the node's services are waited for, and then an answer of theirs."""
 
 
 @dataclass
@@ -196,14 +198,14 @@ class NodeViewer:
 
     def _reachable(self, client: str) -> bool:
         """On a thread of the server; discovery may still be at it."""
-        return bool(self._clients[client].wait_for_service(timeout_sec=_ANSWER_S))
+        return bool(self._clients[client].wait_for_service(timeout_sec=ANSWER_S))
 
     def _call(self, client: str, request: Any) -> Any:
         """On a thread of the server; the executor's thread brings the answer."""
         done = threading.Event()
         future = self._clients[client].call_async(request)
         future.add_done_callback(lambda _: done.set())
-        return future.result() if done.wait(_ANSWER_S) else None
+        return future.result() if done.wait(ANSWER_S) else None
 
     @property
     def node(self) -> Node:

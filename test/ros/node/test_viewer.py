@@ -31,11 +31,11 @@ def test_topics_have_the_nodes_types() -> None:
 def test_services_are_waited_for_and_missing_ones_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with ros_node("viewer") as node, ThreadPoolExecutor() as server:
         page = viewer.NodeViewer(node, "/late")
-        monkeypatch.setattr(viewer, "_ANSWER_S", 0.01)
+        monkeypatch.setattr(viewer, "ANSWER_S", 0.01)
         nobody = page.set_parameter("overlay.opacity", 0.3)
         assert nobody == "/late cannot be reached: overlay.opacity was not set"
         assert page.change_state("activate") == "/late cannot be reached: activate was not asked for"
-        monkeypatch.setattr(viewer, "_ANSWER_S", PATIENCE_S)
+        monkeypatch.setattr(viewer, "ANSWER_S", PATIENCE_S)
         answer = server.submit(page.set_parameter, "overlay.opacity", 0.3)
         late = Node("late", context=node.context)
         late.declare_parameter("overlay.opacity", 0.5)
