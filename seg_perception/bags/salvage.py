@@ -54,7 +54,7 @@ Saved = tuple[Topic, int, bytes]
 
 def salvage(path: Path, storage: Storage, losses: Losses) -> Iterator[Saved]:
     """Every readable message of a storage file; `losses` is complete when the iterator is exhausted."""
-    return _McapSalvage(path, losses).messages() if storage is Storage.MCAP else _rows(path, losses)
+    return _McapSalvage(path, losses).messages() if storage is Storage.MCAP else readable_rows(path, losses)
 
 
 def has_whole_message(path: Path, storage: Storage) -> bool:
@@ -62,7 +62,7 @@ def has_whole_message(path: Path, storage: Storage) -> bool:
     deadline = time.monotonic() + _LOOK_S
     try:
         if storage is Storage.SQLITE3:
-            return next(_rows(path, Losses(), gap=100), None) is not None
+            return next(readable_rows(path, Losses(), gap=100), None) is not None
         return next(_McapSalvage(path, Losses(), deadline).messages(), None) is not None
     except TimeoutError:
         return True
@@ -247,13 +247,13 @@ class _McapSalvage:
         yield self._topics[number], stamp_ns, bytes(content[records.MESSAGE_HEAD.size :])
 
 
-def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
+def readable_rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
     """The rows of a SQLite file in the order in which they were written."""
     try:
         with connect_to(path, losses.notes) as database:
             check_tables(database)
             topics = _topics_of(database, losses)
-            last, failures = -(2**63), 0
+            last, failures, skipped = -(2**63), 0, Counter[str]()
             query = (
                 f"SELECT id, topic_id, timestamp, CASE WHEN length(data) > {records.MAX_BYTES} THEN NULL ELSE data END "  # noqa: S608
                 "FROM messages WHERE id > ? ORDER BY id"
@@ -261,6 +261,8 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
             while True:
                 try:
                     for number, topic, stamp_ns, data in database.execute(query, (last,)):
+                        losses.left_out.update(skipped)
+                        skipped.clear()
                         last, failures = number, 0
                         if topic not in topics:
                             losses.left_out[f"message of topic {topic}, which is not listed"] += 1
@@ -270,11 +272,16 @@ def _rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
                             losses.left_out["message that holds no bytes, or has no time"] += 1
                         else:
                             yield topics[topic], stamp_ns, data
+                    losses.left_out.update(skipped)
                     return
                 except sqlite3.Error as error:  # noqa: PERF203  a damaged page: perhaps the next one is whole
                     last, failures = max(last, 0) + 1, failures + 1
-                    losses.left_out[f"row of the table of messages ({' '.join(str(error).split())})"] += 1
-                    if failures > gap:
+                    reason = " ".join(str(error).split())
+                    skipped[f"row of the table of messages ({reason})"] += 1
+                    if failures > gap:  # how many there were is written nowhere
+                        losses.left_out[
+                            f"end of the table of messages, all behind row {last - failures} ({reason})"
+                        ] += 1
                         return
     except BrokenRecordError as error:
         raise InputError(f"{path}: {error}") from error

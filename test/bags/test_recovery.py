@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from bag_helpers import contents, noise, write_bag
 
+from seg_perception.bags import salvage
 from seg_perception.bags.salvage import recover
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
@@ -42,6 +43,17 @@ def test_a_damaged_chunk_in_between_is_left_out(tmp_path: Path, whole: Path) -> 
     (tmp_path / "bad.mcap").write_bytes(content)
     recovery = recover(tmp_path / "bad.mcap", tmp_path / "saved.mcap")
     assert (recovery.damaged_chunks, recovery.recovered["/image"]) == (1, 25)
+
+
+def test_what_is_behind_the_end_of_a_cut_table_is_not_counted_as_rows(tmp_path: Path) -> None:
+    """SQLite names no number of rows that it cannot read; each try to read behind the last one is none."""
+    content = write_bag(tmp_path / "whole.db3", NOISE).read_bytes()
+    (tmp_path / "cut.db3").write_bytes(content[: len(content) // 2])
+    losses = salvage.Losses()
+    saved = list(salvage.readable_rows(tmp_path / "cut.db3", losses, gap=100))
+    assert 0 < len(saved) < len(NOISE)
+    (reason, count), *others = losses.left_out.items()
+    assert (reason.startswith("end of the table of messages, all behind row "), count, others) == (True, 1, [])
 
 
 def test_what_holds_nothing_is_refused(tmp_path: Path, whole: Path) -> None:
