@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_perception.core.errors import InputError, first_of
-from seg_perception.core.files import real_path
+from seg_perception.core.files import real_path, walk
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
 from seg_perception.video import VIDEO_SUFFIXES, VideoReader
@@ -115,13 +115,14 @@ def list_folder(folder: Path) -> FolderListing:
 
     Raises:
         FileNotFoundError: no such folder.
+        OSError: a folder in it cannot be read.
         InputError: neither images nor videos in it; the text says what is.
     """
     if not folder.is_dir():
         raise FileNotFoundError(2, "there is no such folder", str(folder))
     images, videos = [], []
     left_out: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(Path(place, name) for place, inside, files in walk(folder) for name in (*inside, *files)):
         if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
         suffix = path.suffix.lower()

@@ -129,16 +129,21 @@ class VideoWriter:
         """Finish the file.
 
         Raises:
-            InputError: no frame was added, or ffmpeg wrote nothing.
+            InputError: no frame was added, or ffmpeg failed or wrote nothing.
         """
         if self._pipe is None:
             raise InputError(f"{self.path}: no frames for the video")
         if self._waiting is not None:
             self._send(self._waiting[0])
             self._waiting = None
+        frame = getattr(self._pipe, "gi_frame", None)
+        process = frame.f_locals.get("p") if frame is not None else None  # which imageio-ffmpeg keeps to itself
         self._pipe.close()
-        if not self._partial.is_file() or not self._partial.stat().st_size:
-            raise InputError(f"{self.path}: ffmpeg wrote nothing")
+        status = process.returncode if process is not None else 0
+        if status or not self._partial.is_file() or not self._partial.stat().st_size:
+            self._partial.unlink(missing_ok=True)
+            what = f"failed at the end (exit status {status}); is the disk full?" if status else "wrote nothing"
+            raise InputError(f"{self.path}: ffmpeg {what}")
         self._partial.replace(self.path)
 
     def __enter__(self) -> VideoWriter:

@@ -317,7 +317,10 @@ class BagWriter:
         Raises:
             InputError: MCAP cannot hold a time before 1970.
         """
-        self._writer.write(self._numbers[topic], stamp_ns, data)
+        try:
+            self._writer.write(self._numbers[topic], stamp_ns, data)
+        except OSError as error:
+            raise self._named(error) from error
         self._counts[topic] += 1
         self._first_ns, self._last_ns = min(self._first_ns, stamp_ns), max(self._last_ns, stamp_ns)
 
@@ -346,6 +349,14 @@ class BagWriter:
             self._lock.release(remove=False)  # what was written is kept
             raise
         self._lock.release(remove=True)
+
+    def _named(self, error: OSError) -> OSError:
+        """The system's error, with the bag's name where it names no file."""
+        return (
+            error
+            if error.filename or error.errno is None
+            else OSError(error.errno, f"cannot write: {error.strerror}", str(self.path))
+        )
 
     def abort(self) -> None:
         """Drop the bag. Calling it twice is harmless."""

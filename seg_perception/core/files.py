@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -150,6 +150,19 @@ def _kind(mode: int) -> str:
 def real_path(path: Path) -> Path:
     """The absolute path without links; links in a circle stay (`Path.resolve` raises a RuntimeError for them)."""
     return Path(os.path.realpath(path))
+
+
+def walk(folder: Path, followlinks: bool = False) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk`, which passes over folders that cannot be read; this does not.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    return os.walk(folder, onerror=refuse, followlinks=followlinks)
 
 
 def check_place(path: Path) -> None:

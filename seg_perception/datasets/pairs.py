@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from seg_perception.core.errors import DatasetError, SettingsError
+from seg_perception.core.files import walk
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.label_set import LabelMapping, LabelSet, load_label_mapping
 from seg_perception.core.resizing import resize_image, resize_labels
@@ -122,7 +123,7 @@ def composed(name: str) -> str:
 def _walk(folder: Path) -> Iterator[str]:
     """Every file below a folder, relative to it, by name; links are followed once, dot files are no data."""
     seen = set()
-    for current, folders, files in os.walk(folder, followlinks=True):
+    for current, folders, files in walk(folder, followlinks=True):
         real = os.path.realpath(current)
         if real in seen:
             folders.clear()

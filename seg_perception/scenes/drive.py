@@ -246,8 +246,8 @@ def draw_scenes(
     rows: list[list[RgbImage]] = []
     for index in tqdm(range(frames), unit="frame", desc="scenes", disable=not progress):
         frame = random_scene(seed + index, size) if random else drive.frame(index)
-        (images / f"{index:06d}{suffix}").write_bytes(_encoded(suffix, frame.image[..., ::-1]))
-        (labels / f"{index:06d}.png").write_bytes(_encoded(".png", frame.labels))
+        write_atomically(images / f"{index:06d}{suffix}", _encoded(suffix, frame.image[..., ::-1]))
+        write_atomically(labels / f"{index:06d}.png", _encoded(".png", frame.labels))
         counts += np.bincount(frame.labels.reshape(-1), minlength=len(label_set))
         if index in shown:
             rows.append([frame.image, colorize(frame.labels, label_set)])

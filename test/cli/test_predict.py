@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_unusable_inputs_are_listed_and_the_rest_is_done(
         (["--opacity", "nan"], "opacity nan is not accepted"),
         (["--threads", "-1"], "threads -1 is not accepted: 0 (all cores this process may use) or more is"),
         (["--input-size", "0x0"], "image size 0x0 is not accepted"),
-        (["--out", "{tmp}/one.png"], "File exists"),
+        (["--out", "{tmp}/one.png"], "a folder to write into is needed"),
         (["--out", "{tmp}/one.png/below"], "Not a directory"),
     ],
 )
@@ -372,3 +373,17 @@ def test_a_calibrated_camera_also_draws_the_ground_from_above(
     assert main([*arguments, "--height", "1.5"]) == 1
     assert "camera_info is of 128x48 images and the image is 64x48" in capsys.readouterr().err
     assert main(["predict", inputs[0], "--out", str(out), "--model", model, "--height", "1.5"]) == 2
+
+
+def test_a_video_that_ffmpeg_cannot_finish_is_an_error(tmp_path: Path) -> None:
+    """As on a full disk: no file may grow beyond 2,000 bytes, which ffmpeg learns from the system."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 96, 128, 3), np.uint8)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(InputError, match=r"x\.mp4: ffmpeg failed"), VideoWriter(tmp_path / "x.mp4", 10) as video:
+            for frame in frames:
+                video.add(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

@@ -74,6 +74,11 @@ def test_no_pipe_or_device_is_replaced_by_what_is_written(tmp_path: Path) -> Non
         make_folder(tmp_path / "pipe")
 
 
+def test_no_folder_is_passed_over_when_walking(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):  # `os.walk` would say that there is nothing in it
+        list(files.walk(tmp_path / "nowhere"))
+
+
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with socket.socket(socket.AF_UNIX) as listener:
