@@ -30,6 +30,8 @@ _OTHERS: Final = (  # where the mark is, the mark in lower case, what the file i
     (4, b"ftyp", "a video or another MP4 file: give a video to 'seg-perception predict', or its frames as JPEG"),
     (4, b"jp  ", "a JPEG 2000 image: save it as JPEG or PNG"),
     (4, b"jxl ", "a JPEG XL image: save it as JPEG or PNG"),
+    (0, b"ii+\0", "a BigTIFF: save it as a plain TIFF or as PNG"),
+    (0, b"mm\0+", "a BigTIFF: save it as a plain TIFF or as PNG"),
     (0, b"8bps", "a Photoshop file: save the picture as PNG"),
     (0, b"%pdf", "a PDF: save the picture as PNG"),
     (0, b"\x93numpy", "a NumPy array: save it as PNG, as uint8 or uint16"),

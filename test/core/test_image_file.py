@@ -170,6 +170,7 @@ def test_no_pixel_of_the_last_image_in_half_of_the_next() -> None:
         (b"\0\0\0\x20ftypisom", "a video or another MP4 file"),
         (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 image"),
         (b"P6\n2 2 255\n", "a PPM image"),
+        (b"II+\0\x08\0\0\0", "a BigTIFF: save it as a plain TIFF"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, .*'git lfs pull'"),
         (b"<!DOCTYPE html>", "a web page, not an image"),
         (b"\x93NUMPY", "a NumPy array: save it as PNG, as uint8 or uint16"),
