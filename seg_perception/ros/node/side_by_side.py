@@ -19,7 +19,7 @@ from seg_perception.ros.log import describe_error
 from seg_perception.segmenter import Segmenter
 
 AT_ONCE: Final = 2
-_WINDOW_S: Final = 1.0
+WINDOW_S: Final = 1.0
 _PUSHED_OUT: Final = 0.1  # of the frames that came, by newer ones: more is pressure
 _EASY: Final = 0.8  # of the time busy with one at a time: less is none
 _FEWEST: Final = 5  # frames in a window; of fewer nothing is concluded
@@ -41,7 +41,7 @@ class Pressure:
             came, pushed_out: frames since the start, and those of them that a newer one replaced.
             alone_s: how long one frame takes, one inference at a time.
         """
-        if self._at is None or now - self._at >= _WINDOW_S:
+        if self._at is None or now - self._at >= WINDOW_S:
             if self._at is not None:
                 came_now, out_now, window_s = came - self._came, pushed_out - self._pushed_out, now - self._at
                 if self.high:

@@ -69,7 +69,7 @@ def opener(engines: list[Slow], may: threading.Semaphore) -> Callable[[NodeSetti
 def test_frames_that_come_too_fast_are_answered_two_at_a_time_and_in_order(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seg_perception.ros.node.side_by_side._WINDOW_S", 0.2)
+    monkeypatch.setattr("seg_perception.ros.node.side_by_side.WINDOW_S", 0.2)
     engines: list[Slow] = []
     may = threading.Semaphore(0)
     parameters = {"model": str(tiny_model), "threads": 4, **RELIABLE_INPUT, "qos.output.depth": 100}
@@ -115,7 +115,7 @@ def test_frames_that_come_too_fast_are_answered_two_at_a_time_and_in_order(
 def test_one_at_a_time_goes_on_where_no_more_engines_can_be_opened(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
 ) -> None:
-    monkeypatch.setattr("seg_perception.ros.node.side_by_side._WINDOW_S", 0.2)
+    monkeypatch.setattr("seg_perception.ros.node.side_by_side.WINDOW_S", 0.2)
     engines: list[Slow] = []
     may = threading.Semaphore(0)
     open_slow = opener(engines, may)
