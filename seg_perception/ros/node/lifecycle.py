@@ -46,7 +46,7 @@ from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
-from seg_perception.ros.node.services import guard_services
+from seg_perception.ros.node.spinning import guard_services
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
