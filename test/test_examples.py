@@ -116,6 +116,8 @@ def test_ros_subscriber(repository: Path) -> None:
     from sensor_msgs.msg import Image as ImageMessage
     from std_msgs.msg import Header, String
 
+    from seg_perception.ros.context import await_discovery
+
     labels = np.zeros((48, 64), np.uint8)
     labels[:, 32:] = 7  # the left half is road, the right half sky
     sure = np.full((48, 64), 255, np.uint8)
@@ -147,6 +149,7 @@ def test_ros_subscriber(repository: Path) -> None:
             said = process.communicate(timeout=1)[0]
         finally:
             process.kill()
+            await_discovery(node)
             node.destroy_node()
             rclpy.shutdown(context=context)
     assert process.returncode == 0
