@@ -1,8 +1,9 @@
 """segmentation_node beside the node that anybody would write, and beside its parts, on the same frames.
 
 The usual node (`run_usual`) is fifty lines: cv_bridge in and out, everything in the callback, the same ONNX file
-in ONNX Runtime. The parts: the bare engine, and a node that only moves the messages (`run_relay`). Cameras publish
-at half the engine's rate, at its rate and at twice its rate; labels, confidence and the drivable mask are watched.
+in ONNX Runtime. The parts: the bare engine, and a node that only moves the messages (`run_relay`). "two" is ours with
+`inferences_at_once: 2`. Cameras publish at half the engine's rate, at its rate and at twice its rate; labels,
+confidence and the drivable mask are watched.
 The contenders take turns, so that each sees the same machine; medians of the turns. Latency is from the frame's
 stamp to its labels here.
 
@@ -221,13 +222,14 @@ def own_role(*arguments: str) -> list[str]:
 
 def start_nodes(cameras: int, before: Path | None) -> list[Contender]:
     names = "[" + ", ".join(f"camera{index}" for index in range(cameras)) + "]"
-    trees = {"ours": None} | ({"before": before} if before else {})
+    trees = {"ours": None, "two": None} | ({"before": before} if before else {})
     nodes = []
     for name, tree in trees.items():
         module = "seg_perception.ros.node.segmentation_node"
         if tree is not None and not (tree / "seg_perception/ros/node").is_dir():
             module = "seg_perception.ros.segmentation_node"
         parameters = ["-p", "engine:=onnxruntime", "-p", f"cameras:={names}", "-r", f"__ns:=/{name}"]
+        parameters += ["-p", "inferences_at_once:=2"] if name == "two" else []
         environment = os.environ | ({"PYTHONPATH": str(tree), "ORT_DISABLE_TELEMETRY": "1"} if tree else {})
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--ros-args", *parameters],

@@ -179,6 +179,9 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
         "Whether configure may build a missing or stale TensorRT engine (minutes); never: refuse instead.",
         choices=tuple(b.value for b in BuildEngine)),
     ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, 256),
+    ParameterSpec("inferences_at_once", 1,
+        "2: on a CPU, two with half of the threads each while frames come too fast for one: more frames, each later.",
+        1, 2),
     ParameterSpec("network_size", "",
         "WIDTHxHEIGHT the network runs at; empty: each camera's shape at the model's pixel count.",
         empty_is_unset=True),
@@ -366,6 +369,7 @@ class NodeSettings:
     precision: Precision | None  # None: the engine's choice
     build_engine: BuildEngine
     threads: int
+    inferences_at_once: int
     network_size: Size | None  # None: each camera's shape at the model's pixel count
     cameras: tuple[str, ...]
     camera_settings: Mapping[str, CameraSettings]

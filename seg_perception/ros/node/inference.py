@@ -338,10 +338,11 @@ class InferenceThread:
         self._lanes.expect_engine(0.0)
 
     def _side_by_side(self) -> SideBySide | None:
-        """Two engines with half of the threads each, where frames come too fast for one and this is a CPU's."""
+        """Two engines with half of the threads each, where that is wanted and possible and frames come too fast."""
         segmenter = self._segmenter
         threads = self._settings.threads or usable_cores()
-        if segmenter is None or segmenter.info.device != "CPU" or threads < AT_ONCE:
+        wanted = self._settings.inferences_at_once == AT_ONCE
+        if not wanted or segmenter is None or segmenter.info.device != "CPU" or threads < AT_ONCE:
             return None
         alone_s = min((took / frames for frames, took in self._usual_s.items()), default=0.0)
         if not self._pressure.look(time.monotonic(), *self._lanes.pressure(), alone_s):

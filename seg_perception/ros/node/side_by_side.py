@@ -1,10 +1,9 @@
 """Two inferences at the same time, each with half of the threads, while frames come faster than one at a time answers
-them.
+them: for who asks for it (`inferences_at_once: 2`).
 
 On a CPU, the threads of one inference wait for each other at every layer, and all of them for the one that shares its
-core with the camera's driver. Two inferences side by side do not: 1.3 to 1.5 times the frames a second for 0.7 to 0.8
-of the CPU time each, and each takes 1.3 to 1.5 times as long (docs/adr/0011-threads.md). So one alone is faster for a
-frame that comes when the last one is done, and two are for frames that would wait.
+core with the camera's driver. Two inferences side by side do not, so they answer more frames for less CPU time each,
+but each takes longer (docs/adr/0011-threads.md). A frame that comes when the last one is done gets all threads.
 """
 
 from __future__ import annotations

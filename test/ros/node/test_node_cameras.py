@@ -192,7 +192,6 @@ def test_three_cameras_at_three_times_the_load(tiny_model: Path, monkeypatch: py
         "model": str(tiny_model),
         "cameras": list(CAMERAS),
         "network_size": "160x96",
-        "threads": 1,  # one inference at a time, of all cameras
         **RELIABLE_INPUT,
         "qos.input.depth": 50,
         "qos.output.depth": 400,

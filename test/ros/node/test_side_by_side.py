@@ -72,7 +72,7 @@ def test_frames_that_come_too_fast_are_answered_two_at_a_time_and_in_order(
     monkeypatch.setattr("seg_perception.ros.node.side_by_side.WINDOW_S", 0.2)
     engines: list[Slow] = []
     may = threading.Semaphore(0)
-    parameters = {"model": str(tiny_model), "threads": 4, **RELIABLE_INPUT, "qos.output.depth": 100}
+    parameters = {"model": str(tiny_model), "threads": 4, "inferences_at_once": 2, **RELIABLE_INPUT, "qos.output.depth": 100}
     with running(parameters, opener(engines, may)) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
@@ -128,7 +128,8 @@ def test_one_at_a_time_goes_on_where_no_more_engines_can_be_opened(
             engine.card = dataclasses.replace(engine.card, version="2")
         return engine
 
-    with running({"model": str(tiny_model), "threads": 2, **RELIABLE_INPUT}, open_once) as run:
+    parameters = {"model": str(tiny_model), "threads": 2, "inferences_at_once": 2, **RELIABLE_INPUT}
+    with running(parameters, open_once) as run:
         run.wait_state("active")
         images = run.peer.publisher(Image, "/image")
         numbers = itertools.count()
