@@ -72,7 +72,8 @@ def test_frames_that_come_too_fast_are_answered_two_at_a_time_and_in_order(
     monkeypatch.setattr("seg_perception.ros.node.side_by_side.WINDOW_S", 0.2)
     engines: list[Slow] = []
     may = threading.Semaphore(0)
-    parameters = {"model": str(tiny_model), "threads": 4, "inferences_at_once": 2, **RELIABLE_INPUT, "qos.output.depth": 100}
+    parameters = {"model": str(tiny_model), "threads": 4, "inferences_at_once": 2, **RELIABLE_INPUT}
+    parameters |= {"qos.output.depth": 100}
     with running(parameters, opener(engines, may)) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
