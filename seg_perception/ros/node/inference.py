@@ -332,9 +332,7 @@ class InferenceThread:
         took, usual = done - began, self._usual_s.get(len(batch), done - began)
         self._usual_s[len(batch)] = 0.8 * usual + 0.2 * took
         for (name, work), raw in zip(batch.items(), answers, strict=True):
-            work.times[Stage.WAIT] += began - work.at
-            work.times[Stage.INFER] = took
-            self._lanes.answer(name, work.epoch, Answered(work, raw, segmenter, done))
+            self._answer(name, Answered(work, raw, segmenter, done), began)
         self._lanes.expect_engine(0.0)
 
     def _side_by_side(self) -> SideBySide | None:
@@ -389,10 +387,14 @@ class InferenceThread:
             work.ticket.book(Fate.FAILED)
             self._on_camera_error(work.epoch, error)
             return
-        done = time.monotonic()
+        self._answer(name, Answered(work, raw, segmenter, time.monotonic()), began)
+
+    def _answer(self, name: str, answered: Answered, began: float) -> None:
+        """On the thread of the inference, which began then."""
+        work = answered.work
         work.times[Stage.WAIT] += began - work.at
-        work.times[Stage.INFER] = done - began
-        self._lanes.answer(name, work.epoch, Answered(work, raw, segmenter, done))
+        work.times[Stage.INFER] = answered.at - began
+        self._lanes.answer(name, work.epoch, answered)
 
     def _on_camera_error(self, epoch: int, error: Exception) -> None:
         """On another thread than the inference thread."""

@@ -127,10 +127,8 @@ class NodeParameters:
                 continue
             value = _given_value(spec, change)
             now = self._value(change.name)
-            same = type(spec.converted(value)) is type(spec.converted(now)) and spec.converted(value) == spec.converted(
-                now
-            )
-            if change.name not in self._wrong and same:
+            wanted, present = spec.converted(value), spec.converted(now)
+            if change.name not in self._wrong and type(wanted) is type(present) and wanted == present:
                 continue
             if (fault := spec.fault(value)) is not None:
                 return [], fault
