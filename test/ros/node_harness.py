@@ -202,6 +202,11 @@ class Running:
         wait_until(task.done, "the call's end")
         return task.result()
 
+    def report(self, name_end: str) -> DiagnosticStatus:
+        """Diagnostics of now."""
+        (status,) = [s for s in self.call(self.node.publish_diagnostics).status if s.name.endswith(name_end)]
+        return status
+
     def executor(self) -> Any:
         return wait_until(lambda: self.node.executor, "an executor")
 

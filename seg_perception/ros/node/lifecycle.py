@@ -505,8 +505,8 @@ class SegmentationNode(LifecycleNode):
             self.get_logger().warning(self._watch.warnings()[-1])
         self.publish_diagnostics()
 
-    def publish_diagnostics(self) -> None:
-        """One message; called each second, and at once when something important happened."""
+    def publish_diagnostics(self) -> DiagnosticArray:
+        """One message, which is returned; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
         meters = {} if self._meters is None else {name: self._meters.report(name) for name in self.cameras}
         self._watch.bond = self._bond.description
@@ -516,6 +516,7 @@ class SegmentationNode(LifecycleNode):
         self._diagnostics.publish(message)
         if self._page is not None:
             self._page.tell(message)
+        return message
 
     # --- end -----------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from node_harness import (
 )
 from numpy.typing import NDArray
 from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleState, ManagedEntity, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -43,7 +44,7 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import make_masker
-from seg_perception.ros.node.inference import EngineState, Opening, open_configured_engine
+from seg_perception.ros.node.inference import Opening, open_configured_engine
 
 START = 1_700_000_000_000_000_000
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -80,14 +81,15 @@ class Workshop:
         self.opened = 0
         self.broken_up_to = 0
         self.unbuildable = ""
-        self.may_open, self.asked = threading.Event(), threading.Event()
+        self.may_open, self.asked, self.refused = threading.Event(), threading.Event(), threading.Event()
         self.may_open.set()
 
     def __call__(self, settings: NodeSettings, opening: Opening) -> Engine:
         self.asked.set()
         assert self.may_open.wait(PATIENCE_S)
-        if self.unbuildable:
-            raise EngineError(self.unbuildable)
+        if reason := self.unbuildable:
+            self.refused.set()
+            raise EngineError(reason)
         self.opened += 1
         number = self.opened
         return BreakingEngine(
@@ -213,7 +215,7 @@ def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activat
         run.call(run.node.trigger_deactivate)
         workshop.unbuildable = "no memory on the device"
         workshop.may_open.set()
-        wait_until(lambda: run.node._inference.status().state is EngineState.FAILED, "the failed rebuild")
+        wait_until(lambda: values(run.report(": engine"))["engine_state"] == "failed", "the failed rebuild")
         workshop.unbuildable = ""
         run.call(run.node.trigger_activate)
         assert run.node.state == "active"
@@ -230,53 +232,86 @@ def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activat
 
 
 def test_a_failure_of_an_earlier_activation_leaves_the_present_one_alone(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
+    workshop = Workshop()
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
-        inference = run.node._inference
+        images = run.peer.publisher(Image, "/image")
+        workshop.break_now()
+        workshop.asked.clear()
+        workshop.may_open.clear()
+        images.publish(image_message(picture(0), START))
+        assert workshop.asked.wait(PATIENCE_S)  # it is being rebuilt
 
         def fail_and_restart() -> None:  # in one go, so that the failure is still queued afterwards
-            inference._on_failure(inference.activation, "device lost")
+            workshop.unbuildable = "no memory on the device"
+            workshop.may_open.set()
+            assert workshop.refused.wait(PATIENCE_S)
+            workshop.unbuildable = ""
             run.node.trigger_deactivate()
             run.node.trigger_activate()
 
         run.call(fail_and_restart)
-        seen = len(run.peer.statuses(": engine"))
         assert run.node.state == "active"
-        images = run.peer.publisher(Image, "/image")
-        for index in range(3):  # the executor has handled the queued failure long since
+        wait_until(images.get_subscription_count, "subscribed again")
+        for index in (1, 2, 3):  # each takes the executor a round: it has handled the queued failure since
             feed(run, images, index)
         wait_until(lambda: len(labels) == 3, "labels")
         assert run.node.state == "active"
-        assert run.node._engine_failure is None
         assert not run.peer.lines("deactivated after an engine failure")
-        assert level(wait_until(lambda: active_statuses(run, seen), "diagnostics")[-1]) == 0
+        assert level(run.report(": engine")) == 1  # it did fail
 
-        run.call(lambda: inference._on_failure(inference.activation, "device lost"))  # but its own counts
+        workshop.break_now()  # but the present one's own failure counts
+        workshop.unbuildable = "no memory on the device"
+        images.publish(image_message(picture(4), START + 4))
         run.wait_state("inactive")
 
 
 def test_an_inference_that_fails_while_the_node_is_being_activated_is_no_trap(tiny_model: Path) -> None:
     """The engine was ready when activation began, and is gone when outputs are to be allowed."""
-    workshop = Workshop()
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
+    opened: list[Engine] = []
+    active, started, fail, closed = (threading.Event() for _ in range(4))
+
+    class FailingLate(BreakingEngine):
+        def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            if active.is_set() and self is opened[0]:
+                started.set()
+                assert fail.wait(PATIENCE_S)
+                raise EngineError("device lost")
+            return super().infer(images)
+
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def open_failing(settings: NodeSettings, opening: Opening) -> Engine:
+        opened.append(FailingLate(open_configured_engine(settings, opening), lambda: ""))
+        return opened[-1]
+
+    class Meanwhile(ManagedEntity):
+        def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+            fail.set()
+            assert closed.wait(PATIENCE_S)
+            return TransitionCallbackReturn.SUCCESS
+
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}, open_failing) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
+        images = run.peer.publisher(Image, "/image")
+        active.set()
+        images.publish(image_message(picture(0), START))
+        assert started.wait(PATIENCE_S)
         run.call(run.node.trigger_deactivate)
-        publish_latched, inference = run.node._publish_latched, run.node._inference
-
-        def fail_meanwhile() -> None:
-            publish_latched()
-            inference._recover(EngineError("device lost"))
-
-        run.node._publish_latched = fail_meanwhile
+        assert not closed.is_set()
+        run.node.add_managed_entity(Meanwhile())
         run.call(run.node.trigger_activate)
         assert run.node.state == "active"
-        assert workshop.opened == 2
-        images = run.peer.publisher(Image, "/image")
-        feed(run, images, 0)
+        assert len(opened) == 2
+        wait_until(images.get_subscription_count, "subscribed again")
+        feed(run, images, 1)
         wait_until(lambda: labels, "labels")
-        assert run.counts().failed == 0
+        assert [stamp_of(m) for m in labels] == [START + 1]
+        assert (run.counts().failed, run.counts().published) == (1, 1)
 
 
 def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_model: Path) -> None:
@@ -360,14 +395,12 @@ def test_a_simulated_clock_that_goes_back_is_counted(tiny_model: Path) -> None:
         for seconds in (100, 101):
             clock.publish(Clock(clock=stamp(seconds * 10**9)))
             wait_until(lambda s=seconds: run.node.get_clock().now().nanoseconds == s * 10**9, "simulated time")
-        jumps = run.node._watch.clock_jumps
+        assert values(run.report(": engine"))["clock_jumps"] == "0"
         clock.publish(Clock(clock=stamp(5 * 10**9)))
-        wait_until(lambda: run.node._watch.clock_jumps == jumps + 1, "the jump")
         line = "the node's clock jumped by -96.000 s; the masks' memory is reset"
         assert wait_until(lambda: run.peer.lines("clock jumped by -96"), "the log line") == [line]
         status = wait_until(
-            lambda: [s for s in run.peer.statuses(": engine") if values(s)["clock_jumps"] == str(jumps + 1)],
-            "diagnostics",
+            lambda: [s for s in run.peer.statuses(": engine") if values(s)["clock_jumps"] == "1"], "diagnostics"
         )[0]
         assert (level(status), status.message) == (0, "active")  # counted; no fault of the node's, and over
         assert values(status)["lifecycle_state"] == "active" == run.node.state
@@ -381,13 +414,12 @@ def test_a_clock_before_1970_is_left_out_and_a_changed_time_source_is_no_jump(ti
         wait_until(lambda: run.peer.lines("/clock says -5 s, before 1970: left out"), "the word about it")
         clock.publish(Clock(clock=stamp(100 * 10**9)))  # the node lives, and its time goes on
         wait_until(lambda: run.node.get_clock().now().nanoseconds == 100 * 10**9, "simulated time")
-        jumps = run.node._watch.clock_jumps
         assert run.set("use_sim_time", False) == ""
         assert wait_until(lambda: run.peer.lines("the node's time is now the system's"), "the word about it")
         assert run.set("use_sim_time", True) == ""
         assert wait_until(lambda: len(run.peer.lines("the node's time is now that of /clock")) == 1, "and back")
-        assert run.node._watch.clock_jumps == jumps
-        assert not run.peer.lines("jumped by 0.000")
+        assert not run.peer.lines("clock jumped")
+        assert values(run.report(": engine"))["clock_jumps"] == "0"
 
 
 def test_two_nodes_of_one_name_are_a_warning_until_one_ends(tiny_model: Path) -> None:
@@ -578,18 +610,17 @@ def test_qos_overrides_win(tiny_model: Path) -> None:
 def test_large_frames_with_gaps_get_one_hint(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         monkeypatch.delenv(name, raising=False)
-    with running({"model": str(tiny_model)}) as run:
+    monkeypatch.setattr("seg_perception.ros.compat.HAS_MESSAGE_INFO", False)  # only stamps tell what was lost
+    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
         run.wait_state("active")
-        camera = run.node.cameras[""]
-        big = image_message(picture(0, Size(640, 360)), START)  # 691 200 bytes, above 512 KB
-
-        def receive_half() -> None:
-            for sequence in range(0, 80, 2):  # every other one was lost
-                camera._receive(big, None, sequence)
-
-        run.call(receive_half)
-        run.call(receive_half)
-        run.settled()
+        images = run.peer.publisher(Image, "/image")
+        pixels = picture(0, Size(640, 360))  # 691 200 bytes, above 512 KB
+        for tick in range(90):
+            if tick % 3 != 2:  # every third was lost
+                before = run.counts().received
+                images.publish(image_message(pixels, START + tick * 10**8))
+                wait_until(lambda n=before: run.counts().received > n, "the frame")
         lines = wait_until(lambda: run.peer.lines("fastdds_large_images.xml"), "the hint")
         assert len(lines) == 1
-        assert "29 of the last 59 frames on /image (675 KB each)" in lines[0]
+        # of the first 30 frames, ticks 0 to 43, 14 came after a gap
+        assert "14 of the last 44 frames on /image (675 KB each)" in lines[0]

@@ -17,6 +17,8 @@ from node_harness import Running, level, running, stamp, stamp_of, values, wait_
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float64, Header
 
+from seg_perception.core.grid_table import GridTable
+from seg_perception.core.ground import PixelRays
 from seg_perception.ros.messages import why_not_installed
 from seg_perception.ros.node.transforms import TF_MESSAGE
 
@@ -95,20 +97,24 @@ def check_cloud(cloud: PointCloud2, labels: Image, confidence: Image) -> None:
     np.testing.assert_array_equal(points["confidence"], np.full((48, 64), 200, np.uint8))
 
 
-def test_nothing_is_computed_without_a_subscriber(tiny_model: Path) -> None:
+def test_nothing_is_computed_without_a_subscriber(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for computed in (GridTable, PixelRays):  # what the grid and the points are made with
+        monkeypatch.setattr(
+            f"seg_perception.core.meters.{computed.__name__}",
+            lambda *arguments, computed=computed: made.append(computed) or computed(*arguments),
+        )
     with running(parameters(tiny_model)) as run:
         run.wait_state("active")
         driver = Driver(run)
-        driver.send_until(lambda: grid_status(run).get("grid_frames", "0") != "0", "a frame with a place")
-        meters = run.node._meters
-        assert meters is not None
-        state = meters._states[""]
-        assert state.placed > 0
-        assert state.meters.table is None  # not even the tables were made
-        assert not meters._parts
+        driver.send_until(lambda: values(run.report(": camera"))["grid_frames"] != "0", "a frame with a place")
+        assert made == []
         grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
         driver.send_until(lambda: grids, "a grid")
-        assert state.meters._rays is None  # points are still not wanted
+        assert made == [GridTable]
+        clouds = run.peer.subscribe(PointCloud2, "/segmentation_node/ground_points")
+        driver.send_until(lambda: clouds, "points")
+        assert made == [GridTable, PixelRays]
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_a_build_can_be_given_up_by_a_shutdown(tiny_model: Path) -> None:
 def test_without_a_manager_or_without_bondpy_there_is_no_bond(tiny_model: Path) -> None:
     with running(parameters(tiny_model)) as run:
         run.wait_state("active")
-        assert run.node._bond.description == "none: no manager: autostart is on"
+        assert values(run.peer.status(": engine"))["bond"] == "none: no manager: autostart is on"
     if importlib.util.find_spec("bondpy") is None:
         with running(parameters(tiny_model, autostart=False)) as run:
-            assert "none: bondpy is not installed" in run.node._bond.description
+            assert "none: bondpy is not installed" in values(run.peer.status(": engine"))["bond"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from meters_harness import FIXED, Driver
 from nav_msgs.msg import OccupancyGrid
-from node_harness import RELIABLE_INPUT, Running, image_message, running, wait_until
+from node_harness import RELIABLE_INPUT, Running, image_message, running, values, wait_until
 from sensor_msgs.msg import Image
 from waiting import PATIENCE_S
 
@@ -154,11 +154,8 @@ def test_the_nodes_own_page_has_the_grid(tiny_model: Any) -> None:
     with running(parameters | FIXED | RELIABLE_INPUT) as node:
         node.wait_state("active")
         driver = Driver(node)
-        driver.send()
-        wait_until(lambda: node.counts().published >= 1, "a frame that nobody looks at")
-        page_of_node = node.node._page
-        assert page_of_node is not None
-        assert page_of_node._grid is None
+        driver.send_until(lambda: values(node.report(": camera"))["grid_frames"] != "0", "a frame with a place")
+        assert "camera_pitch_deg" not in values(node.report(": camera"))  # no grid was made of it
         with Page(port) as page:
             see_the_grid(page, driver)
 

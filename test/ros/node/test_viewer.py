@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from waiting import PATIENCE_S, wait_until
@@ -18,8 +19,15 @@ from seg_perception.ros.messages import message_class
 def test_topics_have_the_nodes_types() -> None:
     with ros_node("viewer") as node:
         page = viewer.NodeViewer(node, "/car/segmentation_node")
-        page._grid.follow(True)
-        viewer._CameraTopics(page, "front", "/front/image").follow(True)
+        page.board.watch("front")
+        table = DiagnosticStatus(name="car/segmentation_node: camera front")
+        table.values = [KeyValue(key="topic", value="/front/image")]
+        node.create_publisher(DiagnosticArray, "/diagnostics", 1).publish(DiagnosticArray(status=[table]))
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        few = len(list(node.subscriptions))
+        wait_until(lambda: executor.spin_once(timeout_sec=0.1) or len(list(node.subscriptions)) > few, "subscriptions")
+        executor.shutdown()
         heard = {subscription.topic_name: subscription.msg_type for subscription in node.subscriptions}
     published = {row.topic("front", "/car/segmentation_node"): row.type for row in OUTPUTS}
     published |= {row.topic("", "/car/segmentation_node"): row.type for row in OUTPUTS}
