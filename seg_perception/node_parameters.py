@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +125,15 @@ def describe_unknown(name: str, known: Collection[str]) -> str:
     return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else "see config/segmentation.yaml")
 
 
-def unused_parameter_files(arguments: Sequence[str], node: str) -> list[str]:
+def unused_parameter_files(files: Iterable[str], node: str) -> list[str]:
     """Files given as --params-file of which ROS takes nothing, because no section is for this node; and unsound ones.
 
     Args:
-        arguments: of the command line.
+        files: their names.
         node: its full name, such as "/car/segmentation_node".
     """
     unused = []
-    for flag, name in pairwise(arguments):
-        if flag != "--params-file":
-            continue
+    for name in files:
         try:
             sections = dict(_sections(read_yaml(Path(name))))
         except OSError:

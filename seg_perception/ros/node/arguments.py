@@ -1,16 +1,23 @@
-"""Which remappings and parameters of the command line change nothing: rcl takes any name, and keeps no account."""
+"""The command line as rcl reads it, and which of its remappings and parameters change nothing: rcl takes any name, and
+keeps no account.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-
-from rclpy.node import Node
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from seg_perception.node_outputs import OUTPUTS
 
+if TYPE_CHECKING:  # the command reads its arguments before ROS is there
+    from rclpy.node import Node
+
 _REMAPPINGS = ("-r", "--remap")
 _PARAMETERS = ("-p", "--param")
+_FILE = "--params-file"
+_OTHERS_WITH_VALUE = ("--log-level", "--log-config-file", "--log-file-name", "-e", "--enclave")
 _SPECIAL = ("__node", "__name", "__ns")
 _URLS = ("rostopic://", "rosservice://")
 _OF_EVERY_NODE = ("/bond", "/clock", "/parameter_events", "/rosout", "/tf", "/tf_static")
@@ -21,19 +28,58 @@ _SERVICES = (
 )
 
 
-def unused_arguments(arguments: Sequence[str], node: Node, cameras: Sequence[str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class RosArguments:
+    """A command line, divided as rcl divides it.
+
+    Attributes:
+        options: what stands between --ros-args and -- (or the end) and takes a value, with that value: whatever comes
+            next, even what looks like an option. One without its value is left out: rcl refuses it.
+        others: what does not stand there.
+    """
+
+    options: tuple[tuple[str, str], ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> RosArguments:
+        """Read a command line, without the program's name."""
+        options, others, for_ros = [], [], False
+        rest = iter(arguments)
+        for argument in rest:
+            if argument == "--ros-args":
+                for_ros = True
+            elif not for_ros:
+                others.append(argument)
+            elif argument == "--":
+                for_ros = False
+            elif argument in (*_REMAPPINGS, *_PARAMETERS, _FILE, *_OTHERS_WITH_VALUE):
+                options += [(argument, value) for value in (next(rest, None),) if value is not None]
+        return cls(tuple(options), tuple(others))
+
+    @property
+    def rules(self) -> list[tuple[str, str]]:
+        """Remappings and parameters, each with its flag."""
+        return [option for option in self.options if option[0] in (*_REMAPPINGS, *_PARAMETERS)]
+
+    @property
+    def parameter_files(self) -> list[str]:
+        return [value for flag, value in self.options if flag == _FILE]
+
+
+def unused_rules(rules: Sequence[tuple[str, str]], node: Node, cameras: Sequence[str]) -> list[str]:
     """Rules of the command line that were hardly meant so: each with what may have been meant.
 
     A remapping that is near no name of the node is only logged: launch files set some for all nodes of a car.
 
     Args:
-        arguments: of the command line.
+        rules: see `RosArguments`.
         cameras: the node's `cameras`.
     """
     known = {_expanded(name, node): name for name in _names(node, cameras)}
     seen: dict[str, str] = {}
     unused = []
-    for flag, rule in _rules(arguments):
+    for flag, rule in rules:
         left, _, to = rule.partition(":=")
         for url in _URLS:
             left = left.replace(url, "")
@@ -53,21 +99,6 @@ def unused_arguments(arguments: Sequence[str], node: Node, cameras: Sequence[str
                     node.get_logger().info(f"{what}there is no {name} here")
             seen.setdefault(match, rule)
     return unused
-
-
-def _rules(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """-r and -p, each with what follows it, between --ros-args and --."""
-    for_ros, flag = False, ""
-    for argument in arguments:
-        if flag:
-            yield flag, argument
-            flag = ""
-        elif argument == "--ros-args":
-            for_ros = True
-        elif argument == "--":
-            for_ros = False
-        elif for_ros and argument in (*_REMAPPINGS, *_PARAMETERS):
-            flag = argument
 
 
 def _names(node: Node, cameras: Sequence[str]) -> Iterator[str]:

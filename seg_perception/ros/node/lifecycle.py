@@ -32,10 +32,11 @@ from rosgraph_msgs.msg import Clock
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
+from seg_perception.node_parameters import unused_parameter_files
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
-from seg_perception.ros.node.arguments import unused_arguments
+from seg_perception.ros.node.arguments import RosArguments, unused_rules
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import FrameLanes
@@ -154,13 +155,13 @@ class SegmentationNode(LifecycleNode):
 
     # --- lifecycle -----------------------------------------------------------------------------
 
-    def unused_arguments(self, arguments: Sequence[str]) -> list[str]:
-        """Those of the command line that change nothing here."""
-        return unused_arguments(arguments, self, tuple(self.get_parameter("cameras").value or ()))
-
-    def warn_of(self, unused: Sequence[str]) -> None:
-        """Say, in the log and in the diagnostics, which parameter files and remappings are not for this node."""
-        self._watch.unused_arguments = list(unused)
+    def warn_of_unused(self, arguments: RosArguments) -> None:
+        """Say, in the log and in the diagnostics, which parameter files and rules are not for this node."""
+        cameras = tuple(self.get_parameter("cameras").value or ())
+        self._watch.unused_arguments = unused = [
+            *unused_parameter_files(arguments.parameter_files, self.get_fully_qualified_name()),
+            *unused_rules(arguments.rules, self, cameras),
+        ]
         for line in unused:
             self.get_logger().warning(line)
 

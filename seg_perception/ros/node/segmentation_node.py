@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from seg_perception.core.stopping import StopEvent, ending_signals
+
+if TYPE_CHECKING:
+    from seg_perception.ros.node.arguments import RosArguments
 
 USAGE = """\
 usage: segmentation_node [--ros-args [-r image:=TOPIC] [-p PARAMETER:=VALUE] [--params-file FILE.yaml] ...]
@@ -50,15 +54,18 @@ class _Signals:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node; exit status 0 after a clean end, 1 if it failed, 2 for arguments that are not accepted."""
     signals = _Signals()
+    from seg_perception.ros.node.arguments import RosArguments
+
     given = sys.argv[1:] if args is None else list(args)
-    own = list(_not_for_ros(given))
+    arguments = RosArguments.of(given)
+    own = arguments.others
     if "-h" in own or "--help" in own:
         print(USAGE)
         return 0
     if own:
         return _refuse(f"{' '.join(map(repr, own))} is not accepted: ROS arguments follow --ros-args\n{USAGE}")
     try:
-        status = _run(given, signals)
+        status = _run(given, arguments, signals)
         signals.ignore()
         return status
     except ModuleNotFoundError as error:
@@ -68,14 +75,13 @@ def main(args: Sequence[str] | None = None) -> int:
         )
 
 
-def _run(args: list[str], signals: _Signals) -> int:
+def _run(args: list[str], arguments: RosArguments, signals: _Signals) -> int:
     import logging
 
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.signals import SignalHandlerOptions
 
-    from seg_perception.node_parameters import unused_parameter_files
     from seg_perception.ros.context import await_discovery
     from seg_perception.ros.log import describe_error
     from seg_perception.ros.node.lifecycle import SegmentationNode
@@ -94,7 +100,7 @@ def _run(args: list[str], signals: _Signals) -> int:
             node = SegmentationNode()
         except (RuntimeError, ValueError, ParameterException) as error:  # an impossible name, use_sim_time as text
             return _refuse(f"ROS refuses to make the node: {describe_error(error)}")
-        node.warn_of([*unused_parameter_files(args, node.get_fully_qualified_name()), *node.unused_arguments(args)])
+        node.warn_of_unused(arguments)
         status = spin_until(node, signals.stop, alone=True)
         left_behind = node.left_behind
         await_discovery(node)
@@ -107,18 +113,6 @@ def _run(args: list[str], signals: _Signals) -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
-
-
-def _not_for_ros(args: Iterable[str]) -> Iterator[str]:
-    """Arguments outside `--ros-args ... --`."""
-    for_ros = False
-    for argument in args:
-        if argument == "--ros-args":
-            for_ros = True
-        elif for_ros:
-            for_ros = argument != "--"
-        else:
-            yield argument
 
 
 def _refuse(reason: str) -> int:

@@ -1,4 +1,4 @@
-"""Remappings and parameters that change nothing are named; rcl itself says which remappings do."""
+"""The command line is read as rcl reads it, which itself says what it took; what changes nothing is named."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
 
-from seg_perception.ros.node.arguments import unused_arguments
+from seg_perception.ros.compat import parameter_overrides
+from seg_perception.ros.node.arguments import RosArguments, unused_rules
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +20,67 @@ def context() -> Iterator[Context]:
     rclpy.init(context=context)
     yield context
     rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    "line, options, others",
+    [
+        ("", "", ""),
+        ("x --ros-args -r a:=b -- y --ros-args -p n:=1", "-r a:=b, -p n:=1", "x y"),
+        ("--ros-args -p n:=1 -- -- y", "-p n:=1", "-- y"),
+        ("-- --ros-args -p n:=1", "-p n:=1", "--"),
+        ("--ros-args --ros-args --remap a:=b --param n:=1", "--remap a:=b, --param n:=1", ""),
+        ("--ros-args -p other:n:=1 -r other:a:=b", "-p other:n:=1, -r other:a:=b", ""),
+        ("--ros-args --log-file-name -r -p n:=1", "--log-file-name -r, -p n:=1", ""),
+        ("--ros-args --disable-rosout-logs --log-level info -e /e -p n:=1", "--log-level info, -e /e, -p n:=1", ""),
+        ("-p n:=1 --params-file x.yaml", "", "-p n:=1 --params-file x.yaml"),
+    ],
+)
+def test_a_command_line_is_divided_as_rcl_does(line: str, options: str, others: str) -> None:
+    read = RosArguments.of(line.split())
+    assert ", ".join(map(" ".join, read.options)) == options
+    assert " ".join(read.others) == others
+    context = Context()
+    rclpy.init(args=line.split(), context=context)
+    node = Node("segmentation", context=context, start_parameter_services=False)
+    try:
+        assert remove_ros_args(["program", *line.split()]) == ["program", *read.others]
+        assert (node.resolve_topic_name("a") == "/b") == ("a:=b" in [rule for _, rule in read.rules])
+        assert ("n" in parameter_overrides(node)) == ("n:=1" in [rule for _, rule in read.rules])
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-p",
+        "-r",
+        "--params-file",
+        "-p --",
+        "-r --ros-args",
+        "-p n",
+        "-p=n:=1",
+        "--param=n:=1",
+        "--params-file=x.yaml",
+        "-ra:=b",
+        "a:=b",
+        "x",
+    ],
+)
+def test_what_has_no_value_or_an_equals_sign_rcl_refuses(line: str) -> None:
+    arguments = ["--ros-args", *line.split()]
+    with pytest.raises(RuntimeError):  # main turns it into words
+        rclpy.init(args=arguments, context=Context())
+    read = RosArguments.of(arguments)
+    assert read.others == ()
+    assert len(read.options) == len(line.split()) // 2
+
+
+def test_every_parameter_file_is_found() -> None:
+    line = "--ros-args --params-file a.yaml -p --params-file -- --params-file b.yaml --ros-args --params-file c.yaml"
+    assert RosArguments.of(line.split()).parameter_files == ["a.yaml", "c.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +121,7 @@ def test_what_rcl_does_not_use_is_named(
     node = Node("segmentation", namespace="/car", context=context, cli_args=arguments, start_parameter_services=False)
     try:
         assert {name: node.resolve_topic_name(name) for name in names} == names
-        (unused,) = unused_arguments(arguments, node, ("", "front")) or [""]
+        (unused,) = unused_rules(RosArguments.of(arguments).rules, node, ("", "front")) or [""]
     finally:
         node.destroy_node()
     assert unused.endswith(expected)
@@ -78,7 +141,7 @@ def test_a_parameter_of_another_node_is_named(context: Context) -> None:
     ]
     node = Node("segmentation_node", context=context, cli_args=arguments, start_parameter_services=False)
     try:
-        (unused,) = unused_arguments(arguments, node, ("",))
+        (unused,) = unused_rules(RosArguments.of(arguments).rules, node, ("",))
     finally:
         node.destroy_node()
     assert unused == (

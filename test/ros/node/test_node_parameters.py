@@ -154,7 +154,7 @@ def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, section: str
     (path := tmp_path / "own.yaml").write_text(
         f"{section}: {{ros__parameters: {{model: x.onnx}}}}{'}' * section.count('{')}\n"
     )
-    found = unused_parameter_files(["--ros-args", "--params-file", str(path), "-p", "a:=b"], node)
+    found = unused_parameter_files([str(path)], node)
     name = "/" + section.replace(": {", "/").strip("/")
     line = f"{path} sets nothing here: no section is for {node} or '/**'; its sections: {name}"
     assert found == ([] if used else [line])
@@ -162,7 +162,7 @@ def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, section: str
 
 def test_a_key_twice_is_said_as_ros_takes_the_last_without_a_word(tmp_path: Path) -> None:
     (path := tmp_path / "own.yaml").write_text("/**:\n  ros__parameters:\n    threads: 1\n    threads: 2\n")
-    (found,) = unused_parameter_files(["--ros-args", "--params-file", str(path)], "/segmentation_node")
+    (found,) = unused_parameter_files([str(path)], "/segmentation_node")
     assert found.startswith(f"{path}: ")
     assert "'threads' is given twice" in found
     assert found.endswith("; ROS takes the last")
@@ -173,7 +173,7 @@ def test_the_files_that_launch_writes_are_sound(tmp_path: Path) -> None:
     (path := tmp_path / "launch_params").write_text(
         "/**:\n  ros__parameters:\n    cameras: !!python/tuple\n    - front\n"
     )
-    assert unused_parameter_files(["--ros-args", "--params-file", str(path)], "/segmentation_node") == []
+    assert unused_parameter_files([str(path)], "/segmentation_node") == []
 
 
 def test_parameters_that_rclpy_and_cameras_have_are_near_ones_too() -> None:
