@@ -62,6 +62,10 @@ class _Lane(Generic[FrameT, WorkT, AnswerT]):
     preparing: bool = False  # and that job is to prepare a frame
     lead_s: float = 0.0  # how long preparing takes
 
+    def take_prepared(self) -> WorkT | None:
+        work, self.prepared = self.prepared, None
+        return work
+
     def patient_until(self, could_go: float) -> float:
         """Until when a batch that could go at that moment shall wait for this camera's next frame."""
         if self.prepared is not None or not (self.preparing or self.waiting is not None):
@@ -189,14 +193,10 @@ class Lanes(Generic[FrameT, WorkT, AnswerT]):
             if self._nudged:
                 self._nudged = False
                 return {}
-            taken = {}
-            until = self._first_prepared_at() if oldest_only else math.inf
-            for name, lane in self._lanes.items():
-                if lane.prepared is not None and lane.prepared_at <= until:
-                    taken[name], lane.prepared = lane.prepared, None
-                    if oldest_only:
-                        break
-            return taken
+            ready = [name for name, lane in self._lanes.items() if lane.prepared is not None]
+            if oldest_only:
+                ready = [min(ready, key=lambda name: self._lanes[name].prepared_at)]
+            return {name: work for name in ready if (work := self._lanes[name].take_prepared()) is not None}
 
     def _first_prepared_at(self) -> float:
         """When the oldest prepared frame was; infinity without one."""
