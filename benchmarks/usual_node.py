@@ -9,6 +9,7 @@ stamp to its labels here.
 
     python benchmarks/usual_node.py --turns 5 --out out/usual_node.json
     python benchmarks/usual_node.py --sizes 1280x720 --cameras 1 --before ../older_tree
+    python benchmarks/usual_node.py --apart     # cameras and listener on the last core, nodes and engine on the others
 """
 
 from __future__ import annotations
@@ -220,7 +221,12 @@ def own_role(*arguments: str) -> list[str]:
     return [sys.executable, __file__, "--role", *arguments]
 
 
-def start_nodes(cameras: int, before: Path | None) -> list[Contender]:
+def on_cores(cores: set[int] | None) -> list[str]:
+    """What goes before a command that shall keep to these cores; None: to this process's."""
+    return ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))] if cores else []
+
+
+def start_nodes(cameras: int, before: Path | None, cores: set[int] | None) -> list[Contender]:
     names = "[" + ", ".join(f"camera{index}" for index in range(cameras)) + "]"
     trees = {"ours": None, "two": None} | ({"before": before} if before else {})
     nodes = []
@@ -232,14 +238,14 @@ def start_nodes(cameras: int, before: Path | None) -> list[Contender]:
         parameters += ["-p", "inferences_at_once:=2"] if name == "two" else []
         environment = os.environ | ({"PYTHONPATH": str(tree), "ORT_DISABLE_TELEMETRY": "1"} if tree else {})
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "--ros-args", *parameters],
+            [*on_cores(cores), sys.executable, "-m", module, "--ros-args", *parameters],
             env=environment,
             cwd=tree or REPOSITORY,
             stderr=subprocess.DEVNULL,
         )
         nodes.append(Contender(name, f"/{name}", process))
     for name in PEERS:
-        process = subprocess.Popen(own_role(name, str(cameras)), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*on_cores(cores), *own_role(name, str(cameras))], stderr=subprocess.DEVNULL)
         nodes.append(Contender(name, f"/{name}", process))
     return nodes
 
@@ -312,10 +318,9 @@ class Watcher:
         return Turn(len(taken) / took, p50, p95, spent / len(taken) * 1e3)
 
 
-def bare(size: tuple[int, int], seconds: float, rate: float) -> Turn:
-    result = subprocess.run(
-        own_role("engine", *map(str, size), str(seconds), str(rate)), check=True, capture_output=True, text=True
-    )
+def bare(size: tuple[int, int], seconds: float, rate: float, cores: set[int] | None) -> Turn:
+    command = [*on_cores(cores), *own_role("engine", *map(str, size), str(seconds), str(rate))]
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
     return Turn(**json.loads(result.stdout))
 
 
@@ -326,15 +331,20 @@ def median(turns: list[Turn]) -> Turn:
 def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     import rclpy
 
+    cores = None
+    if arguments.apart:
+        *first, last = sorted(os.sched_getaffinity(0))
+        cores = set(first)
+        os.sched_setaffinity(0, {last})  # before DDS starts its threads
     rclpy.init()
     report: dict[str, Any] = {}
     for cameras in arguments.cameras:
-        contenders = start_nodes(cameras, arguments.before)
+        contenders = start_nodes(cameras, arguments.before, cores)
         watcher = Watcher(contenders, cameras)
         try:
             watcher.wait_for_nodes()
             for size in arguments.sizes:
-                rate = bare(size, arguments.seconds, 0.0).fps
+                rate = bare(size, arguments.seconds, 0.0, cores).fps
                 for load in arguments.loads:
                     turns: dict[str, list[Turn]] = {name.name: [] for name in contenders} | {"engine": []}
                     for _ in range(arguments.turns):
@@ -343,7 +353,8 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
                             turns[contender.name].append(
                                 watcher.measure(contender, cameras, size, fps, arguments.seconds)
                             )
-                        turns["engine"].append(bare(size, arguments.seconds, rate / 2 if load == "half load" else 0.0))
+                        asked = rate / 2 if load == "half load" else 0.0
+                        turns["engine"].append(bare(size, arguments.seconds, asked, cores))
                     rows = {name: median(of) for name, of in turns.items()}
                     cell = f"{cameras} x {size[0]}x{size[1]}, {load}"
                     report[cell] = {name: asdict(row) for name, row in rows.items()}
@@ -381,6 +392,7 @@ def main() -> int:
     parser.add_argument("--loads", choices=tuple(LOADS), nargs="+", default=tuple(LOADS))
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn")
+    parser.add_argument("--apart", action="store_true", help="cameras and listener on a core of their own")
     parser.add_argument("--before", type=Path, help="another source tree of this package, to compare with")
     parser.add_argument("--out", type=Path, default=Path("out/usual_node.json"))
     parser.add_argument("rest", nargs="*")
