@@ -164,7 +164,7 @@ class Model:
         """Segment one image.
 
         Args:
-            image: a file's path (str or Path; turned upright by its EXIF data), an array, or a PIL image. An
+            image: a file's path (str or Path; turned upright by EXIF or XMP), an array, or a PIL image. An
                 array is uint8 [H, W, 3] in RGB order. OpenCV reads BGR, which nothing here can notice:
                 turn it first, `cv2.cvtColor(image, cv2.COLOR_BGR2RGB)`.
 

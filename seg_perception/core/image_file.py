@@ -100,7 +100,7 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 def decode_rgb(data: Any, source: str) -> RgbImage:
     """Decode an image file to upright RGB, uint8 [H, W, 3].
 
-    The EXIF orientation is applied, as annotation tools and viewers do. Gray is repeated, alpha
+    The orientation of EXIF, or else of XMP, is applied, as annotation tools and viewers do. Gray is repeated, alpha
     dropped, of 16 bits a channel the upper 8 are kept.
 
     Raises:

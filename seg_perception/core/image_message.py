@@ -399,7 +399,7 @@ def decode_compressed(msg: CompressedImageLike) -> RgbImage:
     mosaic as gray: it is demosaiced.
 
     Raises:
-        InputError: another format; a file with an EXIF orientation (docs/adr/0012-images-in.md); or
+        InputError: another format; a file with an orientation, EXIF's or XMP's (docs/adr/0012-images-in.md); or
             data that `core.image_file.parse_encoded` refuses.
     """
     pixel_format, _, codec = msg.format.lower().partition(";")
@@ -418,7 +418,7 @@ def decode_compressed(msg: CompressedImageLike) -> RgbImage:
         raise InputError(f"{source}: its data is a {header.codec.value}, neither JPEG nor PNG")
     if header.orientation != 1:
         raise InputError(
-            f"{source}: its EXIF orientation is {header.orientation}: the pixels are stored turned or mirrored; "
+            f"{source}: its EXIF or XMP orientation is {header.orientation}: the pixels are stored turned or mirrored; "
             "let the driver store them upright, or leave the orientation out (CameraInfo describes pixels as stored)"
         )
     if pixel_format.startswith("bayer_") and header.channels == 1:

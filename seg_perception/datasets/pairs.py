@@ -341,7 +341,7 @@ class PairedFiles:
         else:
             labels = np.full(image.shape[:2], UNLABELED, np.uint8)
         if image.shape[:2] != labels.shape:
-            turned = "; image files are read upright, as their EXIF orientation says" * (
+            turned = "; image files are read upright, as their EXIF or XMP orientation says" * (
                 image.shape[:2] == labels.shape[::-1]
             )
             sizes = f"size {Size.of(labels)} differs from its image's, {Size.of(image)}"

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from handmade import encoded, exif, tiff_of, with_exif
+from handmade import encoded, exif, tiff_of, with_exif, with_xmp, xmp
 from numpy.typing import NDArray
 
 from seg_perception.core.codecs import Codec, EncodedImage
@@ -480,6 +480,69 @@ def test_files_come_out_upright(kind: str, orientation: int, tmp_path: Path) -> 
         assert error.max() <= (0 if kind in ("PNG", "lossless WebP", "TIFF") else 8), (kind, orientation)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_in_xmp_alone_counts(
+    kind: str, orientation: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = tiff_of(STORED, without=(274,)) if kind == "TIFF" else encoded(f".{kind.lower()}", STORED)
+    data = with_xmp(plain, xmp(orientation, ("attribute", "element")[orientation % 2]))
+    assert decode_rgb(plain, "test").shape == STORED.shape
+    (path := tmp_path / f"a.{kind.lower()}").write_bytes(data)
+    middles = slice(BLOCK // 2, None, BLOCK)
+    expected = picture(UPRIGHT[orientation])
+    assert np.abs(read_rgb(path)[middles, middles].astype(int) - expected[middles, middles]).max() <= 8
+    assert not caplog.records
+    turned = tiff_of(STORED, 3) if kind == "TIFF" else with_exif(plain, exif(3))
+    assert inspect_encoded(with_xmp(turned, xmp(orientation)), "a").orientation == 3
+    differs = [f"a: its EXIF orientation is 3 and its XMP's is {orientation}: EXIF's is taken"]
+    assert caplog.messages == differs * (orientation != 3)
+
+
+@pytest.mark.parametrize("how", ["iTXt packed", "ImageMagick"])
+def test_xmp_in_the_other_texts_of_a_png_counts(how: str) -> None:
+    png = encoded(".png", STORED)
+    assert inspect_encoded(with_xmp(png, xmp(6), how), "test").orientation == 6
+    assert inspect_encoded(with_xmp(png, b"<" * 5_000_000, how), "test").orientation == 1  # unpacked in part
+
+
+INGREDIENT = (
+    '<xmpMM:Pantry xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/"><rdf:Bag><rdf:li>'
+    '<rdf:Description tiff:Orientation="6"/></rdf:li></rdf:Bag></xmpMM:Pantry>'
+)
+ENTITIES = b'<!DOCTYPE x [<!ENTITY a "6"><!ENTITY b "&a;&a;">]>'
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        xmp(0),
+        xmp(9),
+        xmp("six"),
+        xmp(66),
+        xmp(6)[:-60],
+        xmp(1, inside=INGREDIENT),
+        xmp("", inside=INGREDIENT),
+        ENTITIES + xmp("&a;"),
+        (ENTITIES.decode() + xmp(6).decode().split("?>", 1)[1].split("<?")[0]).encode("utf-16"),
+        xmp(6).replace(b"ns.adobe.com/tiff", b"example.org/tiff"),
+        b"<a>" * 20_000 + b"Orientation",
+    ],
+)
+def test_an_xmp_orientation_that_does_not_count_is_none(packet: bytes) -> None:
+    assert inspect_encoded(with_xmp(encoded(".jpg", STORED), packet), "test").orientation == 1
+
+
+def test_xmp_that_is_too_long_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    long = xmp(6, inside="<!--" + "x" * 2_000_000 + "-->")
+    for kind, data in {"png": encoded(".png", STORED), "tiff": tiff_of(STORED, without=(274,))}.items():
+        assert inspect_encoded(with_xmp(data, long), kind).orientation == 1
+        assert caplog.messages[-1] == f"{kind}: taken as upright: its XMP of more than 1048576 bytes is not read"
+    assert inspect_encoded(with_xmp(with_exif(encoded(".png", STORED), exif(8)), long), "test").orientation == 8
+    assert len(caplog.messages) == 2
+
+
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt"])
 def test_exif_that_imagemagick_writes_as_text_counts(kind: bytes) -> None:
     """Until version 7.0.10 it kept EXIF data in hexadecimal lines; Pillow and ExifTool read them, too."""
@@ -517,5 +580,5 @@ def test_a_turned_picture_in_a_message_is_refused(kind: str, orientation: int) -
     """CameraInfo describes the pixels as they are stored; turning them would break it, not turning them the labels."""
     codec = kind.lower()
     decode_compressed(SimpleNamespace(format=codec, data=file_of(kind, 1)))
-    with pytest.raises(InputError, match=rf"format '{codec}': its EXIF orientation is {orientation}: .* driver"):
+    with pytest.raises(InputError, match=rf"format '{codec}': its EXIF or XMP orientation is {orientation}: .* driver"):
         decode_compressed(SimpleNamespace(format=codec, data=file_of(kind, orientation)))

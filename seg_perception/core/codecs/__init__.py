@@ -39,7 +39,7 @@ class EncodedImage:
         size: of the pixels as they are stored; an orientation of 5 to 8 exchanges width and height.
         channels: 1 gray, 2 gray + alpha, 3 color, 4 color + alpha; 1 for a palette, too.
         bit_depth: of one channel.
-        orientation: 1 to 8, EXIF's: how the stored pixels must be turned to stand upright; 1 as they are.
+        orientation: 1 to 8, EXIF's or else XMP's: how the stored pixels must be turned to stand upright; 1 as they are.
         lossy: the pixels differ from those that were given to the encoder.
     """
 

@@ -20,6 +20,7 @@ from seg_perception.core.codecs import (
     truncated,
     unpacked_rows,
 )
+from seg_perception.core.codecs.orientation import settled
 from seg_perception.core.codecs.tiff import exif_orientation
 from seg_perception.core.types import RgbImage
 
@@ -105,7 +106,9 @@ def parse_webp(data: memoryview, source: str) -> WebpFile:
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise truncated(Codec.WEBP, data, source)
-    position, orientation = 12, 1
+    position = 12
+    exif: int | None = None
+    xmp: memoryview | None = None
     picture: tuple[int, int, int, bool] | None = None  # width, height, channels, lossy
     for _ in range(_WEBP_MAX_CHUNKS):
         if position + 8 > end:
@@ -119,13 +122,16 @@ def parse_webp(data: memoryview, source: str) -> WebpFile:
         if kind in (b"VP8 ", b"VP8L") and picture is None:
             picture = _webp_picture(kind, content, source)
         elif kind == b"EXIF":
-            orientation = exif_orientation(content)
+            exif = exif_orientation(content)
+        elif kind == b"XMP ":
+            xmp = content
         position += 8 + length + length % 2
     if picture is None:
         raise damaged(Codec.WEBP, "it has no picture", source)
     width, height, channels, lossy = picture
     size = checked_size(width, height, source)
-    return WebpFile(EncodedImage(Codec.WEBP, size, channels, 8, False, orientation, lossy), data[:end])
+    turned = settled(exif, xmp, source)
+    return WebpFile(EncodedImage(Codec.WEBP, size, channels, 8, False, turned, lossy), data[:end])
 
 
 def _webp_picture(kind: bytes, content: memoryview, source: str) -> tuple[int, int, int, bool]:

@@ -28,6 +28,7 @@ from seg_perception.core.codecs import (
     refused,
     truncated,
 )
+from seg_perception.core.codecs.orientation import settled
 from seg_perception.core.codecs.tiff import exif_orientation
 from seg_perception.core.types import MAX_PIXELS, RgbImage
 
@@ -47,6 +48,7 @@ _FILL: Final = re.compile(rb"\xff+")
 _DECODED_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive (Huffman)
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all frame headers; those three are tables
 _PROGRESSIVE, _SCAN, _EOI, _APP1 = 0xC2, 0xDA, 0xD9, 0xE1
+_XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _ALL_COEFFICIENTS: Final = (1 << 64) - 1
 _NO_SEGMENT: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 
@@ -146,7 +148,9 @@ def parse(data: memoryview, source: str) -> JpegFile:
     """
     frame: EncodedImage | None = None
     unseen = _Unseen({})
-    position, scans, progressive, orientation = len(START), 0, False, None
+    position, scans, progressive = len(START), 0, False
+    exif: memoryview | None = None
+    xmp: memoryview | None = None
     for _ in range(_MAX_SEGMENTS):
         marker, segment, position = _segment(data, position, source)
         if marker == _EOI:
@@ -154,8 +158,9 @@ def parse(data: memoryview, source: str) -> JpegFile:
                 raise damaged(Codec.JPEG, "it ends before any pixels", source)
             if unseen.coefficients:
                 raise damaged(Codec.JPEG, "it ends before the last of its scans", source)
+            turned = settled(None if exif is None else exif_orientation(exif), xmp, source)
             described = EncodedImage(
-                Codec.JPEG, frame.size, frame.channels, frame.bit_depth, orientation=orientation or 1, lossy=True
+                Codec.JPEG, frame.size, frame.channels, frame.bit_depth, orientation=turned, lossy=True
             )
             return JpegFile(described, data[:position])
         if marker in _FRAMES:
@@ -163,8 +168,10 @@ def parse(data: memoryview, source: str) -> JpegFile:
                 raise damaged(Codec.JPEG, "it has two frame headers", source)
             frame, progressive = _frame(marker, segment, source), marker == _PROGRESSIVE
             unseen = _Unseen(dict.fromkeys(segment[6 : 6 + 3 * frame.channels : 3], _ALL_COEFFICIENTS))
-        elif marker == _APP1 and orientation is None and bytes(segment[:6]) == b"Exif\0\0":
-            orientation = exif_orientation(segment)
+        elif marker == _APP1 and exif is None and bytes(segment[:6]) == b"Exif\0\0":
+            exif = segment
+        elif marker == _APP1 and xmp is None and bytes(segment[: len(_XMP)]) == _XMP:
+            xmp = segment[len(_XMP) :]
         elif marker == _SCAN:
             scans += 1
             unseen.take(segment, progressive=progressive)

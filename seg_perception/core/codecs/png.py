@@ -25,6 +25,7 @@ from seg_perception.core.codecs import (
     say_if_low,
     truncated,
 )
+from seg_perception.core.codecs.orientation import MAX_XMP, settled
 from seg_perception.core.codecs.tiff import exif_orientation
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import RgbImage
@@ -33,11 +34,13 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # color type -> channels
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PALETTE: Final = 3
+_MAX_KEYWORD: Final = 80  # bytes, with the zero that ends it
 _MAX_CHUNKS: Final = 100_000  # 64 megapixels in chunks of 8 KB have a quarter of that
 _PIECE: Final = 65535  # bytes unpacked at a time: the most that a stored block of deflate takes
 _BITE: Final = 1 << 14  # packed bytes given to the unpacker at a time: what it leaves over is copied
-_TEXT_EXIF, _TEXT_APP1 = b"Raw profile type exif\0", b"Raw profile type APP1\0"
-_MAX_TEXT: Final = 1 << 18  # bytes: EXIF data of 64 KB in digits
+_TEXT_EXIF: Final = (b"Raw profile type exif", b"Raw profile type APP1")
+_TEXT_XMP: Final = (b"Raw profile type xmp", b"XML:com.adobe.xmp")
+_MAX_TEXT: Final = 2 * MAX_XMP + (1 << 16)  # bytes: in digits, with line ends
 KEPT: Final = 64 << 20  # bytes: a larger picture is counted, and unpacked again by the decoder
 _STORED_START: Final = b"\x78\x01"  # head of a zlib stream
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -93,7 +96,10 @@ def parse(data: memoryview, source: str) -> PngFile:
         InputError: damaged, truncated, too large, animated, or data that does not fit the header.
     """
     header, start, color_type, interlaced = _header(data, source)
-    position, orientation, in_text = len(start), 1, 1
+    position = len(start)
+    exif: int | None = None
+    in_text: int | None = None
+    xmp: bytes | None = None
     pixels: list[memoryview] = []
     palette: NDArray[np.uint8] | None = None
     for _ in range(_MAX_CHUNKS):
@@ -109,27 +115,42 @@ def parse(data: memoryview, source: str) -> PngFile:
         elif kind == b"PLTE" and color_type == _PALETTE:
             palette = _palette(content, source)
         elif kind == b"eXIf":
-            orientation = exif_orientation(content)
-        elif kind in (b"tEXt", b"zTXt") and bytes(content[: len(_TEXT_EXIF)]) in (_TEXT_EXIF, _TEXT_APP1):
-            in_text = exif_orientation(_exif_of_text(content[len(_TEXT_EXIF) :], packed=kind == b"zTXt"))
+            exif = exif_orientation(content)
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword = bytes(content[:_MAX_KEYWORD]).partition(b"\0")[0]
+            if keyword in _TEXT_EXIF:
+                in_text = exif_orientation(memoryview(_text(kind, content[len(keyword) + 1 :], profile=True)))
+            elif keyword in _TEXT_XMP:
+                xmp = _text(kind, content[len(keyword) + 1 :], profile=keyword == _TEXT_XMP[0])
         position = end
     else:
         raise refused(Codec.PNG, f"of more than {_MAX_CHUNKS} chunks", "fewer are", source)
     if color_type == _PALETTE and palette is None:
         raise damaged(Codec.PNG, "it has no palette", source)
     unpacked = _unpack([chunk[8:-4] for chunk in pixels], _raw_bytes(header, interlaced=interlaced), source)
-    turned = orientation if orientation != 1 else in_text
+    turned = settled(in_text if exif is None else exif, xmp, source)
     described = EncodedImage(Codec.PNG, header.size, header.channels, header.bit_depth, color_type == _PALETTE, turned)
     return PngFile(described, start, unpacked or pixels, palette)
 
 
-def _exif_of_text(content: memoryview, packed: bool) -> memoryview:
-    """EXIF data as ImageMagick keeps it, in digits: name, length and hexadecimal lines; empty if it is none."""
+def _text(kind: bytes, content: memoryview, profile: bool) -> bytes:
+    """What a text chunk says after its keyword, as far as `_MAX_TEXT`; empty where it cannot be read.
+
+    Args:
+        profile: it is as ImageMagick keeps data: name, length and hexadecimal lines.
+    """
+    packed = kind == b"zTXt"
+    if kind == b"iTXt":  # packed or not, how, language, keyword in that language
+        packed = bytes(content[:1]) == b"\1"
+        head = bytes(content[2:_MAX_TEXT]).split(b"\0", 2)
+        content = content[min(len(content), 4 + sum(map(len, head[:2]))) :] if len(head) == 3 else content[:0]
+    elif packed:
+        content = content[1:]
     try:
-        text = zlib.decompressobj().decompress(content[1:], _MAX_TEXT) if packed else bytes(content[:_MAX_TEXT])
-        return memoryview(bytes.fromhex("".join(text.decode("ascii").split()[2:])))
+        text = zlib.decompressobj().decompress(content, _MAX_TEXT) if packed else bytes(content[:_MAX_TEXT])
+        return bytes.fromhex("".join(text.decode("ascii").split()[2:])) if profile else text
     except (zlib.error, ValueError):
-        return memoryview(b"")
+        return b""
 
 
 def _header(data: memoryview, source: str) -> tuple[EncodedImage, bytes, int, bool]:

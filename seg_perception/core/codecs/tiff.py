@@ -23,6 +23,7 @@ from seg_perception.core.codecs import (
     truncated,
     unpacked_rows,
 )
+from seg_perception.core.codecs.orientation import MAX_XMP, settled
 from seg_perception.core.types import RgbImage, Size
 
 _PIECE: Final = 1 << 18
@@ -134,6 +135,7 @@ _NUMBERS: Final = {  # by the sample format
 }  # fmt: skip
 _PALETTE, _WHITE_IS_ZERO, _BLACK_IS_ZERO = 3, 0, 1
 _EXTRA_SAMPLES, _ALPHA_APPLIED = 338, 1
+_XMP: Final = 700
 _MAX_TILE: Final = 4096  # width and height
 
 _READ: Final = frozenset({_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _COLORS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP}) | {
@@ -195,14 +197,14 @@ class TiffFile:
         return unpacked_rows(np.asarray(values, np.uint8), bits, size.width)
 
 
-def exif_orientation(exif: memoryview) -> int:
-    """The orientation of EXIF data, 1 to 8; 1 where there is none or it cannot be read."""
+def exif_orientation(exif: memoryview) -> int | None:
+    """The orientation of EXIF data, 1 to 8; None where there is none or it cannot be read."""
     if bytes(exif[:6]) == b"Exif\0\0":
         exif = exif[6:]
     try:
         tags, _ = _directory(exif)
     except ValueError:
-        return 1
+        return None
     return _orientation(tags)
 
 
@@ -278,6 +280,8 @@ def _directory(data: memoryview) -> tuple[_Tags, bool]:
     tags: dict[int, tuple[int, ...]] = {}
     for at in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, length = number(at, 2), _TYPES.get(number(at + 2, 2)), number(at + 4, 4)
+        if tag == _XMP and tag not in tags:  # of type BYTE or UNDEFINED; where it lies elsewhere, the pixels are whole
+            tags[tag] = tuple(data[number(at + 8, 4) :][: min(length, MAX_XMP + 1)])
         if kind is None or tag not in _READ or tag in tags:
             continue
         if length > _MAX_VALUES:
@@ -291,9 +295,9 @@ def _directory(data: memoryview) -> tuple[_Tags, bool]:
     return tags, number(start + 2 + 12 * count, 4) != 0
 
 
-def _orientation(tags: _Tags) -> int:
-    value = tags.get(_ORIENTATION, (1,))
-    return value[0] if len(value) == 1 and 1 <= value[0] <= 8 else 1
+def _orientation(tags: _Tags) -> int | None:
+    value = tags.get(_ORIENTATION, ())
+    return value[0] if len(value) == 1 and 1 <= value[0] <= 8 else None
 
 
 def _one(tags: _Tags, tag: int, default: int | None = None) -> int:
@@ -325,7 +329,8 @@ def _header(tags: _Tags, source: str) -> EncodedImage:
         raise refused(
             Codec.TIFF, f"of {samples} channels and color model {colors}", "gray, palette and RGB are", source
         )
-    return EncodedImage(Codec.TIFF, size, samples, depth, colors == _PALETTE, _orientation(tags))
+    turned = settled(_orientation(tags), bytes(tags[_XMP]) if _XMP in tags else None, source)
+    return EncodedImage(Codec.TIFF, size, samples, depth, colors == _PALETTE, turned)
 
 
 def _check_extent(tags: _Tags, header: EncodedImage, data: memoryview, source: str) -> None:
