@@ -124,7 +124,7 @@ benchmark: $(STAMPS)/test ## The measurements in benchmarks/ that need no GPU: e
 MINUTES ?= 6
 .PHONY: train-gpu
 train-gpu: ## Pack the data and train for MINUTES (6) on this machine's GPU: weights, curves and a report in out/gpu
-	$(PYTHON_OF_GPU) benchmarks/train_gpu.py pack --data "$(DATA)" --out "$(OUT)/parts"
+	PYTHONPATH=. $(PYTHON_OF_GPU) benchmarks/train_gpu.py pack --data "$(DATA)" --out "$(OUT)/parts"
 	PYTHONPATH=. $(PYTHON_OF_GPU) benchmarks/train_gpu.py run --parts "$(OUT)/parts" --minutes $(MINUTES) --out "$(OUT)/gpu" $(TRAIN_ARGS)
 
 .PHONY: loop

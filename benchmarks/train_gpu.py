@@ -3,63 +3,74 @@
     python benchmarks/train_gpu.py pack --data ../shared/data --out out/parts
     python benchmarks/train_gpu.py run --parts out/parts --minutes 6 --out out/gpu [--config driving]
 
-`pack` writes tar files of at most 60 MiB. `run` unpacks them, probes the rate, trains what fits, and writes
-weights (copied twice a minute while it trains), curves, scores and a report. It installs nothing: the package's own
-folder on PYTHONPATH and PyTorch, OpenCV, safetensors and PyYAML are enough.
+`pack` writes tar files of at most 60 MiB. `run` unpacks them, probes the rate, trains what fits, and leaves a run's
+folder (weights, written twice a minute, curves, scores) and a report in `--out`. Cut off, it goes on there by the same
+command. It installs nothing: the package's own folder on PYTHONPATH and PyTorch, OpenCV, safetensors and PyYAML are
+enough.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import sys
 import tarfile
 import tempfile
-import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from seg_perception.core.errors import DatasetError, exit_with
 
 if TYPE_CHECKING:
     from seg_perception.training.settings import TrainSettings
 
 PART_BYTES = 60 << 20
 GPU_BATCH = 32  # at least: recipes are written for a CPU's 8, which leaves a GPU idle
-COPIED = ("*.safetensors", "*.csv", "settings.yaml")
+PACKED = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".yaml", ".yml", ".txt", ".csv", ".json")
 
 
 def pack(data: Path, out: Path) -> int:
-    """Data files into tar parts, in the order of their names."""
-    files = sorted(path for path in data.rglob("*") if path.is_file() and path.suffix in (".jpg", ".png", ".yaml"))
+    """Data files into tar parts, in the order of their names; links are followed, parts of an earlier time replaced."""
+    found = sorted(Path(folder, name) for folder, _, names in os.walk(data, followlinks=True) for name in names)
+    files = [path for path in found if path.is_file() and path.suffix.lower() in PACKED]
     if not files:
         print(f"{data}: no pictures in it", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
-    for number, part in enumerate(_parts(files), start=1):
-        with tarfile.open(out / f"part_{number:02d}.tar", "w") as archive:
+    for earlier in out.glob("part_*.tar"):
+        earlier.unlink()
+    for number, part in enumerate(_parts(data, files), start=1):
+        target = out / f"part_{number:02d}.tar"
+        with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, dereference=True) as archive:
             for path in part:
                 archive.add(path, path.relative_to(data))
-        print(f"part_{number:02d}.tar: {len(part)} files, {sum(p.stat().st_size for p in part) / 1e6:.0f} MB")
+        print(f"{target.name}: {len(part)} files, {target.stat().st_size / (1 << 20):.1f} MiB")
+    if left_out := Counter(path.suffix.lower() or path.name for path in found if path not in set(files)):
+        print(f"left out: {', '.join(f'{count} {kind}' for kind, count in sorted(left_out.items()))}")
     return 0
 
 
-def _parts(files: Iterable[Path]) -> Iterable[list[Path]]:
+def _parts(data: Path, files: Iterable[Path]) -> Iterable[list[Path]]:
     part: list[Path] = []
-    size = 0
+    size = room = PART_BYTES - tarfile.RECORDSIZE  # the end's zeros
     for path in files:
-        taken = path.stat().st_size + 1024  # a tar header and padding
-        if part and size + taken > PART_BYTES:
+        blocks = 1 + -(-path.stat().st_size // tarfile.BLOCKSIZE)
+        if len(os.fsencode(path.relative_to(data))) >= tarfile.LENGTH_NAME:
+            blocks += 2 + len(os.fsencode(path)) // tarfile.BLOCKSIZE
+        taken = blocks * tarfile.BLOCKSIZE
+        if part and taken > size:
             yield part
-            part, size = [], 0
+            part, size = [], room
         part.append(path)
-        size += taken
-    if part:
-        yield part
+        size -= taken
+    yield part
 
 
 def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_steps: int | None = None) -> int:
-    """Unpack, train for so many minutes, write everything to `out`."""
+    """Unpack, train for so many minutes or go on with what was begun in `out`, and write a report."""
     import torch
 
     from seg_perception.commands.training import train
@@ -68,37 +79,42 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
     from seg_perception.training.settings import TrainSettings
 
     began = time.monotonic()
+    settings = load_settings(TrainSettings, shipped_file("config/train", config, "settings"))
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    changes = for_gpu(settings, torch.cuda.is_bf16_supported()) if on_gpu else {}
+    for name, value in changes.items():
+        print(f"on this GPU {name} {value}, where the recipe has {getattr(settings, name)}")
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        for part in sorted(parts.glob("part_*.tar")):
-            with tarfile.open(part) as archive:
-                archive.extractall(data, filter="data")
-        settings = load_settings(TrainSettings, shipped_file("config/train", config, "settings"))
-        on_gpu = torch.cuda.is_available() and device != "cpu"
-        changes = for_gpu(settings, torch.cuda.is_bf16_supported()) if on_gpu else {}
-        for name, value in changes.items():
-            print(f"on this GPU {name} {value}, where the recipe has {getattr(settings, name)}")
-        runs = Path(folder) / "runs"
-        stop = threading.Event()
-        copier = threading.Thread(target=_copy_now_and_then, args=(runs / settings.name, out, stop))
-        copier.start()
+        unpack(parts, Path(folder))
         left = minutes - (time.monotonic() - began) / 60
-        try:
-            weights = train(
-                settings, minutes=left, most_steps=most_steps, data_root=str(data), output=str(runs), device=device,
-                **changes,
-            )  # fmt: skip
-        finally:
-            stop.set()
-            copier.join()
-        print(f"{weights.name} and what else the run wrote: {out}, {(time.monotonic() - began) / 60:.1f} minutes")
-        try:
-            from seg_perception.evaluation.report import read_source, write_report
-        except ImportError as error:
-            print(f"no report here ({error}): seg-perception report {out}")
-        else:
-            write_report(out / "report.html", [read_source(runs / settings.name)])
+        weights = train(
+            settings, minutes=left, most_steps=most_steps, data_root=folder, output=str(out), device=device, **changes
+        )
+    print(f"{weights} and what else the run wrote beside it, {(time.monotonic() - began) / 60:.1f} minutes")
+    try:
+        from seg_perception.evaluation.report import read_source, write_report
+    except ImportError as error:
+        print(f"no report here ({error}): seg-perception report {weights.parent}")
+    else:
+        write_report(out / "report.html", [read_source(weights.parent)])
     return 0
+
+
+def unpack(parts: Path, folder: Path) -> None:
+    """All parts into a folder.
+
+    Raises:
+        DatasetError: there are none, or one is damaged.
+    """
+    found = sorted(parts.glob("part_*.tar"))
+    if not found:
+        raise DatasetError(f"{parts}: no part_01.tar there; make it by 'train_gpu.py pack'")
+    for part in found:
+        try:
+            with tarfile.open(part) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError) as error:  # noqa: PERF203  names the part
+            raise DatasetError(f"{part}: damaged or cut off ({error}); pack and carry it again") from error
 
 
 def for_gpu(settings: TrainSettings, bf16: bool) -> dict[str, Any]:
@@ -114,19 +130,6 @@ def for_gpu(settings: TrainSettings, bf16: bool) -> dict[str, Any]:
     if settings.precision == "fp32" and bf16:
         changes["precision"] = "bf16"
     return changes
-
-
-def _copy_now_and_then(run_folder: Path, out: Path, stop: threading.Event) -> None:
-    last = False
-    while not last:
-        last = stop.wait(20.0)
-        out.mkdir(parents=True, exist_ok=True)
-        for pattern in COPIED:
-            for path in run_folder.glob(pattern):
-                target = out / path.name
-                if not target.exists() or target.stat().st_mtime < path.stat().st_mtime:
-                    shutil.copy2(path, target.with_suffix(".part"))
-                    target.with_suffix(".part").replace(target)
 
 
 def main() -> int:
@@ -151,4 +154,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

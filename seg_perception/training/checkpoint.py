@@ -185,6 +185,7 @@ class ResumeState:
         scaler: of the gradients' scale; empty but in fp16.
         data: what the datasets were (run_data.DataRecord, as plain values); None in runs begun before that.
         validated: whether the validation that is due after `step` was done.
+        teachers: SHA-256 of each teacher's weights file, by its path; None in runs begun before that.
     """
 
     step: int
@@ -197,6 +198,7 @@ class ResumeState:
     scaler: dict[str, Any] = field(default_factory=dict)
     data: list[dict[str, Any]] | None = None
     validated: bool = True
+    teachers: dict[str, str] | None = None
 
     def save(self, path: Path) -> None:
         """Write it whole or not at all."""
@@ -270,10 +272,9 @@ def _state_fault(cls: type[ResumeState], state: dict[Any, Any]) -> str | None:
     for name, kind in expected.items():
         if not isinstance(state.get(name, kind()), kind):
             return f"{name}: {type(state[name]).__name__} is not accepted"
-    if not isinstance(state.get("settings"), (dict, type(None))) or not isinstance(
-        state.get("data"), (list, type(None))
-    ):
-        return "settings or data: a table and a list are expected"
+    tables = {"settings": dict, "teachers": dict, "data": list}
+    if wrong := [name for name, kind in tables.items() if not isinstance(state.get(name), (kind, type(None)))]:
+        return f"{', '.join(wrong)}: tables, and for data a list, are expected"
     return None
 
 

@@ -76,6 +76,10 @@ class RunData:
     def label_set(self) -> LabelSet:
         return self.train[0].label_set
 
+    @property
+    def all(self) -> tuple[Dataset, ...]:
+        return (*self.train, *self.validation)
+
     def records(self) -> tuple[DataRecord, ...]:
         """What the data is now.
 
@@ -136,14 +140,14 @@ def _label_set_faults(datasets: Sequence[Dataset], label_set: LabelSet, purpose:
             )
 
 
-def look_at_all(data: RunData) -> None:
+def look_at_all(datasets: Sequence[Dataset]) -> None:
     """Read every file once, and say what is left out or hardly meant.
 
     Raises:
         DatasetError: all faults of all datasets; or nothing of one is labeled.
     """
     faults = []
-    for dataset in (*data.train, *data.validation):
+    for dataset in datasets:
         try:
             for remark in look_at(dataset, progress=True):
                 tqdm.write(remark)

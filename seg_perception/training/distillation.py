@@ -148,6 +148,8 @@ def divergence_from(teacher: Tensor, scores: Tensor, labels: Tensor, temperature
 
 STRIDE = 4
 _MULTIPLE = 32  # of every network's input
+_KEPT_AS = "npy and checksum"
+_CHECKSUM = 20  # bytes
 
 Answer = NDArray[np.float16]
 
@@ -156,8 +158,8 @@ class TeacherAnswers:
     """The kept answers of these teachers at this temperature and size; `prepare` makes those that are missing.
 
     On a CPU a teacher costs a step as much as its pupil, and each image comes often. One file an image, float16
-    [C, h, w]: the teachers' mean probabilities on the whole image in the deployed size, at a quarter of it. A crop
-    takes its window of them. So the teachers see neither crop nor changes of color.
+    [C, h, w] and a checksum: the teachers' mean probabilities on the whole image in the deployed size, at a quarter of
+    it. A crop takes its window of them. So the teachers see neither crop nor changes of color.
 
     Args:
         settings: of the run; `distillation.cache` names the folder.
@@ -168,7 +170,7 @@ class TeacherAnswers:
         assert teaching.cache is not None
         self._settings = settings
         known = [weights_sha256(path) for path in teaching.files]
-        self._known_by = repr((known, teaching.temperature, settings.deployed_size, STRIDE)).encode()
+        self._known_by = repr((known, teaching.temperature, settings.deployed_size, STRIDE, _KEPT_AS)).encode()
         self._folder = teaching.cache
 
     def load(self, image: RgbImage) -> Answer:
@@ -178,12 +180,11 @@ class TeacherAnswers:
             SettingsError: there is none for this image, or the file is damaged.
         """
         path = self._path(image)
-        try:
-            answer: Answer = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        answer = _read(path)
+        if answer is None:
             raise SettingsError(
-                f"distillation.cache: {path} cannot be read ({error}); remove it, and start the run again"
-            ) from error
+                f"distillation.cache: {path} is not there or damaged; start the run again, which makes it anew"
+            )
         return answer
 
     def prepare(self, datasets: Sequence[Dataset], label_set: LabelSet, device: torch.device) -> str:
@@ -204,21 +205,24 @@ class TeacherAnswers:
         teachers = open_teachers(teaching.files, teaching.temperature, label_set)
         assert teachers is not None
         teachers.to_device(device)
-        made = 0
+        made = damaged = 0
         for dataset in datasets:
             for index in tqdm(range(len(dataset)), f"teachers on {dataset.name}", unit="image", leave=False):
                 image = dataset.load(index).image
-                if self._path(image).is_file():
+                path = self._path(image)
+                if _read(path) is not None:
                     continue
+                damaged += path.exists()
                 size = network_size(Size.of(image), deployed, _MULTIPLE)
                 pixels = torch.from_numpy(resize_image(image, size))[None].to(device)
                 answer = teachers(pixels, (size.height // STRIDE, size.width // STRIDE))[0]
                 content = io.BytesIO()
                 np.save(content, answer.half().cpu().numpy())
-                self._path(image).parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self._path(image), content.getvalue())
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, content.getvalue() + _checksum(content.getvalue()))
                 made += 1
-        return f"teachers' answers on {count} images in {self._folder} ({made} new), {gigabytes:.2f} GB"
+        told = f"{made} new" + (f", {damaged} of them for damaged ones" if damaged else "")
+        return f"teachers' answers on {count} images in {self._folder} ({told}), {gigabytes:.2f} GB"
 
     def _path(self, image: RgbImage) -> Path:
         digest = hashlib.blake2b(self._known_by, digest_size=20)
@@ -226,6 +230,23 @@ class TeacherAnswers:
         digest.update(np.ascontiguousarray(image).data)
         name = digest.hexdigest()
         return self._folder / name[:2] / f"{name}.npy"
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_CHECKSUM).digest()
+
+
+def _read(path: Path) -> Answer | None:
+    """A kept answer; None if it is not there, or not as it was written."""
+    try:
+        kept = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    content = kept[:-_CHECKSUM]
+    if kept[-_CHECKSUM:] != _checksum(content):
+        return None
+    answer: Answer = np.load(io.BytesIO(content), allow_pickle=False)
+    return answer
 
 
 def answer_of_crop(answer: Answer, cut: Cut, crop: Size) -> Answer:

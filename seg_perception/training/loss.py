@@ -70,6 +70,11 @@ def pixel_weight(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     return table[labels.long()].sum()
 
 
+def divisors(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """What the two sums of `LossModule` are divided by: `pixel_weight`, and the pixels that teachers are heard on."""
+    return torch.stack([pixel_weight(labels, class_weights), (labels != UNKNOWN).sum().float()])
+
+
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """A differentiable stand-in for 1 - IoU, the mean over the classes in the labels.
 
@@ -104,9 +109,9 @@ class LossModule(nn.Module):
     """Network and loss as one module, so that DistributedDataParallel sees one forward pass.
 
     `forward` takes uint8 [n, h, w, 3] and [n, h, w], and kept answers of teachers, float [n, C, any, any], where there
-    are no teachers to ask; it returns the weighted sum of the losses. The caller divides by the pixel weight of the
-    whole global batch. Nothing in it waits for the device. The Lovasz loss, which is no sum over pixels, is that of
-    each call's pixels, at the scores' size.
+    are no teachers to ask; it returns float [2], the weighted sums of the losses by labels and by teachers, which the
+    caller divides by the `divisors` of the whole global batch. Nothing in it waits for the device. The Lovasz loss,
+    which is no sum over pixels, is that of each call's pixels, at the scores' size.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class LossModule(nn.Module):
             stride = self.network.score_stride
             sparse = labels[:, stride // 2 :: stride, stride // 2 :: stride]
             loss = loss + self.lovasz * pixel_weight(labels, self.class_weights) * lovasz_softmax(scores, sparse)
+        taught = loss.new_zeros(())
         (teachers,) = self._teachers
         if teachers is not None or answers is not None:
             stride = self.network.score_stride
@@ -159,6 +165,5 @@ class LossModule(nn.Module):
                 size = (labels.shape[1], labels.shape[2])
                 theirs, ours = teachers.likeness(size), likeness(features, size)
                 divergence = divergence + self.relations * relation_divergence(theirs, ours)
-            # where nothing is labeled, the teachers' word alone counts
-            loss = loss + pixel_weight(labels, self.class_weights).clamp(min=1) * divergence
-        return loss
+            taught = (labels != UNKNOWN).sum() * divergence
+        return torch.stack([loss, taught])

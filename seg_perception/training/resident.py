@@ -7,6 +7,7 @@ to be done and never waits for the device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from seg_perception.training.settings import TrainSettings
 _TEXTURES = 64  # kept; mirrored two ways and with their channels in any order, 1536
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 _BILINEAR_TO = 1.5  # shrinking more than this, an output pixel is the mean of four places
+_SHARE_OF_FREE = 0.5  # of the device's memory, for the data: the rest is for the training
 _ROUND = 32  # samples decoded before their sizes are added up
 _DRAWS = 32  # random numbers of a crop
 
@@ -68,13 +70,14 @@ def open_batches(
         none: tuple[tuple[Tensor, ...], ...] = ()
         return (batch for batch in none), "no crops are needed"
     if lives_on_device(settings, device):
-        data = _kept_or_loaded(settings, train, device)
+        room, limit, remedy = _room(settings, device)
+        data = _kept_or_loaded(settings, train, device, room)
         if data is not None:
             batches = ResidentCrops(settings, data).batches(first_step, rank, world)
             return batches, f"{data.gigabytes:.2f} GB of decoded data on the device, which cuts and changes the crops"
-        why = f"the decoded data takes more than cache_gigabytes, {settings.cache_gigabytes:g}"
+        why = f"the decoded data takes more than {limit}"
         if settings.data_on == "device":
-            raise SettingsError(f"data_on: {why}; raise it, or write 'auto' or 'workers'")
+            raise SettingsError(f"data_on: {why}; {remedy}write 'auto' or 'workers'")
         why = f" ({why})"
         demand_shared_memory(settings, micro_batch_size(settings, world))
     answers = None
@@ -84,6 +87,16 @@ def open_batches(
     crops = TrainingCrops(settings, train, answers)
     told = ("this process cuts", "one worker cuts", f"{settings.workers} workers cut")[min(settings.workers, 2)]
     return training_batches(crops, settings, first_step, rank, world), f"{told} the crops{why}"
+
+
+def _room(settings: TrainSettings, device: torch.device) -> tuple[float, str, str]:
+    """Bytes that the data may take on the device; what limits them, and what helps, in words."""
+    asked = settings.cache_gigabytes * 1e9
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] * _SHARE_OF_FREE
+        if free < asked:
+            return free, f"half of the device's free memory, {free / 1e9:.2f} GB", ""
+    return asked, f"cache_gigabytes, {settings.cache_gigabytes:g}", "raise it, or "
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +127,10 @@ class ResidentData:
         return 4e-9 * len(self.labels)
 
 
-def load_resident(settings: TrainSettings, datasets: Sequence[Dataset], device: torch.device) -> ResidentData | None:
-    """Decode everything into the device's memory; None if it takes more than `cache_gigabytes`.
+def load_resident(
+    settings: TrainSettings, datasets: Sequence[Dataset], device: torch.device, room: float = math.inf
+) -> ResidentData | None:
+    """Decode everything into the device's memory; None if it takes more than `room`, in bytes.
 
     Samples larger than any zoom needs are shrunk first.
 
@@ -131,7 +146,7 @@ def load_resident(settings: TrainSettings, datasets: Sequence[Dataset], device: 
     sizes: list[Size] = []
     targets: list[Size] = []
     places: tuple[dict[int, NDArray[np.int32]], ...] = tuple({} for _ in rare_ids)
-    left = settings.cache_gigabytes * 1e9
+    left = room
 
     def load(job: tuple[Dataset, int]) -> tuple[Sample, Size]:
         sample = job[0].load(job[1])
@@ -178,15 +193,17 @@ def kept_between_runs() -> Iterator[None]:
         _kept = None
 
 
-def _kept_or_loaded(settings: TrainSettings, train: Sequence[Dataset], device: torch.device) -> ResidentData | None:
+def _kept_or_loaded(
+    settings: TrainSettings, train: Sequence[Dataset], device: torch.device, room: float
+) -> ResidentData | None:
     if _kept is None:
-        return load_resident(settings, train, device)
+        return load_resident(settings, train, device, room)
     a = settings.augmentation
     records = [DataRecord.of(dataset, "train") for dataset in train]
     key = repr((settings.data_root, settings.train, records, settings.deployed_size, a.scale, a.aspect, a.rare > 0,
                 a.rare_classes, settings.cache_gigabytes, str(device)))  # fmt: skip
     if key not in _kept:
-        data = load_resident(settings, train, device)
+        data = load_resident(settings, train, device, room)
         if data is None:
             return None
         _kept.clear()

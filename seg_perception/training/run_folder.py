@@ -58,8 +58,10 @@ _MAY_CHANGE = frozenset(
 )
 """Settings that leave a run's numbers as they are, so that it may go on with others."""
 
+RESUME_FILE = "last.pt"
+
 _SOUND: set[tuple[Path, str]] = set()
-"""Data that an earlier run of this process has looked at: the probes of a timed run, before the run itself."""
+"""Datasets that an earlier run of this process has looked at: the probes of a timed run, before the run itself."""
 
 
 class RunFolder:
@@ -82,7 +84,9 @@ class RunFolder:
         canonical = json.dumps(self._resolved, sort_keys=True)
         self._settings_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
         self._folder = settings.run_folder
-        self.resume_file = self._folder / "last.pt"
+        self.resume_file = self._folder / RESUME_FILE
+        files = dict.fromkeys(settings.distillation.files)
+        self._teachers = {str(path): checkpoint.weights_sha256(path) for path in files}
         self._looked_at = self._folder / ".data_looked_at"
         self._board: SummaryWriter | None = None
         self._lock: IO[str] | None = None
@@ -132,17 +136,31 @@ class RunFolder:
                 f"{self.weights_file('last')} starts from this run's weights)"
             )
 
-    def looked_at(self, records: Sequence[DataRecord]) -> bool:
-        """Whether these very files were found sound by an earlier start of this run."""
-        if (self._settings.data_root.absolute(), _hash_of(records)) in _SOUND:
-            return True
+    def check_same_teachers(self, state: ResumeState) -> None:
+        """Refuse to go on with teachers of other weights than the run began with.
+
+        Raises:
+            SettingsError: names each, and what to do.
+        """
+        if state.teachers is None:  # begun before they were remembered
+            return
+        if changed := [path for path, sha in self._teachers.items() if state.teachers.get(path, sha) != sha]:
+            raise SettingsError(
+                f"distillation.teachers: {', '.join(changed)}: no longer what {self._folder} was taught by; restore "
+                "the weights to resume, or choose another name or output"
+            )
+
+    def looked_at(self, records: Sequence[DataRecord]) -> list[bool]:
+        """Which datasets' very files were found sound by an earlier start of this run, or run of this process."""
         try:
-            return self._looked_at.read_text(encoding="utf-8") == _hash_of(records)
+            whole = self._looked_at.read_text(encoding="utf-8") == _hash_of(records)
         except (OSError, ValueError):
-            return False
+            whole = False
+        root = self._settings.data_root.absolute()
+        return [whole or (root, _hash_of([record])) in _SOUND for record in records]
 
     def remember_looked_at(self, records: Sequence[DataRecord]) -> None:
-        _SOUND.add((self._settings.data_root.absolute(), _hash_of(records)))
+        _SOUND.update((self._settings.data_root.absolute(), _hash_of([record])) for record in records)
         if self._writes:
             write_atomically(self._looked_at, _hash_of(records).encode())
 
@@ -267,6 +285,7 @@ class RunFolder:
             scaler=scaler.state_dict(),
             data=[record.to_plain() for record in data],
             validated=validated,
+            teachers=self._teachers,
         )
         state.save(self.resume_file)
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.settings import from_mapping
 from seg_perception.evaluation import evaluate
 from seg_perception.networks import build_network, networks
 from seg_perception.networks.base import SegmentationNetwork, TorchEngine, narrowed
@@ -38,7 +39,7 @@ from seg_perception.training.data import (
     worker_fault,
 )
 from seg_perception.training.distillation import open_teachers
-from seg_perception.training.loss import LossModule, pixel_weight
+from seg_perception.training.loss import LossModule, divisors
 from seg_perception.training.optimization import (
     AveragedNetwork,
     CompiledOrNot,
@@ -48,7 +49,7 @@ from seg_perception.training.optimization import (
     set_learning_rate,
 )
 from seg_perception.training.resident import lives_on_device, open_batches
-from seg_perception.training.run_folder import RunFolder
+from seg_perception.training.run_folder import RESUME_FILE, RunFolder
 from seg_perception.training.settings import NetworkSettings, TrainSettings
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,13 +64,18 @@ def run_training(settings: TrainSettings) -> Path:
         The weights file to export: best on validation data, or the last where there is none.
 
     Raises:
-        SettingsError, DatasetError: before anything is written.
+        SettingsError, DatasetError: before anything is written; or memory ran out.
         TrainingDivergedError: the loss became infinite or NaN.
     """
     rank, world = _join_process_group(settings)
     try:
         with ExitStack() as until_the_end:
             return _train(settings, rank, world, until_the_end)
+    except torch.OutOfMemoryError as error:
+        raise SettingsError(
+            f"batch_size: {settings.batch_size} crops of {settings.augmentation.crop} do not fit into the device's "
+            "memory; lower it, or raise accumulation"
+        ) from error
     except RuntimeError as error:
         if fault := worker_fault(str(error), settings.workers):
             # as long as these frames hold the loader, PyTorch raises it again whenever any child process ends
@@ -150,17 +156,17 @@ def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitSt
             tuple(tensor.to(device, non_blocking=True) for tensor in batch)
             for batch in islice(batches, settings.accumulation)
         ]
-        weight = _global_pixel_weight((batch[1] for batch in micro_batches), class_weights, device, world)
-        loss_sum = torch.zeros((), device=device)
+        divisor = _global_divisors((batch[1] for batch in micro_batches), class_weights, device, world)
+        loss_sums = torch.zeros(2, device=device)
         for round_, batch in enumerate(micro_batches, start=1):
             # processes exchange gradients once a step, in the last round
             with nullcontext() if round_ == settings.accumulation else without_exchange():
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    part = module(*batch)
+                    parts = module(*batch)
                 # DDP averages gradients over processes; the sum over all pixels is wanted
-                scaler.scale(part * (world / weight)).backward()
-            loss_sum += part.detach()
-        _add_up(loss_sum, world)
+                scaler.scale((parts * (world / divisor)).sum()).backward()
+            loss_sums += parts.detach()
+        _add_up(loss_sums, world)
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -169,7 +175,7 @@ def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitSt
         done = step + 1
         crops_seen += settings.batch_size
         per_second = crops_seen / (time.monotonic() - started)
-        losses.add(done, loss_sum / weight, rate, per_second)
+        losses.add(done, (loss_sums / divisor).sum(), rate, per_second)
         last = done == settings.steps
         due = rank == 0 and bool(data.validation) and (last or done % settings.validate_every == 0)
         keep = last or done % settings.checkpoint_every == 0
@@ -211,6 +217,7 @@ class _Work:
         state = ResumeState.load(run.resume_file, device)
         run.check_same_settings(state)
         run.check_same_data(state, self.records)
+        run.check_same_teachers(state)
         state.restore(self.network, self.average, self.optimizer, self.scaler, str(run.resume_file))
         if state.step > last:
             raise ModelError(f"{run.resume_file}: step {state.step} of a run of {last} steps; delete it to start anew")
@@ -227,8 +234,9 @@ class _Work:
         Raises:
             DatasetError: all faults of all datasets.
         """
-        if rank == 0 and not self.run.looked_at(self.records):
-            look_at_all(self.data)
+        if rank == 0:
+            known = self.run.looked_at(self.records)
+            look_at_all([dataset for dataset, seen in zip(self.data.all, known, strict=True) if not seen])
 
     def save(self, done: int, best_score: float, validated: bool) -> None:
         self.run.save_weights("last", self.average, self.run.info(done, ()))
@@ -339,10 +347,10 @@ def _class_weights(settings: TrainSettings, label_set: LabelSet, device: torch.d
     return weights
 
 
-def _global_pixel_weight(
+def _global_divisors(
     labels: Iterable[Tensor], class_weights: Tensor | None, device: torch.device, world: int
 ) -> Tensor:
-    total = torch.stack([pixel_weight(t, class_weights) for t in labels]).sum().to(device)
+    total = torch.stack([divisors(t, class_weights) for t in labels]).sum(dim=0).to(device)
     _add_up(total, world)
     return torch.where(total > 0, total, 1.0)
 
@@ -353,7 +361,8 @@ def _add_up(total: Tensor, world: int) -> None:
         dist.all_reduce(total)
 
 
-_PROBES = (6, 26)  # steps of two short runs: what both share is the start, the rest the rate
+_WARM_STEPS, _SHORT_STEPS, _MORE_STEPS = 1, 2, 20  # of the short runs that measure
+_MEASURED_S = 3.0  # the longer one takes at least so much longer than the short one, or 20 steps are not enough
 _RESERVED = 0.15  # of the time, for the last validation
 _SAVE_EVERY_S = 30.0
 
@@ -365,18 +374,21 @@ class Plan:
     Attributes:
         settings: with the steps, and when to save.
         start_s: before the first step.
-        step_s: one step.
+        step_s: one step; 0 where nothing was measured, as the run was planned when it began.
     """
 
     settings: TrainSettings
-    start_s: float
-    step_s: float
+    start_s: float = 0.0
+    step_s: float = 0.0
 
     def __str__(self) -> str:
+        steps = self.settings.steps
+        if not self.step_s:
+            return f"{self.settings.run_folder} goes on to the {steps} steps that it was begun with, whatever they take"
         rate = self.settings.batch_size / self.step_s
         return (
             f"{rate:.0f} crops/s, {1 / self.step_s:.1f} steps/s after {self.start_s:.0f} s of start: "
-            f"{self.settings.steps} steps, saved every {self.settings.checkpoint_every}"
+            f"{steps} steps, saved every {self.settings.checkpoint_every}"
         )
 
 
@@ -389,7 +401,7 @@ def plan_run(
     """A training that fits a time: measure the machine, and set the steps; the files of measuring are thrown away.
 
     For a GPU that one has for ten minutes. Weights are written about twice a minute, so that what was trained is kept
-    whatever happens.
+    whatever happens. A run that was cut off goes on as it was planned.
 
     Args:
         settings: their steps, checkpoint_every and validate_every are replaced.
@@ -397,28 +409,49 @@ def plan_run(
         most_steps: no more than these, even if more would fit.
 
     Raises:
-        SettingsError: the time is too short for a run.
+        SettingsError: the time is too short for a run; or there are several processes, whose clocks differ.
     """
+    if not 0 < minutes < math.inf:
+        raise SettingsError(f"--minutes {minutes:g} is not accepted: it must be above 0")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SettingsError("--minutes is for one process: each would plan by its own clock; give --steps")
+    if (begun := _begun_as(settings)) is not None:
+        return Plan(begun)
     began = clock()
-    seconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        for steps in _PROBES:
+
+    def left() -> float:
+        return minutes * 60 - (clock() - began)
+
+    def seconds(steps: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
             probe = replace(
-                settings, name="probe", output=Path(folder) / str(steps), steps=steps, validation=(),
+                settings, name="probe", output=Path(folder), steps=steps, validation=(),
                 checkpoint_every=steps, optimizer=replace(settings.optimizer, warmup_steps=0),
             )  # fmt: skip
             start = clock()
             run_training(probe)
-            seconds.append(clock() - start)
-    step_s = max(1e-6, (seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]))
-    start_s = max(0.0, seconds[0] - _PROBES[0] * step_s)
-    left = minutes * 60 - (clock() - began)
-    steps = min(int((left * (1 - _RESERVED) - start_s) / step_s), most_steps or MAX_STEPS)
-    if steps < 1:
-        raise SettingsError(
+            return clock() - start
+
+    def too_short(start_s: float, step_s: float) -> SettingsError:
+        return SettingsError(
             f"--minutes {minutes:g} is too short here: {start_s + clock() - began:.0f} s go into probing and starting, "
             f"and a step takes {step_s:.2f} s"
         )
+
+    seconds(_WARM_STEPS)  # what only a process's first run takes: kernels, a look at all files, the data on the device
+    short = seconds(_SHORT_STEPS)
+    if left() < 2 * short:
+        raise too_short(0, short / _SHORT_STEPS)
+    more = max(2, min(_MORE_STEPS, int(0.2 * left() / short * _SHORT_STEPS)))
+    longer = seconds(_SHORT_STEPS + more) - short
+    while longer < min(_MEASURED_S, 0.05 * left()) and more < (most_steps or MAX_STEPS):
+        more *= 4
+        longer = seconds(_SHORT_STEPS + more) - short
+    step_s = max(1e-6, longer / more)
+    start_s = max(0.0, short - _SHORT_STEPS * step_s)
+    steps = min(int((left() * (1 - _RESERVED) - start_s) / step_s), most_steps or MAX_STEPS)
+    if steps < 1:
+        raise too_short(start_s, step_s)
     every = max(1, min(steps, round(_SAVE_EVERY_S / step_s)))
     warmup = min(settings.optimizer.warmup_steps, steps // 10)
     planned = replace(
@@ -426,3 +459,18 @@ def plan_run(
         optimizer=replace(settings.optimizer, warmup_steps=warmup),
     )  # fmt: skip
     return Plan(planned, start_s, step_s)
+
+
+def _begun_as(settings: TrainSettings) -> TrainSettings | None:
+    """These settings, planned as the run in their folder was when it began; None where there is none."""
+    file = settings.run_folder / RESUME_FILE
+    if not file.exists():
+        return None
+    state = ResumeState.load(file, torch.device("cpu"))
+    if state.settings is None:
+        return settings
+    then = from_mapping(TrainSettings, state.settings, str(file))
+    return replace(
+        settings, steps=then.steps, checkpoint_every=then.checkpoint_every, validate_every=then.validate_every,
+        optimizer=replace(settings.optimizer, warmup_steps=then.optimizer.warmup_steps),
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_relations_compare_features_of_other_depths_and_strides_and_reach_the_st
         LossModule(
             student.eval(), None, 0.0, 1.0, teachers=Teachers([teacher], 1.0, relations=True),
             distillation=0.0, relations=relations,
-        )(images, labels)
+        )(images, labels)[1]
         for relations in (1.0, 2.0)
     ]  # fmt: skip
     assert losses[1].item() == pytest.approx(2 * losses[0].item(), rel=1e-4)
@@ -118,7 +119,7 @@ def test_relations_compare_features_of_other_depths_and_strides_and_reach_the_st
     own = LossModule(
         student, None, 0.0, 1.0, teachers=Teachers([student], 1.0, relations=True), distillation=1.0, relations=1.0
     )
-    assert own(images, labels).item() == pytest.approx(0, abs=1e-4)
+    assert own(images, labels)[1].item() == pytest.approx(0, abs=1e-4)
 
 
 def test_unlabeled_images_are_learned_from_by_their_teachers_alone(
@@ -150,6 +151,41 @@ def test_only_folders_are_unlabeled_and_by_no_patterns() -> None:
 
 
 Tiny = Callable[..., TrainSettings]
+
+
+def losses_of(settings: TrainSettings) -> list[float]:
+    run_training(settings)
+    rows = (settings.run_folder / "steps.csv").read_text().splitlines()[1:]
+    return [float(row.split(",")[1]) for row in rows]
+
+
+def test_teachers_are_heard_on_unlabeled_images_however_a_batch_is_split(tiny: Tiny, pictures: Path) -> None:
+    teacher = run_training(tiny())
+    labeled = tiny().train[0]
+    unlabeled = DatasetSettings("folder", Path(pictures.name) / "images", mapping="identity", unlabeled=True)
+    network = replace(tiny().network, freeze_batch_norm=True)
+    losses = [
+        losses_of(
+            tiny(
+                name=f"in{rounds}", train=(labeled, unlabeled), network=network, steps=3, accumulation=rounds,
+                distillation=DistillationSettings((teacher,), weight=5.0),
+            )
+        )
+        for rounds in (1, 4)
+    ]  # fmt: skip
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_a_run_does_not_go_on_with_a_teacher_that_has_changed(tiny: Tiny, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copy(run_training(tiny()), teacher)
+    taught = tiny(name="taught", steps=2, distillation=DistillationSettings((teacher,)))
+    run_training(taught)
+    shutil.copy(run_training(tiny(name="other", seed=2, steps=1)), teacher)
+    with pytest.raises(SettingsError, match=r"distillation\.teachers: .*no longer what .*taught was taught by"):
+        run_training(taught)
+    shutil.copy(tiny().run_folder / "last.safetensors", teacher)
+    run_training(taught)
 
 
 def test_the_window_of_an_answer_by_hand() -> None:
@@ -191,12 +227,19 @@ def test_answers_are_made_once_for_each_image_and_teacher_and_bounded(tiny: Tiny
     train = open_run_data(settings).train
     answers = TeacherAnswers(settings)
     image = train[0].load(0).image
-    with pytest.raises(SettingsError, match=r"distillation\.cache: .*\.npy cannot be read"):
+    with pytest.raises(SettingsError, match=r"distillation\.cache: .*\.npy is not there or damaged; start"):
         answers.load(image)
     cpu = torch.device("cpu")
     told = answers.prepare(train, train[0].label_set, cpu)
     assert told == f"teachers' answers on 6 images in {teaching.cache} (6 new), 0.00 GB"
     assert "(0 new)" in answers.prepare(train, train[0].label_set, cpu)
+    files = sorted((tmp_path / "answers").rglob("*.npy"))
+    content = [file.read_bytes() for file in files]
+    files[0].write_bytes(b"")
+    files[1].write_bytes(content[1][:300])
+    files[2].write_bytes(content[2][:200] + bytes(byte ^ 0x55 for byte in content[2][200:220]) + content[2][220:])
+    assert "(3 new, 3 of them for damaged ones)" in answers.prepare(train, train[0].label_set, cpu)
+    assert [file.read_bytes() for file in files] == content
     live = open_teachers((teacher,), 1.0, train[0].label_set)
     assert live is not None
     expected = live(torch.from_numpy(image)[None], (16, 24))[0].numpy()

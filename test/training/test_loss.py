@@ -104,7 +104,7 @@ def test_network_and_loss_as_one_module() -> None:
         # every fourth label in both directions stands for 16 pixels
         expected = pixel_loss_sum(fine, labels) + 0.4 * 16 * pixel_loss_sum(coarse, labels[:, ::4, ::4])
         module = LossModule(network, None, auxiliary=0.4, hard_pixels=1.0)
-        assert float(module(images, labels)) == pytest.approx(float(expected), rel=1e-5)
+        assert float(module(images, labels)[0]) == pytest.approx(float(expected), rel=1e-5)
         assert not [name for name in module.state_dict() if "class_weights" in name]
 
 
@@ -147,7 +147,7 @@ def test_the_lovasz_loss_is_weighed_like_the_mean_over_pixels() -> None:
     labels = torch.randint(0, 10, (1, 32, 64), dtype=torch.uint8)
     with torch.no_grad():
         plain, with_lovasz = (
-            float(LossModule(network, None, auxiliary=0.0, hard_pixels=1.0, lovasz=weight)(images, labels))
+            float(LossModule(network, None, auxiliary=0.0, hard_pixels=1.0, lovasz=weight)(images, labels)[0])
             for weight in (0.0, 0.5)
         )
         scores = network(network.normalize(images))
@@ -246,7 +246,7 @@ def test_no_part_of_the_loss_waits_for_the_device(monkeypatch: pytest.MonkeyPatc
     labels = torch.randint(0, 5, (2, 64, 64), dtype=torch.uint8)
     labels[0, :8], labels[1, :8] = 255, 254
     waits = _Waits(monkeypatch)
-    (module(images, labels) / pixel_weight(labels, weights)).backward()
+    (module(images, labels)[0] / pixel_weight(labels, weights)).backward()
     assert waits.count == 0
     assert bool(torch.ones(1) > 0)  # the counter counts
     assert waits.count == 1

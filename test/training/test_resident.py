@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -262,6 +263,19 @@ def test_data_that_does_not_fit_is_left_to_workers_and_said_or_refused(tiny: Tin
         patch.setattr("seg_perception.training.resident.lives_on_device", lambda *_: True)
         _, told = open_batches(dataclasses.replace(settings, data_on="auto"), train, CPU, 0, 0, 1)
     assert told == ("this process cuts the crops (the decoded data takes more than cache_gigabytes, 1e-06)")
+
+
+def test_data_takes_no_more_than_half_of_what_a_gpu_has_free(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a GPU, which cannot be here, that has 50 kB free; the data takes 147 kB."""
+    device = types.SimpleNamespace(type="cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (50_000, 2**36))
+    settings = tiny(data_on="device")
+    train = open_run_data(settings).train
+    half = "half of the device's free memory, 0.00 GB"
+    with pytest.raises(SettingsError, match=rf"data_on: the decoded data takes more than {half}; write 'auto' or"):
+        open_batches(settings, train, device, 0, 0, 1)
+    _, told = open_batches(dataclasses.replace(settings, data_on="auto"), train, device, 0, 0, 1)
+    assert told == f"this process cuts the crops (the decoded data takes more than {half})"
 
 
 def test_runs_of_one_plan_share_the_data(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

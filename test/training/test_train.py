@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -707,25 +708,117 @@ def test_validation_without_labels_is_refused_at_the_start(tiny: Tiny, pictures:
 def test_steps_and_saves_follow_from_the_measured_rate(
     tiny: Callable[..., TrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Runs of 6 and 26 steps take 8 and 18 s: a step 0.5 s, the start 5 s."""
-    now = [0.0]
+    """A run takes 5 s and half a second a step; a process's first 20 s more, which must not look like quick steps."""
+    now, runs = [0.0], []
 
     def run(settings: TrainSettings) -> Path:
-        now[0] += 5 + 0.5 * settings.steps
+        now[0] += 5 + 0.5 * settings.steps + (0 if runs else 20)
+        runs.append(settings.steps)
         return Path()
 
     monkeypatch.setattr(train, "run_training", run)
     plan = plan_run(tiny(validate_every=7), 10, clock=lambda: now[0])
+    assert runs == [1, 2, 22]
     assert (plan.start_s, plan.step_s) == (5.0, 0.5)
-    assert plan.settings.steps == int(((600 - 26) * 0.85 - 5) / 0.5)  # 26 s went into the probes
+    assert plan.settings.steps == int(((600 - 47.5) * 0.85 - 5) / 0.5)  # 47.5 s went into the probes
     assert plan.settings.checkpoint_every == 60  # twice a minute
     assert plan.settings.validate_every == plan.settings.steps
     assert "8 crops/s" in str(plan)
     now[0] = 0.0
     assert plan_run(tiny(), 10, clock=lambda: now[0], most_steps=30).settings.steps == 30
     now[0] = 0.0
-    with pytest.raises(SettingsError, match=r"--minutes 0.5 is too short here: 31 s go into"):
-        plan_run(tiny(), 0.5, clock=lambda: now[0])
+    with pytest.raises(SettingsError, match=r"--minutes 0.4 is too short here: 24 s go into .* a step takes 0\.50 s"):
+        plan_run(tiny(), 0.4, clock=lambda: now[0])
+    for minutes in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match="it must be above 0"):
+            plan_run(tiny(), minutes)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="--minutes is for one process"):
+        plan_run(tiny(), 1)
+
+
+@pytest.mark.parametrize("step_s, expected", [(60.0, [1, 2]), (0.02, [1, 2, 22, 82, 322])])
+def test_measuring_takes_no_longer_than_the_time_and_long_enough_for_quick_steps(
+    step_s: float, expected: list[int], tiny: Callable[..., TrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, runs = [0.0], []
+
+    def run(settings: TrainSettings) -> Path:
+        now[0] += 2 + step_s * settings.steps
+        runs.append(settings.steps)
+        return Path()
+
+    monkeypatch.setattr(train, "run_training", run)
+    if step_s < 1:
+        assert plan_run(tiny(), 6, clock=lambda: now[0]).step_s == pytest.approx(step_s)
+    else:
+        with pytest.raises(SettingsError, match="--minutes 6 is too short here"):
+            plan_run(tiny(), 6, clock=lambda: now[0])
+    assert runs == expected
+
+
+def test_a_planned_run_that_was_cut_off_goes_on_to_its_planned_end(
+    tiny: Callable[..., TrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(1000))
+    settings = tiny(steps=7, validate_every=2)
+    planned = plan_run(settings, 1, clock=lambda: next(ticks), most_steps=9).settings
+    assert planned.steps == 9
+    save, saved = torch.save, []
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        save(*arguments, **options)
+        saved.append(1)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    planned = replace(planned, checkpoint_every=3)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", stop)
+        run_training(planned)
+    again = plan_run(settings, 1)
+    assert again.settings == planned
+    assert str(again).endswith("tiny goes on to the 9 steps that it was begun with, whatever they take")
+    run_training(again.settings)
+    assert len((settings.run_folder / "steps.csv").read_text().splitlines()) == 10
+
+
+def test_memory_that_a_batch_fills_is_said(tiny: Callable[..., TrainSettings], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(train.LossModule, "forward", full)
+    with pytest.raises(SettingsError, match=r"batch_size: 4 crops of 64x48 do not fit into the device's memory; lower"):
+        run_training(tiny())
+
+
+def test_parts_are_no_larger_than_said_and_none_of_an_earlier_time_stays(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = runpy.run_path(str(repository / "benchmarks" / "train_gpu.py"))
+    monkeypatch.setitem(script["pack"].__globals__, "PART_BYTES", 40960)
+    elsewhere, data, parts = tmp_path / "elsewhere", tmp_path / "data", tmp_path / "parts"
+    (elsewhere / ("long" * 30)).mkdir(parents=True)
+    data.mkdir()
+    parts.mkdir()
+    (parts / "part_77.tar").write_bytes(b"old")
+    for index in range(150):
+        (elsewhere / ("long" * 30) / f"{index}.JPG").write_bytes(b"x" * (index * 7))
+    (elsewhere / "drive.mcap").write_bytes(b"x")
+    (data / "linked").symlink_to(elsewhere)
+    assert script["pack"](data, parts) == 0
+    assert "left out: 1 .mcap" in capsys.readouterr().out
+    sizes = [path.stat().st_size for path in parts.iterdir()]
+    assert len(sizes) > 5
+    assert max(sizes) <= 40960
+    script["unpack"](parts, tmp_path / "there")
+    assert len(list((tmp_path / "there").rglob("*.JPG"))) == 150
+    with pytest.raises(DatasetError, match=r"elsewhere: no part_01\.tar there"):
+        script["unpack"](elsewhere, tmp_path)
+    part = min(parts.iterdir())
+    part.write_bytes(part.read_bytes()[:5000])
+    with pytest.raises(DatasetError, match=r"part_01\.tar: damaged or cut off"):
+        script["unpack"](parts, tmp_path / "again")
 
 
 def test_a_gpu_gets_a_batch_and_a_precision_that_fill_it(
@@ -756,7 +849,8 @@ def test_pack_and_run_on_a_machine_with_the_folder_alone(
     command += ["--config", str(config), "--device", "cpu", "--most-steps", "30"]  # a busy machine has time enough
     done = subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, text=True)
     assert "30 steps, saved every" in done.stderr
-    assert done.stdout.count("decoded data on the device, which cuts and changes the crops") == 3  # two probes, the run
-    assert len((out / "steps.csv").read_text().splitlines()) == 31
-    written = {path.name for path in out.iterdir()}
-    assert written >= {"best.safetensors", "last.safetensors", "steps.csv", "validation.csv", "report.html"}
+    assert done.stdout.count("decoded data on the device, which cuts and changes the crops") >= 4  # probes, the run
+    assert len((out / "tiny" / "steps.csv").read_text().splitlines()) == 31
+    written = {path.name for path in (out / "tiny").iterdir()}
+    assert written >= {"best.safetensors", "last.safetensors", "steps.csv", "validation.csv", "last.pt"}
+    assert (out / "report.html").is_file()
