@@ -18,7 +18,7 @@ from seg_perception.bags import mcap_records as records
 from seg_perception.bags.locating import Located
 from seg_perception.bags.mcap_file import topic_of
 from seg_perception.bags.mcap_records import BrokenRecordError, Channel, Chunk, Schema, expand_message
-from seg_perception.bags.sqlite_file import check_tables, connect_to
+from seg_perception.bags.sqlite_file import Lost, check_tables, connect_to
 from seg_perception.bags.types import CDR, OfferedQos, Storage, Topic, TypeDefinition, announced_counts
 from seg_perception.bags.writer import BagWriter, check_apart
 from seg_perception.core.errors import InputError
@@ -37,7 +37,8 @@ class Losses:
 
     Attributes:
         damaged_chunks: chunks of an MCAP file whose content is not what was written.
-        lost_bytes: of the data section, in which nothing was recognized, at its end or in between.
+        lost_bytes: of the data section of an MCAP file, in which nothing was recognized, at its end or in between; of
+            a SQLite file and its journals, that are cut off or belong to a transaction that is damaged or not whole.
         left_out: messages or records by reason.
         notes: what was guessed.
     """
@@ -249,8 +250,11 @@ class _McapSalvage:
 
 def readable_rows(path: Path, losses: Losses, gap: int = _GAP) -> Iterator[Saved]:
     """The rows of a SQLite file in the order in which they were written."""
+    lost: list[Lost] = []
     try:
-        with connect_to(path, losses.notes) as database:
+        with connect_to(path, lost) as database:
+            losses.lost_bytes += sum(part.count for part in lost)
+            losses.notes += [part.reason for part in lost]
             check_tables(database)
             topics = _topics_of(database, losses)
             last, failures, skipped = -(2**63), 0, Counter[str]()

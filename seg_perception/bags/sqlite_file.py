@@ -2,8 +2,9 @@
 
 Nothing is written beside the file: where SQLite would have to (a journal in a folder of others), a
 copy in a temporary folder is read instead. SQLite stops without a word at the first frame of the journal (the
-file -wal) whose checksum is wrong, and before the first that no commit follows; what is lost by that is said.
-Source: "WAL-mode File Format" in SQLite's documentation.
+file -wal) whose checksum is wrong, and before the first that no commit follows, and it undoes what a journal of the
+older kind (-journal) has begun. A bag that loses messages by that is damaged as any other: only salvaging reads it.
+Source: "WAL-mode File Format" and "Database File Format" in SQLite's documentation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import struct
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +35,21 @@ _FRAME_HEAD: Final = struct.Struct(">II8sII")  # page number, size of the databa
 _MAGIC: Final = (0x377F0682, 0x377F0683)  # checksums over little-endian, over big-endian words
 
 
-def what_is_lost_of(path: Path) -> str | None:
-    """What SQLite will not read of a log, in words; None: nothing, or only what an earlier run left."""
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What SQLite will not read.
+
+    Attributes:
+        count: of bytes.
+        reason: which, in words.
+    """
+
+    count: int
+    reason: str
+
+
+def what_is_lost_of(path: Path) -> Lost | None:
+    """What SQLite will not read of a log; None: nothing, or only what an earlier run left."""
     with open_regular_file(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
@@ -42,24 +57,39 @@ def what_is_lost_of(path: Path) -> str | None:
         magic, _, page_size, _, salt, first, second = _HEAD.unpack(head) if len(head) == _HEAD.size else (0,) * 7
         words = np.dtype(">u4" if magic == _MAGIC[1] else "<u4")
         if magic not in _MAGIC or not 512 <= page_size <= 65536 or _sum(head[:24], words, (0, 0)) != (first, second):
-            return f"{path} is damaged: the messages recorded last, in its {size} bytes, cannot be read"
-        sums, valid, committed = (first, second), True, _HEAD.size
+            return Lost(size, f"{path} is damaged: the messages recorded last, in its {size} bytes, cannot be read")
+        sums, valid, committed, end = (first, second), True, _HEAD.size, size
         while len(head := file.read(_FRAME_HEAD.size)) == _FRAME_HEAD.size:
             _, commit, frame_salt, first, second = _FRAME_HEAD.unpack(head)
-            if frame_salt != salt:
-                return None if file.tell() - _FRAME_HEAD.size == committed else _lost(path, file.tell() - committed)
             page = file.read(page_size)
-            valid = valid and len(page) == page_size
+            if not _is_of_run(frame_salt, salt):  # an earlier one's, unless one of this run follows
+                valid, end = False, min(end, file.tell() - len(page) - len(head))
+                continue
+            valid, end = valid and frame_salt == salt and len(page) == page_size, size
             if valid:
                 sums = _sum(page, words, _sum(head[:8], words, sums))
                 valid = sums == (first, second)
             if valid and commit:
                 committed = file.tell()
-    return _lost(path, size - committed) if size > committed else None
+    if end <= committed:
+        return None
+    where = f"the messages in its last {end - committed} bytes cannot be read"
+    return Lost(end - committed, f"{path} ends in the middle of a transaction, or is damaged: {where}")
 
 
-def _lost(path: Path, count: int) -> str:
-    return f"{path} ends in the middle of a transaction, or is damaged: the messages in its last {count} bytes are lost"
+def _is_of_run(frame_salt: bytes, salt: bytes) -> bool:
+    """Whether a frame was to be of this run of the log, though it may be damaged: each run has both halves anew."""
+    return frame_salt[:4] == salt[:4] or frame_salt[4:] == salt[4:] or frame_salt == bytes(8)
+
+
+def what_is_undone_by(path: Path) -> Lost | None:
+    """What SQLite will undo by a rollback journal; None: nothing, its transaction was ended."""
+    with open_regular_file(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        if file.read(1) in (b"", b"\0"):
+            return None
+    return Lost(size, f"{path} is that of a transaction that was not ended: the messages in it cannot be read")
 
 
 def _sum(data: bytes, words: np.dtype[np.uint32], start: tuple[int, int]) -> tuple[int, int]:
@@ -88,34 +118,41 @@ SIGNATURE: Final = b"SQLite format 3\0"
 class _Database:
     """A SQLite file opened for reading, with its journals; `close` removes what that needed.
 
+    Args:
+        lost: None where nothing may be lost; else it is given what is, and a file that was cut off is opened, too.
+
     Raises:
-        BrokenRecordError: it is no SQLite file.
+        BrokenRecordError: it is no SQLite file, or something is lost.
         sqlite3.Error: it cannot be opened.
     """
 
-    def __init__(self, path: Path, notes: list[str], mend: bool = False) -> None:
+    def __init__(self, path: Path, lost: list[Lost] | None = None) -> None:
         self._path = path
-        self._mend = mend
         self._copies: tempfile.TemporaryDirectory[str] | None = None
         self._created: Path | None = None
         try:
-            self.connection = self._connect(notes)
+            self.connection = self._connect(lost)
         except BaseException:
             self.close()
             raise
         self.connection.text_factory = lambda value: value.decode(errors="replace")
 
-    def _connect(self, notes: list[str]) -> sqlite3.Connection:
+    def _connect(self, lost: list[Lost] | None) -> sqlite3.Connection:
         with open_regular_file(self._path) as file:
             if (start := file.read(16)) != SIGNATURE and start:
                 raise BrokenRecordError("it does not begin with SQLite's signature")
         journals = {suffix: _beside(self._path, suffix) for suffix in ("-wal", "-journal")}
         left = {suffix: path for suffix, path in journals.items() if _size(path)}
-        if "-wal" in left and (problem := what_is_lost_of(left["-wal"])):
-            notes.append(problem)
-        missing = self._missing_bytes() if self._mend else 0
-        if missing:
-            notes.append(f"{self._path} was cut off: its last {missing} bytes are not there")
+        missing = self._missing_bytes() if lost is not None else 0
+        problems = [
+            what_is_lost_of(left["-wal"]) if "-wal" in left else None,
+            what_is_undone_by(left["-journal"]) if "-journal" in left else None,
+            Lost(missing, f"{self._path} was cut off: its last {missing} bytes are not there") if missing else None,
+        ]
+        for problem in filter(None, problems):
+            if lost is None:
+                raise BrokenRecordError(problem.reason)
+            lost.append(problem)
         if not left and not missing:
             return self._open("immutable=1")
         if "-journal" not in left and not missing and (database := self._open_with_wal()):
@@ -166,14 +203,14 @@ class _Database:
 
 
 @contextmanager
-def connect_to(path: Path, notes: list[str]) -> Iterator[sqlite3.Connection]:
-    """A connection for salvaging, also of a file that was cut off; `notes` is told what is lost.
+def connect_to(path: Path, lost: list[Lost]) -> Iterator[sqlite3.Connection]:
+    """A connection for salvaging, also of a file that was cut off; `lost` is given what is not there any more.
 
     Raises:
         BrokenRecordError: no SQLite file.
         sqlite3.Error: it cannot be opened.
     """
-    database = _Database(path, notes, mend=True)
+    database = _Database(path, lost)
     try:
         yield database.connection
     finally:
@@ -191,7 +228,7 @@ class SqliteFile:
         self.path = path
         notes: list[str] = []
         try:
-            self._open_database = _Database(path, notes)
+            self._open_database = _Database(path)
             self._database = self._open_database.connection
             self._read_topics(notes)
         except sqlite3.Error as error:

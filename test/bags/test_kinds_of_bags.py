@@ -321,21 +321,45 @@ def test_messages_in_the_journal_of_a_killed_recorder_are_read(tmp_path: Path) -
     assert plain.execute("SELECT count(*) FROM messages").fetchone() == (1,)  # which is what was read of it before
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "head"])
-def test_what_is_lost_of_a_journal_is_said(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip", "head", "salt", "last salt", "zeros"])
+def test_what_is_lost_of_a_journal_is_as_any_damage(tmp_path: Path, damage: str) -> None:
+    """SQLite itself would stop there without a word, and the bag would only seem to be shorter."""
     path = tmp_path / "a.db3"
     leave_journal(path, 50)
     wal = path.with_name("a.db3-wal")
     content = bytearray(wal.read_bytes())
-    content[{"cut": len(content) - 1, "flip": len(content) // 2, "head": 12}[damage]] ^= 1
-    wal.write_bytes(content[:-100] if damage == "cut" else content)
-    with BagReader(path) as bag:
-        assert 1 <= bag.message_count < 51
-        (note,) = bag.notes
-    assert note.startswith(f"{wal} is damaged" if damage == "head" else f"{wal} ends in the middle of a transaction")
+    frame = 24 + int.from_bytes(content[8:12], "big")
+    places = {"flip": len(content) // 2, "head": 12, "salt": 32 + 3 * frame + 8, "last salt": len(content) - frame + 13}
+    if damage in places:
+        content[places[damage]] ^= 1
+    wal.write_bytes({"cut": content[:-100], "zeros": content[:-frame] + bytes(frame)}.get(damage, content))
+    why = f"{wal} is damaged" if damage == "head" else f"{wal} ends in the middle of a transaction"
+    with pytest.raises(InputError, match=f"{why}.* cannot be read; 'seg-perception bag recover' saves"):
+        BagReader(path)
+    saved = recover(path, tmp_path / "saved.mcap")
+    assert saved.notes[0].startswith(why)
+    count = saved.recovered["/talk"]
+    assert count == {"cut": 50, "flip": 25, "head": 1, "salt": 2, "last salt": 50, "zeros": 50}[damage]
+    committed = 0 if damage == "head" else 32 + 2 * frame * (count - 1)  # a message has two frames
+    assert saved.lost_bytes == wal.stat().st_size - committed
 
 
-def test_a_hot_rollback_journal_is_rolled_back_in_a_copy(tmp_path: Path) -> None:
+def test_what_an_earlier_run_left_in_a_journal_is_no_loss(tmp_path: Path) -> None:
+    live, path = sqlite_bag(tmp_path / "live.db3"), tmp_path / "a.db3"
+    database = sqlite3.connect(live, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    for i in range(9):
+        database.execute("INSERT INTO messages VALUES (?, 1, ?, ?)", (i + 2, i + 6, TALK))
+        if i == 7:
+            database.execute("PRAGMA wal_checkpoint(RESTART)")
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{live}{suffix}", f"{path}{suffix}")
+    database.close()
+    assert len(contents(path)) == 10
+    assert recover(path, tmp_path / "saved.mcap").lost_bytes == 0
+
+
+def test_a_hot_rollback_journal_is_a_loss_and_rolled_back_in_a_copy(tmp_path: Path) -> None:
     live = sqlite_bag(tmp_path / "live.db3")
     database = sqlite3.connect(live, isolation_level=None)
     database.execute("PRAGMA journal_mode = DELETE")
@@ -347,8 +371,15 @@ def test_a_hot_rollback_journal_is_rolled_back_in_a_copy(tmp_path: Path) -> None
         shutil.copyfile(f"{live}{suffix}", tmp_path / f"a.db3{suffix}")
     database.close()
     before = (tmp_path / "a.db3").read_bytes()
-    assert contents(tmp_path / "a.db3") == TALKED
+    with pytest.raises(InputError, match=r"a.db3-journal is that of a transaction that was not ended: .* recover"):
+        BagReader(tmp_path / "a.db3")
+    saved = recover(tmp_path / "a.db3", tmp_path / "saved.mcap")
+    assert saved.recovered == {"/talk": 1}
+    assert saved.lost_bytes == (tmp_path / "a.db3-journal").stat().st_size > 0
     assert (tmp_path / "a.db3").read_bytes() == before
+    (tmp_path / "a.db3").write_bytes(live.read_bytes())
+    (tmp_path / "a.db3-journal").write_bytes(bytes(4096))  # as PERSIST leaves one whose transaction was ended
+    assert contents(tmp_path / "a.db3") == TALKED
 
 
 ODD_NAMES = [
