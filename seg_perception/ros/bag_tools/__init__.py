@@ -33,7 +33,8 @@ def play_bag(
         on_waiting: told what the player waits for: subscribers, or a message after a long pause.
         on_open: called with the opened bag before anything is published.
         **settings: fields of `ros.bag_tools.player.PlaySettings`: rate=2.0, loop=True, topics=("/image",),
-            leave_out=("/segmentation_node/",), start_s, delay_s, wait_for, wait_timeout_s, clock_hz.
+            leave_out=("/segmentation_node/",), start_s, delay_s, wait_for, wait_timeout_s, settle_s, discovery_s,
+            clock_hz.
 
     Raises:
         FileNotFoundError, InputError: the bag; a value out of range; a topic that it does not have or ROS cannot

@@ -21,6 +21,7 @@ from seg_perception.ros.messages import check_topic_name, message_class
 from seg_perception.ros.qos import full_name
 
 _POLL_S = 0.02
+_MOST_SETTLING = 5  # times `settle_s`, after the time to wait for subscribers
 _LOOK_S = 0.5  # between two looks at who else publishes
 _CLOCK = "/clock"
 _PAUSE_S = 60.0  # a longer one is said
@@ -49,8 +50,10 @@ class PlaySettings:
         wait_timeout_s: how long to wait for subscribers. When it is over, playing begins all the
             same, unless `wait_for` names a topic that nobody subscribed to: that is an error.
             0 does not wait.
-        settle_s: after that, wait until no subscription came or went for so long: a recorder
+        settle_s: in any case, wait until nobody's subscription or publisher came or went for so long: a recorder
             subscribes when it sees the player's topics, one by one.
+        discovery_s: unless `topics` are named, look for at least so long who else publishes: the middleware of a
+            node that is there already may announce it every 3 s only (Fast DDS).
         clock_hz: publish the bag's time on /clock this often (for use_sim_time), and not the bag's own
             /clock; 0 does not.
     """
@@ -64,6 +67,7 @@ class PlaySettings:
     wait_for: tuple[str, ...] = ()
     wait_timeout_s: float = 10.0
     settle_s: float = 1.0
+    discovery_s: float = 3.5
     clock_hz: float = 0.0
 
     def __post_init__(self) -> None:
@@ -75,6 +79,7 @@ class PlaySettings:
                 ("delay_s", self.delay_s, "0 or more", 0 <= self.delay_s < float("inf")),
                 ("wait_timeout_s", self.wait_timeout_s, "0 or more", self.wait_timeout_s >= 0),
                 ("settle_s", self.settle_s, "0 or more", 0 <= self.settle_s < float("inf")),
+                ("discovery_s", self.discovery_s, "0 or more", 0 <= self.discovery_s < float("inf")),
                 ("clock_hz", self.clock_hz, "0 to 1000", 0 <= self.clock_hz <= 1000),
             )
             if not good
@@ -229,11 +234,14 @@ def wait_for_subscribers(
     """Wait for somebody, and then until everybody is there.
 
     That is: who is known is connected, and nobody has come or gone for a while; publishers, which are a reason to leave
-    topics out, included.
+    topics out, included. When the time for subscribers is over, only the latter is still waited for, unless it goes on
+    and on.
     """
-    deadline = time.monotonic() + settings.wait_timeout_s
+    began = time.monotonic()
+    deadline = began + settings.wait_timeout_s
+    looks_until = began + (0.0 if settings.topics else settings.discovery_s)
     told = False
-    seen, changed = None, time.monotonic()
+    seen, changed = None, began
     while not stop.is_set():
         matched = {name: publisher.get_subscription_count() for name, publisher in {**publishers, **clock}.items()}
         known = {name: node.count_subscribers(name) for name in matched}
@@ -244,17 +252,16 @@ def wait_for_subscribers(
         now = time.monotonic()
         if (matched, known, others) != seen:
             seen, changed = (matched, known, others), now
-        settled = not connecting and now - changed >= settings.settle_s
-        if not missing and heard and (settled or not settings.wait_timeout_s or now >= deadline + settings.settle_s):
-            return  # or somebody comes and goes all the time, or cannot connect
-        if now >= deadline and (missing or not heard):
-            if missing:
-                raise InputError(
-                    f"nobody subscribed to {', '.join(missing)} within {settings.wait_timeout_s:g} s: is the node "
-                    "running, with the same topic name, ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE?"
-                )
+        over = now >= deadline
+        if over and missing:
+            raise InputError(
+                f"nobody subscribed to {', '.join(missing)} within {settings.wait_timeout_s:g} s: is the node "
+                "running, with the same topic name, ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE?"
+            )
+        quiet = now - changed >= settings.settle_s or now >= deadline + _MOST_SETTLING * settings.settle_s
+        if quiet and now >= looks_until and not missing and (over or (heard and not connecting)):
             return
-        if not told and (missing or not heard):
+        if not told and not over and (missing or not heard):
             on_waiting(f"a subscriber of {', '.join(missing) or 'any of ' + ', '.join(publishers)}")
             told = True
         stop.wait(_POLL_S)
