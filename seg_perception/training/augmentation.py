@@ -274,7 +274,10 @@ def cover(images: Tensor, labels: Tensor, textures: Tensor, boxes: Tensor, unkno
 
 
 class JpegLike:
-    """What JPEG loses: chroma at half the size, and coefficients of 8x8 blocks rounded by a quality's tables."""
+    """What JPEG loses: chroma at half the size, and coefficients of 8x8 blocks rounded by a quality's tables.
+
+    Planes between two steps are rounded to whole levels, as its code keeps them: smooth skies get their steps by it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._luminance = torch.tensor(_LUMINANCE, dtype=torch.float32, device=device)
@@ -294,11 +297,12 @@ class JpegLike:
         x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
         red, green, blue = x.unbind(1)
         luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
-        chroma = F.avg_pool2d(torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1), 2)
+        chroma = torch.stack([(blue - luma) / 1.772, (red - luma) / 1.402], dim=1)
+        luma, chroma = luma.round(), F.avg_pool2d(chroma.round(), 2).round()
         scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
-        luma = self._through((luma - 128)[:, None], self._luminance, scale)[:, 0] + 128
-        chroma = self._through(chroma, self._chrominance, scale)
-        chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False)
+        luma = rounded(self._through((luma - 128)[:, None], self._luminance, scale)[:, 0] + 128)
+        chroma = rounded(self._through(chroma, self._chrominance, scale) + 128) - 128
+        chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False).round()
         of_blue, of_red = chroma.unbind(1)
         red, blue = luma + 1.402 * of_red, luma + 1.772 * of_blue
         green = (luma - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
