@@ -24,9 +24,18 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.engines.tensorrt.build import build_engine
 from seg_perception.engines.tensorrt.plan import BuildSettings, plan_compilation
 from seg_perception.engines.tensorrt.versions import load_library
-from seg_perception.export.importing import Color, ImportRequest, Kind, Layout, read_foreign
-from seg_perception.export.importing.guesses import imported_classes
+from seg_perception.export.importing import (
+    Color,
+    ImportRequest,
+    Kind,
+    Layout,
+    TensorInfo,
+    check_foreign,
+    read_foreign,
+)
+from seg_perception.export.importing.guesses import choose_input, guess_classes, imported_classes
 from seg_perception.export.importing.import_file import ImportReport, import_file
+from seg_perception.export.importing.scaling import guess_scaling
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +169,58 @@ def test_pixels_reach_the_model_as_stated(
     assert np.unique(open_engine(tmp_path / "out.onnx", "onnxruntime").infer(image)[0]).tolist() == [label]
 
 
+MEAN, STD = np.float32([[[0.485]], [[0.456]], [[0.406]]]), np.float32([[[0.229]], [[0.224]], [[0.225]]])
+
+
+@pytest.mark.parametrize(
+    "steps, scale, mean",
+    [
+        ([("Sub", MEAN), ("Div", STD)], 255, 0),  # torchvision's Normalize
+        ([("Sub", 255 * MEAN), ("Div", 255 * STD)], 1, 0),
+        ([("Div", 255.0), ("Sub", MEAN)], 1, 0),
+        ([("Sub", 104.0)], 1, 0),
+        ([("Mul", 2.0), ("Sub", 1.0)], 255, 0),
+        ([("Mul", 255.0), ("Sub", 104.0)], 255, 0),
+        ([("Mul", 0.5), ("Add", 0.5)], 127.5, 1),
+        ([("Mul", 1.1), ("Add", 0.1)], 255, 0.485),  # as a BatchNormalization's: of what is normalized already
+    ],
+)
+def test_arithmetic_at_the_beginning_tells_the_pixels(
+    tmp_path: Path, steps: list[tuple[str, object]], scale: float, mean: float
+) -> None:
+    path = tiny(tmp_path / "in.onnx", (1, 0, 0))
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = f"v{len(steps)}"
+    for k, (operator, constant) in enumerate(steps):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(constant), f"c{k}"))
+        model.graph.node.insert(k, helper.make_node(operator, [f"v{k}" if k else "x", f"c{k}"], [f"v{k + 1}"]))
+    foreign_model = check_foreign(model, b"", path)
+    tensor, layout, _ = choose_input(foreign_model, ImportRequest())
+    found = guess_scaling(foreign_model, tensor, layout, ImportRequest())
+    assert (found[0], found[1][0]) == (scale, mean)
+
+
+@pytest.mark.parametrize(
+    "stated, scale",
+    [
+        ({"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}, 255),
+        ({"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}, 1),
+        ({"std": (0.229,)}, 255),
+        ({"mean": (127.5,)}, 1),
+        ({"scale": 2.0, "std": (0.5,)}, 2),
+    ],
+)
+def test_half_a_scaling_is_completed_and_said(tmp_path: Path, stated: dict[str, object], scale: float) -> None:
+    foreign_model = read_foreign(tiny(tmp_path / "in.onnx", (1, 0, 0)))
+    tensor, layout, _ = choose_input(foreign_model, ImportRequest())
+    found = guess_scaling(foreign_model, tensor, layout, ImportRequest(**stated))  # type: ignore[arg-type]
+    assert found[0] == scale
+    assert found[3]
+    byte = TensorInfo(tensor.name, TensorProto.UINT8, tensor.shape)
+    with pytest.raises(InputError, match="takes bytes, which cannot be scaled"):
+        guess_scaling(foreign_model, byte, layout, ImportRequest(**stated))  # type: ignore[arg-type]
+
+
 def test_probabilities_of_classes_are_summed(tmp_path: Path) -> None:
     """Car and sky at 0.3 each, building, wall and fence at 0.4 together: background wins in ten classes."""
     scores = np.full(19, -50.0, np.float32)
@@ -241,6 +302,16 @@ def test_wrong_options_say_what_is_accepted(
         assert message in capsys.readouterr().err
     with pytest.raises(InputError, match="name another file"):
         import_file(Path(model), Path(model))
+
+
+def test_one_named_channel_is_the_road_where_it_is_called_so(tmp_path: Path) -> None:
+    path = tiny(tmp_path / "in.onnx", (1, 0, 0))
+    model = onnx.load(path)
+    helper.set_model_props(model, {"names": "{0: 'road'}"})
+    assert guess_classes(check_foreign(model, b"", path), 1, Kind.SIGMOID)[0] == "binary-road"
+    helper.set_model_props(model, {"names": "{0: 'car'}"})
+    with pytest.raises(ModelError, match="'car', and not called road"):
+        guess_classes(check_foreign(model, b"", path), 1, Kind.SIGMOID)
 
 
 def test_a_model_that_cannot_be_named_asks_for_its_classes(tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from seg_perception.core.label_set import LabelClass, LabelMapping, LabelSet, lo
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.export.importing import AnswerLayout, ForeignModel, ImportRequest, Kind, Layout, TensorInfo
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 _IMAGE_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8}
 _LABEL_TYPES = {
     *(onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.INT16, onnx.TensorProto.INT8),
@@ -91,7 +89,12 @@ def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tupl
         ModelError: nothing tells what the classes are.
     """
     names = class_names(model.metadata)
-    if names and (channels is None or len(names) == channels):
+    if kind is Kind.SIGMOID and len(names) == 1 and not _is_road(names[0]):
+        raise ModelError(
+            f"{model.path}: its one channel is {names[0]!r}, and not called road: if it is the road all the same, "
+            "give --classes binary-road"
+        )
+    if names and (channels is None or len(names) == (2 if kind is Kind.SIGMOID else channels)):
         return "names", f"{len(names)} class names in the file's metadata"
     if kind is Kind.SIGMOID or channels == 2:
         return "binary-road", "one channel" if kind is Kind.SIGMOID else "2 classes: background, then road"
@@ -102,48 +105,6 @@ def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tupl
         f"{model.path}: {found} classes, and nothing in the file names them: give --classes PRESET or FILE; "
         f"presets: {', '.join(sorted({*PRESET_OF_CHANNELS.values(), 'binary-road'}))}"
     )
-
-
-def guess_scaling(
-    model: ForeignModel, tensor: TensorInfo, request: ImportRequest
-) -> tuple[float, tuple[float, ...], tuple[float, ...], str | None]:
-    """Find scale, mean and std, and say why where they were guessed.
-
-    Ultralytics divides by 255 only; TAO's names mean x / 127.5 - 1; mmdeploy's and other float inputs
-    are ImageNet's statistics; a graph that begins with arithmetic on its input normalizes by itself.
-    """
-    given = (request.scale, request.mean, request.std)
-    if any(value is not None for value in given):
-        return request.scale or 1.0, request.mean or (0.0,), request.std or (1.0,), None
-    if tensor.type == onnx.TensorProto.UINT8:
-        return 1.0, (0.0,), (1.0,), "uint8 input: the model normalizes by itself"
-    if "ultralytics" in model.metadata.get("author", "").lower():
-        return 255.0, (0.0,), (1.0,), "ultralytics in the metadata: pixels divided by 255"
-    if tensor.name.startswith("input_1"):
-        return 127.5, (1.0,), (1.0,), "an input name of TAO's: pixels / 127.5 - 1"
-    if normalizes_itself(model, tensor.name):
-        return 1.0, (0.0,), (1.0,), "the graph begins with arithmetic on its input: it takes pixels of 0 to 255"
-    return 255.0, IMAGENET_MEAN, IMAGENET_STD, "float input: ImageNet's mean and std, of pixels of 0 to 1"
-
-
-def normalizes_itself(model: ForeignModel, name: str) -> bool:
-    """Whether the first thing that happens to the input is a subtraction, division or multiplication by constants."""
-    constants = {t.name for t in model.model.graph.initializer}
-    current = name
-    for _ in range(4):
-        users = [node for node in model.model.graph.node if current in node.input]
-        if len(users) != 1:
-            return False
-        node = users[0]
-        if node.op_type == "Constant":
-            return False
-        if node.op_type in ("Sub", "Div", "Mul", "Add", "BatchNormalization"):
-            produced = {output for n in model.model.graph.node if n.op_type == "Constant" for output in n.output}
-            return all(other in constants | produced for other in node.input if other != current)
-        if node.op_type not in ("Cast", "Transpose", "Identity"):
-            return False
-        current = node.output[0]
-    return False
 
 
 def choose_output(

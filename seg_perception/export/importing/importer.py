@@ -30,6 +30,7 @@ from seg_perception.export.importing import (
     ForeignModel,
     ImportRequest,
     Kind,
+    Layout,
     OriginalModel,
     count_operators,
     prepare_pixels,
@@ -41,10 +42,10 @@ from seg_perception.export.importing.guesses import (
     choose_output,
     class_names,
     guess_classes,
-    guess_scaling,
     imported_classes,
     probe_size,
 )
+from seg_perception.export.importing.scaling import guess_scaling
 from seg_perception.export.importing.wrap import wrap
 
 DEFAULT_SIZE = Size(512, 384)
@@ -183,13 +184,21 @@ def decide(foreign: ForeignModel, request: ImportRequest, original: OriginalMode
         )
     tensor, layout, why_input = choose_input(foreign, request)
     size, fixed = probe_size(tensor, layout, request, DEFAULT_SIZE)
-    scale, mean, std, why_scaling = guess_scaling(foreign, tensor, request)
+    scale, mean, std, why_scaling = guess_scaling(foreign, tensor, layout, request)
     color = request.color or Color.RGB
     draft = Decision(
         tensor, layout, color, scale, _three(mean), _three(std), foreign.outputs[0], Kind.SCORES, "", None, fixed,
         tensor.shape[0],
     )  # fmt: skip
-    answers = original.run(tensor.name, prepare_pixels(probe_image(size, tensor.shape[0] or 1), draft))
+    try:
+        answers = original.run(tensor.name, prepare_pixels(probe_image(size, tensor.shape[0] or 1), draft))
+    except ModelError as error:
+        if request.layout is None and 3 not in tensor.shape:
+            other = Layout.NHWC if layout is Layout.NCHW else Layout.NCHW
+            raise ModelError(
+                f"{error}\n  nothing in the file says where its channels are: try --layout {other.value}"
+            ) from error
+        raise
     output, kind, channels, why_output = choose_output(foreign, request, answers, size, tensor.shape[0] or 1)
     batch = tensor.shape[0]
     if batch is None and not _takes_batches(original, draft, output.name, size):
