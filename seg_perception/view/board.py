@@ -162,7 +162,8 @@ class Board:
     def set_status(self, status: Mapping[str, Any]) -> None:
         """JSON values about the source: see docs/view.md.
 
-        Its `stale_s` says from which age a picture is called stale, None: never; by default the server does.
+        Its `stale_s` says from which age a picture is called stale, None: never; by default the server does. Its
+        `silent_s` says from which age on the status itself is too old to believe.
         """
         with self._lock:
             self._status = dict(status) | {"told_at": time.monotonic()}
@@ -183,7 +184,7 @@ class Board:
             return self._frames.get(camera)
 
     def status(self) -> dict[str, Any]:
-        """What `set_status` was told, with `age_s` since then."""
+        """What `set_status` was told, with `age_s` since then; None: nothing yet."""
         with self._lock:
             status = dict(self._status)
         told = status.pop("told_at", None)

@@ -146,6 +146,8 @@ class Page:
         looks: what it wants to see of each camera.
         credit: cameras of which it may get a frame: it has answered for the one before.
         shown: the frame it sees, for questions about a pixel and for keeping.
+        paused: it holds the frame that it sees; a look at it in another way is not a look at a newer one.
+        again: cameras whose held frame it wants to see in another way.
     """
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
@@ -154,6 +156,8 @@ class Page:
         self.credit: set[str] = set()
         self.shown: dict[str, Any] = {}
         self.sent: dict[str, int] = {}
+        self.paused = False
+        self.again: set[str] = set()
         self.fresh = asyncio.Event()
         self._spoken = Limit(_MESSAGES_A_SECOND)
         self._invited = 0

@@ -280,6 +280,8 @@ class ViewServer:
             frame = page.shown.get(message.camera)
             found = None if frame is None else pixel(frame, message.x, message.y)
             return {"type": "pixel", "camera": message.camera, "pixel": found}
+        if kind == "pause":
+            page.paused = message.paused
         controls = self._board.controls
         if controls is None:
             return {"type": "refused", "reason": "this source cannot be controlled"}
@@ -309,8 +311,10 @@ class ViewServer:
         changed = page.looks != wanted
         page.looks = wanted
         if changed:
-            page.sent = {}
-            page.credit |= wanted.keys()
+            held = page.shown.keys() & wanted.keys() if page.paused else set()
+            page.again |= held
+            page.sent = {camera: number for camera, number in page.sent.items() if camera in held}
+            page.credit |= wanted.keys() - held
         page.fresh.set()
 
     # --- what is sent ---
@@ -344,10 +348,14 @@ class ViewServer:
             await page.fresh.wait()
             page.fresh.clear()
             for camera, look in list(page.looks.items()):
-                frame = self._board.latest(camera)
-                if frame is None or camera not in page.credit or page.sent.get(camera) == frame.number:
-                    continue
-                page.credit.discard(camera)
+                if camera in page.again and camera in page.shown:
+                    frame = page.shown[camera]
+                else:
+                    frame = self._board.latest(camera)
+                    if frame is None or camera not in page.credit or page.sent.get(camera) == frame.number:
+                        continue
+                    page.credit.discard(camera)
+                page.again.discard(camera)
                 page.sent[camera] = frame.number
                 try:
                     content = await self._loop.run_in_executor(self._encoder, self._cache.get, frame, look)

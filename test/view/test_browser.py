@@ -38,13 +38,14 @@ class Source:
     def _offer(self) -> None:
         confidence = np.full(self._scene.labels.shape, 180, np.uint8)
         while not self._stop.wait(0.05):
-            self.offered = number = self.offered + 1
-            self.board.set_status(
-                {"state": self.state, "level": "OK", "latency_ms": {"p50": 20.0 + number % 5, "p95": 31.0},
-                 "tables": {"engine": {"engine": "a test", "received": str(number)}}}
-            )  # fmt: skip
             if self.silent.is_set():
                 continue
+            self.offered = number = self.offered + 1
+            self.board.set_status(
+                {"state": self.state, "level": "OK", "silent_s": 0.5,
+                 "latency_ms": {"p50": 20.0 + number % 5, "p95": 31.0},
+                 "tables": {"engine": {"engine": "a test", "received": str(number)}}}
+            )  # fmt: skip
             mask = np.where((self._scene.labels == 0) & (255 * self.threshold <= 180), 255, 0).astype(np.uint8)
             for camera in self._cameras:
                 self.board.offer(
@@ -129,6 +130,9 @@ def test_a_visit(browser: Any, source: Source) -> None:
         until(lambda: source.offered > offered + 5, "the source to go on")
         assert shown(browser)[1] == held
         assert not one(browser, "#alarm").is_displayed()  # paused is not stale
+        one(browser, '#views [data-view="labels"]').click()
+        until(lambda: shown(browser)[0] == "labels", "another view")
+        assert shown(browser)[1] == held  # of the same frame
         one(browser, "#step").click()
         until(lambda: shown(browser)[1] > held, "one frame more")
         one(browser, "#keep").click()
@@ -137,6 +141,7 @@ def test_a_visit(browser: Any, source: Source) -> None:
         one(browser, "#pause").click()
 
         source.silent.set()
+        until(lambda: one(browser, "#state").text.startswith("silent for"), "a state of long ago is none")
         until(lambda: "no new frame" in one(browser, "#alarm").text, "stale frames are said")
         screenshot(browser, "stale")
         source.silent.clear()

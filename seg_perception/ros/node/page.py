@@ -25,6 +25,9 @@ from seg_perception.view.server import ViewServer
 if TYPE_CHECKING:
     from seg_perception.ros.node.lifecycle import SegmentationNode
 
+SILENT_S = 5.0
+"""Diagnostics come every second; a state that is older than this is not the node's any more."""
+
 _LEVELS = ("OK", "WARN", "ERROR", "STALE")
 _TRANSITIONS = {
     "unconfigured": ("configure",),
@@ -46,7 +49,7 @@ def status_of(message: DiagnosticArray, node: str) -> dict[str, Any]:
         for status in ours
     }
     level = max((ord(status.level) for status in ours), default=0)
-    found: dict[str, Any] = {"level": _LEVELS[min(level, 3)], "tables": tables}
+    found: dict[str, Any] = {"level": _LEVELS[min(level, 3)], "tables": tables, "silent_s": SILENT_S}
     for table in tables.values():
         if "lifecycle_state" in table:
             found["state"] = table["lifecycle_state"]

@@ -63,8 +63,10 @@ function onStatus(message) {
   const status = message.status;
   const sound = !status.level || status.level === "OK";
   const at_work = !["inactive", "unconfigured", "paused"].includes(status.state);
-  if (status.state) state(status.state, !sound && status.level !== "WARN" ? "bad" : sound && at_work ? "good" : "warn");
-  showLevel(sound ? "" : status.level, status.tables || {});
+  if (status.age_s === null) state("connected, but no word of it yet", "warn");
+  else if (status.age_s > status.silent_s) state(`silent for ${status.age_s.toFixed(0)} s`, "bad");
+  else if (status.state) state(status.state, !sound && status.level !== "WARN" ? "bad" : sound && at_work ? "good" : "warn");
+  showLevel(sound || status.age_s > status.silent_s ? "" : status.level, status.tables || {});
   showState(status);
   showLatency(status.latency_ms);
   showControl(message);
