@@ -202,7 +202,9 @@ def picture_settings(path: str | Path | None) -> PictureSettings:
     own = {name: camera.drivable for name, camera in settings.camera_settings.items() if camera.drivable != drivable}
     mount = common.camera_settings[""].ground
     mounts = {name: camera.ground for name, camera in settings.camera_settings.items() if camera.ground != mount}
-    meters = MetersSettings(settings.ground.frame, mount, mounts, settings.grid, settings.costmap.size)
+    meters = MetersSettings(
+        settings.ground.frame, mount, mounts, settings.grid, settings.costmap.size, settings.diagnostics.frame_timeout_s
+    )
     return PictureSettings(drivable, own, settings.overlay.opacity, meters)
 
 

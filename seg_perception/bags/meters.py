@@ -20,9 +20,6 @@ from seg_perception.core.optics import camera_model
 from seg_perception.core.types import MaskImage, Segmentation, Size
 from seg_perception.node_outputs import GridOutput, PointsOutput, grid_outputs, points_outputs
 
-PART_MAX_AGE_NS = 1_000_000_000
-"""How old another camera's part of the grid may be, as the node's frame_timeout_s by default."""
-
 
 def meters_outputs() -> dict[str, GridOutput | PointsOutput]:
     """The rows of the outputs table that are made of meters, by name."""
@@ -128,7 +125,7 @@ class BagMeters:
             parts = {
                 name: (c.part[1], c.part[2])
                 for name, c in self._cameras.items()
-                if c.part is not None and 0 <= stamp_ns - c.part[0] <= PART_MAX_AGE_NS
+                if c.part is not None and abs(stamp_ns - c.part[0]) <= 1e9 * self._settings.part_max_age_s
             }
             grid = self._shared.merged(self._settings.frame, parts)
             for grid_row in self._grid_rows:

@@ -256,7 +256,7 @@ class DrivableMasker:
         if size != self._size:
             self.reset()
             self._size = size
-            self._ignored = self._ignored_at(size)
+            self._ignored = self.ignored_in(size)
             if self._settings.connected_to_ego:
                 nothing = np.zeros((size.height, size.width), np.uint8)
                 self._ego = ego_region(nothing if self._ignored is None else self._ignored)
@@ -290,7 +290,8 @@ class DrivableMasker:
         if not said:
             log.warning("%s", self.stalled)
 
-    def _ignored_at(self, size: Size) -> MaskImage | None:
+    def ignored_in(self, size: Size) -> MaskImage | None:
+        """255 where an image of a size is never drivable; None: nowhere."""
         if not self._settings.ignore_polygons and self._ignore_image is None:
             return None
         ignored = polygons_mask(self._settings.ignore_polygons, size)

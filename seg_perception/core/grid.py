@@ -53,6 +53,9 @@ class GridSpec:
     y_max: float = 10.0
 
     def __post_init__(self) -> None:
+        sides = {name: getattr(self, name) for name in ("resolution", "x_min", "x_max", "y_min", "y_max")}
+        if infinite := [f"{name} {value:g}" for name, value in sides.items() if math.isinf(value)]:
+            raise SettingsError(f"{', '.join(infinite)} is not accepted: the grid has an end")
         if not self.resolution > 0.0:
             raise SettingsError(f"resolution {self.resolution:g} is not accepted: it must be above 0 meters")
         faults = [

@@ -49,6 +49,9 @@ class MountSettings:
     rectified: bool = False
 
     def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in ("height", "pitch", "roll", "x", "y", "yaw")}
+        if wrong := [f"{name} {value:g}" for name, value in numbers.items() if not math.isfinite(value)]:
+            raise SettingsError(f"{', '.join(wrong)} is not accepted: a finite number is")
         if self.source == "fixed" and not self.height > 0.0:
             raise SettingsError(
                 f"height {self.height:g} is not accepted with source 'fixed': "
@@ -70,6 +73,7 @@ class MetersSettings:
         camera_mounts: of single cameras, by name.
         grid: its extent and cells.
         points_size: see `costmap_size`.
+        part_max_age_s: how old another camera's part of a grid may be, as the node's `diagnostics.frame_timeout_s`.
     """
 
     frame: str = "base_footprint"
@@ -77,6 +81,7 @@ class MetersSettings:
     camera_mounts: Mapping[str, MountSettings] = field(default_factory=dict)
     grid: GridSettings = field(default_factory=GridSettings)
     points_size: Size | None = None
+    part_max_age_s: float = 1.0
 
     def mount_of(self, camera: str) -> MountSettings:
         """Where a camera is."""

@@ -29,6 +29,10 @@ WIDEST_FISHEYE = math.radians(89.0)
 """Angle to the optical axis beyond which an equidistant ray is none: OpenCV gives its tangent."""
 
 
+_LEAST_FOCAL = 0.02
+"""Of the image's width: a fisheye's that shows half a turn in all of it has 0.3."""
+
+
 class Distortion(Enum):
     """Models of `CameraInfo.distortion_model`; the values are the names that ROS uses."""
 
@@ -227,6 +231,7 @@ def camera_model(info: CameraInfoLike, image: Size, rectified: bool = False) -> 
     if not any(k):
         matrix = "P" if rectified else "K"
         raise InputError(f"the camera is not calibrated: {matrix} of its camera_info is all zero; calibrate it")
+    _demand_pinhole(k, rectified, info.width)
     x_bin, y_bin = max(1, int(info.binning_x)), max(1, int(info.binning_y))
     roi = info.roi
     width, height = int(roi.width) or int(info.width), int(roi.height) or int(info.height)
@@ -248,6 +253,22 @@ def camera_model(info: CameraInfoLike, image: Size, rectified: bool = False) -> 
     )
 
 
+def _demand_pinhole(k: list[float], rectified: bool, width: int) -> None:
+    """What is said of a lens must be what is computed with: pixels, without skew, row after row."""
+    name, others, wanted = ("P", (1, 4, 8, 9), "fx 0 cx Tx, 0 fy cy Ty, 0 0 1 0") if rectified else (
+        "K", (1, 3, 6, 7), "fx 0 cx, 0 fy cy, 0 0 1")  # fmt: skip
+    if any(k[i] for i in others):
+        raise InputError(
+            f"{name} of the camera_info is {' '.join(f'{v:g}' for v in k)}, and {wanted} is accepted: row after row, "
+            "without skew"
+        )
+    if 0.0 < k[0] < _LEAST_FOCAL * width:
+        raise InputError(
+            f"{name} of the camera_info has a focal length of {k[0]:g} pixels in an image {width} wide: it must be in "
+            "pixels, neither in shares of the image nor in millimeters"
+        )
+
+
 def _numbers(values: Any, count: int, name: str) -> list[float]:
     numbers = [float(v) for v in values]
     if len(numbers) != count:
@@ -265,6 +286,9 @@ def _distortion(info: CameraInfoLike) -> tuple[Distortion, tuple[float, ...]]:
     model = _MODELS[name]
     if model is Distortion.EQUIDISTANT and not coefficients:
         coefficients = (0.0,) * 4
+    most = max(_COEFFICIENTS[model])
+    if len(coefficients) > most and not any(coefficients[most:]):
+        coefficients = coefficients[:most]  # drivers send five of every model
     if model is Distortion.PLUMB_BOB and len(coefficients) in _COEFFICIENTS[Distortion.RATIONAL_POLYNOMIAL]:
         model = Distortion.RATIONAL_POLYNOMIAL  # several drivers name every polynomial so; the count tells
     return model, coefficients
@@ -300,7 +324,16 @@ def read_calibration(path: Path) -> Calibration:
         OSError: it cannot be read.
         SettingsError: not such a file; every fault, one a line.
     """
-    document = read_yaml(path)
+    try:
+        document = read_yaml(path)
+    except SettingsError as error:
+        if any(mark in path.read_text("utf-8", "replace") for mark in ("%YAML:", "!!opencv-matrix")):
+            raise SettingsError(
+                f"{path}: a calibration as OpenCV's FileStorage writes it; bring it into the form of ROS's "
+                "camera_calibration: without the %YAML line and !!opencv-matrix, with image_width, image_height and "
+                "distortion_model (plumb_bob of calibrateCamera, equidistant of fisheye)"
+            ) from error
+        raise
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a calibration is a YAML table with image_width, camera_matrix, ...")
     faults: list[str] = []
@@ -308,10 +341,12 @@ def read_calibration(path: Path) -> Calibration:
     k = _data(document, "camera_matrix", (9,), faults)
     p = _data(document, "projection_matrix", (12,), faults) if "projection_matrix" in document else (0.0,) * 12
     d = _data(document, "distortion_coefficients", (), faults)
-    model = document.get("distortion_model", "plumb_bob")
+    model = document.get("distortion_model")
+    if model is None and any(d):
+        faults.append(f"distortion_model: is missing; one of {', '.join(_MODELS)} is expected")
     if faults:
         raise SettingsError(f"{path}: not a calibration of ROS's camera_calibration:\n  " + "\n  ".join(faults))
-    return Calibration(width, height, str(model), d, k, p)
+    return Calibration(width, height, str(model or ""), d, k, p)
 
 
 def _integer(document: dict[Any, Any], name: str, faults: list[str]) -> int:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.drivable import DrivableSettings
+from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.grid import (
     FREE_CELL,
@@ -234,6 +234,7 @@ class BirdsEye:
         self._calibration, self._mount, self._settings = calibration, mount, settings
         self._rules = GridRules(settings, label_set, drivable.classes, drivable.min_confidence)
         self._meters, self._shared = CameraMeters(settings, None), SharedGrid(settings)
+        self._ignored = DrivableMasker(drivable, label_set).ignored_in(Size(calibration.width, calibration.height))
         self._drawing: GroundDrawing | None = None
 
     def picture(self, image: RgbImage, answer: Segmentation, mask: MaskImage) -> RgbImage:
@@ -248,7 +249,7 @@ class BirdsEye:
         assert table is not None
         if anew or self._drawing is None:
             self._drawing = GroundDrawing(table)
-        self._meters.look(answer, mask, self._rules)
+        self._meters.look(answer, mask, self._rules, self._ignored)
         grid = self._shared.merged("", {"": (self._meters.cells(answer, self._rules), table)})
         return self._drawing.draw(image, grid.cells, grid.outline, grid.distance)
 

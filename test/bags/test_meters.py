@@ -15,6 +15,7 @@ from seg_perception.bags.processing import ProcessSettings, process_bag
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import OfferedQos
 from seg_perception.bags.writer import BagWriter
+from seg_perception.core.grid import GridSettings
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.meters import MetersSettings, MountSettings
 
@@ -100,6 +101,36 @@ def test_a_place_by_hand_needs_no_transforms(tiny_model: Path, drive: Path, tmp_
     with BagReader(out) as bag:
         distances = [bag.decode(m).data for m in bag.messages(["/segmentation_node/free_distance"])]
     assert distances == [12.5] * 3
+
+
+@pytest.mark.parametrize("age, cell", [(0.5, 0), (0.05, -1)])
+def test_parts_of_cameras_are_joined_whichever_stamp_is_earlier(
+    tiny_model: Path, tmp_path: Path, age: float, cell: int
+) -> None:
+    """The rear camera's frame is recorded after the front's and was taken 0.1 s before it."""
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[300:, :, 0], image[:300, :, 0], image[..., 1] = 13 + 26 * IDS["road"], 13 + 26 * IDS["background"], 255
+    with BagWriter(tmp_path / "drive.mcap") as bag:
+        for name in ("front", "rear"):
+            bag.add_topic(f"/{name}/image", messages.IMAGE, OfferedQos())
+            bag.add_topic(f"/{name}/camera_info", messages.CAMERA_INFO, OfferedQos())
+        for k, name in enumerate(("front", "rear")):
+            header = messages.header(10 * STEP - k * 100_000_000, name)
+            bag.write(f"/{name}/camera_info", 20 * STEP, messages.camera_info(640, 480, 500.0, header, (320.0, 240.0)))
+            bag.write(f"/{name}/image", 20 * STEP + k, messages.image(image, header))
+    front, rear = MountSettings("fixed", 1.5), MountSettings("fixed", 1.5, yaw=180.0)
+    settings = ProcessSettings(
+        outputs=("drivable",), images=("/front/image", "/rear/image"),
+        meters=MetersSettings(
+            mount=front, camera_mounts={"rear": rear}, grid=GridSettings(x_min=-20, x_max=20), part_max_age_s=age
+        ),
+    )  # fmt: skip
+    out = tmp_path / "out.mcap"
+    process_bag(tmp_path / "drive.mcap", out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
+    with BagReader(out) as bag:
+        grids = [bag.decode(m) for m in bag.messages(["/segmentation_node/drivable_grid"])]
+    last = np.asarray(grids[1].data).reshape(200, 400)
+    assert (last[100, 140], last[100, 260]) == (0, cell)  # 6 m behind; 6 m ahead
 
 
 def test_without_a_source_nothing_is_added(tiny_model: Path, drive: Path, tmp_path: Path) -> None:

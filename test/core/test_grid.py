@@ -282,6 +282,7 @@ def test_a_camera_that_sees_no_ground_knows_nothing() -> None:
     "values, words",
     [
         ({"resolution": 0.0}, "resolution 0 is not accepted"),
+        ({"x_max": math.inf}, "x_max inf is not accepted: the grid has an end"),
         ({"x_min": 5.0, "x_max": 5.0}, "x_max 5 is not accepted: it must be above x_min 5"),
         ({"y_min": 3.0, "y_max": -3.0}, "y_max -3 is not accepted"),
         ({"resolution": 0.001}, "at most 4000000"),

@@ -88,6 +88,9 @@ def test_a_rectified_image_has_p_and_no_distortion() -> None:
         ({"d": (0.1, 0.2, 0.3)}, VGA, "plumb_bob with 3 coefficients is not accepted: it takes 4 or 5"),
         ({"k": (float("nan"), *info().k[1:])}, VGA, "not finite"),
         ({"k": (-500.0, *info().k[1:])}, VGA, "focal lengths -500"),
+        ({"k": (500, 9, 320, 0, 510, 240, 0, 0, 1)}, VGA, "without skew"),
+        ({"k": (500, 0, 0, 0, 510, 0, 320, 240, 1)}, VGA, "row after row"),
+        ({"k": (0.78, 0, 0.5, 0, 1.0, 0.5, 0, 0, 1)}, VGA, "a focal length of 0.78 pixels in an image 640 wide"),
     ],
 )
 def test_a_camera_info_that_cannot_be_used_says_why(changes: dict[str, object], image: Size, words: str) -> None:
@@ -105,6 +108,7 @@ def test_a_camera_info_that_cannot_be_used_says_why(changes: dict[str, object], 
         ("rational_polynomial", (0.1,) * 8, Distortion.RATIONAL_POLYNOMIAL),
         ("equidistant", (0.0,) * 4, Distortion.EQUIDISTANT),  # an equidistant lens bends even with zeros
         ("fisheye", (0.1, 0.0, 0.0, 0.0), Distortion.EQUIDISTANT),
+        ("equidistant", (0.1, 0.0, 0.0, 0.0, 0.0), Distortion.EQUIDISTANT),  # a RealSense sends five of every model
     ],
 )
 def test_models_by_their_names(name: str, d: tuple[float, ...], expected: Distortion) -> None:
@@ -144,3 +148,18 @@ def test_a_calibration_file_with_faults_names_all_of_them(tmp_path: Path) -> Non
         read_calibration(path)
     for words in ("front.yaml", "image_width: 'wide'", "image_height: None", "9 numbers", "distortion_coefficients"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("image_width", "%YAML:1.0\n---\nimage_width", "as OpenCV's FileStorage writes it"),
+        ("camera_matrix:", "camera_matrix: !!opencv-matrix", "without the %YAML line and !!opencv-matrix"),
+        ("distortion_model: plumb_bob\n", "", "distortion_model: is missing; one of plumb_bob"),
+    ],
+)
+def test_a_calibration_of_others_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "front.yaml"
+    path.write_text(CALIBRATION.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(SettingsError, match=words):
+        read_calibration(path)

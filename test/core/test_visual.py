@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import InputError
+from seg_perception.core.grid import GridSettings
 from seg_perception.core.label_set import LabelClass, LabelSet, load_label_set
-from seg_perception.core.types import UNLABELED
-from seg_perception.core.visual import colorize, contact_sheet, legend, outline, overlay
+from seg_perception.core.meters import MountSettings
+from seg_perception.core.optics import Calibration
+from seg_perception.core.types import UNLABELED, Segmentation
+from seg_perception.core.visual import BirdsEye, colorize, contact_sheet, legend, outline, overlay
 
 DRIVING = load_label_set("driving")
 TWO = LabelSet("two", (LabelClass(0, "road", (200, 100, 0), drivable=True), LabelClass(1, "sky", (0, 50, 250))))
@@ -108,3 +112,17 @@ def test_contact_sheet_refuses() -> None:
         contact_sheet([[image], []])
     with pytest.raises(InputError, match=r"exactly one caption for each image"):
         contact_sheet([[image]], [["a", "b"]])
+
+
+def test_the_bonnet_hides_nothing_from_above() -> None:
+    """Rows 200 on are the car itself, whatever the network calls them."""
+    settings = DrivableSettings(ignore_polygons=((0.0, 0.83, 1.0, 0.83, 1.0, 1.0, 0.0, 1.0),))
+    calibration = Calibration(320, 240, "", (), (250.0, 0, 160, 0, 250.0, 120, 0, 0, 1), (0.0,) * 12)
+    image, pictures = np.zeros((240, 320, 3), np.uint8), []
+    for name in ("road", "car"):
+        labels = np.full((240, 320), DRIVING.id_of("road"), np.uint8)
+        labels[:140], labels[200:] = DRIVING.id_of("sky"), DRIVING.id_of(name)
+        answer = Segmentation(labels, np.full_like(labels, 255))
+        bird = BirdsEye(calibration, MountSettings("fixed", 1.5), GridSettings(), DRIVING, settings)
+        pictures.append(bird.picture(image, answer, DrivableMasker(settings, DRIVING).mask(answer)))
+    np.testing.assert_array_equal(*pictures)
