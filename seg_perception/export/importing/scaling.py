@@ -33,14 +33,15 @@ def guess_scaling(
     Raises:
         InputError: a scaling for an input of bytes.
     """
+    stated = any(value is not None for value in (request.scale, request.mean, request.std))
     if tensor.type == onnx.TensorProto.UINT8:
         if not _is_none(request):
             raise InputError(
                 f"input {tensor} takes bytes, which cannot be scaled: the model normalizes by itself; leave "
                 "--scale, --mean and --std out"
             )
-        return 1.0, (0.0,), (1.0,), "uint8 input: the model normalizes by itself"
-    if any(value is not None for value in (request.scale, request.mean, request.std)):
+        return 1.0, (0.0,), (1.0,), None if stated else "uint8 input: the model normalizes by itself"
+    if stated:
         return _completed(request)
     if "ultralytics" in model.metadata.get("author", "").lower():
         return 255.0, (0.0,), (1.0,), "ultralytics in the metadata: pixels divided by 255"
