@@ -27,7 +27,7 @@ VIEW = ["aiohttp>=3.8"]  # the page in the browser: HTTP and WebSocket in one we
 BAGS = [
     *ONNX,
     "rosbags>=0.10.6",  # rosbag2 and MCAP without a ROS install
-    "mcap>=1.2",  # writes MCAP with checksums and any schema
+    "mcap>=1.6",  # writes MCAP with checksums and any schema
     "zstandard>=0.21",  # expands zstd with a bound; mcap compresses with it
     "imageio-ffmpeg>=0.4.9",  # carries ffmpeg: OpenCV's headless wheel writes no H.264
 ]

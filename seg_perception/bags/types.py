@@ -198,6 +198,10 @@ class StorageWriter(Protocol):
 
     def write(self, number: int, stamp_ns: int, data: bytes) -> None: ...
 
+    def flush(self) -> None:
+        """Make what was written so far recoverable, should the process be killed."""
+        ...
+
     def close(self, metadata: str) -> None:
         """Finish the file; `metadata` is the text of metadata.yaml, which it carries inside."""
         ...

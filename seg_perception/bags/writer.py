@@ -43,7 +43,7 @@ def open_writer(path: Path, storage: Storage, compress: bool) -> StorageWriter:
 
 
 class McapWriter:
-    """An MCAP file of the profile "ros2", in chunks of a megabyte, every part with its checksum."""
+    """An MCAP file of the profile "ros2", in chunks of up to a megabyte, every part with its checksum."""
 
     def __init__(self, path: Path, compress: bool) -> None:
         self.path = path
@@ -79,6 +79,10 @@ class McapWriter:
             )
         self._writer.add_message(number, stamp_ns, data, stamp_ns)
 
+    def flush(self) -> None:
+        """See `StorageWriter`."""
+        self._writer.flush()  # type: ignore[no-untyped-call]
+
     def close(self, metadata: str) -> None:
         """See `StorageWriter`."""
         self._writer.add_metadata("rosbag2", {"serialized_metadata": metadata})
@@ -107,7 +111,7 @@ CREATE INDEX timestamp_idx ON messages (timestamp ASC);
 
 
 class SqliteWriter:
-    """A SQLite file as rosbag2 writes it. Uncompressed; what is not closed is not there."""
+    """A SQLite file as rosbag2 writes it. Uncompressed; what is neither flushed nor closed is not there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -154,6 +158,12 @@ class SqliteWriter:
             self._database.execute(
                 "INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", (number, stamp_ns, data)
             )
+
+    def flush(self) -> None:
+        """See `StorageWriter`."""
+        with self._errors():
+            self._database.execute("COMMIT")
+            self._database.execute("BEGIN")
 
     def close(self, metadata: str) -> None:
         """See `StorageWriter`."""
@@ -323,6 +333,13 @@ class BagWriter:
             raise self._named(error) from error
         self._counts[topic] += 1
         self._first_ns, self._last_ns = min(self._first_ns, stamp_ns), max(self._last_ns, stamp_ns)
+
+    def flush(self) -> None:
+        """Make what was written so far recoverable, should the process be killed."""
+        try:
+            self._writer.flush()
+        except OSError as error:
+            raise self._named(error) from error
 
     def close(self) -> None:
         """Finish the bag and move it to its name, in one step. Calling it twice is harmless."""

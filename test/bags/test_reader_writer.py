@@ -14,6 +14,7 @@ from mcap.reader import make_reader
 from rosbags import rosbag2
 
 from seg_perception.bags import messages
+from seg_perception.bags.locating import partial_path
 from seg_perception.bags.messages import labels_of, rgb_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.salvage import recover
@@ -207,6 +208,21 @@ def test_a_bag_appears_complete_or_not_at_all(tmp_path: Path) -> None:
         assert not path.exists()
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name, inside", [("a.mcap", "a/a.mcap"), ("a.db3", "bag/bag.db3")])
+def test_what_was_flushed_is_there_after_a_kill(tmp_path: Path, name: str, inside: str) -> None:
+    if not (child := os.fork()):
+        bag = BagWriter(tmp_path / name)
+        bag.add_topic("/image", messages.IMAGE)
+        for stamp in range(5):
+            bag.write("/image", stamp, messages.image(np.zeros((4, 4, 3), np.uint8), messages.header(1, "")))
+            if stamp in (1, 3):
+                bag.flush()
+        os._exit(0)  # as a kill: nothing is closed
+    os.waitpid(child, 0)
+    saved = recover(partial_path(tmp_path / name) / inside, tmp_path / "saved.mcap")
+    assert saved.recovered == {"/image": 4}
 
 
 def test_the_rest_of_a_killed_writer_is_not_overwritten_silently(tmp_path: Path) -> None:

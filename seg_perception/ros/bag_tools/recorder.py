@@ -22,6 +22,7 @@ from seg_perception.ros.context import environment, large_images, ros_node
 from seg_perception.ros.messages import check_topic_name, message_class, message_definition
 
 _SPIN_S = 0.1
+_FLUSH_S = 1.0  # what a kill may cost
 _DEPTH = 100
 _OVERLAP_S = 1.0  # for which the old subscription stays beside the new one at least
 
@@ -242,7 +243,8 @@ def record(
     on_message: Callable[[RecordedMessage], object] = lambda _: None,
     on_topic: Callable[[str], object] = lambda _: None,
 ) -> RecordReport:
-    """Record topics into a bag until `stop` is set. Whatever ends it, the bag is closed properly.
+    """Record topics into a bag until `stop` is set. Whatever ends it, the bag is closed properly; of a killed process,
+    all but what came in the last second can be recovered.
 
     Args:
         topics: absolute names; None records everything except /clock and /rosout.
@@ -278,10 +280,14 @@ def record(
             recorder = TopicRecorder(node, topics, add_topic, write)
             executor = SingleThreadedExecutor(context=node.context)
             executor.add_node(node)
+            flushed = time.monotonic()
             try:
                 while not stop.is_set():
                     recorder.discover()
                     spin_for(executor, _SPIN_S, stop)
+                    if time.monotonic() - flushed >= _FLUSH_S:
+                        writer.flush()
+                        flushed = time.monotonic()
                 stopped_ns, earliest_ns = time.time_ns(), 0
                 while earliest_ns <= stopped_ns:  # a busy machine may still have messages from before to hand over
                     earliest_ns = stopped_ns + 1
