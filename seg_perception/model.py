@@ -293,7 +293,7 @@ def load(
     wanted = Size.parse(size) if size is not None else None
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: not a regular file; a model is an .onnx or .engine file")
-    opened = open_engine(path, engine, threads, options)
+    opened = open_engine(path, engine, threads, options, wanted)
     try:
         segmenter = Segmenter(opened, wanted)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

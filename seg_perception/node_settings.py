@@ -21,7 +21,7 @@ from seg_perception.core.meters import MountSettings
 from seg_perception.core.settings import Unreadable
 from seg_perception.core.types import Precision, Size
 from seg_perception.core.visual import DEFAULT_OPACITY
-from seg_perception.engines.base import BuildEngine
+from seg_perception.engines.base import MOST_THREADS, BuildEngine
 from seg_perception.engines.opening import AUTO, choices_text, engine_choices
 
 NODE_NAME: Final = "segmentation_node"
@@ -178,7 +178,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("build_engine", "if_missing",
         "Whether configure may build a missing or stale TensorRT engine (minutes); never: refuse instead.",
         choices=tuple(b.value for b in BuildEngine)),
-    ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, 256),
+    ParameterSpec("threads", 0, "CPU threads of one inference; 0: all cores the process may use.", 0, MOST_THREADS),
     ParameterSpec("inferences_at_once", 1,
         "2: on a CPU, two with half of the threads each while frames come too fast for one: more frames, each later.",
         1, 2),

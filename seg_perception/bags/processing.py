@@ -149,7 +149,7 @@ def process_bag(
     with BagReader(source) as bag:  # what is wrong is known before an engine is built
         total = bag.message_count
         _cameras(bag, settings)
-    opened = open_engine(model, engine, threads)
+    opened = open_engine(model, engine, threads, size=wanted)
     try:
         description = f"{opened.card.id} with {opened.info}"
         digest = hashlib.sha256(model.read_bytes()).hexdigest()

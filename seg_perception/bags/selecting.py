@@ -112,7 +112,7 @@ def open_segmenter(
             why = str(error)
         else:
             return Segmenter(features, size), features, ""
-    return Segmenter(open_engine(model, engine, threads), size), None, why
+    return Segmenter(open_engine(model, engine, threads, size=size), size), None, why
 
 
 def select_frames(

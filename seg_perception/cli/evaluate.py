@@ -237,8 +237,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     from seg_perception.commands.judging import benchmark
     from seg_perception.core.files import make_room_for, write_atomically
-    from seg_perception.engines.opening import store_answer, tuned_file
-    from seg_perception.evaluation.engine_benchmark import draw
+    from seg_perception.engines.tuned import store_answer, tuned_file
+    from seg_perception.evaluation.engine_table import draw
 
     refuse_without_dataset(arguments)
     if arguments.out is not None:  # what cannot be written is better known before the work, and a missing Matplotlib
@@ -264,16 +264,18 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     print(f"\nfor the node's parameters:\n{result.parameters()}")
     if arguments.out is not None:
         write_atomically(arguments.out / "benchmark.json", json.dumps(result.document(), indent=1).encode())
+        print(f"wrote {arguments.out / 'benchmark.json'}")
+    if arguments.out is not None and result.measured:
         write_atomically(arguments.out / "benchmark.png", draw(result))
-        print(f"wrote {arguments.out / 'benchmark.json'} and benchmark.png")
+        print(f"wrote {arguments.out / 'benchmark.png'}")
     answer = result.answer()
     if arguments.store and answer is not None:
         print(f"stored in {store_answer(answer)}: engine auto takes {answer}")
     elif arguments.store:
-        print("nothing stored: the machine was busy, or the best is not the first model on the CPU: name it yourself")
+        print(f"nothing stored: {result.why_no_answer()}")
     elif answer is not None and answer.engine != "onnxruntime":
         print("with --store, 'engine: auto' takes it for this model on this machine")
-    return 0
+    return 0 if result.measured else 1
 
 
 COMMANDS = (
@@ -306,7 +308,7 @@ COMMANDS = (
         "measure every engine of this machine, and say which to take",
         (
             "--threads 1 2 4",
-            "driving.onnx driving_int8.onnx --images photos --out out/benchmark --store",
+            "driving.onnx driving_int8.onnx --pictures photos --out out/benchmark --store",
             "--dataset camvid --root ../data/camvid11 --every 5",
         ),
         _add_benchmark_arguments,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from seg_perception.datasets.registry import DatasetSettings
     from seg_perception.evaluation import Evaluation, EvaluationOptions
     from seg_perception.evaluation.comparison import ComparedFrame, Comparison
-    from seg_perception.evaluation.engine_benchmark import EngineBenchmark
+    from seg_perception.evaluation.engine_table import EngineBenchmark
     from seg_perception.evaluation.files import EvaluationFile
 
     AnyDatasets = str | Path | Dataset | DatasetSettings | Iterable[Dataset | DatasetSettings]

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import BinaryIO, Final
 from seg_perception.core.errors import InputError, SettingsError
 
 PACKAGE = Path(__file__).resolve().parents[1]
+NAME: Final = "seg_perception"
 
 DEFAULT_MODEL = PACKAGE / "weights" / "driving.onnx"
 """The shipped model: ONNX with its model card inside."""
@@ -31,6 +33,15 @@ def model_file(name_or_path: str | Path | None = None) -> Path:
     shipped = PACKAGE / "weights" / f"{path}.onnx"
     bare = len(path.parts) == 1 and not path.suffix and not path.exists()
     return shipped if bare and shipped.is_file() else path
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $XDG_CACHE_HOME/seg_perception, or ~/.cache/seg_perception.
+
+    For a user without a home folder (a container's `--user 1234`), a folder of their own beside other temporary files.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path raises without one
+    return Path(tempfile.gettempdir(), f"seg_perception-{os.getuid()}") if base[:1] == "~" else Path(base, NAME)
 
 
 @cache

@@ -20,6 +20,9 @@ from seg_perception.core.types import CameraEncoding, Precision, Size, parse_fie
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("labels", "confidence")
 
+MOST_THREADS = 256
+"""Of one inference on a CPU: with thousands a run takes seconds, and starting them may fail."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
@@ -181,7 +184,7 @@ class EngineOptions:
         stop_requested: asked while building; True ends the build with an EngineError.
 
     Raises:
-        EngineError: threads below 0, or a batch below 1.
+        EngineError: threads below 0 or above `MOST_THREADS`, or a batch below 1.
         InputError: no such precision, or a malformed size.
     """
 
@@ -196,8 +199,10 @@ class EngineOptions:
     stop_requested: Callable[[], bool] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise EngineError(f"threads {self.threads} is not accepted: 0 (all cores this process may use) or more is")
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise EngineError(
+                f"threads {self.threads} is not accepted: 0 (all cores this process may use) to {MOST_THREADS} is"
+            )
         if self.batch < 1:
             raise EngineError(f"batch {self.batch} must be at least 1")
         parse_fields(self, precision=Precision.parse, size=Size.parse, cache=Path)

@@ -9,24 +9,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-import json
 import logging
-import os
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import seg_perception.engines
-from seg_perception.core.errors import EngineError, ModelError, SegPerceptionError
-from seg_perception.core.files import read_regular_file, write_atomically
-from seg_perception.engines.processor import processor_name, usable_cores
+from seg_perception.core.errors import EngineError, ModelError
 
 if TYPE_CHECKING:
+    from seg_perception.core.types import Size
     from seg_perception.engines.base import Engine, EngineOptions, EngineSpec
+    from seg_perception.engines.tuned import TunedAnswer
 
 
 log = logging.getLogger(__name__)
@@ -81,121 +78,27 @@ def engine_table() -> str:
     return "\n".join(lines)
 
 
-_LIMIT = 1 << 20
-_MOST = 64
-
-
-@dataclass(frozen=True, slots=True)
-class TunedAnswer:
-    """What `seg-perception benchmark --store` found to be best here, for "auto" to take: measured, never guessed.
-
-    It holds for one model file, this processor and number of cores, and the measured engine's version; when one of them
-    changes, it is no answer any more.
-
-    Attributes:
-        model_sha256: of the model file.
-        processor: its name, as `processor_name` gives it.
-        cores: that the process could use.
-        engine: the best one's name.
-        version: of its package.
-        threads: that it ran with; 0: all cores.
-        milliseconds: median of an image with it.
-        onnxruntime_milliseconds: and with ONNX Runtime in fp32, in the same run.
-        equal_labels: share of labels as ONNX Runtime's, 0 to 1.
-        date: of the measurement, ISO 8601.
-    """
-
-    model_sha256: str
-    processor: str
-    cores: int
-    engine: str
-    version: str
-    threads: int
-    milliseconds: float
-    onnxruntime_milliseconds: float
-    equal_labels: float
-    date: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.engine} with {self.threads or 'all'} threads, measured here on {self.date[:10]}: "
-            f"{self.milliseconds:.1f} ms an image where onnxruntime took {self.onnxruntime_milliseconds:.1f}, "
-            f"{self.equal_labels:.2%} of labels equal"
-        )
-
-
-def tuned_file() -> Path:
-    """Where benchmarks are kept: $XDG_CACHE_HOME/seg_perception/tuned.json, or ~/.cache/…"""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "seg_perception" / "tuned.json"
-
-
-def package_version(engine: str) -> str:
-    """Version of the package that runs a CPU engine; "" where it is not installed."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(engine.partition("_")[0])
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def stored_answer(model_sha256: str) -> TunedAnswer | None:
-    """The answer for this model on this machine as it is now; None where there is none, or it no longer holds."""
-    for answer in _read():
-        mine = (answer.model_sha256, answer.processor, answer.cores, answer.version)
-        if mine == (model_sha256, processor_name(), usable_cores(), package_version(answer.engine)):
-            return answer
-    return None
-
-
-def store_answer(answer: TunedAnswer) -> Path:
-    """Keep an answer in place of an older one for the same model and machine; returns the file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from seg_perception.core.settings import to_mapping
-
-    same = (answer.model_sha256, answer.processor, answer.cores)
-    others = [a for a in _read() if (a.model_sha256, a.processor, a.cores) != same]
-    path = tuned_file()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    document = {"answers": [to_mapping(a) for a in (answer, *others)][:_MOST]}
-    write_atomically(path, json.dumps(document, indent=1).encode())
-    return path
-
-
-def _read() -> list[TunedAnswer]:
-    """The stored answers; a damaged file is told and holds none."""
-    from seg_perception.core.settings import from_mapping
-
-    path = tuned_file()
-    try:
-        document: Any = json.loads(read_regular_file(path, _LIMIT))
-        return [from_mapping(TunedAnswer, answer, str(path)) for answer in document["answers"]]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, SegPerceptionError) as error:
-        log.warning("%s holds no answer that can be used, delete it: %s", path, error)
-        return []
-
-
 def open_engine(
-    model: str | Path, engine: str = AUTO, threads: int = 0, options: EngineOptions | None = None
+    model: str | Path,
+    engine: str = AUTO,
+    threads: int = 0,
+    options: EngineOptions | None = None,
+    size: Size | None = None,
 ) -> Engine:
     """Open a model with the named engine; use it in a `with` block, or close it.
 
     "auto" takes the engine that its own file puts first among those that can run on this machine, and
     says in the log which, and why not the ones before it. On a CPU, what 'seg-perception benchmark --store'
-    measured to be best for this model on this machine goes before. What is asked for by name and cannot be had is
-    an error: nothing falls back silently.
+    measured to be best for this model, size and number of threads on this machine goes before. What is asked for by
+    name and cannot be had is an error: nothing falls back silently.
 
     Args:
         model: an ONNX file, or a compiled `.engine` file.
         engine: "auto" or one of `engines()`.
         threads: of an engine on the CPU; 0 takes all cores this process may use.
         options: everything else; its `threads` is used where `threads` is 0.
+        size: that the network will run at, for "auto" to look up what was measured; None: the options', or the model
+            card's.
 
     Raises:
         FileNotFoundError: no such model.
@@ -214,14 +117,15 @@ def open_engine(
     if not path.exists():
         raise FileNotFoundError(2, "there is no such model", str(path))
     if engine == AUTO:
-        spec = choose(path)
-        answer = None if spec.device is Device.GPU else _tuned(path)
+        spec, why = _first(path)
+        answer = None if spec.device is Device.GPU else _tuned(path, size or options.size, options.threads)
         if answer is not None:
-            log.info("engine auto: %s", answer)
-            spec, options = (
-                engines()[answer.engine],
-                dataclasses.replace(options, threads=options.threads or answer.threads),
-            )
+            log.info("engine auto: %s%s", answer, why)
+            try:
+                return engines()[answer.engine].open(path, dataclasses.replace(options, threads=answer.threads))
+            except EngineError as error:
+                log.warning("engine auto: what was measured to be best cannot be opened: %s", error)
+        log.info("engine auto: %s%s", spec.name, why)
         return spec.open(path, options)
     spec = engines()[engine]
     if is_compiled(path) and path.suffix not in spec.suffixes:
@@ -229,13 +133,16 @@ def open_engine(
     return spec.open(path, options)
 
 
-def _tuned(path: Path) -> TunedAnswer | None:
-    """What `seg-perception benchmark --store` measured for this model here, if that engine can still run."""
+def _tuned(path: Path, size: Size | None, threads: int) -> TunedAnswer | None:
+    """What `seg-perception benchmark --store` measured for this here, if that engine can still run."""
     from seg_perception.engines.base import Device
+    from seg_perception.engines.tuned import stored_answer, tuned_file
 
     if path.suffix != ".onnx" or not tuned_file().is_file():
         return None
-    answer = stored_answer(hashlib.sha256(path.read_bytes()).hexdigest())
+    from seg_perception.engines.graph.model_file import read_card
+
+    answer = stored_answer(hashlib.sha256(path.read_bytes()).hexdigest(), size or read_card(path).input_size, threads)
     spec = None if answer is None else engines().get(answer.engine)
     if spec is None or spec.device is Device.GPU or spec.why_not() is not None:
         return None
@@ -253,14 +160,20 @@ def choose(path: Path) -> EngineSpec:
     Raises:
         EngineError: nothing that could open it runs here; one line for each engine.
     """
+    spec, why = _first(path)
+    log.info("engine auto: %s%s", spec.name, why)
+    return spec
+
+
+def _first(path: Path) -> tuple[EngineSpec, str]:
+    """The most wanted engine that can run this file here, and why not those before it; see `choose`."""
     refused: dict[str, list[str]] = {}  # reason -> engines
     for spec in preferred():
         if is_compiled(path) and path.suffix not in spec.suffixes:
             continue
         reason = spec.why_not() if not is_compiled(path) else None  # a compiled file says itself what it needs
         if reason is None:
-            log.info("engine auto: %s%s", spec.name, _because(refused))
-            return spec
+            return spec, _because(refused)
         refused.setdefault(reason, []).append(spec.name)
     raise EngineError(f"no engine can run {path} here{_because(refused)}")
 

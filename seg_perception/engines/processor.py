@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -24,16 +25,36 @@ _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _CPUINFO = Path("/proc/cpuinfo")
 
 
+_BOARD = Path("/proc/device-tree/model")
+_IDENTIFYING = frozenset(
+    {"vendor_id", "cpu family", "model", "model name", "stepping", "flags"}  # x86
+    | {"CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features"}  # ARM
+)
+
+
 @cache
+def _cpuinfo_lines() -> tuple[tuple[str, str], ...]:
+    """Names and values of all processors."""
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    return tuple((name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
+
+
 def _cpuinfo(field: str) -> str:
     """The first processor's line of this name; "" where there is none."""
-    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == field), "")
+    return next((value for name, value in _cpuinfo_lines() if name == field), "")
 
 
 def processor_name() -> str:
-    """The processor as its maker names it, and its architecture."""
-    return f"{_cpuinfo('model name') or platform.processor() or 'processor'} ({platform.machine()})"
+    """The processor as its maker names it, or the board where the kernel has no name for it, and its architecture."""
+    board = _BOARD.read_text(encoding="utf-8", errors="replace").strip("\0 \n") if _BOARD.is_file() else ""
+    name = _cpuinfo("model name") or board or platform.processor() or "processor"
+    return f"{name} ({platform.machine()})"
+
+
+def processor_identity() -> str:
+    """The name, and a digest of what tells processors of one name apart: model, stepping and abilities."""
+    telling = sorted({f"{name}: {value}" for name, value in _cpuinfo_lines() if name in _IDENTIFYING})
+    return f"{processor_name()} {hashlib.sha256(chr(10).join(telling).encode()).hexdigest()[:12]}"
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

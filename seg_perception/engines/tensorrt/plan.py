@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import EngineError, InputError, ModelError
+from seg_perception.core.files import cache_folder
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import to_mapping
 from seg_perception.core.types import CameraEncoding, Precision, Size, parse_fields
@@ -192,8 +192,7 @@ def cached_name(card: ModelCard, key: EngineKey) -> str:
 
 def default_cache_folder() -> Path:
     """Where engines are kept: $XDG_CACHE_HOME/seg_perception/engines, or ~/.cache/…"""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "seg_perception" / "engines"
+    return cache_folder() / "engines"
 
 
 @dataclass(frozen=True, slots=True)
