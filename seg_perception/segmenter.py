@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,12 @@ from seg_perception.core.types import (
     check_rgb,
 )
 from seg_perception.engines.base import DeviceImage, Engine, EngineInfo, ImageBatch, Pixels, check_answer
+
+
+log = logging.getLogger(__name__)
+
+_MOST_STRETCHED = 1.15
+"""Width to height of an image and of an engine's one size may differ by this: rounding to 32 pixels does that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class RawSegmentation:
     labels: LabelImage
     confidence: ConfidenceImage
     camera_size: Size
+
+
+def _aspect(size: Size) -> float:
+    return size.width / size.height
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,16 @@ class Segmenter:
         return self._engine.card.camera_encoding is not CameraEncoding.RGB
 
     def _compute_network_size(self, camera: Size) -> Size:
-        card = self._engine.card
+        """Asked once for each size of images."""
+        card, fixed = self._engine.card, self._engine.info.fixed_size
+        stretch = 1.0 if fixed is None else _aspect(camera) / _aspect(fixed)
+        if not 1 / _MOST_STRETCHED < stretch < _MOST_STRETCHED:
+            log.warning(
+                "%s takes %s only: images of %s are %s by %.0f %% to fit, which costs accuracy; export or compile it "
+                "for that shape",
+                card.id, fixed, camera, "narrowed" if stretch > 1 else "flattened",
+                100 * (1 - min(stretch, 1 / stretch)),
+            )  # fmt: skip
         return self._size or network_size(camera, card.input_size, card.size_multiple)
 
     def prepare(self, image: RgbImage) -> PreparedImage:
@@ -149,6 +169,12 @@ class Segmenter:
     def takes_gpu_images(self) -> bool:
         """Whether images of the engine's own size and encoding may lie in a GPU's memory: see `prepare_on_gpu`."""
         return bool(getattr(self._engine, "gathers", False)) and self._engine.info.fixed_size is not None
+
+    def needs_no_host(self, image: RawImage) -> bool:
+        """Whether the engine takes an image as it is: neither its encoding nor its size are another one."""
+        return (
+            image.encoding in self._engine.card.camera_encoding.messages and image.size == self._engine.info.fixed_size
+        )
 
     def prepare_on_gpu(self, image: RawImage, reading: Callable[[int], AbstractContextManager[int]]) -> PreparedOnGpu:
         """A camera's image in a GPU's memory, for an engine that `takes_gpu_images`: it never touches the host.

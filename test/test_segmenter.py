@@ -128,9 +128,15 @@ def test_a_size_of_ones_own_is_used_for_every_camera() -> None:
     assert Size.of(segmenter.prepare(picture(20, 20)).pixels) == Size(48, 16)
 
 
-def test_an_engine_of_one_size_gets_that_size() -> None:
+def test_an_engine_of_one_size_gets_that_size_and_a_shape_that_suffers_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     segmenter = Segmenter(RedEngine(fixed_size=Size(32, 32)))
-    assert Size.of(segmenter.prepare(picture(640, 480)).pixels) == Size(32, 32)
+    for _ in range(2):
+        assert Size.of(segmenter.prepare(picture(640, 480)).pixels) == Size(32, 32)
+    assert Size.of(segmenter.prepare(picture(36, 32)).pixels) == Size(32, 32)
+    (record,) = caplog.records
+    assert "takes 32x32 only: images of 640x480 are narrowed by 25 % to fit" in record.getMessage()
 
 
 def test_a_size_that_the_engine_does_not_take_is_refused_at_once() -> None:

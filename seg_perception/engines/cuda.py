@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -340,8 +341,32 @@ def find_gpu(runtime: CudaRuntime | None = None) -> Gpu | str:
     try:
         cuda = Cuda(runtime or load_cuda())
     except EngineError:
-        return "cuda-python is not installed"
+        if isinstance(driver_version(), str):
+            return "there is no NVIDIA driver"
+        return "cuda-python is not installed: pip install cuda-python, of the CUDA version in use"
     try:
         return cuda.gpu() if cuda.device_count() else "there is no NVIDIA GPU"
     except EngineError as error:
-        return f"there is no usable NVIDIA GPU: {error}"
+        if _OLD_DRIVER not in str(error):
+            return f"there is no usable NVIDIA GPU: {error}"
+        version = driver_version()
+        if isinstance(version, str):  # CUDA says "insufficient" also of none
+            return "there is no NVIDIA driver"
+        return (
+            f"the NVIDIA driver takes CUDA up to {version // 1000}.{version % 1000 // 10} and cuda-python is of a "
+            f"newer one: update the driver, or pip install 'cuda-python<{version // 1000 + 1}'"
+        )
+
+
+_OLD_DRIVER = "cudaErrorInsufficientDriver"
+
+
+@cache
+def driver_version(name: str = "libcuda.so.1") -> int | str:
+    """The newest CUDA that the driver takes, 12040 for 12.4; or why it cannot be asked."""
+    version = ctypes.c_int(0)
+    try:
+        code = ctypes.CDLL(name).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError) as error:
+        return str(error)
+    return version.value if code == 0 and version.value else f"cuDriverGetVersion failed: {code}"

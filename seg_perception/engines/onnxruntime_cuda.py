@@ -11,8 +11,10 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import io
 import logging
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -82,6 +84,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         sizes = input_sizes(model, options.size)
         batch = fixed_batch(model.graph) or options.batch
         self._library = library or _import_library()
+        find_libraries(self._library)
         self._cuda = Cuda(runtime or load_cuda())
         self._card = dataclasses.replace(model.card, precision=precision)
         self._use_graph = options.cuda_graph
@@ -172,10 +175,10 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             "use_tf32": "0",  # fp32 means fp32
         }
         try:
-            session = ort.InferenceSession(content, options, providers=[(_PROVIDER, provider)])
+            session = open_on_gpu(ort, content, options, provider)
         except Exception as error:  # onnxruntime raises several unrelated classes
             raise EngineError(str(error)) from error
-        if session.get_providers()[:1] != [_PROVIDER]:  # it falls back to the CPU without an error
+        if session.get_providers()[:1] != [_PROVIDER]:  # a provider that does not load is left out without an error
             raise EngineError(f"its CUDA provider does not load; it offers {', '.join(session.get_providers())}")
         return session
 
@@ -258,30 +261,89 @@ def _import_library() -> ModuleType:
         raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: pip install onnxruntime-gpu ({error})") from error
 
 
+@cache
+def find_libraries(library: ModuleType) -> str:
+    """Let onnxruntime-gpu load CUDA and cuDNN from the packages that its extras install, and register its provider.
+
+    It does so only when asked (from 1.21 on; without it they are looked for where the system's libraries are), and
+    from 1.29 on its provider is a plug-in that may be registered only then.
+
+    Args:
+        library: onnxruntime.
+
+    Returns:
+        What it said of libraries that it does not find; "" where it found them all.
+    """
+    preload = getattr(library, "preload_dlls", None)
+    if preload is None:
+        return ""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):  # it prints, and a command's output is not the place for it
+            preload()
+    except (OSError, RuntimeError, ValueError) as error:
+        said.write(str(error))
+    return "; ".join(dict.fromkeys(said.getvalue().split("\n"))).strip("; ")
+
+
+def open_on_gpu(
+    library: ModuleType, content: bytes, options: ort.SessionOptions, provider: dict[str, str]
+) -> ort.InferenceSession:
+    """A session on the CUDA provider alone: by itself ONNX Runtime would print that the GPU failed, run on the CPU
+    instead, and keep its reason.
+    """
+    return library.InferenceSession(content, options, providers=[(_PROVIDER, provider)], enable_fallback=0)
+
+
 def _why_not() -> str | None:
     gpu = find_gpu()
     if isinstance(gpu, str):
         return gpu
     if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime-gpu is not installed"
-    return why_no_provider(importlib.import_module("onnxruntime"))
+        return "onnxruntime-gpu is not installed: pip install 'seg_perception[cuda]'"
+    try:
+        return why_no_provider(importlib.import_module("onnxruntime"), _installed())
+    except ImportError as error:
+        return f"onnxruntime does not load: {error}"
+
+
+def _installed() -> tuple[str, ...]:
+    """Which distributions of onnxruntime are; they overwrite each other's files."""
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            metadata.version(name)
+            found.append(name)
+    return tuple(found)
 
 
 @cache
-def why_no_provider(library: ModuleType) -> str | None:
+def why_no_provider(library: ModuleType, installed: tuple[str, ...] = ()) -> str | None:
     """Run one convolution on the GPU: nothing less shows that CUDA, cuDNN and kernels for this GPU are there.
 
     Args:
         library: onnxruntime.
+        installed: the distributions that may have brought it.
     """
+    missing = find_libraries(library)
     if _PROVIDER not in library.get_available_providers():
-        return "this onnxruntime has no CUDA provider (onnxruntime-gpu, installed in its place, has)"
+        if len(installed) > 1:
+            return (
+                "onnxruntime and onnxruntime-gpu are both installed, and the former's files are in the latter's place: "
+                "pip uninstall both, then pip install onnxruntime-gpu"
+            )
+        return (
+            "this onnxruntime has no CUDA provider: pip uninstall onnxruntime, then pip install 'seg_perception[cuda]'"
+        )
     options = library.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = library.InferenceSession(_one_convolution(), options, providers=[_PROVIDER])
+        session = open_on_gpu(library, _one_convolution(), options, {"device_id": "0"})
         if session.get_providers()[:1] != [_PROVIDER]:
-            return "ONNX Runtime's CUDA provider does not load: CUDA or cuDNN of the version it wants is not there"
+            return (
+                "ONNX Runtime's CUDA provider does not load: CUDA or cuDNN of the version it wants is not there "
+                f"({missing or 'pip install onnxruntime-gpu[cuda,cudnn] brings them'})"
+            )
         (answer,) = session.run(None, {"x": np.full((1, 1, 3, 3), 2.0, np.float32)})
     except ImportError:
         return "onnx is not installed"

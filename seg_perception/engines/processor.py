@@ -33,28 +33,28 @@ _IDENTIFYING = frozenset(
 
 
 @cache
-def _cpuinfo_lines() -> tuple[tuple[str, str], ...]:
+def _cpuinfo_lines(path: Path) -> tuple[tuple[str, str], ...]:
     """Names and values of all processors."""
-    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return tuple((name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
 
 
-def _cpuinfo(field: str) -> str:
+def _cpuinfo(field: str, path: Path = _CPUINFO) -> str:
     """The first processor's line of this name; "" where there is none."""
-    return next((value for name, value in _cpuinfo_lines() if name == field), "")
+    return next((value for name, value in _cpuinfo_lines(path) if name == field), "")
 
 
-def processor_name() -> str:
+def processor_name(cpuinfo: Path = _CPUINFO) -> str:
     """The processor as its maker names it, or the board where the kernel has no name for it, and its architecture."""
     board = _BOARD.read_text(encoding="utf-8", errors="replace").strip("\0 \n") if _BOARD.is_file() else ""
-    name = _cpuinfo("model name") or board or platform.processor() or "processor"
+    name = _cpuinfo("model name", cpuinfo) or board or platform.processor() or "processor"
     return f"{name} ({platform.machine()})"
 
 
-def processor_identity() -> str:
+def processor_identity(cpuinfo: Path = _CPUINFO) -> str:
     """The name, and a digest of what tells processors of one name apart: model, stepping and abilities."""
-    telling = sorted({f"{name}: {value}" for name, value in _cpuinfo_lines() if name in _IDENTIFYING})
-    return f"{processor_name()} {hashlib.sha256(chr(10).join(telling).encode()).hexdigest()[:12]}"
+    telling = sorted({f"{name}: {value}" for name, value in _cpuinfo_lines(cpuinfo) if name in _IDENTIFYING})
+    return f"{processor_name(cpuinfo)} {hashlib.sha256(chr(10).join(telling).encode()).hexdigest()[:12]}"
 
 
 def usable_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:

@@ -1,4 +1,4 @@
-"""What a benchmark of engines measured: the table, the picture, which is best, and what of it `engine: auto` may take."""
+"""What a benchmark of engines measured: table, picture, which is best, and what of it `engine: auto` may take."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class FakeSession:
         self.graphs: dict[str, Any] = {}
 
     def get_providers(self) -> list[str]:
-        return [CPU] if self.library.fail == "provider" else [CUDA, CPU]
+        return [CPU] if self.library.fail in ("provider", "libraries") else [CUDA, CPU]
 
     def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         if self.library.fail == "kernels":
@@ -95,7 +95,8 @@ class FakeOnnxRuntime:
 
     Args:
         cuda: where its work goes.
-        fail: what goes wrong: "session", "provider", "cpu nodes", "run", "capture", "kernels", "sum", "absent".
+        fail: what goes wrong: "session", "provider", "libraries", "cpu nodes", "run", "capture", "kernels", "sum",
+            "absent".
     """
 
     __version__ = "1.0"
@@ -105,13 +106,24 @@ class FakeOnnxRuntime:
     def __init__(self, cuda: FakeCudaRuntime, fail: str = "") -> None:
         self.cuda = cuda
         self.fail = fail
+        self.preloaded = False
         self.runs: list[str] = []
         self.contents: list[bytes] = []
 
     def get_available_providers(self) -> list[str]:
         return [CPU] if self.fail == "absent" else [CUDA, CPU]
 
-    def InferenceSession(self, content: bytes, options: FakeSessionOptions, providers: list[Any]) -> FakeSession:
+    def preload_dlls(self, cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: None = None) -> None:
+        """Without it the real one finds no CUDA that pip installed; it prints what it does not find."""
+        self.preloaded = True
+        if self.fail == "libraries":
+            print("Failed to load libcublas.so.12: cannot open shared object file")
+
+    def InferenceSession(
+        self, content: bytes, options: FakeSessionOptions, providers: list[Any], enable_fallback: int = 1
+    ) -> FakeSession:
+        assert self.preloaded
+        assert enable_fallback == 0  # else the real one prints, runs on the CPU and keeps the reason
         self.contents.append(content)
         return FakeSession(self, options, providers)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,14 +187,18 @@ def test_a_fault_while_running_is_told_and_it_can_be_closed_and_reopened(model: 
     "fail, reason",
     [
         ("", None),
-        ("absent", r"this onnxruntime has no CUDA provider \(onnxruntime-gpu, installed in its place, has\)"),
-        ("provider", "CUDA provider does not load: CUDA or cuDNN of the version it wants is not there"),
+        ("absent", r"this onnxruntime has no CUDA provider: pip uninstall onnxruntime, then"),
+        ("provider", r"CUDA provider does not load: CUDA or cuDNN .* is not there \(pip install onnxruntime-gpu\["),
+        ("libraries", r"CUDA provider does not load: .*\(Failed to load libcublas.so.12: cannot open"),
         ("kernels", "does not run here: CUDA error 209: no kernel image is available"),
         ("sum", "computes wrongly on this GPU"),
     ],
 )
-def test_a_convolution_is_run_before_it_is_chosen(fail: str, reason: str | None) -> None:
+def test_a_convolution_is_run_before_it_is_chosen(
+    fail: str, reason: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = why_no_provider(FakeOnnxRuntime(FakeCudaRuntime(), fail))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == ""  # a command's answer stays alone
     if reason is None:
         assert found is None
     else:
@@ -201,16 +206,40 @@ def test_a_convolution_is_run_before_it_is_chosen(fail: str, reason: str | None)
             raise EngineError(found)
 
 
+def test_what_hides_the_provider_is_named() -> None:
+    library: Any = FakeOnnxRuntime(FakeCudaRuntime(), "absent")
+    both = why_no_provider(library, ("onnxruntime", "onnxruntime-gpu"))
+    assert both is not None
+    assert "are both installed" in both
+    assert "pip uninstall both, then pip install onnxruntime-gpu" in both
+
+
+@pytest.mark.parametrize(
+    "driver, said",
+    [
+        ("libcuda.so.1: cannot open shared object file", "there is no NVIDIA driver"),
+        (12040, r"the NVIDIA driver takes CUDA up to 12\.4 and cuda-python is of a newer one: .*'cuda-python<13'"),
+    ],
+)
+def test_an_old_driver_and_none_are_told_apart(driver: int | str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA itself says "driver version is insufficient" of both."""
+    monkeypatch.setattr(cuda_module, "driver_version", lambda: driver)
+    old = FakeCudaRuntime(fail={"cudaGetDeviceCount": (0, CudaError.cudaErrorInsufficientDriver)})
+    found = cuda_module.find_gpu(old)  # type: ignore[arg-type]
+    assert isinstance(found, str)
+    assert re.fullmatch(said, found)
+
+
 def test_auto_takes_it_where_no_tensorrt_supports_the_gpu(
     model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cuda_module, "load_cuda", lambda: FakeCudaRuntime(gpu=("H200", 9, 0)))
-    monkeypatch.setattr(onnxruntime_cuda, "why_no_provider", lambda library: None)
+    monkeypatch.setattr(onnxruntime_cuda, "why_no_provider", lambda *_: None)
     with caplog.at_level(logging.INFO):
         assert choose(model).name == "onnxruntime_cuda"
     assert "engine auto: onnxruntime_cuda, because " in caplog.text
     assert "(tensorrt" in caplog.text
-    monkeypatch.setattr(onnxruntime_cuda, "why_no_provider", lambda library: "no cuDNN")
+    monkeypatch.setattr(onnxruntime_cuda, "why_no_provider", lambda *_: "no cuDNN")
     with caplog.at_level(logging.INFO):
         assert choose(model).name == "onnxruntime"
     assert "no cuDNN (onnxruntime_cuda)" in caplog.text

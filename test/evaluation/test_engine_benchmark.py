@@ -22,9 +22,9 @@ from seg_perception.core.errors import DatasetError, EngineError, InputError
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Precision, Size
 from seg_perception.datasets.base import Dataset
-from seg_perception.engines import opening, processor, tuned
+from seg_perception.engines import opening, tuned
 from seg_perception.engines.opening import engines, open_engine
-from seg_perception.engines.processor import usable_cores
+from seg_perception.engines.processor import processor_identity, usable_cores
 from seg_perception.engines.tuned import Machine, TunedAnswer, store_answer, stored_answer, tuned_file
 from seg_perception.evaluation import engine_benchmark
 from seg_perception.evaluation.engine_benchmark import run_benchmark
@@ -192,21 +192,21 @@ def test_two_that_store_at_once_keep_both(driving_model: Path) -> None:
     assert [path.name for path in tuned_file().parent.iterdir()] == ["tuned.json"]
 
 
-def test_processors_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processors_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """A virtual machine says "AMD EPYC" of every generation; ARM says no name at all."""
     found = set()
-    for text in (
-        "model name\t: AMD EPYC\nmodel\t: 1\nflags\t: avx2\n",
-        "model name\t: AMD EPYC\nmodel\t: 1\nflags\t: avx2 avx512_bf16\n",
-        "CPU implementer\t: 0x41\nCPU part\t: 0xd42\n",
-        "CPU implementer\t: 0x41\nCPU part\t: 0xd4b\n",
+    for number, text in enumerate(
+        (
+            "model name\t: AMD EPYC\nmodel\t: 1\nflags\t: avx2\n",
+            "model name\t: AMD EPYC\nmodel\t: 1\nflags\t: avx2 avx512_bf16\n",
+            "CPU implementer\t: 0x41\nCPU part\t: 0xd42\n",
+            "CPU implementer\t: 0x41\nCPU part\t: 0xd4b\n",
+        )
     ):
-        (tmp_path / "cpuinfo").write_text(text + "cpu MHz\t: 2400\n")
-        monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "cpuinfo")
-        processor._cpuinfo_lines.cache_clear()
-        found.add(processor.processor_identity())
-    monkeypatch.undo()
-    processor._cpuinfo_lines.cache_clear()
+        for clock in (2400, 3000):
+            cpuinfo = tmp_path / f"{number} {clock}"
+            cpuinfo.write_text(f"{text}cpu MHz\t: {clock}\n")
+            found.add(processor_identity(cpuinfo))
     assert len(found) == 4
     assert sum("AMD EPYC" in name for name in found) == 2
 

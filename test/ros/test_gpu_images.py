@@ -125,6 +125,10 @@ def test_an_image_on_the_host_stays_there() -> None:
     segmenter = Segmenter(GpuEngine())  # type: ignore[arg-type]
     assert isinstance(prepared(segmenter, message(bytes(48))).pixels, np.ndarray)
     assert compat.gpu_reading(FakeBuffer(b"", "cpu")) is None
+    rgb = Segmenter(GpuEngine(encoding=CameraEncoding.RGB))  # decodes and resizes on the host what it must
+    for sent in (message(FakeBuffer(bytes(96)), "bgr8", 24), message(FakeBuffer(bytes(384)), "rgb8", 48, Size(16, 8))):
+        assert isinstance(prepared(rgb, sent).pixels, np.ndarray)
+    assert not isinstance(prepared(rgb, message(FakeBuffer(bytes(96)), "rgb8", 24)).pixels, np.ndarray)
     open_size = Segmenter(GpuEngine(None, CameraEncoding.RGB))  # type: ignore[arg-type]
     assert not open_size.takes_gpu_images
 

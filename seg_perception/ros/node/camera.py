@@ -277,7 +277,9 @@ class Camera:
         """
         reading = None if isinstance(frame.message, CompressedImage) else gpu_reading(frame.message.data)
         if reading is not None and segmenter.takes_gpu_images:
-            return segmenter.prepare_on_gpu(self.raw(frame), reading)
+            raw = self.raw(frame)
+            if segmenter.takes_camera_bytes or segmenter.needs_no_host(raw):
+                return segmenter.prepare_on_gpu(raw, reading)
         if segmenter.takes_camera_bytes:
             return segmenter.prepare_raw(self.raw(frame))
         return segmenter.prepare(decode())
