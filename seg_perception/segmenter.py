@@ -29,7 +29,6 @@ from seg_perception.core.types import (
 )
 from seg_perception.engines.base import DeviceImage, Engine, EngineInfo, ImageBatch, Pixels, check_answer
 
-
 log = logging.getLogger(__name__)
 
 _MOST_STRETCHED = 1.15
