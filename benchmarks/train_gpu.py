@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.core.errors import DatasetError, exit_with
+from seg_perception.core.errors import DatasetError, SettingsError, exit_with
 
 if TYPE_CHECKING:
     from seg_perception.training.settings import TrainSettings
@@ -44,9 +44,13 @@ def pack(data: Path, out: Path) -> int:
         earlier.unlink()
     for number, part in enumerate(_parts(data, files), start=1):
         target = out / f"part_{number:02d}.tar"
-        with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, dereference=True) as archive:
-            for path in part:
-                archive.add(path, path.relative_to(data))
+        try:
+            with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, dereference=True) as archive:
+                for path in part:
+                    archive.add(path, path.relative_to(data))
+        except OSError as error:
+            target.unlink()
+            raise OSError(error.errno, error.strerror, error.filename or str(target)) from error
         print(f"{target.name}: {len(part)} files, {target.stat().st_size / (1 << 20):.1f} MiB")
     if left_out := Counter(path.suffix.lower() or path.name for path in found if path not in set(files)):
         print(f"left out: {', '.join(f'{count} {kind}' for kind, count in sorted(left_out.items()))}")
@@ -87,6 +91,9 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
     with tempfile.TemporaryDirectory() as folder:
         unpack(parts, Path(folder))
         left = minutes - (time.monotonic() - began) / 60
+        if left <= 0:
+            raise SettingsError(f"--minutes {minutes:g} is too short here: unpacking alone took longer")
+        print(f"unpacked: {left:.2g} of {minutes:g} minutes are left", flush=True)
         weights = train(
             settings, minutes=left, most_steps=most_steps, data_root=folder, output=str(out), device=device, **changes
         )
@@ -115,6 +122,8 @@ def unpack(parts: Path, folder: Path) -> None:
                 archive.extractall(folder, filter="data")
         except (tarfile.TarError, EOFError) as error:  # noqa: PERF203  names the part
             raise DatasetError(f"{part}: damaged or cut off ({error}); pack and carry it again") from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(folder)) from error
 
 
 def for_gpu(settings: TrainSettings, bf16: bool) -> dict[str, Any]:

@@ -434,8 +434,8 @@ def plan_run(
 
     def too_short(start_s: float, step_s: float) -> SettingsError:
         return SettingsError(
-            f"--minutes {minutes:g} is too short here: {start_s + clock() - began:.0f} s go into probing and starting, "
-            f"and a step takes {step_s:.2f} s"
+            f"--minutes {minutes:.2g} is too short here: {start_s + clock() - began:.0f} s go into probing and "
+            f"starting, and a step takes {step_s:.2f} s"
         )
 
     seconds(_WARM_STEPS)  # what only a process's first run takes: kernels, a look at all files, the data on the device
