@@ -146,6 +146,10 @@ def test_a_visit(browser: Any, source: Source) -> None:
         screenshot(browser, "stale")
         source.silent.clear()
         until(lambda: not one(browser, "#alarm").is_displayed(), "and fresh ones")
+        browser.execute_script("page.socket.onmessage = null; page.heard = performance.now() - 4000;")  # a dead link
+        until(lambda: "Nothing heard" in one(browser, "#alarm").text, "silence is said")
+        browser.execute_script("page.heard = performance.now() - 30000;")
+        until(lambda: not one(browser, "#alarm").is_displayed(), "another link is taken")
         port = server.port
     until(lambda: "Not connected" in one(browser, "#alarm").text, "a lost connection is said")
     with ViewServer(source.board, ViewSettings(port=port, rate=20)):

@@ -2,9 +2,12 @@
 // The page: asks for frames one at a time, so that a slow link gets fewer frames and never old ones.
 
 const byId = (id) => document.getElementById(id);
+const SILENT_S = 3, GONE_S = 20;  // without a word of the server, which tells its status twice a second
 const VIEWS = ["overlay", "camera", "labels", "confidence", "mask"];
 const page = { socket: null, view: "overlay", opacity: 0.5, paused: false, cameras: [], figures: new Map(), history: [],
-               extras: [], waiting: 500, last: {}, connected: false, steps: 0 };
+               extras: [], waiting: 500, last: {}, connected: false, steps: 0, heard: 0 };
+
+const silence = () => (performance.now() - page.heard) / 1000;
 
 function send(message) {
   if (page.socket && page.socket.readyState === WebSocket.OPEN) page.socket.send(JSON.stringify(message));
@@ -15,15 +18,32 @@ function connect() {
   const socket = new WebSocket(`${scheme}//${location.host}/ws`);
   socket.binaryType = "arraybuffer";
   page.socket = socket;
-  socket.onopen = () => { page.connected = true; page.waiting = 500; page.cameras = []; state("connected", "good"); };
-  socket.onmessage = (event) => typeof event.data === "string" ? onText(JSON.parse(event.data)) : onFrame(event.data);
-  socket.onclose = () => {
-    page.connected = false;
-    state("connection lost, trying again", "bad");
-    for (const figure of page.figures.values()) figure.element.classList.add("stale");
-    setTimeout(connect, page.waiting);
-    page.waiting = Math.min(5000, page.waiting * 1.5);
+  socket.onopen = () => { page.connected = true; page.heard = performance.now(); page.waiting = 500; page.cameras = []; state("connected", "good"); };
+  socket.onmessage = (event) => {
+    page.heard = performance.now();
+    if (typeof event.data === "string") onText(JSON.parse(event.data)); else onFrame(event.data);
   };
+  socket.onclose = onLost;
+}
+
+function onLost() {
+  page.connected = false;
+  state("connection lost, trying again", "bad");
+  setTimeout(connect, page.waiting);
+  page.waiting = Math.min(5000, page.waiting * 1.5);
+}
+
+// A link that breaks (Wi-Fi out of reach) closes nothing for minutes: the page just hears nothing any more.
+function watch() {
+  if (page.connected && silence() > GONE_S) {
+    page.socket.onmessage = page.socket.onclose = null;
+    page.socket.close();
+    onLost();
+  }
+  if (page.connected && silence() < SILENT_S) return;
+  for (const figure of page.figures.values()) figure.element.classList.add("stale");
+  if (page.connected) state("no answer", "bad");
+  alarm("");
 }
 
 function state(text, kind) {
@@ -85,7 +105,8 @@ page.opened = performance.now();
 page.sinceOpen = () => (performance.now() - page.opened) / 1000;
 
 function alarm(text) {
-  const lost = page.connected ? "" : "Not connected: what is shown is old. ";
+  const silent = silence() < SILENT_S ? "" : `Nothing heard for ${silence().toFixed(0)} s: what is shown is old. `;
+  const lost = page.connected ? silent : "Not connected: what is shown is old. ";
   byId("alarm").hidden = !(lost + text);
   if (byId("alarm").textContent !== lost + text) byId("alarm").textContent = lost + text;
 }
@@ -316,7 +337,7 @@ document.addEventListener("keydown", (event) => {
   } else return;
   event.preventDefault();
 });
-setInterval(() => { if (!page.connected) alarm(""); }, 500);
+setInterval(watch, 500);
 addEventListener("resize", () => { clearTimeout(page.resizing); page.resizing = setTimeout(look, 300); });
 buildViews();
 connect();
