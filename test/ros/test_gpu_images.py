@@ -23,7 +23,8 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import CameraEncoding, Size
 from seg_perception.engines.base import EngineInfo, ImageBatch
 from seg_perception.ros import compat
-from seg_perception.ros.node.camera import Camera
+from seg_perception.ros.node.accounting import FrameAccount
+from seg_perception.ros.node.camera import CameraFrame
 from seg_perception.segmenter import Segmenter
 
 CAMERA = Size(8, 4)
@@ -84,9 +85,8 @@ def message(buffer: Any, encoding: str = "nv12", step: int = 8, size: Size = CAM
 
 def prepared(segmenter: Segmenter, sent: Any) -> Any:
     """As a camera's thread does it."""
-    frame: Any = SimpleNamespace(message=sent)
-    camera: Any = SimpleNamespace(raw=lambda frame: Camera.raw(camera, frame))
-    return Camera.prepare(camera, frame, segmenter, lambda: np.zeros((4, 8, 3), np.uint8))
+    frame = CameraFrame(FrameAccount().receive(), sent, 0, 0.0, None)
+    return frame.prepared(segmenter, lambda: np.zeros((4, 8, 3), np.uint8))
 
 
 def test_an_image_in_gpu_memory_goes_to_the_engine_without_touching_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

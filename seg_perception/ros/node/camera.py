@@ -50,6 +50,41 @@ class CameraFrame:
     received_at: float  # monotonic seconds
     transport_s: float | None  # from the publisher's middleware to the callback; None: not told
 
+    def prepared(self, segmenter: Segmenter, decode: Callable[[], RgbImage]) -> PreparedImage | PreparedOnGpu:
+        """Make it ready for the engine, with no more copies than the engine needs.
+
+        Raises:
+            InputError: the message cannot be used; says what came and what is accepted.
+        """
+        reading = None if isinstance(self.message, CompressedImage) else gpu_reading(self.message.data)
+        if reading is not None and segmenter.takes_gpu_images:
+            raw = self.raw()
+            if segmenter.takes_camera_bytes or segmenter.needs_no_host(raw):
+                return segmenter.prepare_on_gpu(raw, reading)
+        if segmenter.takes_camera_bytes:
+            return segmenter.prepare_raw(self.raw())
+        return segmenter.prepare(decode())
+
+    def decoded(self) -> RgbImage:
+        """Its pixels, uint8 [H, W, 3] RGB.
+
+        Raises:
+            InputError: the message cannot be used; says what came and what is accepted.
+        """
+        if isinstance(self.message, CompressedImage):
+            return decode_compressed(self.message)
+        return decode_image(self.message)
+
+    def raw(self) -> RawImage:
+        """Its bytes as the camera gave them, for an engine that takes those.
+
+        Raises:
+            InputError: the message is compressed, or has no pixels.
+        """
+        if isinstance(self.message, CompressedImage):
+            raise InputError("a compressed image is not accepted: this engine takes the camera's bytes as they are")
+        return raw_of(self.message)
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -62,8 +97,8 @@ class Rejection:
 class Camera:
     """Subscribes to one camera and publishes its outputs.
 
-    The subscription's callbacks run on the executor's thread and only fill the lane; `decode` and
-    `publish` run on the camera's thread.
+    The subscription's callbacks run on the executor's thread and only fill the lane; `publish` runs on the camera's
+    thread, as what the frames do does.
 
     Args:
         name: '' for the one camera without a name.
@@ -266,43 +301,6 @@ class Camera:
         ]
 
     # --- working, the camera's thread -------------------------------------------------------------
-
-    def prepare(
-        self, frame: CameraFrame, segmenter: Segmenter, decode: Callable[[], RgbImage]
-    ) -> PreparedImage | PreparedOnGpu:
-        """Make a frame ready for the engine, with no more copies than the engine needs.
-
-        Raises:
-            InputError: the message cannot be used; says what came and what is accepted.
-        """
-        reading = None if isinstance(frame.message, CompressedImage) else gpu_reading(frame.message.data)
-        if reading is not None and segmenter.takes_gpu_images:
-            raw = self.raw(frame)
-            if segmenter.takes_camera_bytes or segmenter.needs_no_host(raw):
-                return segmenter.prepare_on_gpu(raw, reading)
-        if segmenter.takes_camera_bytes:
-            return segmenter.prepare_raw(self.raw(frame))
-        return segmenter.prepare(decode())
-
-    def decode(self, frame: CameraFrame) -> RgbImage:
-        """A frame's pixels, uint8 [H, W, 3] RGB.
-
-        Raises:
-            InputError: the message cannot be used; says what came and what is accepted.
-        """
-        if isinstance(frame.message, CompressedImage):
-            return decode_compressed(frame.message)
-        return decode_image(frame.message)
-
-    def raw(self, frame: CameraFrame) -> RawImage:
-        """A frame's bytes as the camera gave them, for an engine that takes those.
-
-        Raises:
-            InputError: the message is compressed, or has no pixels.
-        """
-        if isinstance(frame.message, CompressedImage):
-            raise InputError("a compressed image is not accepted: this engine takes the camera's bytes as they are")
-        return raw_of(frame.message)
 
     def reject(self, frame: CameraFrame, reason: str) -> None:
         """Book a message that cannot be used, and say so without flooding the log."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import TypeAlias
 
 from seg_perception.core.errors import InputError
@@ -128,8 +128,8 @@ class CameraThread:
             frame.ticket.book(Fate.FAILED)
             return None
         try:
-            decode = cache(partial(self._camera.decode, frame))
-            prepared = self._camera.prepare(frame, segmenter, decode)
+            decode = cache(frame.decoded)
+            prepared = frame.prepared(segmenter, decode)
         except InputError as error:
             self._camera.reject(frame, str(error))
             return None

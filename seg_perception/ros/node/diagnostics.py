@@ -268,7 +268,8 @@ class NodeWatch:
         self.missing_outputs: dict[str, str] = {}
         self.misspelt: list[str] = []
         self.unused_arguments: list[str] = []
-        self.namesakes = 0
+        self._namesakes = 0  # other nodes of this node's name
+        self._namesakes_log = Throttle(30.0)
         self.opening_s: float | None = None
         self.bond = "none"
         self._unconfirmed: dict[str, float] = {}  # topic -> since when, monotonic seconds
@@ -292,10 +293,26 @@ class NodeWatch:
 
     def warnings(self) -> list[str]:
         """What does not stop the node and must not be overlooked."""
+        return [
+            *(f"parameter {line}" for line in self.misspelt),
+            *self.unused_arguments,
+            *self._unheard,
+            *self._of_namesakes(),
+        ]
+
+    def _of_namesakes(self) -> list[str]:
+        several = f"{self._namesakes} other nodes are" if self._namesakes > 1 else "another node is"
         name = self._node.get_fully_qualified_name()
-        several = f"{self.namesakes} other nodes are" if self.namesakes > 1 else "another node is"
-        twice = [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self.namesakes else []
-        return [*(f"parameter {line}" for line in self.misspelt), *self.unused_arguments, *self._unheard, *twice]
+        return [f"{several} named {name}: calls and topics mix; end it, or rename one"] if self._namesakes else []
+
+    def look_for_namesakes(self) -> None:
+        """Count other nodes of this node's name: both answer to every call, and publish on the same topics."""
+        # by an endpoint that every node has: the graph's list of nodes keeps some that have ended
+        publishers = self._node.get_publishers_info_by_topic("/parameter_events")
+        own = (self._node.get_name(), self._node.get_namespace())
+        self._namesakes = max(0, [(p.node_name, p.node_namespace) for p in publishers].count(own) - 1)
+        if self._namesakes and self._namesakes_log.due():
+            self._node.get_logger().warning(self._of_namesakes()[0])
 
     def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
         now = time.monotonic()

@@ -20,14 +20,11 @@ from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rclpy import clock as rclpy_clock
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import JumpThreshold, TimeJump
-from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.time_source import CLOCK_TOPIC
 from rclpy.utilities import get_rmw_implementation_identifier
-from rosgraph_msgs.msg import Clock
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
@@ -35,7 +32,7 @@ from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_parameters import unused_parameter_files
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.compat import RCLError
-from seg_perception.ros.log import RosLogHandler, Throttle, describe_error
+from seg_perception.ros.log import RosLogHandler, describe_error
 from seg_perception.ros.node.arguments import RosArguments, unused_rules
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
@@ -45,6 +42,7 @@ from seg_perception.ros.node.inference import EngineState, InferenceThread, Open
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
+from seg_perception.ros.node.node_time import TimeWatch, without_impossible_times
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.spinning import guard_services
@@ -112,7 +110,6 @@ class SegmentationNode(LifecycleNode):
         self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
-        self._namesakes_log = Throttle(30.0)
         self.left_behind = False  # whether a thread could not be ended
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
@@ -133,10 +130,7 @@ class SegmentationNode(LifecycleNode):
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
         self._answer_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
-        self._jump_handle = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
-            post_callback=self._on_clock_jump,
-        )
+        self._time_watch = TimeWatch(self, self._forget_the_past)
         if not managed:
             group = ReentrantCallbackGroup()  # it waits for the engine while others are served
             self._autostart_timer = self.create_timer(
@@ -407,27 +401,9 @@ class SegmentationNode(LifecycleNode):
     # --- what rclpy leaves open ----------------------------------------------------------------
 
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
-        """As rclpy's; but a /clock before 1970, which ends the process in rclpy's own callback, is left out."""
-        guarded = self._without_impossible_times(callback) if topic == CLOCK_TOPIC else callback
+        """As rclpy's; but a /clock before 1970 is left out."""
+        guarded = without_impossible_times(callback, self) if topic == CLOCK_TOPIC else callback
         return super().create_subscription(msg_type, topic, guarded, *args, **options)
-
-    def _without_impossible_times(self, callback: Callable[[Clock], None]) -> Callable[[Clock], None]:
-        log = Throttle(5.0)
-
-        def on_clock(message: Clock) -> None:
-            if message.clock.sec >= 0:
-                callback(message)
-            elif log.due():
-                self.get_logger().error(f"{CLOCK_TOPIC} says {message.clock.sec} s, before 1970: left out")
-
-        return on_clock
-
-    def _namesakes(self) -> int:
-        """How many other nodes have this node's name: both answer to every call, and publish on the same topics."""
-        # by an endpoint that every node has: the graph's list of nodes keeps some that have ended
-        publishers = self.get_publishers_info_by_topic("/parameter_events")
-        own = (self.get_name(), self.get_namespace())
-        return max(0, [(p.node_name, p.node_namespace) for p in publishers].count(own) - 1)
 
     # --- parameters ----------------------------------------------------------------------------
 
@@ -468,16 +444,7 @@ class SegmentationNode(LifecycleNode):
         finally:
             self._deactivated_because = ""
 
-    def _on_clock_jump(self, jump: TimeJump) -> None:
-        change = jump.clock_change.name
-        if change.endswith("ACTIVATED"):  # also DEACTIVATED
-            source = "the system's" if change.endswith("DEACTIVATED") else f"that of {CLOCK_TOPIC}"
-            self.get_logger().info(f"the node's time is now {source}; the masks' memory is reset")
-        else:
-            self._watch.clock_jumps += 1
-            self.get_logger().warning(
-                f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
-            )
+    def _forget_the_past(self) -> None:
         for camera in self.cameras.values():
             camera.forget_the_past()
 
@@ -501,16 +468,14 @@ class SegmentationNode(LifecycleNode):
     def _tick(self) -> None:
         for camera in self.cameras.values():
             camera.follow_publishers()
-        self._watch.namesakes = self._namesakes()
-        if self._watch.namesakes and self._namesakes_log.due():
-            self.get_logger().warning(self._watch.warnings()[-1])
+        self._watch.look_for_namesakes()
         self.publish_diagnostics()
 
     def publish_diagnostics(self) -> DiagnosticArray:
         """One message, which is returned; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
         meters = {} if self._meters is None else {name: self._meters.report(name) for name in self.cameras}
-        self._watch.bond = self._bond.description
+        self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
         report = self._watch.report(self.cameras.values(), status, meters)
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
@@ -531,7 +496,7 @@ class SegmentationNode(LifecycleNode):
             self.trigger_shutdown()
         if self._page is not None:
             self._page.close()
-        self._jump_handle.unregister()
+        self._time_watch.close()
         logging.getLogger("seg_perception").removeHandler(self._log_handler)
 
 

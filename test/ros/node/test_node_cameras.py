@@ -34,7 +34,7 @@ from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.accounting import FrameCounts
-from seg_perception.ros.node.camera import Camera
+from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.diagnostics import resident_mb
 from seg_perception.ros.node.inference import Opening, open_configured_engine
 from seg_perception.segmenter import Segmenter
@@ -77,21 +77,21 @@ def test_a_silent_camera_delays_nobody(tiny_model: Path) -> None:
         assert run.peer.statuses(": camera front")
 
 
-@pytest.mark.parametrize("step", ["decode", "publish"])
+@pytest.mark.parametrize("owner, step", [(CameraFrame, "decoded"), (Camera, "publish")])
 def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
 ) -> None:
     """A stand-in for a message that is dear to decode, and for a subscriber that blocks the middleware."""
     begun, release = threading.Event(), threading.Event()
-    original = getattr(Camera, step)
+    original = getattr(owner, step)
 
-    def held(camera: Camera, *arguments: Any) -> Any:
-        if camera.name == "front":
+    def held(of: Any, *arguments: Any) -> Any:
+        if threading.current_thread().name == "camera front":
             begun.set()
             release.wait(PATIENCE_S)
-        return original(camera, *arguments)
+        return original(of, *arguments)
 
-    monkeypatch.setattr(Camera, step, held)
+    monkeypatch.setattr(owner, step, held)
     with running({"model": str(tiny_model), "cameras": ["front", "rear"], **RELIABLE_INPUT}) as run:
         run.wait_state("active")
         images = {name: run.peer.publisher(Image, f"/{name}/image") for name in ("front", "rear")}
@@ -103,7 +103,7 @@ def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
                 images["front"].publish(image_message(picture(index), START + index))
                 images["rear"].publish(image_message(picture(index), START + index))
                 wait_until(lambda n=index: len(labels) > n, "the other camera's labels")
-            what = {"decode": "decoding a message, for ", "publish": "finishing and publishing a frame, for "}[step]
+            what = {"decoded": "decoding a message, for ", "publish": "finishing and publishing a frame, for "}[step]
             status = wait_until(
                 lambda: [s for s in run.peer.statuses(": camera front") if s.message.startswith(what)], "who it is"
             )[0]

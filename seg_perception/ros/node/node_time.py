@@ -1,0 +1,62 @@
+"""The node's clock, simulated or the system's: its jumps are counted and said, and no /clock ends the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time_source import CLOCK_TOPIC
+from rosgraph_msgs.msg import Clock
+
+from seg_perception.ros.log import Throttle
+
+
+class TimeWatch:
+    """Notices when a node's time goes back, or comes from elsewhere.
+
+    Args:
+        forget: called after either, on the executor's thread: what was before is no past of what comes.
+
+    Attributes:
+        jumps: how often it went back.
+    """
+
+    def __init__(self, node: Node, forget: Callable[[], None]) -> None:
+        self.jumps = 0
+        self._node = node
+        self._forget = forget
+        self._handle = node.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._on_jump,
+        )
+
+    def close(self) -> None:
+        """Notice nothing any more."""
+        self._handle.unregister()
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        change = jump.clock_change.name
+        if change.endswith("ACTIVATED"):  # also DEACTIVATED
+            source = "the system's" if change.endswith("DEACTIVATED") else f"that of {CLOCK_TOPIC}"
+            self._node.get_logger().info(f"the node's time is now {source}; the masks' memory is reset")
+        else:
+            self.jumps += 1
+            self._node.get_logger().warning(
+                f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
+            )
+        self._forget()
+
+
+def without_impossible_times(callback: Callable[[Clock], None], node: Node) -> Callable[[Clock], None]:
+    """A callback of /clock that leaves out times before 1970, which end the process in rclpy's own."""
+    log = Throttle(5.0)
+
+    def on_clock(message: Clock) -> None:
+        if message.clock.sec >= 0:
+            callback(message)
+        elif log.due():
+            node.get_logger().error(f"{CLOCK_TOPIC} says {message.clock.sec} s, before 1970: left out")
+
+    return on_clock
