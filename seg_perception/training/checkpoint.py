@@ -88,6 +88,8 @@ class CheckpointInfo:
         if network_settings := self.settings.get("network"):
             file = network_settings.get("checkpoint")  # its run and name: a card travels, folders do not
             run["start"] = "/".join(Path(file).parts[-2:]) if file else network_settings.get("start")
+        if teachers := (self.settings.get("distillation") or {}).get("teachers"):
+            run["teachers"] = ", ".join("/".join(Path(file).parts[-2:]) for file in teachers)
         return ModelCard(
             name=self.name,
             version=version,

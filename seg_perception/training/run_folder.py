@@ -67,8 +67,8 @@ _SOUND: set[tuple[Path, str]] = set()
 class RunFolder:
     """Reads and writes the folder of one run; only the writing process writes.
 
-    What the run that it goes on from (`history`) was trained on, and what that allows, is handed down to
-    its weights.
+    What the run that it goes on from (`history`) and its teachers were trained on, and what that allows, is handed
+    down to its weights.
     """
 
     def __init__(
@@ -76,8 +76,11 @@ class RunFolder:
     ) -> None:
         self._settings = settings
         self._label_set = label_set
-        self._data_notes = tuple(dict.fromkeys((*(history.data_notes if history else ()), *settings.data_notes)))
-        licenses = (history.license if history else "", settings.license)
+        teachers = dict.fromkeys(settings.distillation.files)
+        sources = ([history] if history else []) + [checkpoint.read_info(path) for path in teachers]
+        notes = (*(note for source in sources for note in source.data_notes), *settings.data_notes)
+        self._data_notes = tuple(dict.fromkeys(notes))
+        licenses = (*(source.license for source in sources), settings.license)
         self._license = "; ".join(dict.fromkeys(text for text in licenses if text))
         self._writes = writes
         self._resolved = to_mapping(settings)
@@ -85,8 +88,7 @@ class RunFolder:
         self._settings_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
         self._folder = settings.run_folder
         self.resume_file = self._folder / RESUME_FILE
-        files = dict.fromkeys(settings.distillation.files)
-        self._teachers = {str(path): checkpoint.weights_sha256(path) for path in files}
+        self._teachers = {str(path): checkpoint.weights_sha256(path) for path in teachers}
         self._looked_at = self._folder / ".data_looked_at"
         self._board: SummaryWriter | None = None
         self._lock: IO[str] | None = None

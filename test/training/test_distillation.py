@@ -20,6 +20,7 @@ from seg_perception.datasets.base import Sample
 from seg_perception.datasets.registry import DatasetSettings
 from seg_perception.networks import build_network
 from seg_perception.training.augmentation import Cut, augment
+from seg_perception.training.checkpoint import load_network
 from seg_perception.training.data import open_run_data
 from seg_perception.training.distillation import (
     STRIDE,
@@ -72,8 +73,11 @@ def test_a_teacher_with_other_classes_is_refused(tmp_path: Path, tiny: Any) -> N
 
 
 def test_a_student_learns_from_a_teacher_and_repeats_exactly(tiny: Any) -> None:
-    teacher = run_training(tiny())
-    taught = replace(tiny(), name="taught", distillation=DistillationSettings((teacher,), 2.0, 0.5))
+    teacher = run_training(tiny(data_notes=("its streets",), license="for research"))
+    taught = replace(
+        tiny(data_notes=("my streets",), license="mine"), name="taught",
+        distillation=DistillationSettings((teacher,), 2.0, 0.5),
+    )  # fmt: skip
     alone = replace(tiny(), name="alone")
     losses = {}
     for settings in (taught, alone, replace(taught, name="again")):
@@ -81,6 +85,10 @@ def test_a_student_learns_from_a_teacher_and_repeats_exactly(tiny: Any) -> None:
         rows = (settings.run_folder / "steps.csv").read_text().splitlines()[1:]
         losses[settings.name] = [float(row.split(",")[1]) for row in rows]
     assert losses["taught"] == losses["again"]
+    network, info = load_network(taught.run_folder / "last.safetensors")
+    card = info.model_card(network, "1", "0" * 64)  # what a teacher learned from, and what that allows, goes on
+    assert (card.data, card.data_license) == (("its streets", "my streets"), "for research; mine")
+    assert card.run["teachers"] == "tiny/last.safetensors"
     assert all(t > a for t, a in zip(losses["taught"][:1], losses["alone"][:1]))  # the divergence comes on top
 
 
