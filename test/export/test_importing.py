@@ -190,10 +190,12 @@ def test_arithmetic_at_the_beginning_tells_the_pixels(
 ) -> None:
     path = tiny(tmp_path / "in.onnx", (1, 0, 0))
     model = onnx.load(path)
+    # "input_1", as TAO calls it, and every model of Keras: what the graph does says more
+    name = model.graph.input[0].name = "x" if scale == 255 and mean else "input_1"
     model.graph.node[0].input[0] = f"v{len(steps)}"
     for k, (operator, constant) in enumerate(steps):
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(constant), f"c{k}"))
-        model.graph.node.insert(k, helper.make_node(operator, [f"v{k}" if k else "x", f"c{k}"], [f"v{k + 1}"]))
+        model.graph.node.insert(k, helper.make_node(operator, [f"v{k}" if k else name, f"c{k}"], [f"v{k + 1}"]))
     foreign_model = check_foreign(model, b"", path)
     tensor, layout, _ = choose_input(foreign_model, ImportRequest())
     found = guess_scaling(foreign_model, tensor, layout, ImportRequest())

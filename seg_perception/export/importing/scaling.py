@@ -13,11 +13,6 @@ from seg_perception.export.importing import ForeignModel, ImportRequest, Layout,
 
 Numbers = tuple[float, ...]
 
-IMAGENET: tuple[float, Numbers, Numbers, str] = (
-    *(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "float input: ImageNet's mean and std, of pixels of 0 to 1",
-)
-
 _ARITHMETIC = frozenset({"Sub", "Div", "Mul", "Add", "BatchNormalization"})
 _MOVES = frozenset({"Cast", "Transpose", "Identity"})
 
@@ -27,8 +22,9 @@ def guess_scaling(
 ) -> tuple[float, Numbers, Numbers, str | None]:
     """Find scale, mean and std, and say why where they were guessed.
 
-    Ultralytics divides by 255 only; TAO's names mean x / 127.5 - 1; a graph that begins with arithmetic on its input
-    tells by that what it takes; mmdeploy's and other float inputs are ImageNet's statistics.
+    Ultralytics divides by 255 only; a graph that begins with arithmetic on its input tells by that what it takes, such
+    as a Rescaling layer of Keras; TAO's names mean x / 127.5 - 1; mmdeploy's and other float inputs are ImageNet's
+    statistics.
 
     Raises:
         InputError: a scaling for an input of bytes.
@@ -45,11 +41,15 @@ def guess_scaling(
         return _completed(request)
     if "ultralytics" in model.metadata.get("author", "").lower():
         return 255.0, (0.0,), (1.0,), "ultralytics in the metadata: pixels divided by 255"
+    own = first_arithmetic(model, tensor, layout)
+    if own is not None and (told := _of_arithmetic(*own)) is not None:
+        return told
     if tensor.name.startswith("input_1"):
         return 127.5, (1.0,), (1.0,), "an input name of TAO's: pixels / 127.5 - 1"
-    if (own := first_arithmetic(model, tensor, layout)) is not None:
-        return _of_arithmetic(*own)
-    return IMAGENET
+    return (
+        *(255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "float input: ImageNet's mean and std, of pixels of 0 to 1",
+    )
 
 
 def _is_none(request: ImportRequest) -> bool:
@@ -69,12 +69,12 @@ def _completed(request: ImportRequest) -> tuple[float, Numbers, Numbers, str | N
     return request.scale, mean, std, f"{' and '.join(missing)}, as nothing else is given" if missing else None
 
 
-def _of_arithmetic(offset: float, gain: float) -> tuple[float, Numbers, Numbers, str]:
-    """The pixels for which `gain * pixel + offset` is as networks like it: about 0, in small numbers."""
+def _of_arithmetic(offset: float, gain: float) -> tuple[float, Numbers, Numbers, str] | None:
+    """The pixels for which `gain * pixel + offset` is as networks like it: about 0, in small numbers; None: unclear."""
     begins = "the graph begins with arithmetic on its input: it takes pixels of"
     middle = -offset / gain  # the pixel that becomes 0
     if abs(middle) < 0.3 and 0.3 < abs(gain) < 1.6:
-        return IMAGENET  # a normalization of what is normalized before, such as a first BatchNormalization
+        return None  # a normalization of what is normalized before, such as a first BatchNormalization
     if middle < -0.1:
         return 127.5, (1.0,), (1.0,), f"{begins} -1 to 1"
     if middle > 1.5 or (middle < 0.01 and abs(gain) < 0.1):
