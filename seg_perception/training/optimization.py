@@ -140,13 +140,19 @@ class CompiledOrNot(nn.Module):
         self._proven = False
 
     def forward(self, *batch: Tensor) -> Tensor:
-        if self._proven:
-            return self._chosen(*batch)
+        if not self._proven:
+            self._prove(batch)
+        return self._chosen(*batch)
+
+    def _prove(self, batch: tuple[Tensor, ...]) -> None:
+        """One step whose gradients and statistics are thrown away: backward passes are compiled late, and fail late."""
+        kept = [buffer.clone() for buffer in self._plain.buffers()]
         try:
-            loss = self._chosen(*batch)
+            self._chosen(*batch).sum().backward()  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001  a compiler's: there is no common class
             tqdm.write(f"compile: without it, since it failed here ({type(error).__name__}: {str(error)[:200]})")
             self._chosen = self._plain
-            loss = self._plain(*batch)
+        for buffer, value in zip(self._plain.buffers(), kept, strict=True):
+            buffer.copy_(value)
+        self._plain.zero_grad(set_to_none=True)
         self._proven = True
-        return loss

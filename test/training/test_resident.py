@@ -339,17 +339,25 @@ def test_no_step_waits_for_the_device(tiny: Tiny, monkeypatch: pytest.MonkeyPatc
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_a_compiler_that_fails_is_said_and_done_without(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    late: bool, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = losses_of(tiny())
+    plain = losses_of(tiny(accumulation=2))
 
     def broken(module: Any, **_: Any) -> Any:
-        def call(*_: Any) -> Any:
+        def fail(*_: Any) -> Any:
             raise RuntimeError("no C++ compiler here")
 
-        return call
+        def forward_only(*batch: Any) -> Any:
+            loss = module(*batch)
+            loss.register_hook(fail)
+            return loss
+
+        return forward_only if late else fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    assert losses_of(tiny(name="compiled", compile=True)) == plain
+    assert losses_of(tiny(name="compiled", compile=True, accumulation=2)) == plain
     assert "compile: without it, since it failed here (RuntimeError: no C++ compiler here)" in capsys.readouterr().out
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+    assert losses_of(tiny(name="proven", compile=True, accumulation=2)) == plain
