@@ -39,9 +39,21 @@ def cache_folder() -> Path:
     """Where what can be made again is kept: $XDG_CACHE_HOME/seg_perception, or ~/.cache/seg_perception.
 
     For a user without a home folder (a container's `--user 1234`), a folder of their own beside other temporary files.
+
+    Raises:
+        InputError: somebody else has made that one, or may write to it: engines are code.
     """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path raises without one
-    return Path(tempfile.gettempdir(), f"seg_perception-{os.getuid()}") if base[:1] == "~" else Path(base, NAME)
+    if base[:1] != "~":
+        return Path(base, NAME)
+    folder = Path(tempfile.gettempdir(), f"{NAME}-{os.getuid()}")
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    with contextlib.suppress(FileNotFoundError):
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+            raise InputError(f"{folder}: is not yours alone, so nothing is read from it; set XDG_CACHE_HOME")
+    return folder
 
 
 @cache

@@ -18,6 +18,22 @@ def test_the_source_tree_is_its_own_share_folder(repository: Path) -> None:
     assert (files.share_path() / "package.xml").is_file()
 
 
+def test_without_a_home_the_cache_is_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = files.cache_folder()
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)  # another could have put an engine there, which is code
+    with pytest.raises(InputError, match=r"is not yours alone, so nothing is read from it; set XDG_CACHE_HOME"):
+        files.cache_folder()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(InputError, match="is not yours alone"):
+        files.cache_folder()
+
+
 def test_an_installed_package_finds_its_share_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     share = tmp_path / "share" / "seg_perception"
     (share / "config").mkdir(parents=True)
