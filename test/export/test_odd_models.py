@@ -154,6 +154,33 @@ def test_sigmoids_of_classes_are_shares_of_their_sum(tmp_path: Path, pictures: P
     assert np.unique(confidence).tolist() == [102]  # 0.4 x 255
 
 
+def test_a_sigmoid_that_sees_no_road_in_the_pictures_is_one(tmp_path: Path, pictures: Path) -> None:
+    """In half precision it gives 0 everywhere, as ids would be; a byte of 255 in red is road."""
+    made = model([node("Cast", ["s"], ["h"], to=TensorProto.FLOAT16), node("Add", ["h", "b"], ["t"]),
+                  node("Sigmoid", ["t"], ["y"])], value("y", [1, 1, 96, 160], TensorProto.FLOAT16), classes=1,
+                 b=np.float16(-1000))  # fmt: skip
+    made.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.float32([4, 0, 0]).reshape(1, 3, 1, 1), "w"))
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    cv2.imwrite(str(dark / "a.png"), np.zeros((96, 160, 3), np.uint8))
+    import_file(tmp_path / "in.onnx", tmp_path / "out.onnx", ImportRequest(scale=1.0), images=dark)
+    image = np.zeros((1, 96, 160, 3), np.uint8)
+    image[:, :48, :, 0] = 250  # its score is 0: one half
+    with open_engine(tmp_path / "out.onnx", "onnxruntime") as engine:
+        labels, confidence = engine.infer(image)
+    assert (labels[0, 0, 0], confidence[0, 0, 0], confidence[0, 60, 0]) == (0, 128, 255)
+
+
+def test_an_auxiliary_head_as_fine_as_the_main_one_is_not_taken(tmp_path: Path, pictures: Path) -> None:
+    made = model([node("Identity", ["s"], ["aux_head"]), node("Identity", ["s"], ["main"])],
+                 value("aux_head", [1, 19, 96, 160]))  # fmt: skip
+    made.graph.output.append(value("main", [1, 19, 96, 160]))
+    (tmp_path / "in.onnx").write_bytes(made.SerializeToString())
+    report = import_file(tmp_path / "in.onnx", tmp_path / "out.onnx", images=pictures)
+    assert report.imported.decision.output.name == "main"
+
+
 def test_a_model_that_finds_objects_is_refused(tmp_path: Path, pictures: Path) -> None:
     """Its 32 prototypes look like scores."""
     made = model([node("Identity", ["s"], ["y"])], value("y", [1, 32, 96, 160]), classes=32)

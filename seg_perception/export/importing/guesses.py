@@ -122,7 +122,7 @@ def choose_output(
         (tensor, *read)
         for tensor in model.outputs
         if request.output in (None, tensor.name)
-        and (read := _read_output(answers[tensor.name], request.kind, size, batch))
+        and (read := _read_output(answers[tensor.name], request.kind, size, batch, _is_sigmoid(model, tensor.name)))
     ]
     listed = "; ".join(f"{t.name}: {t.type_name} {list(answers[t.name].shape)}" for t in model.outputs)
     if not found:
@@ -133,8 +133,16 @@ def choose_output(
             f"[N, h, w, C], ids [N, h, w] or [N, 1, h, w], or one channel are accepted; outputs: {listed}"
         )
     # several scores: auxiliary heads beside the main one, which has the finest grid, and comes first among equals
+    # that are not called auxiliary
     order = {Kind.SCORES: 0, Kind.PROBABILITIES: 0, Kind.LABELS: 1, Kind.SIGMOID: 2}
-    best = min(found, key=lambda row: (order[row[1]], -int(np.prod(answers[row[0].name].shape[1:]))))
+    best = min(
+        found,
+        key=lambda row: (
+            order[row[1]],
+            -int(np.prod(answers[row[0].name].shape[1:])),
+            any(word in row[0].name.lower() for word in ("aux", "extra")),
+        ),
+    )
     why = None
     if request.output is None or request.kind is None:
         why = f"output {best[0].name}: {best[1].value} {list(answers[best[0].name].shape)} for a {size} image"
@@ -143,7 +151,18 @@ def choose_output(
     return (*best, why)
 
 
-def _read_output(values: NDArray[Any], kind: Kind | None, size: Size, batch: int) -> tuple[Kind, int | None] | None:
+def _is_sigmoid(model: ForeignModel, output: str) -> bool:
+    """Whether a sigmoid makes an output: far from any road one may give 0 everywhere, and whole numbers are no ids."""
+    makers = {name: node for node in model.model.graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in ("Cast", "Squeeze", "Unsqueeze", "Identity", "Transpose", "Reshape"):
+        node = makers.get(node.input[0])
+    return node is not None and node.op_type in ("Sigmoid", "HardSigmoid")
+
+
+def _read_output(
+    values: NDArray[Any], kind: Kind | None, size: Size, batch: int, sigmoid: bool
+) -> tuple[Kind, int | None] | None:
     """(kind, channels) of one output, or None where it cannot be one."""
     layout = AnswerLayout.of(values, size, batch)
     if layout is None:
@@ -153,8 +172,8 @@ def _read_output(values: NDArray[Any], kind: Kind | None, size: Size, batch: int
     if np.issubdtype(values.dtype, np.integer):
         return (Kind.LABELS, None) if layout.channels == 1 and kind in (Kind.LABELS, None) else None
     if layout.channels == 1:
-        if kind is not Kind.SIGMOID and np.array_equal(values, np.round(values)):
-            return Kind.LABELS, None  # ids as floats: no sigmoid gives whole numbers only
+        if kind is not Kind.SIGMOID and not sigmoid and np.array_equal(values, np.round(values)):
+            return Kind.LABELS, None  # ids as floats
         return (Kind.SIGMOID, 1) if kind in (Kind.SIGMOID, None) else None
     if layout.channels > 254 or kind in (Kind.LABELS, Kind.SIGMOID):
         return None
