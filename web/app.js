@@ -13,7 +13,7 @@ ort.env.wasm.numThreads = 1; // more need headers that a folder of files cannot 
 async function load() {
   page.card = await (await fetch("model.json")).json();
   page.session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
-  byId("card").textContent = `${page.card.id}. ${page.card.data_licence}. ${page.card.limits.join("; ")}.`;
+  byId("card").textContent = `${page.card.id}. ${page.card.data_license}. ${page.card.limits.join("; ")}.`;
   say("ready: drop a picture");
 }
 

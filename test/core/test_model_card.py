@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +36,12 @@ def test_a_card_survives_the_trip_through_json() -> None:
     assert ModelCard.from_json(CARD.to_json()) == CARD
     minimal = dataclasses.replace(CARD, data=(), data_license="", run={}, scores={}, limits=())
     assert ModelCard.from_json(minimal.to_json()) == minimal
+
+
+def test_the_web_page_reads_fields_that_a_card_has(repository: Path) -> None:
+    read = set(re.findall(r"page\.card\.(\w+)", (repository / "web" / "app.js").read_text(encoding="utf-8")))
+    assert "data_license" in read
+    assert read - {"id"} <= json.loads(CARD.to_json()).keys()  # web/build.py adds the id
 
 
 def test_the_id_names_version_precision_and_weights() -> None:

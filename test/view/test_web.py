@@ -72,6 +72,7 @@ def test_labels_are_those_of_the_package(address: str, tmp_path: Path) -> None:
             == "ok"
         )
         with load(engine="onnxruntime") as model:
+            assert model.card.data_license in browser.find_element("id", "card").text
             rows = [compare(browser, model, random_scene(50 + index, size).image) for index, size in enumerate(SIZES)]
     finally:
         browser.quit()
