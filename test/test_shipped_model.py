@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.files import DEFAULT_WEIGHTS, model_file
+from seg_perception.core.files import DEFAULT_WEIGHTS, model_file, shipped_models
 from seg_perception.core.label_set import load_label_set
 from seg_perception.datasets.registry import DatasetSettings, open_dataset
 from seg_perception.engines.graph.model_file import read_card
@@ -94,6 +94,7 @@ def test_the_family_ships_by_name_and_nvidia_builds_it(
     assert path.stat().st_size < megabytes * 1e6
     assert model_file("nothing.onnx") == Path("nothing.onnx")
     assert model_file() == model_file("driving")
+    assert shipped_models() == ("driving", "driving_n", "reference")
     try:
         library = load_library()
     except EngineError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from seg_perception.core.files import DEFAULT_MODEL, model_file
+from seg_perception.core.files import DEFAULT_MODEL, model_file, shipped_models
 from seg_perception.core.stopping import StopEvent, ending_signals
 from seg_perception.engines.opening import AUTO
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from seg_perception.datasets.registry import DatasetSettings
 
 
-MODEL_HELP = "ONNX file, or a shipped model by name: driving (the default), reference"
+MODEL_HELP = f"ONNX file, or a shipped model by name: {', '.join(shipped_models())} (default: the first)"
 
 
 @dataclass(frozen=True, slots=True)

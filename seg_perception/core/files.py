@@ -25,8 +25,14 @@ DEFAULT_WEIGHTS = PACKAGE / "weights" / "driving.safetensors"
 """The checkpoint that the shipped model was exported from, for training to start from."""
 
 
+def shipped_models() -> tuple[str, ...]:
+    """Names of the models that ship, the default one first."""
+    others = sorted(path.stem for path in DEFAULT_MODEL.parent.glob("*.onnx") if path != DEFAULT_MODEL)
+    return (DEFAULT_MODEL.stem, *others)
+
+
 def model_file(name_or_path: str | Path | None = None) -> Path:
-    """A model's file: by path, or a shipped one by its bare name ("driving", "reference"); None: the default one."""
+    """A model's file: by path, or a shipped one by its bare name (see `shipped_models`); None: the default one."""
     if name_or_path is None:
         return DEFAULT_MODEL
     path = Path(name_or_path).expanduser()
