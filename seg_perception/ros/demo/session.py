@@ -33,6 +33,7 @@ _LAST_SECOND_NS = (2**31 - 1) * _NANOSECONDS  # of a stamp's 32-bit seconds
 _SPIN_S = 0.05
 _QUIET_S = 2.0
 _HUNG_S = 30.0  # a busy machine may take a while; only who hangs takes this long
+_ENOUGH_REJECTED = 3  # first frames, to say that the node will take none
 _ERROR = 2  # diagnostic_msgs/DiagnosticStatus.ERROR
 
 
@@ -283,6 +284,12 @@ class _Session:
                 self._publisher.publish(messages.encode(decoded, first.topic.definition))
                 next_try = now + 1.0
             spin_for(executor, _SPIN_S, self._stop)
+            account = self.report.account
+            if account is not None and account.rejected >= _ENOUGH_REJECTED and not account.published:
+                raise EngineError(
+                    f"the node takes no image of {self._input} as this drive has them: it rejected all "
+                    f"{account.rejected} that were sent; its log ({self._process.log}) ends:\n{self._process.log_tail()}"
+                )
             if any(self._complete(stamp_ns) for stamp_ns in self._warm_up):
                 spin_for(executor, 0.2, self._stop)  # answers to other warm-up frames on their way
                 return
