@@ -53,13 +53,13 @@ def open_tensorrt(model: Path, options: EngineOptions, flavor: str) -> Engine:
     from seg_perception.engines.tensorrt.plan import SUFFIX, BuildSettings, plan_compilation
     from seg_perception.engines.tensorrt.versions import load_library
 
-    if model.suffix == SUFFIX:
-        file = read_engine(model)
-        return TensorRtEngine(file, load_library(file.key.library), cuda_graph=options.cuda_graph)
-    library = load_library(flavor)
+    built = read_engine(model) if model.suffix == SUFFIX else None
+    library = load_library(flavor if built is None else built.key.library)
     gpu = find_gpu()
     if isinstance(gpu, str):
         raise EngineError(f"{library} cannot run {model}: {gpu}")
+    if built is not None:
+        return TensorRtEngine(built, library, cuda_graph=options.cuda_graph)
     unsupported = why_gpu_unsupported(library, gpu)
     if unsupported is not None:  # before minutes are spent on what would not open
         raise EngineError(f"{unsupported}; open {model} with the engine 'auto' or another one")

@@ -287,8 +287,8 @@ class _Session:
             account = self.report.account
             if account is not None and account.rejected >= _ENOUGH_REJECTED and not account.published:
                 raise EngineError(
-                    f"the node takes no image of {self._input} as this drive has them: it rejected all "
-                    f"{account.rejected} that were sent; its log ({self._process.log}) ends:\n{self._process.log_tail()}"
+                    f"the node takes no image as this drive has them on {self._input}: it rejected all "
+                    f"{account.rejected} of them; its log ({self._process.log}) ends:\n{self._process.log_tail()}"
                 )
             if any(self._complete(stamp_ns) for stamp_ns in self._warm_up):
                 spin_for(executor, 0.2, self._stop)  # answers to other warm-up frames on their way
