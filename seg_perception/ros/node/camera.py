@@ -82,7 +82,10 @@ class CameraFrame:
             InputError: the message is compressed, or has no pixels.
         """
         if isinstance(self.message, CompressedImage):
-            raise InputError("a compressed image is not accepted: this engine takes the camera's bytes as they are")
+            raise InputError(
+                "a compressed image is not accepted: this engine takes the camera's bytes as they are; set its input "
+                "to raw, or take a model without a camera encoding"
+            )
         return raw_of(self.message)
 
 
