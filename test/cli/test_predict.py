@@ -153,7 +153,7 @@ def test_unusable_inputs_are_listed_and_the_rest_is_done(
     [
         (["--opacity", "3"], "opacity 3.0 is not accepted: 0 (image only) to 1 (colors only) is"),
         (["--opacity", "nan"], "opacity nan is not accepted"),
-        (["--threads", "-1"], "threads -1 is not accepted: 0 (all cores this process may use) or more is"),
+        (["--threads", "-1"], "threads -1 is not accepted: 0 (all cores this process may use) to 256 is"),
         (["--input-size", "0x0"], "image size 0x0 is not accepted"),
         (["--out", "{tmp}/one.png"], "a folder to write into is needed"),
         (["--out", "{tmp}/one.png/below"], "Not a directory"),
