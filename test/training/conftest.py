@@ -20,6 +20,7 @@ from seg_perception.training.settings import (
     OptimizerSettings,
     TrainSettings,
 )
+from seg_perception.training.train import run_training
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +79,23 @@ def tiny(pictures: Path, tmp_path: Path) -> Callable[..., TrainSettings]:
         return dataclasses.replace(settings, **changes)
 
     return build
+
+
+@pytest.fixture
+def cut_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainSettings], None]:
+    """Runs a training until it has saved its state twice."""
+
+    def run(settings: TrainSettings) -> None:
+        save, saved = torch.save, []
+
+        def stop(*arguments: Any, **options: Any) -> None:
+            save(*arguments, **options)
+            saved.append(1)
+            if len(saved) == 2:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(torch, "save", stop)
+            run_training(settings)
+
+    return run

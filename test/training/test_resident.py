@@ -239,23 +239,13 @@ def losses_of(settings: TrainSettings) -> list[str]:
 
 
 def test_a_run_on_resident_data_says_so_resumes_exactly_and_learns(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Tiny, cut_off: Callable[[TrainSettings], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = tiny(data_on="device", steps=12, checkpoint_every=4)
     whole = losses_of(settings)
     assert "GB of decoded data on the device, which cuts and changes the crops" in capsys.readouterr().out
     cut = dataclasses.replace(settings, name="cut")
-    save, saved = torch.save, []
-
-    def stop(*arguments: Any, **options: Any) -> None:
-        save(*arguments, **options)
-        saved.append(1)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(torch, "save", stop)
-        run_training(cut)
+    cut_off(cut)
     assert losses_of(cut) == whole
     first, last = (float(line.split(",")[1]) for line in (whole[0], whole[-1]))
     assert last < first

@@ -758,24 +758,14 @@ def test_measuring_takes_no_longer_than_the_time_and_long_enough_for_quick_steps
 
 
 def test_a_planned_run_that_was_cut_off_goes_on_to_its_planned_end(
-    tiny: Callable[..., TrainSettings], monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[..., TrainSettings], cut_off: Callable[[TrainSettings], None]
 ) -> None:
     ticks = iter(range(1000))
     settings = tiny(steps=7, validate_every=2)
     planned = plan_run(settings, 1, clock=lambda: next(ticks), most_steps=9).settings
     assert planned.steps == 9
-    save, saved = torch.save, []
-
-    def stop(*arguments: Any, **options: Any) -> None:
-        save(*arguments, **options)
-        saved.append(1)
-        if len(saved) == 2:
-            raise KeyboardInterrupt
-
     planned = replace(planned, checkpoint_every=3)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(torch, "save", stop)
-        run_training(planned)
+    cut_off(planned)
     again = plan_run(settings, 1)
     assert again.settings == planned
     assert str(again).endswith("tiny goes on to the 9 steps that it was begun with, whatever they take")

@@ -6,7 +6,8 @@ import itertools
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleState, ManagedEntity, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
@@ -201,9 +203,11 @@ def test_an_activation_whose_engine_does_not_open_stays_inactive_and_says_why(ti
         wait_until(lambda: images.get_subscription_count() == 0, "the subscription is gone")
 
 
-def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activation(tiny_model: Path) -> None:
+@contextmanager
+def rebuilding(model: Path) -> Iterator[tuple[Running, Workshop, list[Any], Publisher]]:
+    """A node whose engine has just broken and waits for `may_open`; its labels, and the publisher of its images."""
     workshop = Workshop()
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
+    with running({"model": str(model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -211,7 +215,12 @@ def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activat
         workshop.asked.clear()
         workshop.may_open.clear()
         images.publish(image_message(picture(0), START))
-        assert workshop.asked.wait(PATIENCE_S)  # it is being rebuilt
+        assert workshop.asked.wait(PATIENCE_S)
+        yield run, workshop, labels, images
+
+
+def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activation(tiny_model: Path) -> None:
+    with rebuilding(tiny_model) as (run, workshop, labels, images):
         run.call(run.node.trigger_deactivate)
         workshop.unbuildable = "no memory on the device"
         workshop.may_open.set()
@@ -232,16 +241,7 @@ def test_a_failure_after_the_user_s_deactivation_does_not_taint_the_next_activat
 
 
 def test_a_failure_of_an_earlier_activation_leaves_the_present_one_alone(tiny_model: Path) -> None:
-    workshop = Workshop()
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
-        run.wait_state("active")
-        labels = run.peer.subscribe(Image, "/segmentation_node/labels")
-        images = run.peer.publisher(Image, "/image")
-        workshop.break_now()
-        workshop.asked.clear()
-        workshop.may_open.clear()
-        images.publish(image_message(picture(0), START))
-        assert workshop.asked.wait(PATIENCE_S)  # it is being rebuilt
+    with rebuilding(tiny_model) as (run, workshop, labels, images):
 
         def fail_and_restart() -> None:  # in one go, so that the failure is still queued afterwards
             workshop.unbuildable = "no memory on the device"
