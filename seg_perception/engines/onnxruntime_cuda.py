@@ -14,7 +14,6 @@ import importlib.util
 import io
 import logging
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from seg_perception.engines.base import (
     answer_shape,
 )
 from seg_perception.engines.cuda import WARM_UPS, Cuda, CudaRuntime, DeviceTensors, find_gpu, load_cuda
+from seg_perception.engines.tuned import distributions_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -302,19 +302,9 @@ def _why_not() -> str | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return "onnxruntime-gpu is not installed: pip install 'seg_perception[cuda]'"
     try:
-        return why_no_provider(importlib.import_module("onnxruntime"), _installed())
+        return why_no_provider(importlib.import_module("onnxruntime"), tuple(distributions_of("onnxruntime")))
     except ImportError as error:
         return f"onnxruntime does not load: {error}"
-
-
-def _installed() -> tuple[str, ...]:
-    """Which distributions of onnxruntime are; they overwrite each other's files."""
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.version(name)
-            found.append(name)
-    return tuple(found)
 
 
 @cache

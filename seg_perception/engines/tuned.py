@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,17 +138,20 @@ def tuned_file() -> Path:
     return cache_folder() / "tuned.json"
 
 
-def package_version(engine: str) -> str:
-    """Version of the package that runs a CPU engine; "" where it is not known."""
+def distributions_of(module: str) -> dict[str, str]:
+    """The installed distributions that may hold a runtime's module, with their versions."""
     from importlib import metadata
 
-    found = []
-    for name in _PACKAGES.get(engine.partition("_")[0], ()):
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:  # noqa: PERF203
-            continue
-    return " and ".join(found)
+    found = {}
+    for name in _PACKAGES.get(module, ()):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def package_version(engine: str) -> str:
+    """Version of the package that runs a CPU engine; "" where it is not known."""
+    return " and ".join(f"{name} {version}" for name, version in distributions_of(engine.partition("_")[0]).items())
 
 
 def stored_answer(model_sha256: str, size: Size, threads: int = 0) -> TunedAnswer | None:
