@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,8 @@ from seg_perception.core.files import share_path
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
 _QUIET_S = 0.1
+_DOMAINS = 100  # the ports of more meet those that Linux gives to clients
+_DOMAIN_PORTS = (0, 1, *range(10, 76))  # of a domain's multicast, and of its first 33 participants (RTPS 2.5, 9.6.2.4)
 
 
 @contextmanager
@@ -58,9 +61,37 @@ def large_images() -> dict[str, str]:
 
 
 def own_domain() -> dict[str, str]:
-    """Variables that keep the traffic on this machine and in a domain of its own; none that the user has chosen."""
-    usual = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    return {name: value for name, value in usual.items() if name not in os.environ}
+    """Variables that keep the traffic on this machine and in a domain of its own; none that the user has chosen.
+
+    Raises:
+        EngineError: see `unused_domain`.
+    """
+    usual: dict[str, Callable[[], str]] = {
+        "ROS_DOMAIN_ID": lambda: str(unused_domain(os.getpid())),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": lambda: "LOCALHOST",
+    }
+    return {name: value() for name, value in usual.items() if name not in os.environ}
+
+
+def unused_domain(first: int) -> int:
+    """A ROS domain that nobody on this machine is in: the first such from `first`, of those that every system allows.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for domain in ((first + offset) % _DOMAINS + 1 for offset in range(_DOMAINS)):
+        if not any(_is_bound(7400 + 250 * domain + port) for port in _DOMAIN_PORTS):
+            return domain
+    raise EngineError(f"each of the ROS domains 1 to {_DOMAINS} is in use on this machine: set ROS_DOMAIN_ID to one")
+
+
+def _is_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tried:
+        try:
+            tried.bind(("", port))
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager

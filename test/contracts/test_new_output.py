@@ -49,10 +49,9 @@ def copy(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(copy: Path, *arguments: object) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "ROS_DOMAIN_ID"}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env=environment | {"PYTHONPATH": str(copy)},
+        env=os.environ | {"PYTHONPATH": str(copy)},
         cwd=copy,
         capture_output=True,
         text=True,

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from waiting import wait_until
 
 from seg_perception.core.errors import EngineError
-from seg_perception.ros.context import NodeProcess
+from seg_perception.ros.context import NodeProcess, environment, own_domain, ros_node, unused_domain
 
 
 def test_a_program_that_ends_is_reported_with_its_status_and_log(tmp_path: Path) -> None:
@@ -21,3 +22,15 @@ def test_the_node_ends_when_its_block_does(tmp_path: Path) -> None:
         node.check()
     with pytest.raises(EngineError, match="the node ended"):
         node.check()
+
+
+def test_a_domain_of_ones_own_is_one_that_no_node_is_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo that met another node of its name, in another terminal's domain, was answered by both."""
+    taken = unused_domain(os.getpid())
+    with environment({"ROS_DOMAIN_ID": str(taken)}), ros_node("there_already"):
+        assert unused_domain(taken - 1) == taken % 100 + 1
+    assert unused_domain(taken - 1) == taken
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+    assert own_domain().get("ROS_DOMAIN_ID", "7") == "7"
+    monkeypatch.delenv("ROS_DOMAIN_ID")
+    assert 1 <= int(own_domain()["ROS_DOMAIN_ID"]) <= 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
@@ -327,12 +327,15 @@ class Camera:
         finally:
             self.busy_with = None
 
-    def unconfirmed(self) -> list[str]:
-        """The outputs that a reliable subscriber has not confirmed; none are asked for while the camera publishes.
+    def unconfirmed_since(self) -> Mapping[str, float]:
+        """The outputs that a reliable subscriber has not confirmed, and since when, monotonic seconds.
 
-        Its publisher may then be held by a subscriber that was stopped, and would hold who asks.
+        While the camera publishes, as of its last frame: a publisher that is held by a stopped subscriber would hold
+        who asks.
         """
-        return self._outputs.unconfirmed() if self.busy_with is None else []
+        if self.busy_with is None:
+            self._outputs.look_who_confirms()
+        return self._outputs.unconfirmed_since
 
     def publish(self, frame: CameraFrame, decode: Callable[[], RgbImage], segmentation: Segmentation) -> float:
         """Mask and publish.

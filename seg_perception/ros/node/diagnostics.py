@@ -272,7 +272,6 @@ class NodeWatch:
         self._namesakes_log = Throttle(30.0)
         self.opening_s: float | None = None
         self.bond = "none"
-        self._unconfirmed: dict[str, float] = {}  # topic -> since when, monotonic seconds
         self._unheard: list[str] = []
         self._unheard_log = Throttle(30.0)
         self._failure: str | None = None
@@ -316,12 +315,11 @@ class NodeWatch:
 
     def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
         now = time.monotonic()
-        topics = [topic for camera in cameras for topic in camera.unconfirmed()]
-        self._unconfirmed = {topic: self._unconfirmed.get(topic, now) for topic in topics}
         self._unheard = [
             f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: if it does "
             "not hang, Fast DDS has lost the way to it: start this node anew"
-            for topic, since in self._unconfirmed.items()
+            for camera in cameras
+            for topic, since in camera.unconfirmed_since().items()
             if now - since >= UNCONFIRMED_S
         ]
         if self._unheard and self._unheard_log.due():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ class RowPublishers:
             row.name: getattr(row, "make", lambda _: None) for row in self._rows
         }
         self._publishers = {row.name: self._create(row, row.topic(camera)) for row in self._rows}
+        self.unconfirmed_since: Mapping[str, float] = {}
+        """Topic -> since when a reliable subscriber has not confirmed all that it was sent, monotonic seconds."""
 
     def _create(self, row: Output, topic: str) -> Any:
         # of its own: rclpy writes an output's overrides into the profile that it is given
@@ -68,10 +71,12 @@ class RowPublishers:
         """The topics that somebody subscribes to."""
         return [p.topic_name for p in self._publishers.values() if p.get_subscription_count() > 0]
 
-    def unconfirmed(self) -> list[str]:
-        """The topics on which a reliable subscriber has not confirmed all that it was sent."""
+    def look_who_confirms(self) -> None:
+        """Bring `unconfirmed_since` up to date."""
         watched = [p for p in self._publishers.values() if p.get_subscription_count() > 0]
-        return [publisher.topic_name for publisher in watched if not all_confirmed(publisher)]
+        waiting = [publisher.topic_name for publisher in watched if not all_confirmed(publisher)]
+        now = time.monotonic()
+        self.unconfirmed_since = {topic: self.unconfirmed_since.get(topic, now) for topic in waiting}
 
     def publish(self, answer: Any, header: Any) -> None:
         """Make and publish what somebody listens to, in the table's order.
@@ -118,12 +123,18 @@ class CameraOutputs:
         self._rows = RowPublishers(node, node_outputs.frame_outputs(), settings, camera)
         self._info = RowPublishers(node, (CAMERA_INFO,), settings, camera)
 
-    def unconfirmed(self) -> list[str]:
+    def look_who_confirms(self) -> None:
         """See `RowPublishers`."""
-        return self._rows.unconfirmed()
+        self._rows.look_who_confirms()
+
+    @property
+    def unconfirmed_since(self) -> Mapping[str, float]:
+        """See `RowPublishers`."""
+        return self._rows.unconfirmed_since
 
     def publish(self, answer: Answer) -> None:
         """Publish a frame's outputs, in the table's order, and its camera_info."""
+        self._rows.look_who_confirms()  # now: subscribers had the time between two frames to confirm the one before
         if (info := self._infos.match(stamp_ns_of(answer.header))) is not None:
             self._info.send(CAMERA_INFO.name, info)
         self._rows.publish(answer, answer.header)

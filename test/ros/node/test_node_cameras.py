@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import select
 import signal
@@ -115,10 +116,14 @@ def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
         assert counts.unaccounted == 0
 
 
+@pytest.mark.parametrize("busy", [False, True])
 def test_a_subscriber_that_is_stopped_is_said_until_it_goes_on(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    """Fast DDS says nothing of it: the publisher goes on, and counts it among its subscribers."""
+    """Fast DDS says nothing of it: the publisher goes on, and counts it among its subscribers.
+
+    Also where the camera is busy whenever diagnostics are made, as one at saturation mostly is.
+    """
     monkeypatch.setattr("seg_perception.ros.node.diagnostics.UNCONFIRMED_S", 0.5)
     code = (
         "import rclpy; from sensor_msgs.msg import Image; rclpy.init(); node = rclpy.create_node('slow')\n"
@@ -135,7 +140,8 @@ def test_a_subscriber_that_is_stopped_is_said_until_it_goes_on(
             if publish:
                 images.publish(image_message(picture(0), next(stamps)))
                 run.settled()
-            run.call(run.node.publish_diagnostics)
+            with run.node.cameras[""].doing("a stand-in") if busy and publish else contextlib.nullcontext():
+                run.call(run.node.publish_diagnostics)
             return run.peer.status(": engine").message
 
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
