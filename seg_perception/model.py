@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     ImageLike: TypeAlias = "str | Path | NDArray[np.uint8] | Image"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """What the model says of one image, pixel by pixel, at the image's own size.
+    """What the model says of one image, pixel by pixel, at the image's own size; a notebook shows the overlay.
 
     Attributes:
         image: the image itself, uint8 [H, W, 3] RGB.
@@ -57,6 +57,16 @@ class Result:
     name: str
     source: str
     stamp_ns: int | None = None
+
+    def __repr__(self) -> str:
+        shares = sorted(self.shares().items(), key=lambda item: -item[1])
+        there = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares if share)
+        return (
+            f"<Result of {self.source}, {self.size}: {there}; drivable {100 * self.drivable.astype(bool).mean():.1f} %>"
+        )
+
+    def _repr_png_(self) -> bytes:
+        return _rgb_png(self.overlay(legend=True)).tobytes()
 
     @property
     def size(self) -> Size:
@@ -144,6 +154,9 @@ class Model:
         # pictures that are no film: what waits for several frames in a row would never come
         self._still = DrivableMasker(replace(drivable, appear_frames=1), segmenter.card.label_set)
         self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Model {self.description}{', closed' if self._closed else ''}>"
 
     @property
     def card(self) -> ModelCard:

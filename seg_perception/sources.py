@@ -68,7 +68,7 @@ class Source:
         return f"camera {self.place}" if self.kind is SourceKind.CAMERA else str(self.place)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image of a source.
 

@@ -171,7 +171,7 @@ def _fitted(frame: RgbImage, size: Size) -> RgbImage:
     return canvas
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VideoFrame:
     """One frame.
 

@@ -242,6 +242,24 @@ def test_pictures_shares_and_files(tiny: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(cv2.imread(str(written["colors"]))[..., ::-1], colors)
 
 
+def test_what_a_prompt_and_a_notebook_show_of_it(tiny: Path) -> None:
+    with sp.load(tiny) as model:
+        result, again = model(picture(0)), model(picture(0))
+        assert repr(model) == f"<Model {model.description}>"
+    assert repr(model).endswith(", closed>")
+    percent = {
+        name: f"{name} {100 * (result.labels == i).mean():.1f} %" for i, name in enumerate(result.label_set.names)
+    }
+    shown = repr(result)
+    assert shown.startswith("<Result of array, 64x48: ")
+    assert all((percent[name] in shown) == (share > 0) for name, share in result.shares().items())
+    assert shown.endswith(f"; drivable {100 * (drivable_of(picture(0)) == 255).mean():.1f} %>")
+    shown_picture = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    assert np.array_equal(shown_picture, result.overlay(legend=True))
+    assert result != again  # as `==` of arrays has no one answer, each equals itself only
+    assert len({result, again}) == 2
+
+
 def test_a_folder_streams_in_the_order_of_names_and_leaves_nothing_out_silently(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for index, name in enumerate(("a.png", "a.BMP", "b/c.webp", "d.tif", "._a.png")):

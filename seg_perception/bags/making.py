@@ -33,7 +33,7 @@ class ExactCamera:
     center: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DriveFrame:
     """One moment of a drive, from wherever.
 

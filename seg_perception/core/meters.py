@@ -88,7 +88,7 @@ class MetersSettings:
         return self.camera_mounts.get(camera, self.mount)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GroundPoints:
     """An organized cloud beside a small label image.
 

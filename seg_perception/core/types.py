@@ -174,7 +174,7 @@ class Size:
         return f"{self.width}x{self.height}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
     """What the network says of one image, pixel by pixel, at the image's own size.
 

@@ -15,7 +15,7 @@ from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import LabelImage, RgbImage, Size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sample:
     """One image with its truth, equal in height and width."""
 

@@ -28,7 +28,7 @@ SIGHT = 170.0
 """Meters ahead in which things are painted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SceneFrame:
     """One moment of a drive.
 
