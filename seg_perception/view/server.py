@@ -9,49 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import ipaddress
 import json
 import logging
 import re
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from seg_perception.core.errors import SegPerceptionError
+from seg_perception.view.access import Access
 from seg_perception.view.board import Board, PictureCache, ViewSettings, kept, pixel, shares
-from seg_perception.view.page import BadMessageError, Limit, LookMessage, Page, parse_message
+from seg_perception.view.page import BadMessageError, LookMessage, Page, parse_message
 
 log = logging.getLogger(__name__)
 
 MAX_PAGES: Final = 24
-MAX_CONNECTIONS: Final = 64
 MAX_MESSAGE_BYTES: Final = 4096
-FIRST_REQUEST_S: Final = 5.0  # a connection that asks for nothing is closed
 STATUS_PERIOD_S: Final = 0.5
 STALE_S: Final = 1.0  # a picture that is older, by this and the time between two of them, is called stale
-_REQUESTS_A_SECOND: Final = 200  # of all clients
 
 _STATIC: Final = {
     "/": ("index.html", "text/html"),
     "/app.js": ("app.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
-}
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
@@ -61,6 +48,9 @@ class ViewServer:
     Args:
         board: what is shown.
         settings: where and how.
+
+    Attributes:
+        pages: those that look now; touched on the server's thread only.
 
     Raises:
         SegPerceptionError: the port cannot be had.
@@ -72,9 +62,8 @@ class ViewServer:
         self._token = secrets.token_urlsafe(24) if settings.open_to_others else ""
         self._cache = PictureCache()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="view-encode")
-        self._pages: set[Page] = set()
-        self._requests = Limit(_REQUESTS_A_SECOND)
-        self._silent: set[Any] = set()  # connections that have asked for nothing yet
+        self.pages: set[Page] = set()
+        self._access = Access(self._token)
         self._loop = asyncio.new_event_loop()
         self._ready: threading.Event = threading.Event()
         self._failure: BaseException | None = None
@@ -121,7 +110,7 @@ class ViewServer:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        application = web.Application(middlewares=[self._guard], client_max_size=MAX_MESSAGE_BYTES)
+        application = web.Application(middlewares=[self._access.guard], client_max_size=MAX_MESSAGE_BYTES)
         for path in _STATIC:
             application.router.add_get(path, self._file)
         application.router.add_get("/ws", self._page)
@@ -129,16 +118,7 @@ class ViewServer:
         runner = web.AppRunner(application, access_log=None, keepalive_timeout=5.0, handle_signals=False)
         await runner.setup()
         assert runner.server is not None
-        make_handler = runner.server
-
-        def bounded() -> asyncio.Protocol:
-            if len(make_handler.connections) >= MAX_CONNECTIONS:
-                return _Refuse()
-            handler = make_handler()
-            self._silent.add(handler)
-            self._loop.call_later(FIRST_REQUEST_S, self._close_if_silent, handler)
-            return handler
-
+        bounded = self._access.bounded(runner.server)
         server = await self._loop.create_server(bounded, self._settings.address, self._settings.port, backlog=64)
         self.port = server.sockets[0].getsockname()[1]
         self._board.on_frame(self._told)
@@ -146,15 +126,9 @@ class ViewServer:
         await self._stop.wait()
         self._board.on_frame(None)
         server.close()
-        for page in list(self._pages):
+        for page in list(self.pages):
             await page.socket.close(code=WSCloseCode.GOING_AWAY, message=b"the source ends")
         await runner.cleanup()
-
-    def _close_if_silent(self, handler: Any) -> None:
-        if handler in self._silent:
-            self._silent.discard(handler)
-            if handler.transport is not None:
-                handler.transport.abort()
 
     def _told(self, camera: str) -> None:
         """On the source's thread."""
@@ -162,48 +136,9 @@ class ViewServer:
             self._loop.call_soon_threadsafe(self._wake, camera)
 
     def _wake(self, camera: str) -> None:
-        for page in self._pages:
+        for page in self.pages:
             if camera in page.looks:
                 page.fresh.set()
-
-    # --- who may ---
-
-    @web.middleware
-    async def _guard(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        self._silent.discard(request.protocol)
-        reason, status = self._why_refused(request), 403
-        if reason is None and not self._requests.another():
-            reason, status = f"more than {_REQUESTS_A_SECOND} requests a second", 429
-        if reason is not None:
-            refusal = web.Response(status=status, text=reason + "\n", headers=_HEADERS)
-            refusal.force_close()
-            return refusal
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            response = web.Response(status=error.status, text=f"{error.status} {error.reason}\n")
-        if isinstance(response, web.WebSocketResponse):
-            return response
-        response.headers.update(_HEADERS)
-        if self._token and request.query.get("token"):
-            response.set_cookie("token", self._token, httponly=True, samesite="Strict")
-        return response
-
-    def _why_refused(self, request: web.Request) -> str | None:
-        if self._token:
-            given = request.query.get("token") or request.cookies.get("token") or ""
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
-                return "a token is needed: open the address that was printed when the page began to be served"
-        elif not _is_loopback_name(request.host):  # a name that an attacker's DNS points here
-            return f"{request.host[:80]!r} is not this machine's loopback address"
-        if len(request.headers.getall("Host", ())) > 1:
-            return "a request has one Host"
-        origin = request.headers.get("Origin")
-        if origin is not None and _place_of(origin) != request.host:
-            return "requests from other origins are refused"
-        return None
 
     # --- what is answered ---
 
@@ -215,7 +150,7 @@ class ViewServer:
     async def _keep(self, request: web.Request) -> web.Response:
         camera = request.query.get("camera", "")
         number = request.query.get("number", "")
-        page_frames = (page.shown.get(camera) for page in self._pages)
+        page_frames = (page.shown.get(camera) for page in self.pages)
         frame = next((f for f in page_frames if f is not None and str(f.number) == number), None)
         if frame is None:
             raise web.HTTPNotFound
@@ -228,18 +163,18 @@ class ViewServer:
         )
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
-        if len(self._pages) >= MAX_PAGES:
-            return web.Response(status=503, text=f"{MAX_PAGES} pages look already\n", headers=_HEADERS)
+        if len(self.pages) >= MAX_PAGES:
+            return web.Response(status=503, text=f"{MAX_PAGES} pages look already\n")
         # pings are answered below, so that they count as messages do; compressed messages are not agreed on
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=15.0, compress=False, autoping=False)
         await socket.prepare(request)
         page = Page(socket)
-        self._pages.add(page)
+        self.pages.add(page)
         tasks = [asyncio.create_task(self._send_status(page)), asyncio.create_task(self._send_frames(page))]
         try:
             await self._receive(page)
         finally:
-            self._pages.discard(page)
+            self.pages.discard(page)
             for camera in page.looks:
                 self._board.unwatch(camera)
             for task in tasks:
@@ -321,25 +256,31 @@ class ViewServer:
 
     async def _send_status(self, page: Page) -> None:
         while True:
-            controls = self._board.controls
-            sliders = [] if controls is None else [asdict(slider) for slider in controls.sliders()]
-            status = {
-                "type": "status",
-                "title": self._board.title,
-                "cameras": self._board.cameras(),
-                "control": controls is not None and self._settings.control,
-                "sliders": sliders,
-                "transitions": [] if controls is None else list(controls.transitions()),
-                "status": self._board.status(),
-                "stale_s": STALE_S + 1.0 / self._settings.rate,
-                "ages": {  # of what this page has been sent
-                    camera: round(time.monotonic() - page.shown[camera].seen_at, 2)
-                    for camera in page.looks
-                    if camera in page.shown
-                },
-            }
-            await page.send(json.dumps(status))
+            try:
+                status = json.dumps(self._status_for(page))
+            except Exception:  # the next may be told again; till then the page calls what it knows old
+                log.exception("the status of %s cannot be told", self._board.title)
+            else:
+                await page.send(status)
             await asyncio.sleep(STATUS_PERIOD_S)
+
+    def _status_for(self, page: Page) -> dict[str, Any]:
+        controls = self._board.controls
+        return {
+            "type": "status",
+            "title": self._board.title,
+            "cameras": self._board.cameras(),
+            "control": controls is not None and self._settings.control,
+            "sliders": [] if controls is None else [asdict(slider) for slider in controls.sliders()],
+            "transitions": [] if controls is None else list(controls.transitions()),
+            "status": self._board.status(),
+            "stale_s": STALE_S + 1.0 / self._settings.rate,
+            "ages": {  # of what this page has been sent
+                camera: round(time.monotonic() - page.shown[camera].seen_at, 2)
+                for camera in page.looks
+                if camera in page.shown
+            },
+        }
 
     async def _send_frames(self, page: Page) -> None:
         """A frame for each camera that the page has answered for, at most `rate` times a second, newest only."""
@@ -377,29 +318,3 @@ class ViewServer:
                 text = json.dumps(head).encode()
                 await page.send(len(text).to_bytes(4, "big") + text + content)
             await asyncio.sleep(period)
-
-
-class _Refuse(asyncio.Protocol):
-    """Too many connections: closed at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
-
-
-def _is_loopback_name(host: str) -> bool:
-    """Whether a Host is this machine, and nothing but a name and a port."""
-    try:
-        parts = urlsplit(f"//{host}")
-        name, _ = parts.hostname or "", parts.port
-        if parts.netloc != host or "@" in host:
-            return False
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def _place_of(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None

@@ -195,7 +195,7 @@ def test_names_that_are_asked_for_are_not_kept(server: ViewServer) -> None:
         await page.send_json({"type": "pixel", "camera": "", "x": 0.5, "y": 0.5})
         while json.loads((await page.receive()).data)["type"] != "pixel":
             pass
-        (known,) = server._pages  # noqa: SLF001 - what it keeps of a hostile page
+        (known,) = server.pages
         assert known.credit <= {""}
 
     converse(server, talk)

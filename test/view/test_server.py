@@ -24,8 +24,9 @@ from waiting import PATIENCE_S, wait_until
 from seg_perception.core.errors import InputError, SegPerceptionError
 from seg_perception.model import load
 from seg_perception.view import playback
-from seg_perception.view.board import Board, ViewSettings
-from seg_perception.view.server import MAX_CONNECTIONS, MAX_PAGES, ViewServer
+from seg_perception.view.access import MAX_CONNECTIONS
+from seg_perception.view.board import Board, Slider, ViewSettings
+from seg_perception.view.server import MAX_PAGES, ViewServer
 
 
 async def binary(page: Any) -> tuple[dict[str, Any], np.ndarray]:
@@ -317,6 +318,23 @@ def test_a_frame_that_cannot_be_shown_is_told_and_the_next_one_comes(
         return int(head["number"])
 
     assert converse(server, talk) == 2
+
+
+def test_a_status_that_cannot_be_told_is_logged_and_the_next_one_comes(
+    board: Board, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> list[Slider]:
+        raise RuntimeError("a parameter that is being declared anew")
+
+    async def talk(page: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+        while "the status of a test cannot be told" not in caplog.text:
+            await asyncio.sleep(0.01)
+        monkeypatch.undo()
+        return await text(page, "status")
+
+    monkeypatch.setattr(board.controls, "sliders", fail)
+    with ViewServer(board, ViewSettings()) as server:
+        assert converse(server, talk)["sliders"][0]["name"] == "drivable.min_confidence"
 
 
 def test_a_folder_is_played_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
