@@ -150,6 +150,8 @@ def _costs(texts: tuple[str, ...]) -> Any:
         name, colon, cost = (part.strip() for part in text.rpartition(":"))
         if not (colon and name and cost.isdecimal()):
             return Unreadable(list(texts), "texts with a class and its cost, such as 'sidewalk: 60'")
+        if costs.get(name, int(cost)) != int(cost):
+            return Unreadable(list(texts), f"one cost for {name}, not two,")
         costs[name] = int(cost)
     return costs
 

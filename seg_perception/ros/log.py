@@ -38,10 +38,6 @@ class Throttle:
         self._last = now
         return True
 
-    def rearm(self) -> None:
-        """The next line may be written at once."""
-        self._last = None
-
 
 class RosLogHandler(logging.Handler):
     """Passes on to the ROS log what the library says through Python's logging."""

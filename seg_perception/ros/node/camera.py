@@ -230,7 +230,7 @@ class Camera:
         """Check changed settings; calling the answer makes them count from the next frame.
 
         Raises:
-            SettingsError, OSError: the drivable mask cannot be made from them.
+            SettingsError: the drivable mask cannot be made from them.
         """
         own = settings.camera_settings[self.name].drivable
         masker = self._masker if own == self._own.drivable else make_masker(own, self._card.label_set)
@@ -271,7 +271,6 @@ class Camera:
         """Why no frame comes, once the timeout has passed; also logged, at most every ten seconds."""
         silent = self.seconds_without_frame(now)
         if not self._input.is_open or silent < self._settings.diagnostics.frame_timeout_s:
-            self._silence_log.rearm()
             return None
         prefix = f"{self.name}." if self.name else ""
         listening = Listening(
@@ -408,8 +407,7 @@ def make_masker(settings: DrivableSettings, label_set: LabelSet, patience_s: flo
     """A masker, whose file of an ignore mask is read in a thread of its own: a disk that hangs must not hold the node.
 
     Raises:
-        SettingsError: see `DrivableMasker`; or the file was not read in time.
-        OSError: the file cannot be read.
+        SettingsError: see `DrivableMasker`; or the file cannot be read, or was not in time.
     """
     if settings.ignore_mask is None:
         return DrivableMasker(settings, label_set)
@@ -429,3 +427,5 @@ def make_masker(settings: DrivableSettings, label_set: LabelSet, patience_s: flo
             f"drivable.ignore_mask: {settings.ignore_mask} was not read within {patience_s:g} s; "
             "is it on a disk or a network folder that hangs?"
         ) from error
+    except OSError as error:
+        raise SettingsError(f"drivable.ignore_mask cannot be read: {error}") from error

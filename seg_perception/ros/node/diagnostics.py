@@ -244,6 +244,14 @@ def _text(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else shortened(str(value))
 
 
+TRANSITIONS: Mapping[str, Sequence[str]] = {
+    "unconfigured": ("configure", "shutdown"),
+    "inactive": ("activate", "cleanup", "shutdown"),
+    "active": ("deactivate", "shutdown"),
+    "finalized": (),
+}
+"""What each lifecycle state has."""
+
 _STATE_AFTER = {
     "configure": "inactive",
     "activate": "active",

@@ -37,7 +37,7 @@ from seg_perception.ros.node.arguments import RosArguments, unused_rules
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import FrameLanes
-from seg_perception.ros.node.diagnostics import NodeWatch, diagnostic_array
+from seg_perception.ros.node.diagnostics import TRANSITIONS, NodeWatch, diagnostic_array
 from seg_perception.ros.node.inference import EngineState, InferenceThread, OpenEngine, open_configured_engine
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import leftovers_hint
@@ -99,6 +99,7 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self, open_configured: OpenEngine = open_configured_engine, **options: Any) -> None:
         super().__init__("segmentation_node", **options)
+        self._answer_transitions()
         guard_services(self)
         self._open_configured = open_configured
         self._stop_requested = threading.Event()
@@ -128,7 +129,6 @@ class SegmentationNode(LifecycleNode):
         # diagnostics must go out in every state, and also while simulated time stands still
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
-        self._answer_transitions()
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
         self._time_watch = TimeWatch(self, self._forget_the_past)
         if not managed:
@@ -373,8 +373,11 @@ class SegmentationNode(LifecycleNode):
             await self._open_before(wanted)
             try:
                 return change_state(request, response)
-            except RCLError as error:
-                self.get_logger().error(f"transition {wanted} is not possible while {self.state}: {error}")
+            except RCLError:  # its text names neither
+                possible = " or ".join(TRANSITIONS[self.state]) or "none"
+                self.get_logger().error(
+                    f"transition {wanted} is not possible while the node is {self.state}; possible: {possible}"
+                )
                 response.success = False
                 return response
 
@@ -387,7 +390,7 @@ class SegmentationNode(LifecycleNode):
         if transition == "configure" and self.state == "unconfigured":
             try:
                 await self._let_engine_open(self._begin_opening().engine)
-            except (SegPerceptionError, OSError):
+            except Exception:  # noqa: BLE001  of whatever kind
                 self._opening = None
         elif transition == "activate" and self._inference is not None and not self._inference.ready:
             await self._let_engine_open(self._inference.open())

@@ -19,6 +19,7 @@ from seg_perception.core.meters import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import draw_grid
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
+from seg_perception.ros.node.diagnostics import TRANSITIONS
 from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
 
@@ -29,11 +30,6 @@ SILENT_S = 5.0
 """Diagnostics come every second; a state that is older than this is not the node's any more."""
 
 _LEVELS = ("OK", "WARN", "ERROR", "STALE")
-_TRANSITIONS = {
-    "unconfigured": ("configure",),
-    "inactive": ("activate", "cleanup"),
-    "active": ("deactivate",),
-}
 _SLIDER_CEILING = 1000.0  # a parameter that may be larger is no matter of a slider
 
 
@@ -84,7 +80,7 @@ def parameter_for(name: str, value: float) -> tuple[ParameterSpec | None, Any]:
 
 def possible_transitions(state: str) -> Sequence[str]:
     """Names of the transitions that a lifecycle state has."""
-    return _TRANSITIONS.get(state, ())
+    return tuple(name for name in TRANSITIONS.get(state, ()) if name != "shutdown")  # a page does not end the node
 
 
 class GridPicture(Mapping[str, RgbImage]):

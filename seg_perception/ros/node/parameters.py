@@ -122,7 +122,8 @@ class NodeParameters:
             if spec is None:
                 if not self._node.has_parameter(change.name):
                     return [], describe_unknown(change.name, known)
-                if change.value != self._value(change.name):
+                now = self._value(change.name)
+                if type(change.value) is not type(now) or change.value != now:
                     left.append(change)
                 continue
             value = _given_value(spec, change)
@@ -162,7 +163,7 @@ class NodeParameters:
         try:
             if configured:
                 self._apply(self._parse(after))
-        except (SettingsError, OSError) as error:
+        except SettingsError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001  a parameter must never end the node, whatever is wrong with it
             reason = f"unexpected {describe_error(error)}"

@@ -92,8 +92,10 @@ def _run(args: list[str], arguments: RosArguments, signals: _Signals) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except (RuntimeError, ValueError) as error:  # an unreadable parameter file, or text that is no UTF-8, for example
-        logs = "; set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
-        return _refuse(f"ROS refuses the arguments: {error}{logs}")
+        remedy = "; set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
+        if isinstance(error, UnicodeError):
+            remedy = "; they must be UTF-8, and Python must know: set LC_ALL=C.UTF-8"
+        return _refuse(f"ROS refuses the arguments: {error}{remedy}")
     left_behind = False
     try:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import time
 from collections.abc import Callable
@@ -99,14 +100,16 @@ def spin_until(node: SegmentationNode, stop: threading.Event, alone: bool = Fals
 
 
 def guard_services(node: Node) -> None:
-    """Let every service that the node has by now answer such a request, and log it, instead of ending the process.
+    """Let every service that the node has by now answer such a request, and log it, instead of ending the process;
+    those that are awaited answer for themselves.
 
     rclpy raises for a parameter whose type is none, for example. Parameters that were not set are answered with the
     reason, whatever else is asked with nothing.
     """
     log = Throttle(1.0)
     for service in node.services:
-        service.callback = _guarded(node, service.service_name, service.callback, log)
+        if not inspect.iscoroutinefunction(service.callback):
+            service.callback = _guarded(node, service.service_name, service.callback, log)
 
 
 def _guarded(node: Node, name: str, callback: Callable[[Any, Any], Any], log: Throttle) -> Callable[[Any, Any], Any]:

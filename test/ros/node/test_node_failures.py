@@ -442,6 +442,7 @@ def test_a_live_mask_that_is_no_file_is_refused_at_once(tiny_model: Path, tmp_pa
     with running({"model": str(tiny_model)}) as run:
         run.wait_state("active")
         reason = run.set("drivable.ignore_mask", str(path))
+        assert reason.startswith("drivable")
         assert str(path) in reason
         assert "Traceback" not in reason
         assert run.set("drivable.min_confidence", 0.25) == ""  # the node goes on

@@ -96,6 +96,8 @@ def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> Non
             wait_until(lambda: not topics_of(run.peer), "no publishers left")
             run.peer.node.destroy_publisher(images)
         assert not manager.change(Transition.TRANSITION_ACTIVATE)
+        said = "transition activate is not possible while the node is unconfigured; possible: configure or shutdown"
+        assert run.peer.lines(said)
         assert manager.state() == "unconfigured"
         threads = [t for t in threading.enumerate() if t.name == "inference"]
         assert not threads, "an inference thread outlived its configuration"

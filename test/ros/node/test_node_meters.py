@@ -217,6 +217,7 @@ def test_live_changes_count_from_the_next_frame(tiny_model: Path) -> None:
         driver.send_until(lambda: at_six_meters() == 60, "a sidewalk costs")
         assert "known: road" in run.set("grid.costs", ["pavement: 60"])
         assert "a class and its cost" in run.set("grid.costs", ["sidewalk=60"])
+        assert "one cost for sidewalk, not two" in run.set("grid.costs", ["sidewalk: 60", "sidewalk: 80"])
         assert run.set("ground.pitch", 2.0) == ""
         driver.send_until(lambda: at_six_meters() == 0, "the road comes nearer")
         assert "height 0 is not accepted with source 'fixed'" in run.set("ground.height", 0.0)
