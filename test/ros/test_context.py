@@ -28,8 +28,7 @@ def test_a_domain_of_ones_own_is_one_that_no_node_is_in(monkeypatch: pytest.Monk
     """A demo that met another node of its name, in another terminal's domain, was answered by both."""
     taken = unused_domain(os.getpid())
     with environment({"ROS_DOMAIN_ID": str(taken)}), ros_node("there_already"):
-        assert unused_domain(taken - 1) == taken % 100 + 1
-    assert unused_domain(taken - 1) == taken
+        assert unused_domain(taken - 1) != taken  # which it begins with
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
     assert own_domain().get("ROS_DOMAIN_ID", "7") == "7"
     monkeypatch.delenv("ROS_DOMAIN_ID")
