@@ -29,6 +29,10 @@ from seg_perception.video import VideoReader
 
 rclpy = pytest.importorskip("rclpy", reason="neither a sourced ROS 2 nor the rclpy wheels")
 
+from sensor_msgs.msg import Image  # noqa: E402
+
+from seg_perception.ros.context import ros_node  # noqa: E402
+
 FILES = ("demo.mcap", "overlay.mp4", "contact_sheet.png", "summary.json")
 
 
@@ -112,6 +116,17 @@ def test_images_with_truth_are_all_driven_and_scored_exactly(tmp_path: Path, mod
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet.shape[1] > 5 * 400  # camera, overlay, labels, mask, truth, each 400 wide, and the legend
     assert (sheet != sheet[0, 0]).any(axis=2).mean() > 0.8  # most of it is pictures, not paper
+
+
+def test_a_node_of_somebody_else_in_its_domain_is_no_part_of_the_demo(tmp_path: Path, model: Path) -> None:
+    """Its answers would be taken for those of the demo's own node."""
+    bag = write_bag(tmp_path / "in.mcap", [picture(0)])
+    with ros_node("somebody_else") as other:
+        other.create_publisher(Image, "/segmentation_node/labels", 1)
+        run = demo("--bag", bag, "--model", model, "--out", tmp_path / "out")
+    assert run.returncode == 2
+    assert "2 nodes publish on /segmentation_node/labels in ROS domain" in run.stderr
+    assert "unset ROS_DOMAIN_ID" in run.stderr
 
 
 def test_photos_of_different_sizes_and_a_bad_one_are_driven_and_listed(tmp_path: Path, model: Path) -> None:

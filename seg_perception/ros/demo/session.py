@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -169,6 +170,7 @@ class _Session:
     ) -> None:
         self._bag = bag
         self._writer = writer
+        self._node = node
         self._process = process
         self._settings = settings
         self._stop = stop
@@ -292,7 +294,18 @@ class _Session:
                 )
             if any(self._complete(stamp_ns) for stamp_ns in self._warm_up):
                 spin_for(executor, 0.2, self._stop)  # answers to other warm-up frames on their way
+                self._demand_alone()
                 return
+
+    def _demand_alone(self) -> None:
+        """Another camera's images would be answered, too, and another node would answer ours."""
+        for topic in (self._input, *self._recorded):
+            if topic != DIAGNOSTICS.name and (publishers := self._node.count_publishers(topic)) > 1:
+                domain = os.environ.get("ROS_DOMAIN_ID", "0")
+                raise EngineError(
+                    f"{publishers} nodes publish on {topic} in ROS domain {domain}, where only the demo's may: end the "
+                    "others, or unset ROS_DOMAIN_ID, and the demo takes a domain that nobody is in"
+                )
 
     def drive_all(self, executor: SingleThreadedExecutor, on_frame: Callable[[int], object]) -> None:
         """Publish every frame, then wait for the last answers."""
@@ -327,6 +340,7 @@ class _Session:
                 self._wait_for_answer(executor, stamp_ns)
             self._process.check()
         self._settle(executor)
+        self._demand_alone()
         self.report.seconds = self._last_answer - began if self.report.answered else 0.0
         self._wait_for_account(executor)
         for record_ns, dated in self._times.dated():
