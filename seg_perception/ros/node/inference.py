@@ -141,6 +141,7 @@ class InferenceThread:
         self._cameras: dict[str, CameraThread] = {}
         self._engine: Engine | None = None
         self._segmenter: Segmenter | None = None
+        self._card: ModelCard | None = None  # of the first engine; the node's labels and colors are of it
         self._state = EngineState.CLOSED
         self._opening = Opening()
         self._device_memory: int | None = None
@@ -287,13 +288,15 @@ class InferenceThread:
         engine = self._open_configured(self._settings, self._opening)
         self._engine = engine
         try:
+            if self._card not in (None, engine.card):
+                raise EngineError(f"{engine.card.id} is not {self._card.id}, which ran: {_REPLACED}")
             segmenter = Segmenter(engine, self._settings.network_size)
             warm_up(segmenter, engine.card.input_size, cameras=len(self._settings.cameras))
         except BaseException:
             self._close_engine()
             raise
         self._device_memory = device_memory_of(engine)
-        self._segmenter = segmenter
+        self._segmenter, self._card = segmenter, engine.card
         self._usual_s = {}
         self._pressure = Pressure()
         self._state = EngineState.READY
@@ -439,11 +442,13 @@ an engine computes for one frame and for many differs a little.
 """
 
 
+_REPLACED = "was the model file replaced? deactivate, clean up and configure the node to load it"
+
+
 def _check_same(engine: Engine, running: Segmenter) -> None:
     if (engine.card, engine.info) != (running.card, running.info):
         raise EngineError(
-            f"{engine.card.id} by {engine.info} is not {running.card.id} by {running.info}, which runs: "
-            "was the model file replaced? deactivate, clean up and configure the node to load it"
+            f"{engine.card.id} by {engine.info} is not {running.card.id} by {running.info}, which runs: {_REPLACED}"
         )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -136,10 +139,21 @@ def test_an_engine_that_fails_once_is_rebuilt_and_no_stale_mask_goes_out(tiny_mo
         assert run.counts().unaccounted == 0
 
 
-@pytest.mark.parametrize("second", ["it breaks again", "it cannot be rebuilt"])
-def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_model: Path, second: str) -> None:
+def replace_model(model: Path) -> None:
+    """Another version of it in its place."""
+    another = onnx.load(model)
+    (entry,) = another.metadata_props
+    entry.value = dataclasses.replace(ModelCard.from_json(entry.value), version="2").to_json()
+    onnx.save(another, model)
+
+
+@pytest.mark.parametrize("second", ["it breaks again", "it cannot be rebuilt", "its model was replaced"])
+def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(
+    tiny_model: Path, tmp_path: Path, second: str
+) -> None:
     workshop = Workshop()
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}, workshop) as run:
+    model = Path(shutil.copy(tiny_model, tmp_path))
+    with running({"model": str(model), **RELIABLE_INPUT}, workshop) as run:
         run.wait_state("active")
         labels = run.peer.subscribe(Image, "/segmentation_node/labels")
         images = run.peer.publisher(Image, "/image")
@@ -149,11 +163,14 @@ def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_mode
             feed(run, images, 1)
             wait_until(lambda: run.peer.lines("the engine was rebuilt"), "the rebuilt engine")
             workshop.break_now()
+            expected = "device lost"
+        elif second == "it cannot be rebuilt":
+            workshop.unbuildable = expected = "no memory on the device"
         else:
-            workshop.unbuildable = "no memory on the device"
+            replace_model(model)
+            expected = "is not tiny-1-fp32-abababab, which ran: was the model file replaced?"
         images.publish(image_message(picture(2), START + 2))
         run.wait_state("inactive")
-        expected = "device lost" if second == "it breaks again" else "no memory on the device"
         wait_until(lambda: run.peer.lines("deactivated after an engine failure"), "the reason in the log")
         status = wait_until(
             lambda: [s for s in run.peer.statuses(": engine") if "deactivated after" in s.message], "diagnostics"
@@ -167,6 +184,7 @@ def test_an_engine_beyond_repair_makes_the_node_inactive_with_an_error(tiny_mode
         assert [stamp_of(m) for m in labels] == [START]
         # an operator may try again without a restart
         workshop.unbuildable = ""
+        shutil.copy(tiny_model, model)
         run.call(run.node.trigger_activate)
         assert run.node.state == "active"
         wait_until(images.get_subscription_count, "subscribed again")
