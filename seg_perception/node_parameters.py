@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.meters import MetersSettings
-from seg_perception.core.settings import from_mapping, read_yaml
+from seg_perception.core.settings import StrictLoader, from_mapping, read_yaml
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.node_settings import (
     COST_PREFIX,
@@ -135,11 +138,13 @@ def unused_parameter_files(files: Iterable[str], node: str) -> list[str]:
     unused = []
     for name in files:
         try:
-            sections = dict(_sections(read_yaml(Path(name))))
+            sections = dict(_sections(read_yaml(Path(name), _RosLoader)))
+            for section, parameters in sections.items():
+                _flat_once(parameters, f"{name}, section {section}")
         except OSError:
             continue  # ROS has said so
         except SettingsError as error:
-            if "is given twice" in str(error):  # ROS takes the last without a word; what else is wrong it says
+            if _TWICE in str(error):  # ROS takes the last without a word; what else is wrong it says
                 unused.append(f"{error}; ROS takes the last")
             continue
         if not any(_is_for(section, node) for section in sections):
@@ -215,7 +220,7 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         SettingsError: not YAML, or no section for the node.
     """
-    document = read_yaml(path)
+    document = read_yaml(path, _RosLoader)
     merged: dict[str, Any] = {}
     found = False
     for node, section in document.items() if isinstance(document, dict) else ():
@@ -223,13 +228,71 @@ def read_parameter_file(path: Path) -> dict[str, Any]:
             continue
         if isinstance(parameters := section.get("ros__parameters"), dict):
             found = True
-            merged.update(_flat(parameters))
+            merged.update(_flat_once(parameters, f"{path}, section {node}"))
     if not found:
         raise SettingsError(
             f"{path} has no parameters for the node: a section '/**:' or '{NODE_NAME}:' with 'ros__parameters:' "
             "is accepted, as in config/segmentation.yaml"
         )
     return merged
+
+
+class _RosLoader(StrictLoader):
+    """Takes what is not quoted for what ROS takes it (rcl_yaml_param_parser): 1e-1 and 08 are numbers, y is true, 1_0,
+    12:30 and ~ are texts, and keys always are.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        for key, _ in node.value:
+            key.style = '"'
+        return super().construct_mapping(node, deep)
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        return node.value if node.style else _ros_scalar(node.value)
+
+
+_RosLoader.add_constructor("tag:yaml.org,2002:str", _RosLoader.scalar)
+
+_TRUTHS = dict.fromkeys(
+    ["y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"], True
+) | dict.fromkeys(["n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"], False)
+_INTEGER = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
+
+
+def _ros_scalar(text: str) -> Any:
+    """A truth, an integer as C writes it, a number, or else the text; None for nothing."""
+    if text in _TRUTHS:
+        return _TRUTHS[text]
+    if _INTEGER.fullmatch(text):
+        digits = text.lstrip("+-").lower()
+        number = int(text, 16 if digits.startswith("0x") else 8 if digits.startswith("0") else 10)
+        if -(2**63) <= number < 2**63:
+            return number
+    if _NUMBER.fullmatch(text):
+        value = float(re.sub(r"\.(?=[in])", "", text.lower()))
+        if math.isfinite(value) or text[-1].isalpha():  # 1e400 is none
+            return value
+    return text or None
+
+
+_TWICE = "is given twice"
+
+
+def _flat_once(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Nested tables as dotted names.
+
+    Raises:
+        SettingsError: a parameter stands there twice, once nested and once with dots.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in _flat(tree):
+        if name in flat:
+            raise SettingsError(f"{source}: the parameter {name!r} {_TWICE}")
+        flat[name] = value
+    return flat
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,8 +52,11 @@ class StrictLoader(_FastLoader):  # type: ignore[misc]
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, loader: Any = StrictLoader) -> Any:
     """What a YAML file holds, in plain Python values.
+
+    Args:
+        loader: `StrictLoader`, or a class made of it that reads scalars in its own way.
 
     Raises:
         OSError: it cannot be read.
@@ -63,10 +66,10 @@ def read_yaml(path: Path) -> Any:
         content = read_regular_file(path, MAX_BYTES)
     except InputError as error:
         raise SettingsError(str(error)) from error
-    return parse_yaml(content, str(path))
+    return parse_yaml(content, str(path), loader)
 
 
-def parse_yaml(content: bytes | str, source: str) -> Any:
+def parse_yaml(content: bytes | str, source: str, loader: Any = StrictLoader) -> Any:
     """What YAML text holds, in plain Python values.
 
     Raises:
@@ -76,7 +79,7 @@ def parse_yaml(content: bytes | str, source: str) -> Any:
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         _demand_bounded(text, source)
-        return yaml.load(text, StrictLoader)  # noqa: S506  a safe loader
+        return yaml.load(text, loader)  # noqa: S506  a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, and so is not UTF-8
         raise SettingsError(f"{source}: not valid YAML: {error}") from error
 

@@ -288,8 +288,7 @@ class InferenceThread:
         engine = self._open_configured(self._settings, self._opening)
         self._engine = engine
         try:
-            if self._card not in (None, engine.card):
-                raise EngineError(f"{engine.card.id} is not {self._card.id}, which ran: {_REPLACED}")
+            _check_model(engine.card, self._card or engine.card)
             segmenter = Segmenter(engine, self._settings.network_size)
             warm_up(segmenter, engine.card.input_size, cameras=len(self._settings.cameras))
         except BaseException:
@@ -443,6 +442,11 @@ an engine computes for one frame and for many differs a little.
 
 
 _REPLACED = "was the model file replaced? deactivate, clean up and configure the node to load it"
+
+
+def _check_model(card: ModelCard, before: ModelCard) -> None:
+    if card != before:
+        raise EngineError(f"{card.id} is not {before.id}, which ran: {_REPLACED}")
 
 
 def _check_same(engine: Engine, running: Segmenter) -> None:

@@ -30,7 +30,7 @@ from seg_perception.core.errors import SegPerceptionError
 from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_parameters import unused_parameter_files
-from seg_perception.node_settings import NodeSettings
+from seg_perception.node_settings import NodeSettings, camera_name_faults
 from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, describe_error
 from seg_perception.ros.node.arguments import RosArguments, unused_rules
@@ -152,6 +152,8 @@ class SegmentationNode(LifecycleNode):
     def warn_of_unused(self, arguments: RosArguments) -> None:
         """Say, in the log and in the diagnostics, which parameter files and rules are not for this node."""
         cameras = tuple(self.get_parameter("cameras").value or ())
+        if camera_name_faults(cameras):  # configuring says so
+            cameras = ("",)
         self._watch.unused_arguments = unused = [
             *unused_parameter_files(arguments.parameter_files, self.get_fully_qualified_name()),
             *unused_rules(arguments.rules, self, cameras),

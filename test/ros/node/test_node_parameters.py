@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
 from node_harness import RELIABLE_INPUT, Running, image_message, level, running, wait_until
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters, SetParametersAtomically
+from rclpy.context import Context
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
@@ -19,8 +22,15 @@ from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.files import share_path
 from seg_perception.core.types import Size
-from seg_perception.node_parameters import parse_settings, unknown_parameters, unused_parameter_files
+from seg_perception.node_parameters import (
+    parse_settings,
+    read_parameter_file,
+    unknown_parameters,
+    unused_parameter_files,
+)
 from seg_perception.node_settings import PARAMETERS
+from seg_perception.ros.compat import parameter_overrides
+from seg_perception.ros.node.arguments import RosArguments
 from seg_perception.ros.node.parameters import spec_descriptor
 
 START = 1_700_000_000_000_000_000
@@ -122,6 +132,12 @@ def test_wrong_overrides_leave_the_node_unconfigured_and_can_be_fixed(tiny_model
         assert run.node.get_parameter("diagnostics.frame_timeout_s").value == 2.0
 
 
+def test_a_camera_name_that_is_none_does_not_end_the_process(tiny_model: Path) -> None:
+    with running({"model": str(tiny_model), "cameras": ["fr-ont"]}) as run:
+        assert "'fr-ont' is not accepted" in wait_until(lambda: run.peer.lines("configure failed"), "the reason")[0]
+        run.node.warn_of_unused(RosArguments.of(["--ros-args", "-r", "image:=/x"]))  # as the command does
+
+
 def test_parameters_of_other_nodes_are_named_and_do_not_stop_this_one(tiny_model: Path) -> None:
     outer = {"vehicle_info.wheel_base": 2.79, "drivable.min_confidense": 0.75}  # `/**:` gives them to every node
     with running({"model": str(tiny_model), **outer}) as run:
@@ -160,12 +176,34 @@ def test_a_parameter_file_for_another_node_is_named(tmp_path: Path, section: str
     assert found == ([] if used else [line])
 
 
-def test_a_key_twice_is_said_as_ros_takes_the_last_without_a_word(tmp_path: Path) -> None:
-    (path := tmp_path / "own.yaml").write_text("/**:\n  ros__parameters:\n    threads: 1\n    threads: 2\n")
+@pytest.mark.parametrize("second", ["view.port: 2", "view: {port: 2}"])
+def test_a_key_twice_is_said_as_ros_takes_the_last_without_a_word(tmp_path: Path, second: str) -> None:
+    (path := tmp_path / "own.yaml").write_text(f"/**:\n  ros__parameters:\n    view.port: 1\n    {second}\n")
     (found,) = unused_parameter_files([str(path)], "/segmentation_node")
-    assert found.startswith(f"{path}: ")
-    assert "'threads' is given twice" in found
+    assert found.startswith(f"{path}")
+    assert "'view.port' is given twice" in found
     assert found.endswith("; ROS takes the last")
+    with pytest.raises(SettingsError, match=r"'view\.port' is given twice"):
+        read_parameter_file(path)
+
+
+def test_a_file_says_to_the_commands_what_it_says_to_ros(tmp_path: Path) -> None:
+    """YAML itself, and PyYAML's, would read many of these otherwise: 1e-1 as a text, 1_0 as 10, 12:30 as 750."""
+    texts = """1e-1 1E3 1.5e3 1_0 12:30 y Y yes on off n NO 0o17 010 08 -010 0x1F +5 .5 5. .inf -.inf inf ~ null Null
+        2026-01-01 0b101 '1' 1.0.0 = << tRUE 1e400 99999999999999999999 -9223372036854775808 00 1,2 ''"""
+    written = texts.split()
+    lines = "".join(f"    v{i}: {text}\n" for i, text in enumerate(written))
+    (path := tmp_path / "own.yaml").write_text(f"/**:\n  ros__parameters:\n    y: [1e-1, 08]\n{lines}")
+    context = Context()
+    rclpy.init(context=context, args=["--ros-args", "--params-file", str(path)])
+    node = Node("segmentation_node", context=context)
+    taken = {name: parameter.value for name, parameter in parameter_overrides(node).items()}
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+    read = read_parameter_file(path)
+    assert read.pop("y") == [0.1, 8.0] == list(taken.pop("y"))
+    assert len(read) == len(written)
+    assert {name: repr(value) for name, value in read.items()} == {name: repr(value) for name, value in taken.items()}
 
 
 def test_the_files_that_launch_writes_are_sound(tmp_path: Path) -> None:
