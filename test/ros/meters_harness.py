@@ -85,10 +85,9 @@ class Driver:
 
 def handled(run: Running) -> int:
     """Frames of the only camera that have a grid, or for which it was counted that they have none."""
-    meters = run.node._meters  # noqa: SLF001 - diagnostics say it, too, but once a second
-    assert meters is not None
-    state = meters._states[""]  # noqa: SLF001
-    return state.placed + state.without
+    assert run.node.meters is not None
+    report = run.node.meters.report("")  # diagnostics say it, too, but once a second
+    return report.placed + report.without
 
 
 def cells_of(grid: OccupancyGrid) -> np.ndarray:

@@ -31,6 +31,7 @@ from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.accounting import Fate, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import Answered, CameraThread, FrameLanes, Work
+from seg_perception.ros.node.outputs import PUBLISHING_TIMEOUT_S
 from seg_perception.ros.node.side_by_side import AT_ONCE, Pressure, SideBySide
 from seg_perception.segmenter import Segmenter
 
@@ -77,9 +78,6 @@ def device_memory_of(engine: Engine) -> int | None:
     """Bytes of GPU memory, where the engine has any and can tell."""
     device_memory = getattr(engine, "device_memory", None)
     return None if device_memory is None else int(device_memory())
-
-
-PUBLISHING_TIMEOUT_S = 1.0  # how long deactivating waits for a frame that is being published
 
 
 class Log(Protocol):

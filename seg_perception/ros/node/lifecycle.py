@@ -106,7 +106,7 @@ class SegmentationNode(LifecycleNode):
         self._watch = NodeWatch(self)
         self._inference: InferenceThread | None = None
         self._latched: LatchedOutputs | None = None
-        self._meters: MetersThread | None = None
+        self.meters: MetersThread | None = None
         self._card: ModelCard | None = None
         self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
@@ -240,7 +240,7 @@ class SegmentationNode(LifecycleNode):
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
             )
-        meters = self._meters = MetersThread(
+        meters = self.meters = MetersThread(
             self, settings, card, lambda name: self.cameras[name].info_topic, self._page
         )
         for name in settings.cameras:
@@ -323,8 +323,8 @@ class SegmentationNode(LifecycleNode):
         self._publish_latched()
         while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
             self._wait_for_engine(self._inference.open())
-        if self._meters is not None:
-            self._meters.activate()
+        if self.meters is not None:
+            self.meters.activate()
         for camera in self.cameras.values():
             camera.subscribe()
         self._warn_of_parameters(self._settings_source.unused_qos_overrides())
@@ -336,8 +336,8 @@ class SegmentationNode(LifecycleNode):
             camera.unsubscribe()
         if self._inference is not None:
             self._inference.pause()
-        if self._meters is not None:
-            self._meters.deactivate()
+        if self.meters is not None:
+            self.meters.deactivate()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
@@ -348,11 +348,12 @@ class SegmentationNode(LifecycleNode):
                 self.get_logger().warning("the engine is busy; its thread is left behind")
         for camera in self.cameras.values():
             camera.destroy()
-        if self._meters is not None:
-            self._meters.destroy()
+        if self.meters is not None and not self.meters.destroy():
+            self.left_behind = True
+            self.get_logger().warning("the grid's publishing is blocked; its thread is left behind")
         if self._latched is not None:
             self._latched.destroy()
-        self._inference, self.cameras, self._latched, self._meters = None, {}, None, None
+        self._inference, self.cameras, self._latched, self.meters = None, {}, None, None
         self.settings, self._card, self._opening, self._abandoned = None, None, None, False
 
     def _answer_transitions(self) -> None:
@@ -459,11 +460,11 @@ class SegmentationNode(LifecycleNode):
             self._opening = replace(self._opening, settings=settings)
             return
         commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
-        rules = {} if self._meters is None else self._meters.prepared(settings)
+        rules = {} if self.meters is None else self.meters.prepared(settings)
         for commit in commits:
             commit()
-        if self._meters is not None:
-            self._meters.apply(settings, rules)
+        if self.meters is not None:
+            self.meters.apply(settings, rules)
         self.settings = settings
         if self.state == "active":
             self._publish_latched()  # label_info names the confidence threshold
@@ -479,7 +480,7 @@ class SegmentationNode(LifecycleNode):
     def publish_diagnostics(self) -> DiagnosticArray:
         """One message, which is returned; called each second, and at once when something important happened."""
         status = None if self._inference is None else self._inference.status()
-        meters = {} if self._meters is None else {name: self._meters.report(name) for name in self.cameras}
+        meters = {} if self.meters is None else {name: self.meters.report(name) for name in self.cameras}
         self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
         report = self._watch.report(self.cameras.values(), status, meters)
         thresholds = self._watch.thresholds(self.settings)

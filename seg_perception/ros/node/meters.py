@@ -1,15 +1,15 @@
 """Meters: a thread that turns the newest answer of each camera into grid, points, outline and distance.
 
 It stands behind the inference thread, so that masks never wait for it, and takes the newest answer of each camera
-only. What it needs besides, the camera_info of the same stamp and the camera's pose at that stamp, may come a little
-later than the image; a frame for which it does not come is counted, with the reason, and no grid is made of it.
+only. What it needs besides, the camera's lens and place (`camera_geometry`), may come a little later than the image; a
+frame for which it does not come is counted, with the reason, and no grid is made of it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,24 +20,23 @@ from std_msgs.msg import Header as RosHeader
 
 from seg_perception import node_outputs
 from seg_perception.core.errors import InputError
-from seg_perception.core.grid import Cells, GridRules
+from seg_perception.core.grid import Cells, GridRules, GridSettings
 from seg_perception.core.grid_table import GridTable
-from seg_perception.core.ground import CameraPose, TransformBuffer, TransformNotYetError
+from seg_perception.core.ground import CameraPose
 from seg_perception.core.meters import CameraMeters, GridAnswer, PointsAnswer, SharedGrid
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.optics import CameraModel, camera_model
+from seg_perception.core.optics import CameraModel
 from seg_perception.core.types import MaskImage, Segmentation, Size
 from seg_perception.node_outputs import Header
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import Throttle, describe_error
-from seg_perception.ros.messages import stamp_ns_of
-from seg_perception.ros.node.outputs import RowPublishers
-from seg_perception.ros.node.transforms import TransformListener
+from seg_perception.ros.node.camera_geometry import CameraGeometry, NotYetError, Shot
+from seg_perception.ros.node.outputs import PUBLISHING_TIMEOUT_S, RowPublishers
 
 PATIENCE_S = 0.2
 """How long a frame waits for its camera_info and its transform."""
 
-_KEPT_INFOS, _MOST_FRAMES = 32, 8  # of each camera
+_MOST_FRAMES = 8  # of each camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class MetersReport:
         without: frames for which they were not, and so without grid.
         reason: of the last such frame; of now, where nothing came yet.
         pitch: degrees that the camera looks down; None: not known yet.
-        free_distance: the last one published, meters; None: none yet.
+        free_distance: that of the last grid, meters; None: none is published.
     """
 
     source: str
@@ -72,6 +71,9 @@ class MetersFrame:
     mask: MaskImage
     ignored: MaskImage | None
 
+    def shot(self, camera: str) -> Shot:
+        return Shot(camera, self.header.frame_id, self.stamp_ns, Size.of(self.answer.labels))
+
 
 class GridWatcher(Protocol):
     """Who looks at the grid beside subscribers: the node's page."""
@@ -90,15 +92,57 @@ class _Part:
     received_at: float
 
 
+class _CommonGrid:
+    """What each camera last said of the one grid, until it is too old. The gate is held by whoever touches it."""
+
+    def __init__(self, settings: GridSettings) -> None:
+        self._shared = SharedGrid(settings)
+        self._parts: dict[str, _Part] = {}
+        self._newest: tuple[int, float] | None = None  # the stamp of the newest frame, and when it came
+
+    def forget(self) -> None:
+        """All of it; this alone needs no gate."""
+        self._parts, self._newest = {}, None
+
+    def fill(self, camera: str, part: _Part) -> None:
+        self._parts[camera] = part
+
+    def note_newest(self, frame: MetersFrame) -> None:
+        self._newest = frame.stamp_ns, frame.received_at
+
+    def received_at(self) -> list[float]:
+        """When the frames came that it is made of, monotonic seconds; needs no gate on the meters' thread."""
+        return [part.received_at for part in self._parts.values()]
+
+    def drop_older_than(self, seconds: float) -> bool:
+        """Forget what a camera said that is silent; answers whether there was any."""
+        now = time.monotonic()
+        old = [name for name, part in self._parts.items() if now - part.received_at >= seconds]
+        for name in old:
+            del self._parts[name]
+        return bool(old)
+
+    def merged(self, frame: str) -> tuple[GridAnswer, int] | None:
+        """The grid in the ground frame and its stamp; None while no frame has come.
+
+        The stamp is that of the newest frame; of a grid without any part, that much later in the frames' own time.
+        """
+        if self._newest is None:
+            return None
+        grid = self._shared.merged(frame, {name: (part.cells, part.table) for name, part in self._parts.items()})
+        stamp_ns, received_at = self._newest
+        if not self._parts:
+            stamp_ns += round((time.monotonic() - received_at) * 1e9)
+        return grid, stamp_ns
+
+
 @dataclass(slots=True)
 class _State:
-    """One camera; `infos` and `frames` are touched under the lock."""
+    """One camera; `frames`, `without` and `reason` are touched under the lock."""
 
     meters: CameraMeters
     rules: GridRules
-    infos: OrderedDict[int, CameraInfo] = field(default_factory=OrderedDict)
     frames: deque[MetersFrame] = field(default_factory=deque)  # oldest first
-    model: tuple[Any, CameraModel] | None = None  # for which camera_info
     last_stamp_ns: int | None = None
     placed: int = 0
     without: int = 0
@@ -108,6 +152,9 @@ class _State:
 
 class MetersThread:
     """Publishes the rows of the outputs table that are made of meters.
+
+    The executor's thread switches it on and off and brings each camera_info; the cameras' threads offer their answers;
+    its own thread does the rest.
 
     Args:
         info_topic: where a camera's camera_info is expected, for messages.
@@ -129,63 +176,56 @@ class MetersThread:
         self._watcher = watcher
         self._settings = settings
         self._card = card
-        self._info_topic = info_topic
         self._on = {name for name, camera in settings.camera_settings.items() if camera.ground.source != "off"}
-        rules = self._rules(settings)
+        rules = self.prepared(settings)
         self._states = {n: _State(CameraMeters(settings.grid, settings.costmap.size), rules[n]) for n in self._on}
-        self._shared = SharedGrid(settings.grid)
-        self._parts: dict[str, _Part] = {}
-        self._newest: tuple[int, float] | None = None  # stamp of the last grid, and when its frame came
+        self._grid = _CommonGrid(settings.grid)
         self._free_distance: float | None = None
         output = settings.qos.output
         self._grid_rows = RowPublishers(node, node_outputs.grid_outputs(), output)
         self._points_rows = {
             name: RowPublishers(node, node_outputs.points_outputs(), output, name) for name in settings.cameras
         }
-        self._transforms = TransformBuffer()
-        self._listener = TransformListener(node, self._transforms, self._nudge)
-        self._unheard = ""  # why transforms cannot be heard
+        self._geometry = CameraGeometry(node, self._on, info_topic, self._nudge)
         self._condition = threading.Condition()
         self._changed = False
         self._stop = False
-        self._gate = threading.Lock()  # held while something is published
+        self._gate = threading.Lock()  # held while something is published, or noted that will be
         self._allowed = False
+        self._activation = 0  # what frames of an earlier one say is void
+        self._working_for = 0  # which one the meters thread took its frames in
         self._off_log = Throttle(60.0)
         self._thread = threading.Thread(target=self._run, name="meters", daemon=True)
         if self._on:
             self._thread.start()
 
-    def _rules(self, settings: NodeSettings) -> dict[str, GridRules]:
-        return {
-            name: GridRules(settings.grid, self._card.label_set, own.drivable.classes, own.drivable.min_confidence)
-            for name, own in settings.camera_settings.items()
-        }
-
     # --- executor thread -----------------------------------------------------------------------
 
     def activate(self) -> None:
         """Listen and publish from now on."""
-        if any(self._settings.camera_settings[name].ground.source == "tf" for name in self._on):
-            self._unheard = self._listener.open() or ""
-            if self._unheard:
-                self._node.get_logger().error(f"no grid of cameras with ground.source 'tf': {self._unheard}")
-        with self._gate:
-            self._allowed = True
+        self._geometry.listen(self._settings)
+        self._allowed = True
 
     def deactivate(self) -> None:
         """Nothing goes out after this returns, and what cameras said is forgotten."""
-        with self._gate:
-            self._allowed = False
-            self._parts.clear()
-            self._newest = None
-        self._listener.close()
         with self._condition:
             for state in self._states.values():
                 state.frames.clear()
-                state.infos.clear()
+        self._allowed = False
+        self._activation += 1
+        if self._gate.acquire(timeout=PUBLISHING_TIMEOUT_S):
+            self._gate.release()
+        else:
+            self._node.get_logger().error(
+                "the middleware has blocked the publishing of a grid or of points for more than "
+                f"{PUBLISHING_TIMEOUT_S:g} s; is a subscriber stopped?"
+            )
+        self._grid.forget()
+        self._free_distance = None
+        self._geometry.stop_listening()
 
-    def destroy(self, timeout: float = 5.0) -> None:
-        """End the thread and give back every publisher."""
+    def destroy(self, timeout: float = 5.0) -> bool:
+        """End the thread and give back every publisher; False when it did not come back in time."""
         self.deactivate()
         with self._condition:
             self._stop = True
@@ -195,16 +235,13 @@ class MetersThread:
         self._grid_rows.destroy()
         for rows in self._points_rows.values():
             rows.destroy()
+        return not self._thread.is_alive()
 
     def add_camera_info(self, camera: str, info: CameraInfo) -> None:
         """A calibration came."""
-        if (state := self._states.get(camera)) is None:
-            return
-        with self._condition:
-            state.infos[stamp_ns_of(info.header)] = info
-            while len(state.infos) > _KEPT_INFOS:
-                state.infos.popitem(last=False)
-        self._nudge()
+        if camera in self._on:
+            self._geometry.add_camera_info(camera, info)
+            self._nudge()
 
     def prepared(self, settings: NodeSettings) -> dict[str, GridRules]:
         """Rules for changed settings; give them to `apply`.
@@ -212,7 +249,10 @@ class MetersThread:
         Raises:
             SettingsError: they do not fit the model's classes.
         """
-        return self._rules(settings)
+        return {
+            name: GridRules(settings.grid, self._card.label_set, own.drivable.classes, own.drivable.min_confidence)
+            for name, own in settings.camera_settings.items()
+        }
 
     def apply(self, settings: NodeSettings, rules: Mapping[str, GridRules]) -> None:
         """Count from the next frame."""
@@ -231,20 +271,19 @@ class MetersThread:
         table = state.meters.table
         pitch = None if table is None else table.pose.pitch
         return MetersReport(
-            source, state.placed, state.without, self._unheard or state.reason, pitch, self._free_distance
+            source, state.placed, state.without, self._geometry.unheard or state.reason, pitch, self._free_distance
         )
 
     def _warn_who_waits(self) -> None:
-        waiting = self._grid_rows.watched() if not self._on else []
-        for rows in self._points_rows.values():
-            waiting += rows.watched() if not self._on else []
+        rows = [] if self._on else [self._grid_rows, *self._points_rows.values()]
+        waiting = [topic for publishers in rows for topic in publishers.watched()]
         if waiting and self._off_log.due():
             self._node.get_logger().warning(
                 f"{', '.join(waiting)} is subscribed to, but ground.source is 'off': set it to 'tf' or 'fixed' to say "
                 "where the camera is over the ground (docs/meters.md)"
             )
 
-    # --- inference thread ----------------------------------------------------------------------
+    # --- the cameras' threads ------------------------------------------------------------------
 
     def offer(self, camera: str, frame: MetersFrame) -> None:
         """A camera's next answer."""
@@ -252,12 +291,13 @@ class MetersThread:
             return
         with self._condition:
             if state.last_stamp_ns is not None and frame.stamp_ns < state.last_stamp_ns:  # a looping bag
-                self._transforms.clear()
+                self._geometry.time_went_back()
                 state.frames.clear()
             state.last_stamp_ns = frame.stamp_ns
             state.frames.append(frame)
             if len(state.frames) > _MOST_FRAMES:
-                self._miss(camera, state, self._why_not(camera, state, state.frames.popleft()))
+                missing = self._geometry.why_not(state.frames.popleft().shot(camera), self._settings)
+                self._miss(camera, state, missing or "frames came faster than they were worked off")
             self._changed = True
             self._condition.notify()
 
@@ -289,7 +329,7 @@ class MetersThread:
         """Seconds until a frame has waited enough, or a part of the grid is too old; the lock is held."""
         now = time.monotonic()
         ends = [frame.received_at + PATIENCE_S for s in self._states.values() for frame in s.frames]
-        ends += [part.received_at + self._timeout for part in list(self._parts.values())]
+        ends += [received_at + self._timeout for received_at in self._grid.received_at()]
         return max(0.005, min([end - now for end in ends], default=1.0))
 
     @property
@@ -297,20 +337,35 @@ class MetersThread:
         return self._settings.diagnostics.frame_timeout_s
 
     def _work_off(self) -> None:
+        self._working_for = self._activation
         grid_wanted = bool(self._grid_rows.watched()) or self._looked_at()
         newest: MetersFrame | None = None
         for name, state in self._states.items():
             if (placed := self._newest_placed(name, state)) is None:
                 continue
             frame, model, pose = placed
+            try:
+                self._fill(name, state, frame, model, pose, grid_wanted)
+            except Exception as error:  # noqa: BLE001  whatever it is, other cameras and the next frame go on
+                with self._condition:
+                    self._miss(name, state, f"unexpected {describe_error(error)}")
+                continue
             state.placed += 1
-            self._fill(name, state, frame, model, pose, grid_wanted)
             if newest is None or frame.stamp_ns > newest.stamp_ns:
                 newest = frame
-        if newest is not None:
-            self._newest = newest.stamp_ns, newest.received_at
-        if self._drop_old_parts() or (newest is not None and grid_wanted):
-            self._publish_grid()
+        with self._gate:
+            if not self._may_go_out():
+                return
+            if newest is not None:
+                self._grid.note_newest(newest)
+            if self._grid.drop_older_than(self._timeout) or (newest is not None and grid_wanted):
+                self._publish_grid()
+            elif not grid_wanted:
+                self._free_distance = None
+
+    def _may_go_out(self) -> bool:
+        """Whether what the frames say that are being worked on may go out, or be noted; the gate is held."""
+        return self._allowed and self._working_for == self._activation
 
     def _newest_placed(self, name: str, state: _State) -> tuple[MetersFrame, CameraModel, CameraPose] | None:
         """The newest frame whose camera_info and pose are known; it and all before it are taken.
@@ -321,10 +376,9 @@ class MetersThread:
             frames = list(state.frames)
         for frame in reversed(frames):
             try:
-                model, pose = self._geometry(name, state, frame)
+                model, pose = self._geometry.of(frame.shot(name), self._settings)
             except InputError as error:  # noqa: PERF203  each frame for itself
-                waits = isinstance(error, (TransformNotYetError, _NotYetError))
-                if waits and time.monotonic() - frame.received_at < PATIENCE_S:
+                if isinstance(error, NotYetError) and time.monotonic() - frame.received_at < PATIENCE_S:
                     continue
                 with self._condition:
                     if frame in state.frames:
@@ -348,83 +402,29 @@ class MetersThread:
         meters.look(frame.answer, frame.mask, state.rules, frame.ignored)
         if grid_wanted:
             assert meters.table is not None
-            self._parts[name] = _Part(meters.cells(frame.answer, state.rules), meters.table, frame.received_at)
+            part = _Part(meters.cells(frame.answer, state.rules), meters.table, frame.received_at)
+            with self._gate:
+                if self._may_go_out():
+                    self._grid.fill(name, part)
         if rows.watched():
             points = PointsAnswer(self._settings.ground.frame, meters, frame.answer)
             with self._gate:
-                if self._allowed:
+                if self._may_go_out():
                     rows.publish(points, frame.header)
 
-    def _drop_old_parts(self) -> bool:
-        """Forget what a camera said that is silent; answers whether there was any."""
-        now = time.monotonic()
-        old = [name for name, part in self._parts.items() if now - part.received_at >= self._timeout]
-        for name in old:
-            self._parts.pop(name, None)
-        return bool(old)
-
     def _publish_grid(self) -> None:
-        """With the newest frame's stamp; when a part is dropped, that much later in the frames' own time."""
-        with self._gate:
-            if not self._allowed or self._newest is None:
-                return
-            grid = self._shared.merged(
-                self._settings.ground.frame, {name: (part.cells, part.table) for name, part in self._parts.items()}
-            )
-            stamp_ns, received_at = self._newest
-            newest = max((part.received_at for part in self._parts.values()), default=None)
-            if newest is None:
-                stamp_ns += round((time.monotonic() - received_at) * 1e9)
-            self._grid_rows.publish(grid, _header(stamp_ns, self._settings.ground.frame))
-            if self._grid_rows.watched():
-                self._free_distance = grid.distance
-            if self._watcher is not None and self._looked_at():
-                self._watcher.show_grid(grid, stamp_ns)
+        """The gate is held."""
+        frame = self._settings.ground.frame
+        if (merged := self._grid.merged(frame)) is None:
+            return
+        grid, stamp_ns = merged
+        self._grid_rows.publish(grid, _header(stamp_ns, frame))
+        self._free_distance = grid.distance if self._grid_rows.watched() else None
+        if self._watcher is not None and self._looked_at():
+            self._watcher.show_grid(grid, stamp_ns)
 
     def _looked_at(self) -> bool:
         return self._watcher is not None and self._watcher.watches_grid()
-
-    # --- what a frame needs --------------------------------------------------------------------
-
-    def _geometry(self, name: str, state: _State, frame: MetersFrame) -> tuple[CameraModel, CameraPose]:
-        with self._condition:
-            info = state.infos.get(frame.stamp_ns)
-            if info is None:
-                raise _NotYetError(self._why_no_info(name, state, frame))
-        mount = self._settings.camera_settings[name].ground
-        size = Size.of(frame.answer.labels)
-        roi = info.roi
-        key = (
-            size,
-            mount.rectified,
-            (info.width, info.height, info.distortion_model, tuple(info.d), tuple(info.k), tuple(info.p)),
-            (info.binning_x, info.binning_y, roi.x_offset, roi.y_offset, roi.width, roi.height),
-        )
-        if state.model is None or state.model[0] != key:
-            state.model = key, camera_model(info, size, mount.rectified)
-        if mount.source == "fixed":
-            return state.model[1], mount.pose()
-        return state.model[1], self._transforms.pose(self._settings.ground.frame, frame.header.frame_id, frame.stamp_ns)
-
-    def _why_not(self, name: str, state: _State, frame: MetersFrame) -> str:
-        """Why a frame that newer ones replaced had no grid; the lock is held."""
-        if frame.stamp_ns not in state.infos:
-            return self._why_no_info(name, state, frame)
-        if self._settings.camera_settings[name].ground.source == "tf":
-            try:
-                self._transforms.pose(self._settings.ground.frame, frame.header.frame_id, frame.stamp_ns)
-            except InputError as error:
-                return str(error)
-        return "frames came faster than they were worked off"
-
-    def _why_no_info(self, name: str, state: _State, frame: MetersFrame) -> str:
-        if not state.infos:
-            return f"no camera_info has come on {self._info_topic(name)}"
-        apart = min(abs(stamp - frame.stamp_ns) for stamp in state.infos) * 1e-9
-        return (
-            f"no camera_info on {self._info_topic(name)} has the image's stamp, the nearest is {apart:.3f} s apart: "
-            "the driver must stamp both alike"
-        )
 
     def _miss(self, name: str, state: _State, reason: str) -> None:
         state.without += 1
@@ -432,10 +432,6 @@ class MetersThread:
         if state.log.due():
             camera = f"camera {name}" if name else "camera"
             self._node.get_logger().warning(f"{camera}: no grid, {state.without} frames so far: {reason}")
-
-
-class _NotYetError(InputError):
-    """What a frame needs may still come."""
 
 
 def _header(stamp_ns: int, frame: str) -> Any:

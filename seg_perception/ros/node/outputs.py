@@ -22,6 +22,8 @@ from seg_perception.ros.compat import PublisherEventCallbacks, all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message, message_class, serialize_image, stamp_ns_of, why_not_installed
 
+PUBLISHING_TIMEOUT_S = 1.0  # how long deactivating waits for what is being published
+
 
 def missing_outputs() -> dict[str, str]:
     """The outputs that cannot be published here, each with the reason: its message type is not installed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import PolygonStamped
-from meters_harness import IDS, START, Driver, cells_of, info_message, parameters, road_below_300
+from meters_harness import IDS, START, STEP, Driver, cells_of, info_message, parameters, road_below_300
 from nav_msgs.msg import OccupancyGrid
-from node_harness import Running, level, running, stamp, stamp_of, values, wait_until
+from node_harness import RELIABLE_INPUT, Running, level, running, stamp, stamp_of, values, wait_until
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float64, Header
+from waiting import PATIENCE_S
 
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import PixelRays
+from seg_perception.core.meters import CameraMeters
 from seg_perception.ros.messages import why_not_installed
 from seg_perception.ros.node.transforms import TF_MESSAGE
 
@@ -237,6 +240,62 @@ def test_nothing_goes_out_after_deactivation_and_meters_come_back(tiny_model: Pa
         assert len(published) == count
         run.call(run.node.trigger_activate)
         driver.send_until(lambda: len(published) > count, "a grid again")
+
+
+def test_what_is_under_way_at_a_deactivation_never_goes_out(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, go_on, blocked, free = (threading.Event() for _ in range(4))
+    look = CameraMeters.look
+
+    def look_late(of: CameraMeters, *arguments: Any) -> None:
+        held.set()
+        assert go_on.wait(PATIENCE_S)
+        look(of, *arguments)
+
+    with running(parameters(tiny_model, **RELIABLE_INPUT)) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        run.peer.subscribe(PointCloud2, "/segmentation_node/ground_points")
+        published = publications(run, "/segmentation_node/ground_points")
+        monkeypatch.setattr(CameraMeters, "look", look_late)
+        driver.send_until(held.is_set, "a frame to be worked on")
+        before = START + STEP * driver.sent
+        run.call(run.node.trigger_deactivate)
+        run.call(run.node.trigger_activate)
+        go_on.set()
+        driver.send_until(lambda: published, "points again")
+        assert min(stamp_of(cloud) for cloud in published) >= before
+
+        # and a subscriber that blocks the middleware, here a publisher that does, holds no transition up
+        monkeypatch.setattr("seg_perception.ros.node.meters.PUBLISHING_TIMEOUT_S", 0.05)
+        (publisher,) = (p for p in run.node.publishers if p.topic_name == "/segmentation_node/ground_points")
+        publisher.publish = lambda _: (blocked.set(), free.wait(PATIENCE_S))
+        driver.send_until(blocked.is_set, "points that block")
+        run.call(run.node.trigger_deactivate)
+        assert not free.is_set()
+        assert run.node.state == "inactive"
+        assert run.peer.lines("the middleware has blocked the publishing of a grid or of points")
+        free.set()
+
+
+def test_a_defect_of_meters_is_counted_with_its_reason(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a defect")
+
+    with running(parameters(tiny_model)) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+        grids = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid")
+        driver.send_until(lambda: grid_status(run).get("free_distance_m"), "a grid")
+        assert grid_status(run)["free_distance_m"] == "12.5000"
+        monkeypatch.setattr(CameraMeters, "look", fail)
+        words = "unexpected RuntimeError: a defect"
+        driver.send_until(lambda: words in values(run.report(": camera"))["no_grid_because"], "the reason")
+        assert int(values(run.report(": camera"))["frames_without_grid"]) > 0
+        monkeypatch.undo()
+        grids.clear()
+        driver.send_until(lambda: grids, "a grid again")
+        run.call(run.node.trigger_deactivate)
+        assert "free_distance_m" not in values(run.report(": camera"))  # what was free is no news of now
 
 
 def test_a_subscriber_of_meters_that_are_off_is_told(tiny_model: Path) -> None:
