@@ -200,7 +200,7 @@ class Model:
         Raises:
             FileNotFoundError, InputError, EngineError: as `__call__`.
         """
-        if isinstance(images, (str, Path, np.ndarray)):
+        if isinstance(images, (str, bytes, Path, np.ndarray)) or not hasattr(images, "__iter__"):
             raise InputError("batch takes a list of images; for one image, call the model itself")
         opened = [_open_image(image) for image in images]
         answers = self._segment([pixels for _, _, pixels in opened])
@@ -302,6 +302,9 @@ def load(
         InputError: a malformed size, or one that the model does not take.
         SettingsError: `drivable` names a class that the model does not have.
     """
+    for name, value, kind in (("drivable", drivable, DrivableSettings), ("options", options, EngineOptions)):
+        if not isinstance(value, (kind, type(None))):
+            raise InputError(f"{name} {value!r} is not accepted: a {kind.__name__} is")
     path = model_file(model)
     wanted = Size.parse(size) if size is not None else None
     if path.exists() and not path.is_file():
@@ -320,7 +323,7 @@ def load(
 def _open_image(image: Any) -> tuple[str, str, RgbImage]:
     """Name, source and pixels of whatever a caller gives for an image."""
     if isinstance(image, (str, Path)):
-        source = find_source(Path(image))
+        source = find_source(image)
         if source.kind is not SourceKind.IMAGE:
             raise InputError(f"{source} is a {source.kind.value}, not an image: use model.stream({str(image)!r})")
         assert isinstance(source.place, Path)

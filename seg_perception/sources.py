@@ -197,7 +197,9 @@ def frames(
         OSError, InputError: the source, or without `on_fault` one of its files or messages, cannot be read.
     """
     if topic is not None and source.kind is not SourceKind.BAG:
-        raise InputError(f"{source} is a {source.kind.value}: a topic ({topic!r}) goes with a bag")
+        raise InputError(
+            f"{source}: a topic ({topic!r}) goes with a bag, not with this kind of source ({source.kind.value})"
+        )
     if source.kind is SourceKind.BAG:
         yield from _bag_frames(source, topic, on_fault)
     elif source.kind is SourceKind.FOLDER:

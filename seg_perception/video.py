@@ -12,7 +12,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, pip_install
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size, check_rgb
 
@@ -26,6 +26,7 @@ _PALETTE = ["-filter_complex", "[0:v] split [a][b]; [a] palettegen=stats_mode=di
 _NETWORK_TIMEOUT_MS = 10_000
 _FIRST_FRAME_S = 15.0
 _UNKNOWN_FPS = 25.0
+_CAMERAS = range(100)  # to OpenCV, 100 and more name a backend, and it crashes on -1
 
 
 class VideoWriter:
@@ -110,7 +111,7 @@ class VideoWriter:
         try:
             import imageio_ffmpeg
         except ImportError as error:
-            raise InputError("writing a video needs ffmpeg: pip install imageio-ffmpeg") from error
+            raise InputError(f"writing a video needs ffmpeg: {pip_install('bags')}") from error
         gif = self.path.suffix == ".gif"
         self._pipe = imageio_ffmpeg.write_frames(
             str(self._partial),
@@ -272,6 +273,8 @@ def _rgb(image: RgbImage) -> RgbImage:
 
 def _opened(source: Path | int | str) -> cv2.VideoCapture:
     if isinstance(source, int):
+        if source not in _CAMERAS:
+            raise InputError(f"camera {source}: a camera's index is {_CAMERAS[0]} to {_CAMERAS[-1]}")
         capture = cv2.VideoCapture(source)
         fault = f"camera {source}: there is no such camera, or another program uses it"
     elif isinstance(source, Path):
@@ -282,6 +285,8 @@ def _opened(source: Path | int | str) -> cv2.VideoCapture:
         capture = _opened_file(source)
         fault = f"{source}: not a video that can be decoded (cut off, or an unknown format)"
     else:
+        if not source.isprintable():  # OpenCV's Python layer crashes on bytes that are no text
+            raise InputError(f"{source!r}: a URL with characters that no URL has; write them as %XX")
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS]
         limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, _NETWORK_TIMEOUT_MS]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)

@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,7 @@ from seg_perception.core.files import share_path
 from seg_perception.core.image_file import decode_labels
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.exporting import ShapeKind
+from seg_perception.engines.base import BuildEngine
 from seg_perception.export.importing import Color, Kind, Layout
 from seg_perception.video import VideoReader, VideoWriter
 
@@ -163,6 +165,7 @@ def test_a_turned_photo_is_upright(tiny: Path, tmp_path: Path) -> None:
         (None, "a NoneType is not accepted as an image"),
         (Image.new("F", (4, 4)), "a PIL image of mode F is not accepted"),
         ("{tmp}", r"is a folder, not an image: use model.stream\("),
+        ("http://host/street.jpg", r"is a URL, not an image: use model.stream\("),
         ("{tmp}/notes.txt", "not an image, a video or a bag by its ending"),
         ("/dev/zero", "/dev/zero: not a regular file"),
     ],
@@ -323,6 +326,8 @@ def test_a_url_streams(tiny: Path, video: Path) -> None:
                 results = list(model.stream(address))
                 with pytest.raises(sp.InputError, match="no video at this address"):
                     list(model.stream(f"http://127.0.0.1:{server.server_port}/none.mp4"))
+                with pytest.raises(sp.InputError, match="a URL with characters that no URL has"):
+                    list(model.stream("http://127.0.0.1/\udcff.mp4"))  # a byte of a shell that is no text
         finally:
             server.shutdown()
             thread.join()
@@ -390,6 +395,9 @@ def test_a_camera_that_is_not_there(tiny: Path, tmp_path: Path, monkeypatch: pyt
     with sp.load(tiny, threads=1) as model:
         for source in (99, "99"):
             with pytest.raises(sp.InputError, match=r"camera 99: there is no such camera"):
+                list(model.stream(source))
+        for source in (-1, 100, 10**20):  # OpenCV crashes on -1, and takes 700 for a backend's number
+            with pytest.raises(sp.InputError, match=f"camera {source}: a camera's index is 0 to 99"):
                 list(model.stream(source))
 
 
@@ -464,12 +472,42 @@ def test_plain_texts_do_for_paths_sizes_and_choices(tiny: Path, tmp_path: Path) 
     assert sp.DatasetSettings("folder", "data", mapping="identity", size="96x64").root == Path("data")
     request = sp.ImportRequest(layout="nhwc", color="bgr", kind="labels", size="96x64")
     assert request == sp.ImportRequest(layout=Layout.NHWC, color=Color.BGR, kind=Kind.LABELS, size=Size(96, 64))
+    assert sp.EngineOptions(build_engine="never").build_engine is BuildEngine.NEVER
+    assert sp.DrivableSettings(classes="road").classes == ("road",)
+    assert sp.ProcessSettings(images="/image", outputs=["labels"]).images == ("/image",)
+    assert sp.ImportRequest(mean=0.5, std=[0.2, 0.2, 0.2]).mean == (0.5,)
     assert sp.ShapeSettings("mask") == sp.ShapeSettings(ShapeKind.MASK)
     with pytest.raises(sp.InputError, match="kind 'circle' is not one of polygon, mask"):
         sp.ShapeSettings("circle")
     classes = share_path("config/labels/driving.yaml")
     with pytest.raises(sp.InputError, match="/labels"):
         sp.score_bag(bag, "/labels", "/truth", classes)
+
+
+@pytest.mark.parametrize(
+    "kind, value, accepted",
+    [
+        ("EngineOptions", {"threads": "2"}, "a whole number"),
+        ("EngineOptions", {"threads": 2.0}, "a whole number"),
+        ("EngineOptions", {"cuda_graph": "no"}, "True or False"),  # in a condition it would be true
+        ("DrivableSettings", {"min_confidence": True}, "a number"),
+        ("DrivableSettings", {"connected_to_ego": 1}, "True or False"),
+        ("DemoSettings", {"frames": "3"}, "a whole number"),
+        ("EvaluationOptions", {"band": None}, "a whole number"),
+        ("ViewSettings", {"port": "8400"}, "a whole number"),
+    ],
+)
+def test_values_of_another_type_are_refused_in_words(kind: str, value: dict[str, object], accepted: str) -> None:
+    ((name, given),) = value.items()
+    with pytest.raises(sp.InputError, match=re.escape(f"{name} {given!r} is not accepted: {accepted} is")):
+        getattr(sp, kind)(**value)
+
+
+def test_settings_in_another_s_place_are_refused(tiny: Path) -> None:
+    with pytest.raises(sp.InputError, match="drivable 'road' is not accepted: a DrivableSettings is"):
+        sp.load(tiny, drivable="road")
+    with pytest.raises(sp.InputError, match=r"options \{\} is not accepted: a EngineOptions is"):
+        sp.load(tiny, options={})
 
 
 def test_the_calls_say_what_they_take() -> None:

@@ -28,7 +28,7 @@ from seg_perception.core.errors import InputError
 from seg_perception.core.files import model_file
 from seg_perception.core.image_message import raw_of
 from seg_perception.core.meters import MetersSettings
-from seg_perception.core.types import RgbImage, Size
+from seg_perception.core.types import RgbImage, Size, parse_fields
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Answer, image_outputs
@@ -67,6 +67,7 @@ class ProcessSettings:
     meters: MetersSettings = field(default_factory=MetersSettings)
 
     def __post_init__(self) -> None:
+        parse_fields(self)
         if unknown := [name for name in self.outputs if name not in image_outputs()]:
             raise InputError(f"outputs {', '.join(unknown)} are not known; accepted: {', '.join(image_outputs())}")
         if not _PREFIX.fullmatch(self.prefix):

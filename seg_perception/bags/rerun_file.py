@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seg_perception.bags.messages import COMPRESSED_IMAGE, IMAGE_TYPES, labels_of, rgb_of, stamp_ns_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.bags.types import BagMessage
-from seg_perception.core.errors import InputError
+from seg_perception.core.errors import InputError, pip_install
 from seg_perception.core.files import check_place
 from seg_perception.core.label_set import LabelSet, load_label_set
 from seg_perception.core.visual import draw_cells
@@ -155,5 +155,5 @@ def _sdk() -> Any:
     try:
         import rerun
     except ImportError as error:
-        raise InputError("a .rrd file needs the extra rerun: pip install 'seg_perception[rerun]'") from error
+        raise InputError(f"a .rrd file needs the extra rerun: {pip_install('rerun')}") from error
     return rerun

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from seg_perception.core.errors import pip_install
 from seg_perception.core.files import DEFAULT_MODEL, model_file, shipped_models
 from seg_perception.core.stopping import StopEvent, ending_signals
 from seg_perception.engines.opening import AUTO
@@ -314,7 +315,7 @@ def what_to_install(error: ModuleNotFoundError) -> str | None:
     extra = EXTRA_OF.get(package)
     if extra is None:
         return None
-    line = f"this needs the package {package!r}, which is not installed: pip install 'seg_perception[{extra}]'"
+    line = f"this needs the package {package!r}, which is not installed: {pip_install(extra)}"
     return f"{line}, or source a ROS 2" if extra == "ros" else line
 
 

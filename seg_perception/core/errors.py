@@ -42,6 +42,11 @@ def first_of(names: Iterable[object], most: int = 8) -> str:
     return ", ".join(every[:most]) + rest
 
 
+def pip_install(extra: str) -> str:
+    """The command that brings what an extra of setup.py names, for an error's text; quoted, as zsh expands brackets."""
+    return f"pip install 'seg_perception[{extra}]'"
+
+
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """End a script with what `main` returns, or with one line for an error that its user can mend."""
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
+from numbers import Integral, Real
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -49,10 +50,38 @@ def parse_choice(kind: type[_Choice], text: Any, name: str) -> _Choice:
 
 
 def parse_fields(settings: object, **parsers: Callable[[Any], object]) -> None:
-    """Let a frozen dataclass take plain texts: a named field that is not None becomes what its parser makes of it."""
-    for name, parser in parsers.items():
-        if (value := getattr(settings, name)) is not None:
-            object.__setattr__(settings, name, parser(value))
+    """Let a frozen dataclass take plain values, and only those of its fields' types.
+
+    A field that is not None and has a parser becomes what that makes of it. Of the others whole numbers, numbers and
+    bools must be some (in a condition, "no" would be true), and one text or number does for a tuple of them.
+
+    Raises:
+        InputError: a value of another type; or what a parser raises.
+    """
+    for field in fields(settings):  # type: ignore[arg-type]  # whoever calls this is a dataclass
+        value, kind = getattr(settings, field.name), str(field.type).removesuffix(" | None")
+        if value is None and kind != field.type:
+            continue
+        if field.name in parsers:
+            parsed = parsers[field.name](value)
+        elif kind in _NUMBERS:
+            parsed = _number(field.name, value, kind)
+        elif kind in ("tuple[str, ...]", "tuple[float, ...]"):
+            parsed = (value,) if isinstance(value, (str, Real)) else tuple(value)
+        else:
+            continue
+        if parsed is not value:
+            object.__setattr__(settings, field.name, parsed)
+
+
+_NUMBERS = {"int": (Integral, "a whole number"), "float": (Real, "a number"), "bool": (bool, "True or False")}
+
+
+def _number(name: str, value: object, kind: str) -> object:
+    accepted, words = _NUMBERS[kind]
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind == "bool"):
+        raise InputError(f"{name} {value!r} is not accepted: {words} is")
+    return value
 
 
 class Precision(str, Enum):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.codecs import Codec, EncodedImage, checked_size, opencv_pixels
-from seg_perception.core.errors import DatasetError, InputError
+from seg_perception.core.errors import DatasetError, InputError, pip_install
 from seg_perception.core.files import read_regular_file
 from seg_perception.core.image_file import MAX_FILE_BYTES, parse_encoded, upright
 from seg_perception.core.label_set import LabelMapping, text_of
@@ -143,8 +143,7 @@ def _decode_gif(content: bytes, source: str) -> Mask:
         from PIL import Image
     except ModuleNotFoundError as error:
         raise InputError(
-            f"{source}: GIF label files need Pillow, in the extra 'convert' (pip install seg_perception[convert]); or "
-            "save the masks as PNG"
+            f"{source}: GIF label files need Pillow ({pip_install('convert')}); or save the masks as PNG"
         ) from error
     if len(content) < 13:
         raise InputError(f"{source}: the GIF ends early, after {len(content)} bytes; the file is truncated")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import CameraEncoding, Precision, Size, parse_fields
+from seg_perception.core.types import CameraEncoding, Precision, Size, parse_choice, parse_fields
 
 INPUT_NAME = "image"
 OUTPUT_NAMES = ("labels", "confidence")
@@ -185,7 +186,7 @@ class EngineOptions:
 
     Raises:
         EngineError: threads below 0 or above `MOST_THREADS`, or a batch below 1.
-        InputError: no such precision, or a malformed size.
+        InputError: no such precision, a malformed size, or a value of another type.
     """
 
     threads: int = 0
@@ -199,13 +200,19 @@ class EngineOptions:
     stop_requested: Callable[[], bool] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        parse_fields(
+            self,
+            precision=Precision.parse,
+            size=Size.parse,
+            build_engine=partial(parse_choice, BuildEngine, name="build_engine"),
+            cache=Path,
+        )
         if not 0 <= self.threads <= MOST_THREADS:
             raise EngineError(
                 f"threads {self.threads} is not accepted: 0 (all cores this process may use) to {MOST_THREADS} is"
             )
         if self.batch < 1:
             raise EngineError(f"batch {self.batch} must be at least 1")
-        parse_fields(self, precision=Precision.parse, size=Size.parse, cache=Path)
 
 
 class Device(Enum):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, pip_install
 from seg_perception.engines.base import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -59,7 +59,7 @@ def open_session(content: bytes, threads: int, name: str, in_float: bool) -> ort
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: pip install onnxruntime ({error})") from error
+        raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: {pip_install('onnx')} ({error})") from error
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
@@ -170,7 +170,7 @@ def _open(model: Path, options: EngineOptions) -> Engine:
 
 
 def _why_not() -> str | None:
-    return None if importlib.util.find_spec("onnxruntime") else "onnxruntime is not installed"
+    return None if importlib.util.find_spec("onnxruntime") else f"onnxruntime is not installed: {pip_install('onnx')}"
 
 
 ENGINES = (

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, pip_install
 from seg_perception.core.types import Precision
 from seg_perception.engines.base import (
     INPUT_NAME,
@@ -258,7 +258,7 @@ def _import_library() -> ModuleType:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: pip install onnxruntime-gpu ({error})") from error
+        raise EngineError(f"the engine {NAME!r} needs ONNX Runtime: {pip_install('cuda')} ({error})") from error
 
 
 @cache
@@ -300,7 +300,7 @@ def _why_not() -> str | None:
     if isinstance(gpu, str):
         return gpu
     if importlib.util.find_spec("onnxruntime") is None:
-        return "onnxruntime-gpu is not installed: pip install 'seg_perception[cuda]'"
+        return f"onnxruntime-gpu is not installed: {pip_install('cuda')}"
     try:
         return why_no_provider(importlib.import_module("onnxruntime"), tuple(distributions_of("onnxruntime")))
     except ImportError as error:
@@ -322,9 +322,7 @@ def why_no_provider(library: ModuleType, installed: tuple[str, ...] = ()) -> str
                 "onnxruntime and onnxruntime-gpu are both installed, and the former's files are in the latter's place: "
                 "pip uninstall both, then pip install onnxruntime-gpu"
             )
-        return (
-            "this onnxruntime has no CUDA provider: pip uninstall onnxruntime, then pip install 'seg_perception[cuda]'"
-        )
+        return f"this onnxruntime has no CUDA provider: pip uninstall onnxruntime, then {pip_install('cuda')}"
     options = library.SessionOptions()
     options.log_severity_level = 4
     try:
@@ -336,7 +334,7 @@ def why_no_provider(library: ModuleType, installed: tuple[str, ...] = ()) -> str
             )
         (answer,) = session.run(None, {"x": np.full((1, 1, 3, 3), 2.0, np.float32)})
     except ImportError:
-        return "onnx is not installed"
+        return f"onnx is not installed: {pip_install('cuda')}"
     except Exception as error:  # noqa: BLE001  onnxruntime raises several unrelated classes
         return f"ONNX Runtime's CUDA provider does not run here: {error}"
     return None if float(answer.sum()) == 18.0 else "ONNX Runtime's CUDA provider computes wrongly on this GPU"

@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import seg_perception.engines
-from seg_perception.core.errors import EngineError, ModelError
+from seg_perception.core.errors import EngineError, ModelError, pip_install
+from seg_perception.core.files import shipped_models
 
 if TYPE_CHECKING:
     from seg_perception.core.types import Size
@@ -73,7 +74,7 @@ def engine_table() -> str:
     order = [spec.name for spec in preferred()]
     for spec in engines().values():
         place = f"{order.index(spec.name) + 1}." if spec.name in order else "by name only"
-        install = f"`pip install 'seg_perception[{spec.extra}]'`" if spec.extra else "nothing"
+        install = f"`{pip_install(spec.extra)}`" if spec.extra else "nothing"
         lines.append(f"| `{spec.name}` | {spec.device.value} | {install} | {place} | {spec.summary} |")
     return "\n".join(lines)
 
@@ -115,7 +116,8 @@ def open_engine(
     if engine not in engine_choices():
         raise EngineError(f"engine {engine!r} is not known; accepted: {', '.join(engine_choices())}")
     if not path.exists():
-        raise FileNotFoundError(2, "there is no such model", str(path))
+        names = f"; shipped ones have the names {', '.join(shipped_models())}" if len(path.parts) == 1 else ""
+        raise FileNotFoundError(2, f"there is no such model{names}", str(path))
     if engine == AUTO:
         spec, why = _first(path)
         answer = None if spec.device is Device.GPU else _tuned(path, size or options.size, options.threads)

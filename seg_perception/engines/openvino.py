@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, pip_install
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.types import Precision
 from seg_perception.engines.base import (
@@ -68,7 +68,7 @@ class OpenVinoEngine(CheckedEngine):
         try:
             openvino = _import_openvino()
         except ImportError as error:
-            raise EngineError(f"the engine 'openvino' needs OpenVINO: pip install openvino ({error})") from error
+            raise EngineError(f"the engine 'openvino' needs OpenVINO: {pip_install('openvino')} ({error})") from error
         model = load_model(path)
         in_float = int8_in_float(model.graph, model.card.id)
         self._card = model.card
@@ -165,7 +165,7 @@ def _open_bf16(model: Path, options: EngineOptions) -> Engine:
 
 
 def _why_not() -> str | None:
-    return None if importlib.util.find_spec("openvino") else "openvino is not installed"
+    return None if importlib.util.find_spec("openvino") else f"openvino is not installed: {pip_install('openvino')}"
 
 
 def _why_not_bf16() -> str | None:

@@ -15,7 +15,7 @@ from seg_perception.core.files import shipped_file
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.metrics import ConfusionMatrix, Scores
 from seg_perception.core.settings import from_mapping, read_yaml
-from seg_perception.core.types import UNLABELED
+from seg_perception.core.types import UNLABELED, parse_fields
 from seg_perception.datasets.base import Dataset
 from seg_perception.datasets.registry import DatasetSettings
 from seg_perception.evaluation.counts import BAND_WIDTH, Calibration, DrivableScores, PixelCounts, boundary_band
@@ -71,6 +71,7 @@ class EvaluationOptions:
     band: int = BAND_WIDTH
 
     def __post_init__(self) -> None:
+        parse_fields(self)
         faults = []
         if not 0.0 <= self.min_confidence <= 1.0:
             faults.append(f"min_confidence: {self.min_confidence} is not in 0 to 1")

@@ -23,7 +23,7 @@ import numpy as np
 from seg_perception.core.errors import InputError
 from seg_perception.core.image_file import encode_png_bytes
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage
+from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, RgbImage, parse_fields
 from seg_perception.core.visual import DEFAULT_OPACITY, colorize, outline, overlay
 
 
@@ -47,6 +47,7 @@ class ViewSettings:
     control: bool = False
 
     def __post_init__(self) -> None:
+        parse_fields(self)
         if not 0 <= self.port <= 65535:
             raise InputError(f"view port {self.port} is not accepted: 1 to 65535 are, 0 takes a free one")
         if not 0.1 <= self.rate <= 60:

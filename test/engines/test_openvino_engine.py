@@ -210,7 +210,9 @@ def test_a_failing_run_is_an_error_with_its_words(driving_model: Path, tmp_path:
 
 def test_not_installed(driving_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EngineError, match="the engine 'openvino' needs OpenVINO: pip install openvino"):
+    with pytest.raises(
+        EngineError, match=r"the engine 'openvino' needs OpenVINO: pip install 'seg_perception\[openvino\]'"
+    ):
         open_engine(driving_model, "openvino")
 
 

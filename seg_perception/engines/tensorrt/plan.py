@@ -55,10 +55,15 @@ class BuildSettings:
     def __post_init__(self) -> None:
         faults: list[str] = []
         try:
-            parse_fields(self, precision=Precision.parse, camera_encoding=CameraEncoding.parse)
-            parse_fields(self, size=Size.parse, camera_size=Size.parse)
-        except InputError as error:
-            faults.append(str(error))
+            parse_fields(
+                self,
+                precision=Precision.parse,
+                size=Size.parse,
+                camera_size=Size.parse,
+                camera_encoding=CameraEncoding.parse,
+            )
+        except InputError as error:  # the other checks need values of their types
+            raise EngineError(f"engine settings: {error}") from error
         if self.camera_encoding is not CameraEncoding.RGB and self.camera_size is None:
             faults.append(f"camera encoding {self.camera_encoding} needs a camera size")
         if self.batch < 1:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, pip_install
 from seg_perception.core.types import Precision
 from seg_perception.engines.cuda import Gpu
 
@@ -37,7 +37,7 @@ _INSTALL = {
         "NVIDIA TensorRT 8.5 or newer with its Python package 'tensorrt' "
         "(part of JetPack on a Jetson; NVIDIA's apt packages or containers elsewhere)"
     ),
-    TENSORRT_RTX: "NVIDIA TensorRT-RTX: pip install 'seg_perception[tensorrt]'",
+    TENSORRT_RTX: f"NVIDIA TensorRT-RTX: {pip_install('tensorrt')}",
 }
 
 

@@ -255,7 +255,7 @@ class Summary:
             ("frames in", f"{session.published}"),
             ("frames out", f"{session.answered}{self._loss()}"),
             ("rate out", f"{session.answered / session.seconds:.1f} Hz" if session.seconds else "-"),
-            ("node's account", self._account()),
+            ("node counts", self._account()),
             ("latency", f"{latency} (image published to labels received, through DDS both ways)"),
         ]
         lines = [f"{name:<14}{value}" for name, value in rows]

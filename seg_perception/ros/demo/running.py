@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.files import make_folder, model_file, real_path
-from seg_perception.core.types import Size
+from seg_perception.core.types import Size, parse_fields
 
 if TYPE_CHECKING:
     from seg_perception.ros.demo.results import Summary
@@ -69,6 +69,7 @@ class DemoSettings:
     gif: bool = False
 
     def __post_init__(self) -> None:
+        parse_fields(self, size=Size.parse)
         if self.bag is not None and self.images is not None:
             raise InputError("bag and images were both given: one of them is driven")
         if (self.labels is None) != (self.mapping is None):
@@ -126,6 +127,8 @@ def demo(
         DatasetError, SettingsError: folder and labels do not fit, or a number is out of range.
         EngineError: the node ended, or did not answer.
     """
+    import rclpy  # noqa: F401 - where it is missing, that is said before a drive is drawn
+
     settings, stop, out = settings or DemoSettings(), stop or threading.Event(), Path(out)
     recorded = out / RECORDED
     for source in (Path(given) for given in (settings.bag, settings.images, settings.labels) if given is not None):

@@ -69,9 +69,11 @@ def main(args: Sequence[str] | None = None) -> int:
         signals.ignore()
         return status
     except ModuleNotFoundError as error:
+        from seg_perception.core.errors import pip_install
+
         return _refuse(
             f"the Python package {error.name!r} is missing: source ROS 2 (source /opt/ros/$ROS_DISTRO/setup.bash) "
-            "or, without a ROS install, pip install 'seg_perception[ros]'"
+            f"or, without a ROS install, {pip_install('ros')}"
         )
 
 
