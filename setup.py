@@ -6,6 +6,7 @@ Versions accepted are stated here; the exact ones that are tested are pinned in 
 from __future__ import annotations
 
 from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -72,6 +73,9 @@ setup(
     name=NAME,
     version="0.1.0",
     description="Semantic segmentation for driving: camera images in, labels and a drivable mask out",
+    # resolved: `colcon build --symlink-install` runs a link to this file, elsewhere
+    long_description=Path(__file__).resolve().with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     author="seg_perception maintainers",
     author_email="seg-perception@example.org",
     maintainer="seg_perception maintainers",
@@ -94,9 +98,9 @@ setup(
     install_requires=[*CORE, *PROGRESS],
     extras_require={
         "onnx": ONNX,
-        "bags": BAGS,  # bag, predict and demo
+        "bags": BAGS,  # bag; videos of predict
         "view": VIEW,
-        "ros": [*ROS, *BAGS, *VIEW],
+        "ros": [*ROS, *BAGS, *VIEW],  # node, demo, view of a node
         "rerun": [*BAGS, *RERUN],  # bag process --rerun
         "convert": CONVERT,  # dataset convert
         "train": TRAIN,
@@ -113,11 +117,15 @@ setup(
         ],
     },
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
     zip_safe=False,
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import seg_perception
 from seg_perception.core.files import DEFAULT_MODEL, share_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,7 @@ def test_package_xml_and_setup_py_state_the_same() -> None:
     maintainer = package_xml().find("maintainer")
     assert maintainer is not None
     assert f'version="{version}"' in setup
+    assert version == seg_perception.__version__
     assert f'maintainer_email="{maintainer.get("email")}"' in setup
     assert f'license="{package_xml().findtext("license")}"' in setup
 

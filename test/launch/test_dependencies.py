@@ -42,6 +42,13 @@ def used() -> Iterator[str]:
         yield from re.findall(r'package="(\w+)"', source)
 
 
+def test_rosdep_installs_nothing_by_pip() -> None:
+    """Into the system's Python, which Ubuntu 24.04 refuses; and pip's NumPy 2 breaks apt's OpenCV and cv_bridge."""
+    tags = [str(tag.text) for tag in ET.parse(ROOT / "package.xml").getroot() if tag.tag.endswith("depend")]
+    assert len(tags) > 20
+    assert not [name for name in tags if name.endswith("-pip")]
+
+
 def test_package_xml_and_the_code_agree() -> None:
     ros = {"launch", "launch_ros", "rclpy", "rviz2"}
     needed = {name for name in used() if name in ros or name.endswith(("_msgs", "_interfaces"))}
