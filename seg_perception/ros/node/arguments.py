@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seg_perception.node_outputs import OUTPUTS
+from seg_perception.ros.node.topics import InputTopics
 
 if TYPE_CHECKING:  # the command reads its arguments before ROS is there
     from rclpy.node import Node
@@ -106,9 +107,7 @@ def _names(node: Node, cameras: Sequence[str]) -> Iterator[str]:
     yield from _OF_EVERY_NODE
     yield from (f"~/{service}" for service in _SERVICES)
     for camera in cameras:
-        image = f"{camera}/image" if camera else "image"
-        topic = node.resolve_topic_name(image)  # what lies beside it follows it
-        yield from (image, f"{topic}/compressed", f"{topic.rpartition('/')[0]}/camera_info")
+        yield from InputTopics.of(camera, node)
         yield from (output.topic(camera) for output in OUTPUTS)
     yield from (output.topic() for output in OUTPUTS)
 

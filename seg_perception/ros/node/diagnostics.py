@@ -276,6 +276,7 @@ class NodeWatch:
         self.missing_outputs: dict[str, str] = {}
         self.misspelt: list[str] = []
         self.unused_arguments: list[str] = []
+        self.doubts: list[str] = []  # of the topics' names
         self._namesakes = 0  # other nodes of this node's name
         self._namesakes_log = Throttle(30.0)
         self.opening_s: float | None = None
@@ -303,6 +304,7 @@ class NodeWatch:
         return [
             *(f"parameter {line}" for line in self.misspelt),
             *self.unused_arguments,
+            *self.doubts,
             *self._unheard,
             *self._of_namesakes(),
         ]

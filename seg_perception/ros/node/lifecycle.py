@@ -46,6 +46,7 @@ from seg_perception.ros.node.node_time import TimeWatch, without_impossible_time
 from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.spinning import guard_services
+from seg_perception.ros.node.topics import check_topics
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
@@ -211,6 +212,9 @@ class SegmentationNode(LifecycleNode):
     def _begin_opening(self) -> _Opening:
         """Read the settings and let the inference thread open the engine."""
         settings = self._settings_source.read()
+        self._watch.doubts = check_topics(settings, self)
+        for line in self._watch.doubts:
+            self.get_logger().warning(line)
         self._watch.misspelt = []
         self._warn_of_parameters(self._settings_source.unknown())
         self._serve_page(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,11 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
 
+from seg_perception.core.errors import SettingsError
+from seg_perception.node_parameters import parse_settings
 from seg_perception.ros.compat import parameter_overrides
 from seg_perception.ros.node.arguments import RosArguments, unused_rules
+from seg_perception.ros.node.topics import check_topics
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +152,47 @@ def test_a_parameter_of_another_node_is_named(context: Context) -> None:
         "-p segmentation_nod:threads:=1 changes nothing: it is for a node named segmentation_nod, "
         "this one is segmentation_node"
     )
+
+
+@pytest.mark.parametrize(
+    "rules, fault, doubt",
+    [
+        ("front/image:=/front/image_raw rear/image:=/rear/image_raw ~/front/labels:=/x ~/rear/labels:=/y", "", ""),
+        ("~/front/labels:=/x ~/rear/labels:=/x", "~/front/labels and ~/rear/labels are both /x: remap each", ""),
+        ("~/front/labels:=/x ~/palette:=/x", "~/front/labels and ~/palette are both /x: remap each", ""),
+        ("~/front/overlay:=~/drivable_grid", "~/front/overlay and ~/drivable_grid are both /n/drivable_grid", ""),
+        (
+            "front/image:=~/front/labels",
+            "front/image listens to /n/front/labels, which is the node's own ~/front/l",
+            "",
+        ),
+        (
+            "~/front/overlay:=/front/image",
+            "front/image listens to /front/image, which is the node's own ~/front/ov",
+            "",
+        ),
+        ("~/front/overlay:=/front/camera_info", "front/image listens to /front/camera_info, which is", ""),
+        ("front/image:=/front/camera_info", "front/image and its camera_info are both /front/camera_info", ""),
+        ("front/image:=/cam rear/image:=/cam", "", "front/image and rear/image are the same image, /cam: remap each"),
+        (
+            "front/image:=/f rear/image:=/r",
+            "",
+            "the camera_info of front/image and of rear/image are both /camera_info",
+        ),
+    ],
+)
+def test_every_topic_has_a_name_of_its_own(context: Context, rules: str, fault: str, doubt: str) -> None:
+    arguments = ["--ros-args", *(part for rule in rules.split() for part in ("-r", rule))]
+    values = {"cameras": ("front", "rear"), "ground.source": "fixed", "ground.height": 1.5}
+    settings = parse_settings(values, "test")
+    node = Node("n", context=context, cli_args=arguments, start_parameter_services=False)
+    try:
+        if fault:
+            with pytest.raises(SettingsError, match=re.escape(fault)) as refused:
+                check_topics(settings, node)
+            assert len(str(refused.value).splitlines()) == 2
+        else:
+            doubts = check_topics(settings, node)
+            assert [line[: len(doubt)] for line in doubts[:1]] == ([doubt] if doubt else [])
+    finally:
+        node.destroy_node()
