@@ -5,7 +5,8 @@ in ONNX Runtime. The parts: the bare engine, and a node that only moves the mess
 `inferences_at_once: 2`. Cameras publish at half the engine's rate, at its rate and at twice its rate; labels,
 confidence and the drivable mask are watched.
 The contenders take turns, so that each sees the same machine; medians of the turns. Latency is from the frame's
-stamp to its labels here.
+stamp to its labels here. "beside" is what cameras and listener took of the same cores meanwhile: a node that is
+saturated cannot answer more frames a second than there are cores in its own and their CPU seconds a frame.
 
     python benchmarks/usual_node.py --turns 5 --out out/usual_node.json
     python benchmarks/usual_node.py --sizes 1280x720 --cameras 1 --before ../older_tree
@@ -210,6 +211,7 @@ class Turn:
     p50_ms: float
     p95_ms: float
     cpu_ms: float
+    beside_ms: float = 0.0
 
 
 def cpu_seconds(pid: int) -> float:
@@ -305,17 +307,19 @@ class Watcher:
                 self.spin(0.1)
             self.spin(SETTLE_S)
             seen.clear()
-            cpu, began = cpu_seconds(contender.process.pid), time.monotonic()
+            processes = (contender.process.pid, publisher.pid, os.getpid())
+            cpu, began = [cpu_seconds(pid) for pid in processes], time.monotonic()
             self.spin(seconds)
-            took, spent = time.monotonic() - began, cpu_seconds(contender.process.pid) - cpu
+            took = time.monotonic() - began
+            spent, *beside = (cpu_seconds(pid) - then for pid, then in zip(processes, cpu, strict=True))
             taken = list(seen)
         finally:
             publisher.send_signal(signal.SIGINT)
             publisher.wait(20)
         if not taken:
-            return Turn(0.0, float("nan"), float("nan"), float("nan"))
+            return Turn(0.0, *[float("nan")] * 4)
         p50, p95 = (float(np.percentile(taken, p)) for p in (50, 95))
-        return Turn(len(taken) / took, p50, p95, spent / len(taken) * 1e3)
+        return Turn(len(taken) / took, p50, p95, spent / len(taken) * 1e3, sum(beside) / len(taken) * 1e3)
 
 
 def bare(size: tuple[int, int], seconds: float, rate: float, cores: set[int] | None) -> Turn:
@@ -374,7 +378,7 @@ def print_cell(cell: str, rows: dict[str, Turn]) -> None:
     for name, row in rows.items():
         print(
             f"  {name:>8} {row.fps:>6.1f} frames/s {row.p50_ms:>8.1f} ms p50 {row.p95_ms:>8.1f} ms p95 "
-            f"{row.cpu_ms:>7.1f} CPU ms a frame",
+            f"{row.cpu_ms:>7.1f} CPU ms a frame {row.beside_ms:>6.1f} beside",
             flush=True,
         )
 
