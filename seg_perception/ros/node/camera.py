@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.subscription import Subscription
-from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings, drivable_share
@@ -30,10 +29,11 @@ from seg_perception.ros.compat import gpu_reading
 from seg_perception.ros.log import Throttle, shortened
 from seg_perception.ros.messages import decode_compressed, decode_image, stamp_ns_of
 from seg_perception.ros.node.accounting import SAME_CLOCK_S, Fate, FrameAccount, LatencyWindow, RateMeter, Stage, Ticket
-from seg_perception.ros.node.image_input import COMPRESSED, RAW, ImageInput, Listening, explain_silence
+from seg_perception.ros.node.image_input import ImageInput, Listening
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.meters import MetersFrame, MetersThread
 from seg_perception.ros.node.outputs import CameraOutputs
+from seg_perception.ros.node.silence import SilenceWatch
 from seg_perception.segmenter import PreparedImage, PreparedOnGpu, Segmenter
 
 if TYPE_CHECKING:
@@ -132,7 +132,6 @@ class Camera:
         self.last_rejection: Rejection | None = None
         self.time_jumps = 0
         self.stamp_age_s: float | None = None
-        self.last_received_at: float | None = None
         self._node = node
         self._card = card
         self._deliver = deliver
@@ -142,20 +141,22 @@ class Camera:
         self._masker = make_masker(self._own.drivable, card.label_set)
         self._reset_requested = False
         self._last_stamp_ns: int | None = None
-        self._rejections_log, self._silence_log = Throttle(5.0), Throttle(10.0)
+        self._rejections_log = Throttle(5.0)
         self._jump_log = Throttle(5.0)
         self._loss_hint_given = self._unstamped_said = False
-        self._silent_since = time.monotonic()
+        compressed = self._own.input == "compressed"
+        self.listening = Listening.of(node, name, compressed)
         self._input = ImageInput(
             node,
             self.label,
-            self.input_topic,
-            Image if self._own.input == "raw" else CompressedImage,
-            self.input_type,
+            self.listening.topic,
+            CompressedImage if compressed else Image,
+            self.listening.accepted_type,
             settings.qos.input,
             self._receive,
-            on_gpu and self._own.input == "raw",
+            on_gpu and not compressed,
         )
+        self.silence = SilenceWatch(node, self.label, self.listening, self._input)
         self._info_subscription: Subscription | None = None
         self._outputs = CameraOutputs(node, name, settings.qos.output)
 
@@ -165,44 +166,17 @@ class Camera:
 
     # --- set up and tear down, executor thread -------------------------------------------------
 
-    @property
-    def image_name(self) -> str:
-        """The topic of the raw image before it is resolved: what a remapping names."""
-        return f"{self.name}/image" if self.name else "image"
-
-    @property
-    def image_topic(self) -> str:
-        """The resolved topic of the raw image."""
-        return self._resolve(self.image_name)
-
-    def _resolve(self, topic: str) -> str:
-        return str(self._node.resolve_topic_name(topic))
-
-    @property
-    def input_topic(self) -> str:
-        """The resolved topic the frames come from (compressed: below the image's, as image_transport does)."""
-        return self.image_topic if self._own.input == "raw" else self._resolve(f"{self.image_topic}/compressed")
-
-    @property
-    def info_topic(self) -> str:
-        """The resolved topic of the calibration, beside the image's."""
-        return f"{self.image_topic.rpartition('/')[0]}/camera_info"
-
-    @property
-    def input_type(self) -> str:
-        return RAW if self._own.input == "raw" else COMPRESSED
-
     def subscribe(self) -> None:
         """Start to receive."""
         self._input.open()
         self._info_subscription = self._node.create_subscription(
             CameraInfo,
-            self.info_topic,
+            self.listening.info_topic,
             self._on_camera_info,
             qos.profile("best_effort", 5),
         )
-        self._silent_since = time.monotonic()
-        self.last_received_at = None
+        self.silence.begin()
+        self.losses.begin_anew()
         self.rate_in.clear()
         self.rate_out.clear()
         self.latency.clear()
@@ -244,7 +218,7 @@ class Camera:
 
     def _receive(self, message: Image | CompressedImage, transport_s: float | None, sequence: int | None) -> None:
         now = time.monotonic()
-        self.last_received_at = now
+        self.silence.heard(now)
         self.rate_in.tick(now)
         stamp_ns = stamp_ns_of(message.header)
         self._deliver(CameraFrame(self.account.receive(), message, stamp_ns, now, transport_s))
@@ -252,7 +226,7 @@ class Camera:
         if not self._loss_hint_given and len(message.data) > LARGE_MESSAGE_BYTES and self.losses.worth_a_hint():
             self._loss_hint_given = True
             lost, total = self.losses.recent()
-            hint = large_images_hint(lost, total, self.input_topic, len(message.data), os.environ)
+            hint = large_images_hint(lost, total, self.listening.topic, len(message.data), os.environ)
             self._node.get_logger().warning(f"{self.label}: {hint}")
 
     def _on_camera_info(self, info: CameraInfo) -> None:
@@ -263,44 +237,9 @@ class Camera:
         """Request what the image's publishers offer now; call it once a second."""
         self._input.follow_publishers()
 
-    def seconds_without_frame(self, now: float) -> float:
-        """Since the last frame, or since the subscription began."""
-        return now - (self._silent_since if self.last_received_at is None else self.last_received_at)
-
     def explain_silence(self, now: float) -> str | None:
-        """Why no frame comes, once the timeout has passed; also logged, at most every ten seconds."""
-        silent = self.seconds_without_frame(now)
-        if not self._input.is_open or silent < self._settings.diagnostics.frame_timeout_s:
-            return None
-        prefix = f"{self.name}." if self.name else ""
-        listening = Listening(
-            parameter=f"{prefix}input",
-            remapped=self.image_name,
-            image_topic=self.image_topic,
-            topic=self.input_topic,
-            accepted_type=self.input_type,
-            requested=self._input.requested,
-        )
-        why = explain_silence(
-            listening,
-            self._input.publishers(),
-            self._published_topics(),
-            "fastrtps" in get_rmw_implementation_identifier(),
-            os.environ,
-        )
-        if self._silence_log.due():
-            kind = "no frame yet" if self.last_received_at is None else "no frame any more"
-            self._node.get_logger().warning(f"{self.label}: {kind}, for {silent:.1f} s: {why}")
-        return why
-
-    def _published_topics(self) -> list[tuple[str, list[str]]]:
-        """Topics that somebody else publishes on; the graph also lists those that are only subscribed to."""
-        own = f"{self._node.get_fully_qualified_name()}/"
-        return [
-            (name, types)
-            for name, types in self._node.get_topic_names_and_types()
-            if not name.startswith(own) and self._node.count_publishers(name)
-        ]
+        """Why no frame comes, once the configured time has passed."""
+        return self.silence.explain(now, self._settings.diagnostics.frame_timeout_s)
 
     # --- working, the camera's thread -------------------------------------------------------------
 
@@ -346,7 +285,8 @@ class Camera:
             when the mask was made and publishing began, monotonic seconds.
         """
         self._follow_time(frame)
-        mask = self._masker.mask(segmentation, frame.stamp_ns)
+        masker = self._masker  # a live change may put another in its place meanwhile
+        mask = masker.mask(segmentation, frame.stamp_ns)
         self.drivable_share = drivable_share(mask)
         masked = time.monotonic()
         self._outputs.publish(
@@ -354,10 +294,9 @@ class Camera:
                 frame.message.header, decode, segmentation, mask, self._card, self._settings.overlay, frame.received_at
             )
         )
-        ignored = self._masker.ignored
         self._meters.offer(
             self.name,
-            MetersFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, ignored),
+            MetersFrame(frame.message.header, frame.stamp_ns, frame.received_at, segmentation, mask, masker.ignored),
         )
         if self._page is not None:
             self._page.show(self.name, frame.stamp_ns, decode, segmentation, mask, self._card)
@@ -381,6 +320,10 @@ class Camera:
         return self._masker.stalled
 
     def _follow_time(self, frame: CameraFrame) -> None:
+        reset_requested = self._reset_requested
+        if reset_requested:
+            self._reset_requested = False
+            self._masker.reset()
         if not frame.stamp_ns:  # nobody set it: no time to compare
             if not self._unstamped_said:
                 self._unstamped_said = True
@@ -389,18 +332,18 @@ class Camera:
                     "with camera_info or other sensors, and latency from the stamp is not known"
                 )
             return
-        backwards = self._last_stamp_ns is not None and frame.stamp_ns < self._last_stamp_ns
-        if backwards and not self._reset_requested:
-            self.time_jumps += 1
-            if self._jump_log.due():
-                back = (self._last_stamp_ns or 0) - frame.stamp_ns
-                self._node.get_logger().warning(
-                    f"{self.label}: stamps went back by {back * 1e-9:.3f} s (a looping bag?); the mask forgets the past"
-                )
-        if backwards or self._reset_requested:
-            self._reset_requested = False
+        if self._last_stamp_ns is not None and frame.stamp_ns < self._last_stamp_ns:
             self._masker.reset()
+            if not reset_requested:
+                self._say_jump(self._last_stamp_ns - frame.stamp_ns)
         self._last_stamp_ns = frame.stamp_ns
+
+    def _say_jump(self, back_ns: int) -> None:
+        self.time_jumps += 1
+        if self._jump_log.due():
+            self._node.get_logger().warning(
+                f"{self.label}: stamps went back by {back_ns * 1e-9:.3f} s (a looping bag?); the mask forgets the past"
+            )
 
 
 def make_masker(settings: DrivableSettings, label_set: LabelSet, patience_s: float = 2.0) -> DrivableMasker:

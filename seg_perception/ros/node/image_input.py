@@ -1,4 +1,4 @@
-"""A camera's image subscription: it requests what the publishers offer, and says why nothing comes.
+"""A camera's image subscription: which topics it takes, and that it requests what the publishers offer.
 
 A reliable request takes reliable publishers' images of any size; Fast DDS loses best-effort ones that do
 not fit its shared memory. A best-effort request alone meets best-effort publishers. rclpy's own
@@ -8,9 +8,8 @@ started; here the graph and the middleware's events are followed as long as the 
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +29,44 @@ from seg_perception.ros.compat import (
     with_message_info,
 )
 from seg_perception.ros.log import Throttle
-from seg_perception.ros.node.lost_frames import large_images_remedy
 
 _BEST_EFFORT_FOR_S = 3.0  # after an event: discovery may list the publisher that it was about only later
 
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+
 OnFrame = Callable[[Any, "float | None", "int | None"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a camera listens to.
+
+    Attributes:
+        parameter: the name of the camera's `input` parameter: "input" or "front.input".
+        remapped: the relative topic of the raw image, which a remapping names: "image" or "front/image".
+        image_topic: the resolved topic of the raw image.
+        topic: the resolved topic that is subscribed to, of type `accepted_type`.
+    """
+
+    parameter: str
+    remapped: str
+    image_topic: str
+    topic: str
+    accepted_type: str
+
+    @classmethod
+    def of(cls, node: Node, camera: str, compressed: bool) -> Listening:
+        """By a camera's name; compressed images come below the image's topic, as image_transport sends them."""
+        prefix = f"{camera}/" if camera else ""
+        image = str(node.resolve_topic_name(f"{prefix}image"))
+        topic = str(node.resolve_topic_name(f"{image}/compressed")) if compressed else image
+        parameter = f"{camera}.input" if camera else "input"
+        return cls(parameter, f"{prefix}image", image, topic, COMPRESSED if compressed else RAW)
+
+    @property
+    def info_topic(self) -> str:
+        """The resolved topic of the calibration, beside the image's."""
+        return f"{self.image_topic.rpartition('/')[0]}/camera_info"
 
 
 class ImageInput:
@@ -154,107 +186,3 @@ class ImageInput:
             self._met_best_effort.trigger()  # not here: this callback belongs to the subscription that goes
         elif self._qos_log.due():
             self._node.get_logger().warning(qos.explain_incompatible_publishers(self._node, self.topic, self.requested))
-
-
-RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_INPUT_OF = {RAW: "raw", COMPRESSED: "compressed"}
-_LISTED = 5
-_SUFFIX = "/compressed"
-_PLUGINS = ("theora", "ffmpeg", "zstd", "draco", "compressedDepth")
-"""What image_transport's other plug-ins call their topics, below the image's."""
-
-_NO_PICTURES = re.compile("depth|disparity|label|confidence|drivable|mask|segment|thermal|infra", re.IGNORECASE)
-"""Names of image topics that are hardly meant: they are advised last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """What a camera listens to.
-
-    Attributes:
-        parameter: the name of the camera's `input` parameter: "input" or "front.input".
-        remapped: the relative topic to remap: "image" or "front/image".
-        image_topic: the resolved topic of the raw image.
-        topic: the resolved topic that is subscribed to, of type `accepted_type`.
-    """
-
-    parameter: str
-    remapped: str
-    image_topic: str
-    topic: str
-    accepted_type: str
-    requested: QoSProfile
-
-
-def explain_silence(
-    listening: Listening,
-    publishers: Sequence[TopicEndpointInfo],
-    topics: Iterable[tuple[str, Sequence[str]]],
-    fast_dds: bool,
-    environment: Mapping[str, str],
-) -> str:
-    """Why no frame comes, and what to do.
-
-    Args:
-        publishers: on the topic that is listened to.
-        topics: every topic that others publish on, with its types.
-        fast_dds: whether that is the middleware.
-        environment: of this process; tells whether a Fast DDS profile is in use.
-    """
-    if not publishers:
-        return _explain_nobody(listening, topics)
-    lines, fitting = [], False
-    for endpoint in publishers[:_LISTED]:
-        line = f"{qos.full_name(endpoint)} publishes {endpoint.topic_type} ({qos.describe(endpoint.qos_profile)})"
-        if endpoint.topic_type != listening.accepted_type:
-            line += f", but this node takes {listening.accepted_type} there"
-            if endpoint.topic_type in _INPUT_OF:
-                line += f": {_advice(listening, listening.topic, endpoint.topic_type)}"
-        elif faults := qos.incompatibilities(endpoint.qos_profile, listening.requested):
-            line += f", which does not fit this node's request ({'; '.join(faults)})"
-        else:
-            fitting = True
-        lines.append(line)
-    if len(publishers) > _LISTED:
-        lines.append(f"and {len(publishers) - _LISTED} more")
-    text = f"on {listening.topic}: " + "; ".join(lines)
-    if fitting and fast_dds and listening.requested.reliability != ReliabilityPolicy.RELIABLE:
-        text += f". If it does send: {large_images_remedy(environment)}"
-    return text
-
-
-def _explain_nobody(listening: Listening, topics: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Nobody publishes on the topic: the same camera in another form, or else where images are."""
-    text = f"nobody publishes on {listening.topic}"
-    types = {name: set(kinds) for name, kinds in topics}
-    base = listening.image_topic.removesuffix(_SUFFIX)
-    for other, kind in ((base, RAW), (base + _SUFFIX, COMPRESSED)):
-        if other != listening.topic and kind in types.get(other, ()):
-            return f"{text}, but {kind} is published on {other}: {_advice(listening, other, kind)}"
-    for name, kinds in sorted(types.items()):
-        folder, _, plugin = name.rpartition("/")
-        if folder == base and plugin in _PLUGINS:
-            return (
-                f"{text}, but {'; '.join(sorted(kinds))} is published on {name}, which this node does not take: "
-                f"let the publisher offer raw or compressed, or run image_transport's republish from {plugin} to raw"
-            )
-    for kind in sorted(_INPUT_OF, key=lambda kind: kind != listening.accepted_type):
-        elsewhere = [name for name, kinds in types.items() if kind in kinds and not name.endswith("/compressedDepth")]
-        if elsewhere:
-            elsewhere.sort(key=lambda name: (_NO_PICTURES.search(name) is not None, name))
-            more = f" and {len(elsewhere) - _LISTED} more" if len(elsewhere) > _LISTED else ""
-            advice = _advice(listening, elsewhere[0], kind)
-            return f"{text}; {kind} is published on {', '.join(elsewhere[:_LISTED])}{more}: {advice}"
-    return text
-
-
-def _advice(listening: Listening, topic: str, kind: str) -> str:
-    """How to take images of a kind from a topic."""
-    steps = []
-    if kind != listening.accepted_type:
-        steps.append(f"set {listening.parameter} to {_INPUT_OF[kind]}")
-    if kind == COMPRESSED and not topic.endswith(_SUFFIX):
-        steps.append(f"remap {listening.image_topic}{_SUFFIX}:={topic}")
-    elif (base := topic.removesuffix(_SUFFIX) if kind == COMPRESSED else topic) != listening.image_topic:
-        steps.append(f"remap {listening.remapped}:={base}")  # the compressed topic and camera_info follow it
-    return " and ".join(steps)

@@ -146,7 +146,7 @@ class SegmentationNode(LifecycleNode):
     @property
     def last_frame_at(self) -> float:
         """When the last frame of any camera came, monotonic seconds; 0: none yet."""
-        return max((camera.last_received_at or 0.0 for camera in self.cameras.values()), default=0.0)
+        return max((camera.silence.last_received_at or 0.0 for camera in self.cameras.values()), default=0.0)
 
     # --- lifecycle -----------------------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class SegmentationNode(LifecycleNode):
                 "drivable.min_confidence has no effect"
             )
         meters = self.meters = MetersThread(
-            self, settings, card, lambda name: self.cameras[name].info_topic, self._page
+            self, settings, card, lambda name: self.cameras[name].listening.info_topic, self._page
         )
         for name in settings.cameras:
             self.cameras[name] = Camera(

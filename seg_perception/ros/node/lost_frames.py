@@ -100,6 +100,10 @@ class LossMeter:
         self._stamp: int | None = None
         self.lost = 0
 
+    def begin_anew(self) -> None:
+        """Frames of before are no measure of those that come: nobody listened meanwhile."""
+        self._sequence = self._stamp = None
+
     def note(self, sequence: int | None, stamp_ns: int) -> None:
         """A frame came.
 

@@ -363,11 +363,14 @@ def test_a_deactivation_in_the_middle_of_an_inference_lets_nothing_out(tiny_mode
         wait_until(lambda: account.counts().in_flight == 0, "the inference to end")
         assert account.counts().failed == 1
         assert account.counts().unaccounted == 0
+        for index in range(1, 40):  # while nobody listens
+            images.publish(image_message(picture(index), START + index))
         run.call(run.node.trigger_activate)
         wait_until(images.get_subscription_count, "subscribed again")
-        images.publish(image_message(picture(1), START + 1))
+        images.publish(image_message(picture(1), START + 40))
         wait_until(lambda: labels, "labels")
-        assert [stamp_of(m) for m in labels] == [START + 1]
+        assert [stamp_of(m) for m in labels] == [START + 40]
+        assert values(run.report(": camera"))["lost_before_node"] == "0"
 
 
 def test_stamps_that_go_back_are_counted_and_reset_the_mask_s_memory(tiny_model: Path) -> None:

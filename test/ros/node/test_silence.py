@@ -8,7 +8,8 @@ import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from seg_perception.ros import qos
-from seg_perception.ros.node.image_input import COMPRESSED, RAW, Listening, explain_silence
+from seg_perception.ros.node.image_input import COMPRESSED, RAW, Listening
+from seg_perception.ros.node.silence import explain_silence
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -34,10 +35,10 @@ def explain(
         image_topic=image_topic,
         topic=image_topic if kind == "raw" else f"{image_topic}/compressed",
         accepted_type=RAW if kind == "raw" else COMPRESSED,
-        requested=qos.profile(requested, 1),
     )
     graph = [(name, [kind]) for name, kind in (topics or {}).items()]
-    return explain_silence(listening, publishers, graph, fast_dds=True, environment=environment or {})  # type: ignore[arg-type]
+    wanted = qos.profile(requested, 1)
+    return explain_silence(listening, wanted, publishers, graph, fast_dds=True, environment=environment or {})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
