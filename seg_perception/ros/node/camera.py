@@ -307,9 +307,8 @@ class Camera:
         """Note a published frame's times."""
         if frame.transport_s is not None:
             times[Stage.RECEIVE] = frame.transport_s
-        self.stamp_age_s = (
-            (self._node.get_clock().now().nanoseconds - frame.stamp_ns) * 1e-9 if frame.stamp_ns else None
-        )
+        now_ns = self._node.get_clock().now().nanoseconds  # 0 while no /clock has come
+        self.stamp_age_s = (now_ns - frame.stamp_ns) * 1e-9 if now_ns and frame.stamp_ns else None
         if self.stamp_age_s is not None and abs(self.stamp_age_s) < SAME_CLOCK_S:
             times[Stage.STAMP_TO_OUTPUT] = self.stamp_age_s
         self.latency.add(times)

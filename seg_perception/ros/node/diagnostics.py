@@ -273,6 +273,7 @@ class NodeWatch:
         self._node = node
         self.state = "unconfigured"
         self.clock_jumps = 0
+        self.time_trouble = ""  # why the node's time means nothing
         self.missing_outputs: dict[str, str] = {}
         self.misspelt: list[str] = []
         self.unused_arguments: list[str] = []
@@ -305,6 +306,7 @@ class NodeWatch:
             *(f"parameter {line}" for line in self.misspelt),
             *self.unused_arguments,
             *self.doubts,
+            *filter(None, [self.time_trouble]),
             *self._unheard,
             *self._of_namesakes(),
         ]

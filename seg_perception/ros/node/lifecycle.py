@@ -486,6 +486,7 @@ class SegmentationNode(LifecycleNode):
         status = None if self._inference is None else self._inference.status()
         meters = {} if self.meters is None else {name: self.meters.report(name) for name in self.cameras}
         self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
+        self._watch.time_trouble = self._time_watch.trouble()
         report = self._watch.report(self.cameras.values(), status, meters)
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.time_source import CLOCK_TOPIC
 from rosgraph_msgs.msg import Clock
 
+from seg_perception.ros import qos
 from seg_perception.ros.log import Throttle
 
 
@@ -27,6 +28,7 @@ class TimeWatch:
         self.jumps = 0
         self._node = node
         self._forget = forget
+        self._jump_log, self._trouble_log = Throttle(5.0), Throttle(10.0)
         self._handle = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
             post_callback=self._on_jump,
@@ -43,10 +45,31 @@ class TimeWatch:
             self._node.get_logger().info(f"the node's time is now {source}; the masks' memory is reset")
         else:
             self.jumps += 1
-            self._node.get_logger().warning(
-                f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s; the masks' memory is reset"
-            )
+            if self._jump_log.due():
+                self._node.get_logger().warning(
+                    f"the node's clock jumped by {jump.delta.nanoseconds * 1e-9:.3f} s (jumps so far: {self.jumps}); "
+                    "the masks' memory is reset"
+                )
         self._forget()
+
+    def trouble(self) -> str:
+        """Why the node's time means nothing; '' if it does. Also logged, at most every ten seconds."""
+        clock = self._node.get_clock()
+        if not clock.ros_time_is_active:  # type: ignore[attr-defined]  # a node's clock is a ROSClock
+            return ""
+        publishers = sorted(qos.full_name(p) for p in self._node.get_publishers_info_by_topic(CLOCK_TOPIC))
+        if len(publishers) > 1:
+            text = f"{' and '.join(publishers)} publish {CLOCK_TOPIC}, and time jumps between them: end all but one"
+        elif clock.now().nanoseconds == 0:
+            text = (
+                f"use_sim_time is set, but no {CLOCK_TOPIC} has come from {''.join(publishers) or 'anybody'}: play the "
+                "bag with --clock, or set use_sim_time to false"
+            )
+        else:
+            return ""
+        if self._trouble_log.due():
+            self._node.get_logger().warning(text)
+        return text
 
 
 def without_impossible_times(callback: Callable[[Clock], None], node: Node) -> Callable[[Clock], None]:

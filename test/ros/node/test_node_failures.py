@@ -412,19 +412,23 @@ def test_stamps_that_go_back_are_counted_and_reset_the_mask_s_memory(tiny_model:
 def test_a_simulated_clock_that_goes_back_is_counted(tiny_model: Path) -> None:
     with running({"model": str(tiny_model), "use_sim_time": True}) as run:
         run.wait_state("active")
+        assert "use_sim_time is set, but no /clock has come from anybody" in run.report(": engine").message
         clock = run.peer.publisher(Clock, "/clock", QoSProfile(depth=10))
         for seconds in (100, 101):
             clock.publish(Clock(clock=stamp(seconds * 10**9)))
             wait_until(lambda s=seconds: run.node.get_clock().now().nanoseconds == s * 10**9, "simulated time")
         assert values(run.report(": engine"))["clock_jumps"] == "0"
         clock.publish(Clock(clock=stamp(5 * 10**9)))
-        line = "the node's clock jumped by -96.000 s; the masks' memory is reset"
+        line = "the node's clock jumped by -96.000 s (jumps so far: 1); the masks' memory is reset"
         assert wait_until(lambda: run.peer.lines("clock jumped by -96"), "the log line") == [line]
         status = wait_until(
             lambda: [s for s in run.peer.statuses(": engine") if values(s)["clock_jumps"] == "1"], "diagnostics"
         )[0]
         assert (level(status), status.message) == (0, "active")  # counted; no fault of the node's, and over
         assert values(status)["lifecycle_state"] == "active" == run.node.state
+        run.peer.publisher(Clock, "/clock", QoSProfile(depth=10))
+        text = "active; /peer and /peer publish /clock, and time jumps between them: end all but one"
+        wait_until(lambda: text in [s.message for s in run.peer.statuses(": engine")], "the word about two clocks")
 
 
 def test_a_clock_before_1970_is_left_out_and_a_changed_time_source_is_no_jump(tiny_model: Path) -> None:
