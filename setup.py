@@ -17,7 +17,7 @@ SHARE = f"share/{NAME}"
 # install with --no-deps (README.md, "On a robot").
 CORE = [
     "numpy>=1.21",
-    "opencv-python-headless>=4.5,<5",
+    "opencv-python-headless>=4.5.4,<5",
     "PyYAML>=5.4",
     "simplejpeg>=1.8",  # libjpeg-turbo that tells of damaged JPEGs (OpenCV does not), at twice the speed
     "isal>=1.5",  # unpacks PNG data in half the time of Python's zlib, which is taken where it is missing
@@ -27,7 +27,7 @@ PROGRESS = ["tqdm>=4.60"]
 VIEW = ["aiohttp>=3.8"]  # the page in the browser: HTTP and WebSocket in one well-kept package
 BAGS = [
     *ONNX,
-    "rosbags>=0.10.6",  # rosbag2 and MCAP without a ROS install
+    "rosbags>=0.10.8",  # rosbag2 and MCAP without a ROS install
     "mcap>=1.6",  # writes MCAP with checksums and any schema
     "zstandard>=0.21",  # expands zstd with a bound; mcap compresses with it
     "imageio-ffmpeg>=0.4.9",  # carries ffmpeg: OpenCV's headless wheel writes no H.264

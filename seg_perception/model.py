@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.drivable import DrivableMasker, DrivableSettings
 from seg_perception.core.errors import EngineError, InputError
-from seg_perception.core.files import make_folder, model_file, write_atomically
+from seg_perception.core.files import make_folder, model_file, user_path, write_atomically
 from seg_perception.core.image_file import encode_png_bytes, read_rgb
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
@@ -125,7 +125,7 @@ class Result:
         }
         written = {}
         for kind, encoded in pictures.items():
-            path = Path(folder).expanduser() / kind / f"{self.name}.png"
+            path = user_path(folder) / kind / f"{self.name}.png"
             make_folder(path.parent)
             write_atomically(path, encoded.tobytes())
             written[kind] = path

@@ -20,7 +20,7 @@ import cv2
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import make_folder, write_atomically
+from seg_perception.core.files import make_folder, user_path, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
@@ -210,7 +210,7 @@ def predict(
         pre_label = PreLabel(pre_label)
     if pre_label is not None:
         _demand_images(jobs)
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     make_folder(folder)  # what cannot be made is better known before the work
     with ExitStack() as stack:
         opened = (

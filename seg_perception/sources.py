@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seg_perception.core.errors import InputError, first_of
-from seg_perception.core.files import real_path, walk
+from seg_perception.core.files import real_path, user_path, walk
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
 from seg_perception.video import VIDEO_SUFFIXES, VideoReader
@@ -159,7 +159,7 @@ def find_source(place: str | Path | int) -> Source:
     text = str(place)
     if isinstance(place, str) and _URL.match(text):
         return Source(SourceKind.URL, text)
-    path = Path(place).expanduser()
+    path = user_path(place)
     if not path.exists():
         if isinstance(place, str) and _CAMERA.fullmatch(text):
             return Source(SourceKind.CAMERA, int(text))

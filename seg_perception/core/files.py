@@ -35,10 +35,15 @@ def model_file(name_or_path: str | Path | None = None) -> Path:
     """A model's file: by path, or a shipped one by its bare name (see `shipped_models`); None: the default one."""
     if name_or_path is None:
         return DEFAULT_MODEL
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     shipped = PACKAGE / "weights" / f"{path}.onnx"
     bare = len(path.parts) == 1 and not path.suffix and not path.exists()
     return shipped if bare and shipped.is_file() else path
+
+
+def user_path(path: str | Path) -> Path:
+    """With ~ as the home folder. Where there is none, or ~NAME is no user's, it is a name like others (Path raises)."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def cache_folder() -> Path:
@@ -49,7 +54,7 @@ def cache_folder() -> Path:
     Raises:
         InputError: somebody else has made that one, or may write to it: engines are code.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path raises without one
+    base = os.environ.get("XDG_CACHE_HOME") or str(user_path("~/.cache"))
     if base[:1] != "~":
         return Path(base, NAME)
     folder = Path(tempfile.gettempdir(), f"{NAME}-{os.getuid()}")
@@ -92,7 +97,7 @@ def shipped_file(folders: str | Sequence[str], name_or_path: str | Path, called:
     """
     path = Path(name_or_path)
     if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
-        return path.expanduser()
+        return user_path(path)
     shipped = {
         file.stem: file
         for folder in ([folders] if isinstance(folders, str) else folders)

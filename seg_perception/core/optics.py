@@ -23,7 +23,7 @@ from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.settings import read_yaml
 from seg_perception.core.types import Size
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
+Floats: TypeAlias = "NDArray[np.floating[Any]]"  # a text: NumPy 1.21, of Ubuntu 22.04, cannot subscript it
 
 WIDEST_FISHEYE = math.radians(89.0)
 """Angle to the optical axis beyond which an equidistant ray is none: OpenCV gives its tangent."""

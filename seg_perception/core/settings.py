@@ -26,7 +26,7 @@ from yaml.constructor import ConstructorError
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.core.files import read_regular_file
+from seg_perception.core.files import read_regular_file, user_path
 from seg_perception.core.types import Size
 
 MAX_BYTES: Final = 2 * 1024 * 1024
@@ -330,7 +330,7 @@ def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any
         if abs(value) <= sys.float_info.max:  # neither infinite nor NaN nor an int of 400 digits
             return float(value)
     elif hint is Path and isinstance(value, (str, Path)):
-        return Path(value).expanduser()
+        return user_path(value)
     elif hint is Size and isinstance(value, (str, Size)):
         try:
             return Size.parse(value)

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
+Floats: TypeAlias = "NDArray[np.floating[Any]]"  # a text: NumPy 1.21, of Ubuntu 22.04, cannot subscript it
 
 NEAREST = 0.4
 """Meters in front of the camera where geometry is cut off."""

@@ -156,3 +156,10 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_told_with_the_file() -> None:
     with pytest.raises(OSError, match="'/proc/self/mem'"):  # its first page is not mapped: an input/output error
         read_regular_file(Path("/proc/self/mem"), 100)
+
+
+def test_a_tilde_is_the_home_folder_or_a_part_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/some one")
+    assert files.user_path("~/a b.png") == Path("/home/some one/a b.png")
+    for name in ("~backup.png", "~nobody-of-this-name/a.png", "a~"):  # Path.expanduser raises for two of them
+        assert files.user_path(Path(name)) == Path(name)

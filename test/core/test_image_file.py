@@ -199,9 +199,9 @@ def test_of_sixteen_bits_the_upper_eight_are_kept() -> None:
     values = np.array([[0x1234, 0xFFFF, 0x00FF]], np.uint16)
     assert inspect_encoded(png(values), "test").bit_depth == 16
     assert decode_rgb(png(values), "test").tolist() == [[[0x12] * 3, [0xFF] * 3, [0] * 3]]
-    red = np.zeros((1, 1, 3), np.uint16)
+    red = np.zeros((1, 2, 3), np.uint16)
     red[..., 2] = 0xABCD  # OpenCV writes BGR
-    assert decode_rgb(png(red), "test").tolist() == [[[0xAB, 0, 0]]]
+    assert decode_rgb(png(red), "test").tolist() == [[[0xAB, 0, 0]] * 2]
     data = bytearray(jpeg(smooth_picture()))
     data[frame_header(bytes(data)) + 4] = 12
     with pytest.raises(InputError, match=r"x: a JPEG with 3 channels of 12 bits is not accepted"):
