@@ -20,7 +20,7 @@ import yaml
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.meters import MetersSettings
-from seg_perception.core.settings import StrictLoader, from_mapping, read_yaml
+from seg_perception.core.settings import StrictLoader, from_mapping, parse_yaml, read_yaml
 from seg_perception.core.visual import DEFAULT_OPACITY
 from seg_perception.node_settings import (
     COST_PREFIX,
@@ -211,6 +211,15 @@ def picture_settings(path: str | Path | None) -> PictureSettings:
         settings.ground.frame, mount, mounts, settings.grid, settings.costmap.size, settings.diagnostics.frame_timeout_s
     )
     return PictureSettings(drivable, own, settings.overlay.opacity, meters)
+
+
+def parameter_value(text: str) -> Any:
+    """A value as it might stand in a parameter file; None: nothing.
+
+    Raises:
+        SettingsError: not YAML.
+    """
+    return parse_yaml(text, repr(text), _RosLoader)
 
 
 def read_parameter_file(path: Path) -> dict[str, Any]:

@@ -97,7 +97,9 @@ def _add_node_arguments(parser: argparse.ArgumentParser) -> None:
     get = actions.add_parser("get", help="parameters and their values")
     get.add_argument("names", nargs="*", metavar="NAME", help="(default: all)")
     change = actions.add_parser("set", help="set parameters; refused ones are named with the node's reason")
-    change.add_argument("values", nargs="+", metavar="NAME=VALUE", help="the value in YAML: 0.7, true, [road, terrain]")
+    change.add_argument(
+        "values", nargs="+", metavar="NAME=VALUE", help="the value in YAML: 0.7, true, [road, terrain]; none: unset"
+    )
     state = actions.add_parser("state", help="show the lifecycle state, or change it")
     state.add_argument("transition", nargs="?", choices=("configure", "activate", "deactivate", "cleanup", "shutdown"))
     echo = actions.add_parser("echo", help="print a topic's messages; long arrays are cut")
@@ -135,17 +137,16 @@ def _get(node: Any, arguments: argparse.Namespace) -> int:
 
 
 def _set(node: Any, arguments: argparse.Namespace) -> int:
-    import yaml
+    from seg_perception.node_parameters import parameter_value
 
-    values = {}
+    values: dict[str, Any] = {}
     for text in arguments.values:
         name, equals, value = text.partition("=")
-        if not equals:
+        if not (name and equals):
             raise InputError(f"{text!r} is not NAME=VALUE")
-        try:
-            values[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"{text!r}: the value is not YAML: {error}") from error
+        if name in values:
+            raise InputError(f"{name} is given twice")
+        values[name] = parameter_value(value)
     refused = node.set_parameters(values)
     for name, reason in refused.items():
         print(f"{name} was not set: {reason}", file=sys.stderr)

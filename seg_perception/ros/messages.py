@@ -245,8 +245,8 @@ class _ShareFolders(Mapping[str, Path]):
         return len(list(iter(self)))
 
 
-def check_topic_name(name: str) -> None:
-    """Refuse what cannot be the absolute name of a ROS topic.
+def check_topic_name(name: str, what: str = "topic") -> None:
+    """Refuse what cannot be the absolute name of a ROS topic, or of a node with its namespace.
 
     Raises:
         InputError: says what is wrong with it.
@@ -254,4 +254,5 @@ def check_topic_name(name: str) -> None:
     try:
         validate_full_topic_name(name)
     except InvalidTopicNameException as error:
-        raise InputError(f"{name!r} is not accepted as the name of a topic: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{name!r} is not accepted as the name of a {what}: {reason}") from error

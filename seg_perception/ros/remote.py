@@ -50,10 +50,14 @@ class RemoteNode:
         node: ours, in the same domain.
         name: of the other, with its namespace.
         patience_s: how long to look for it, and to wait for one message.
+
+    Raises:
+        InputError: no node can have this name.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str, patience_s: float) -> None:
         self.name = "/" + name.strip("/")
+        check_topic_name(self.name, "node")
         self._node = node
         self._executor = executor
         self._patience = patience_s
@@ -119,7 +123,8 @@ class RemoteNode:
         if answer is None or answer.success:
             return self.state()
         status = self.diagnostics()[0]
-        raise EngineError(f"{self.name} is {before} and did not {transition}: {status.message}")
+        reason = "not possible in this state" if status.message == before else status.message
+        raise EngineError(f"{self.name} is {before} and did not {transition}: {reason}")
 
     def diagnostics(self) -> list[DiagnosticStatus]:
         """The node's next report, the engine's status first.

@@ -52,6 +52,13 @@ def test_refusals_carry_the_reason(run: Running, capfd: pytest.CaptureFixture[st
     assert "has no parameter nonsense" in capfd.readouterr().err
     assert ask("set", "overlay.opacity") == 2
     assert ask("set", "overlay.opacity={a: 1}") == 2
+    assert ask("set", "overlay.opacity=0.1", "overlay.opacity=0.2") == 2
+    assert ask("set", "overlay.opacity=nan", "drivable.ignore_mask=", "drivable.classes=") == 1  # read as ROS does
+    said = capfd.readouterr().err
+    assert "overlay.opacity is given twice" in said
+    assert said.splitlines()[-1].startswith("overlay.opacity was not set: overlay.opacity: nan is not accepted")
+    assert ask("state", "--node", "b ad") == 2
+    assert "'/b ad' is not accepted as the name of a node" in capfd.readouterr().err
 
 
 def test_a_node_that_is_not_there_is_said_with_those_that_are(run: Running, capfd: pytest.CaptureFixture[str]) -> None:

@@ -126,7 +126,8 @@ class NodeParameters:
                 if type(change.value) is not type(now) or change.value != now:
                     left.append(change)
                 continue
-            value = _given_value(spec, change)
+            unset = change.value is None and spec.empty_is_unset and spec.default == ""
+            value = "" if unset else _given_value(spec, change)
             now = self._value(change.name)
             wanted, present = spec.converted(value), spec.converted(now)
             if change.name not in self._wrong and type(wanted) is type(present) and wanted == present:
