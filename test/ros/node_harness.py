@@ -35,7 +35,7 @@ from seg_perception.core.model_card import METADATA_KEY, ModelCard
 from seg_perception.core.types import Size
 from seg_perception.ros.compat import finish, publisher_count
 from seg_perception.ros.context import await_discovery
-from seg_perception.ros.node.inference import OpenEngine, open_configured_engine
+from seg_perception.ros.node.engine_holder import OpenEngine, open_configured_engine
 from seg_perception.ros.node.lifecycle import SegmentationNode
 from seg_perception.ros.node.spinning import spin_until
 

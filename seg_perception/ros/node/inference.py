@@ -1,7 +1,7 @@
 """The inference thread: takes the prepared frames of all cameras and runs them as a batch.
 
-It alone opens the engine that the node's settings ask for, uses and closes it. Around it, each camera's thread
-prepares and finishes: see `lanes`.
+It alone has the engine opened that the node's settings ask for, uses it and has it closed. Around it, each camera's
+thread prepares and finishes: see `lanes`.
 """
 
 from __future__ import annotations
@@ -12,79 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Protocol, TypeAlias
-
-import numpy as np
 
 from seg_perception.core.errors import EngineError
-from seg_perception.core.files import model_file
 from seg_perception.core.model_card import ModelCard
-from seg_perception.core.types import Size
-from seg_perception.engines.base import Engine, EngineInfo, EngineOptions
-from seg_perception.engines.opening import open_engine
+from seg_perception.engines.base import EngineInfo
 from seg_perception.engines.processor import usable_cores
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.accounting import Fate, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import Answered, CameraThread, FrameLanes, Work
+from seg_perception.ros.node.engine_holder import EngineHolder, Log, OpenEngine, open_configured_engine
 from seg_perception.ros.node.outputs import PUBLISHING_TIMEOUT_S
 from seg_perception.ros.node.side_by_side import AT_ONCE, Pressure, SideBySide
 from seg_perception.segmenter import Segmenter
-
-
-@dataclass(slots=True)
-class Opening:
-    """An engine's opening as both threads see it: how far it is, and whether to give up."""
-
-    stop: threading.Event = field(default_factory=threading.Event)
-    progress: str = ""
-
-    def report(self, phase: str, fraction: float) -> None:
-        """Called by the builder."""
-        self.progress = f"building: {phase}, {fraction:.0%}"
-
-
-OpenEngine: TypeAlias = Callable[[NodeSettings, Opening], Engine]
-
-
-def open_configured_engine(settings: NodeSettings, opening: Opening) -> Engine:
-    """Open the engine that the settings ask for; a TensorRT engine takes all cameras as one batch.
-
-    Raises:
-        FileNotFoundError, ModelError, EngineError: see `open_engine`.
-    """
-    options = EngineOptions(
-        threads=settings.threads,
-        precision=settings.precision,
-        batch=len(settings.cameras),
-        size=settings.network_size,
-        build_engine=settings.build_engine,
-        progress=opening.report,
-        stop_requested=opening.stop.is_set,
-    )
-    engine = open_engine(model_file(settings.model), settings.engine, options=options)
-    size, wanted = engine.info.fixed_size, settings.network_size
-    if size is not None and wanted is not None and size != wanted:
-        engine.close()
-        raise EngineError(f"network_size {wanted} does not fit: {engine.info} takes {size} only; leave it empty")
-    return engine
-
-
-def device_memory_of(engine: Engine) -> int | None:
-    """Bytes of GPU memory, where the engine has any and can tell."""
-    device_memory = getattr(engine, "device_memory", None)
-    return None if device_memory is None else int(device_memory())
-
-
-class Log(Protocol):
-    """The part of a ROS logger that is used here."""
-
-    def info(self, message: str) -> object: ...
-    def error(self, message: str) -> object: ...
 
 
 class EngineState(Enum):
@@ -135,14 +79,9 @@ class InferenceThread:
         self._lanes = lanes
         self._log = log
         self._on_failure = on_failure
-        self._open_configured = open_configured
         self._cameras: dict[str, CameraThread] = {}
-        self._engine: Engine | None = None
-        self._segmenter: Segmenter | None = None
-        self._card: ModelCard | None = None  # of the first engine; the node's labels and colors are of it
+        self._engine = EngineHolder(settings, open_configured, log)
         self._state = EngineState.CLOSED
-        self._opening = Opening()
-        self._device_memory: int | None = None
         self._failure = ""
         self._rebuilds = 0
         self._rebuild_allowed = True
@@ -155,7 +94,7 @@ class InferenceThread:
         self._beside: SideBySide | None = None
         self._error_after: tuple[int, Exception] | None = None  # finishing or publishing raised, and in which epoch
         self._stop = threading.Event()
-        self._opened: Future[ModelCard] | None = None
+        self._opened: Future[ModelCard] | None = None  # set by the executor's thread, resolved by this one
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     # --- executor thread -----------------------------------------------------------------------
@@ -163,16 +102,17 @@ class InferenceThread:
     def open(self) -> Future[ModelCard]:
         """Open the engine, or open it again, on the inference thread; the answer carries its card.
 
+        Asked again while that is still to be done, the answer is the same. It always comes, at the latest with `stop`.
         The future raises what opening raises: FileNotFoundError, ModelError, EngineError.
         """
-        opened: Future[ModelCard] = Future()
-        self._state = EngineState.OPENING
-        self._opened = opened
-        if self._thread.is_alive():
-            self._lanes.nudge()
-        else:
-            self._thread.start()
-        return opened
+        if self._opened is None or self._opened.done():
+            self._opened = Future()
+            self._state = EngineState.OPENING
+            if self._thread.is_alive():
+                self._lanes.nudge()
+            else:
+                self._thread.start()
+        return self._opened
 
     def resume(self, cameras: Mapping[str, Camera]) -> bool:
         """Publish from now on; the engine may be rebuilt once until the next `resume`.
@@ -189,7 +129,9 @@ class InferenceThread:
             self._active = True
         for name, camera in cameras.items():
             if name not in self._cameras:
-                self._cameras[name] = CameraThread(camera, self._lanes, lambda: self._segmenter, self._on_camera_error)
+                self._cameras[name] = CameraThread(
+                    camera, self._lanes, lambda: self._engine.segmenter, self._on_camera_error
+                )
                 self._cameras[name].start()
         self._lanes.open()
         return True
@@ -210,7 +152,7 @@ class InferenceThread:
         """Close the engine and end all threads; False when one did not come back in time."""
         self.pause()
         self._stop.set()
-        self._opening.stop.set()
+        self._engine.opening.stop.set()
         for camera in self._cameras.values():
             camera.stop()
         self._lanes.stop()
@@ -234,12 +176,12 @@ class InferenceThread:
     @property
     def takes_gpu_images(self) -> bool:
         """Whether the open engine takes images in a GPU's memory."""
-        segmenter = self._segmenter
+        segmenter = self._engine.segmenter
         return segmenter is not None and segmenter.takes_gpu_images
 
     def status(self) -> EngineStatus:
         """A snapshot."""
-        engine, beside = self._engine, self._beside
+        engine, beside = self._engine.engine, self._beside
         both = self._busy_since, beside.busy_since() if beside is not None else None
         busy_since = min((since for since in both if since is not None), default=None)
         return EngineStatus(
@@ -250,16 +192,15 @@ class InferenceThread:
             self._rebuilds,
             0.0 if busy_since is None else time.monotonic() - busy_since,
             AT_ONCE if self._pressure.high and beside is not None and beside.ready else 1,
-            self._opening.progress,
-            None if engine is None else self._device_memory,
+            self._engine.opening.progress,
+            None if engine is None else self._engine.device_memory,
         )
 
     # --- inference thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            if (opened := self._opened) is not None:
-                self._opened = None
+            if (opened := self._opened) is not None and not opened.done():
                 self._open_for(opened)
             failed, self._error_after = self._error_after, None
             if failed is not None and failed[0] == self._lanes.epoch:
@@ -271,6 +212,8 @@ class InferenceThread:
                 self._infer(work)
         self._close_engine()
         self._state = EngineState.CLOSED
+        if (opened := self._opened) is not None and not opened.done():
+            opened.set_exception(EngineError("the engine is not opened any more: the node gives it back"))
 
     def _open_for(self, opened: Future[ModelCard]) -> None:
         try:
@@ -282,38 +225,21 @@ class InferenceThread:
 
     def _open_engine(self) -> ModelCard:
         self._close_engine()
-        self._opening.progress = ""
-        engine = self._open_configured(self._settings, self._opening)
-        self._engine = engine
-        try:
-            _check_model(engine.card, self._card or engine.card)
-            segmenter = Segmenter(engine, self._settings.network_size)
-            warm_up(segmenter, engine.card.input_size, cameras=len(self._settings.cameras))
-        except BaseException:
-            self._close_engine()
-            raise
-        self._device_memory = device_memory_of(engine)
-        self._segmenter, self._card = segmenter, engine.card
+        card = self._engine.open()
         self._usual_s = {}
         self._pressure = Pressure()
         self._state = EngineState.READY
         self._lanes.expect_engine(0.0)
-        return engine.card
+        return card
 
     def _close_engine(self) -> None:
         beside, self._beside = self._beside, None
         if beside is not None:
             beside.close()
-        engine, self._engine, self._segmenter = self._engine, None, None
-        if engine is None:
-            return
-        try:
-            engine.close()
-        except Exception as error:  # noqa: BLE001  a broken engine may not even close; it must not stop the rest
-            self._log.error(f"closing the engine failed: {describe_error(error)}")
+        self._engine.close()
 
     def _infer(self, batch: Mapping[str, Work]) -> None:
-        segmenter = self._segmenter
+        segmenter = self._engine.segmenter
         if segmenter is None:  # it was closed while the node was being deactivated
             _fail(batch)
             return
@@ -337,7 +263,7 @@ class InferenceThread:
 
     def _side_by_side(self) -> SideBySide | None:
         """Two engines with half of the threads each, where that is wanted and possible and frames come too fast."""
-        segmenter = self._segmenter
+        segmenter = self._engine.segmenter
         threads = self._settings.threads or usable_cores()
         wanted = self._settings.inferences_at_once == AT_ONCE
         if not wanted or segmenter is None or segmenter.info.device != "CPU" or threads < AT_ONCE:
@@ -351,19 +277,8 @@ class InferenceThread:
                 "frames come faster than one inference at a time answers them: two at the same time, with "
                 f"{settings.threads} of {threads} threads each, until they come slower"
             )
-            self._beside = SideBySide(partial(self._open_beside, settings, segmenter), self._log.error)
+            self._beside = SideBySide(partial(self._engine.open_beside, settings, segmenter), self._log.error)
         return self._beside if self._beside.ready else None
-
-    def _open_beside(self, settings: NodeSettings, running: Segmenter) -> Segmenter:
-        engine = self._open_configured(settings, self._opening)
-        try:
-            _check_same(engine, running)
-            segmenter = Segmenter(engine, settings.network_size)
-            warm_up(segmenter, engine.card.input_size, cameras=1)
-        except BaseException:
-            engine.close()
-            raise
-        return segmenter
 
     def _infer_beside(self, beside: SideBySide) -> None:
         free = beside.take_free(timeout=0.1)
@@ -431,45 +346,3 @@ class InferenceThread:
 def _fail(batch: Mapping[str, Work]) -> None:
     for work in batch.values():
         work.ticket.book(Fate.FAILED)
-
-
-_MIXED_UP = 0.1
-"""Share of labels by which a frame's answer in a batch may be nearer to another frame's than to its own alone: what
-an engine computes for one frame and for many differs a little.
-"""
-
-
-_REPLACED = "was the model file replaced? deactivate, clean up and configure the node to load it"
-
-
-def _check_model(card: ModelCard, before: ModelCard) -> None:
-    if card != before:
-        raise EngineError(f"{card.id} is not {before.id}, which ran: {_REPLACED}")
-
-
-def _check_same(engine: Engine, running: Segmenter) -> None:
-    if (engine.card, engine.info) != (running.card, running.info):
-        raise EngineError(
-            f"{engine.card.id} by {engine.info} is not {running.card.id} by {running.info}, which runs: {_REPLACED}"
-        )
-
-
-def warm_up(segmenter: Segmenter, size: Size, cameras: int) -> None:
-    """Run once for one frame and once for all cameras; `Segmenter.infer` checks what comes back.
-
-    Raises:
-        EngineError: the engine fails, its answer has the wrong shape, type or classes, or frames of a batch get each
-            other's answers.
-    """
-    shape = (size.height, size.width, 3)
-    black, noise = np.zeros(shape, np.uint8), np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    (alone,) = segmenter.infer([segmenter.prepare(noise)])
-    if cameras == 1:
-        return
-    together = segmenter.infer([segmenter.prepare(image) for image in (noise, *[black] * (cameras - 1))])
-    differing = [float((answer.labels != alone.labels).mean()) for answer in together]
-    if differing[0] > min(differing) + _MIXED_UP:
-        raise EngineError(
-            f"{segmenter.card.id}: the answer for the first of {cameras} frames in a batch is that for another of them "
-            f"({differing[0]:.0%} of its labels differ from its answer alone): one camera would get another's"
-        )

@@ -38,7 +38,8 @@ from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import FrameLanes
 from seg_perception.ros.node.diagnostics import TRANSITIONS, NodeWatch, diagnostic_array
-from seg_perception.ros.node.inference import EngineState, InferenceThread, OpenEngine, open_configured_engine
+from seg_perception.ros.node.engine_holder import OpenEngine, open_configured_engine
+from seg_perception.ros.node.inference import EngineState, InferenceThread
 from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread

@@ -37,7 +37,7 @@ from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.accounting import FrameCounts
 from seg_perception.ros.node.camera import Camera, CameraFrame
 from seg_perception.ros.node.diagnostics import resident_mb
-from seg_perception.ros.node.inference import Opening, open_configured_engine
+from seg_perception.ros.node.engine_holder import Opening, open_configured_engine
 from seg_perception.segmenter import Segmenter
 
 START = 1_700_000_000_000_000_000

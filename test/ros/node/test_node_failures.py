@@ -49,7 +49,7 @@ from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine, EngineInfo
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import make_masker
-from seg_perception.ros.node.inference import Opening, open_configured_engine
+from seg_perception.ros.node.engine_holder import Opening, open_configured_engine
 
 START = 1_700_000_000_000_000_000
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -22,7 +22,7 @@ from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import CAMERA_INFO, Facts, FrameOutput, LatchedOutput
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
-from seg_perception.ros.node.inference import Opening, open_configured_engine
+from seg_perception.ros.node.engine_holder import Opening, open_configured_engine
 
 START = 1_700_000_000_000_000_000
 

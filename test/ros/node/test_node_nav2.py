@@ -30,7 +30,7 @@ from seg_perception.core.errors import EngineError
 from seg_perception.core.files import share_path
 from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.messages import message_class
-from seg_perception.ros.node.inference import open_configured_engine
+from seg_perception.ros.node.engine_holder import open_configured_engine
 
 pytestmark = pytest.mark.usefixtures("ros_interfaces")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,17 +21,55 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo
+from waiting import PATIENCE_S
 
+from seg_perception.core.errors import EngineError
+from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Facts, LatchedOutput, output
 from seg_perception.node_parameters import parse_settings
+from seg_perception.node_settings import NodeSettings
 from seg_perception.ros import qos
 from seg_perception.ros.compat import all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.engine_holder import Opening
+from seg_perception.ros.node.inference import InferenceThread
+from seg_perception.ros.node.lanes import Lanes
 from seg_perception.ros.node.lost_frames import LossMeter, large_images_hint, leftovers_hint
 from seg_perception.ros.node.outputs import CameraInfoMatcher
+
+
+def test_whoever_waits_for_an_engine_gets_an_answer() -> None:
+    asked, may_fail = threading.Event(), threading.Event()
+
+    def open_late(_settings: NodeSettings, _opening: Opening) -> Engine:
+        asked.set()
+        assert may_fail.wait(PATIENCE_S)
+        raise EngineError("no device")
+
+    log = SimpleNamespace(info=print, error=print)
+    inference = InferenceThread(parse_settings({}, "test"), Lanes([""]), log, print, open_late)
+    first = inference.open()
+    assert asked.wait(PATIENCE_S)
+    assert inference.open() is first  # two managers that activate at once wait for the same
+    may_fail.set()
+    with pytest.raises(EngineError, match="no device"):
+        first.result(PATIENCE_S)
+    asked.clear()
+    may_fail.clear()
+    second = inference.open()
+    assert second is not first
+    assert asked.wait(PATIENCE_S)
+    may_fail.set()
+    assert inference.stop(PATIENCE_S)
+    assert second.done()
+
+    never_begun = InferenceThread(parse_settings({}, "test"), Lanes([""]), log, print, open_late)
+    assert never_begun.stop(PATIENCE_S)
+    with pytest.raises(EngineError, match="not opened any more"):
+        never_begun.open().result(PATIENCE_S)
 
 
 def test_every_way_of_a_frame_is_booked_and_only_once() -> None:

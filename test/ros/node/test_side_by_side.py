@@ -18,7 +18,7 @@ from waiting import PATIENCE_S, wait_until
 from seg_perception.core.errors import EngineError
 from seg_perception.engines.base import Engine
 from seg_perception.node_settings import NodeSettings
-from seg_perception.ros.node.inference import Opening, open_configured_engine
+from seg_perception.ros.node.engine_holder import Opening, open_configured_engine
 from seg_perception.ros.node.side_by_side import Pressure
 
 START = 1_700_000_000_000_000_000
