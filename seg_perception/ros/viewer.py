@@ -39,7 +39,7 @@ from seg_perception.core.visual import draw_grid
 from seg_perception.node_outputs import output
 from seg_perception.ros import qos
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.messages import decode_compressed, decode_image, message_class, stamp_ns_of
+from seg_perception.ros.messages import check_topic_name, decode_compressed, decode_image, message_class, stamp_ns_of
 from seg_perception.ros.node.page import GridPicture, live_sliders, parameter_for, possible_transitions, status_of
 from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
@@ -328,9 +328,10 @@ def view_node(name: str, settings: ViewSettings, stop: threading.Event, on_url: 
     """Serve a page on a running node until `stop` is set.
 
     Raises:
-        SegPerceptionError: the port cannot be had.
+        SegPerceptionError: the port cannot be had, or no node can have this name.
     """
-    full = name if name.startswith("/") else f"/{name}"
+    full = "/" + name.strip("/")
+    check_topic_name(full, "node")
     with ros_node("seg_perception_view") as node:
         viewer = NodeViewer(node, full)
         executor = SingleThreadedExecutor(context=node.context)
