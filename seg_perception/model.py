@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.drivable import DrivableSettings, SourceMasker
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.files import make_folder, model_file, user_path, write_atomically
 from seg_perception.core.image_file import encode_png_bytes, read_rgb
@@ -151,8 +151,7 @@ class Model:
         self.segmenter = segmenter
         self.identity = identity
         self.drivable = drivable
-        # pictures that are no film: what waits for several frames in a row would never come
-        self._still = DrivableMasker(replace(drivable, appear_frames=1), segmenter.card.label_set)
+        self._still = SourceMasker(drivable, segmenter.card.label_set)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -233,17 +232,10 @@ class Model:
 
     def _stream(self, source: Source, topic: str | None, on_fault: Callable[[str], object] | None) -> Iterator[Result]:
         label_set = self.card.label_set
-        film = DrivableMasker(self.drivable, label_set)
-        film_of = ""
+        masker = SourceMasker(self.drivable, label_set)
         for frame in frames(source, topic, on_fault):
             segmentation = self._segment([frame.image])[0]
-            if frame.stamp_ns is None:
-                mask = self._still.mask(segmentation)
-            else:
-                if frame.source != film_of:  # the next video of a folder
-                    film.reset()
-                    film_of = frame.source
-                mask = film.mask(segmentation, frame.stamp_ns)
+            mask = masker.mask(segmentation, frame.stamp_ns, frame.source)
             yield Result(
                 frame.image,
                 segmentation.labels,

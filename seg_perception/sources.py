@@ -290,5 +290,13 @@ def count_frames(source: Source, topic: str | None = None) -> int:
     """How many frames a source has, as far as it says; 0: unknown."""
     if source.kind is SourceKind.FOLDER:
         assert isinstance(source.place, Path)
-        return len(list_folder(source.place).images)
+        listing = list_folder(source.place)
+        return len(listing.images) + sum(_announced(video) for video in listing.videos)
     return 1 if source.kind is SourceKind.IMAGE else pace(source, topic)[1]
+
+
+def _announced(video: Path) -> int:
+    try:
+        return pace(Source(SourceKind.VIDEO, video))[1]
+    except InputError:  # told when its frames are asked for
+        return 0

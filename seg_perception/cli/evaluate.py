@@ -21,7 +21,7 @@ from seg_perception.cli._command import (
 )
 
 if TYPE_CHECKING:
-    from seg_perception.evaluation.report import Condition
+    from seg_perception.evaluation.gate import Condition
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +99,7 @@ def _report(arguments: argparse.Namespace) -> int:
     of A with a_ before it; B minus A with diff_ before it.
     """
     from seg_perception.core.errors import InputError
-    from seg_perception.evaluation.report import Condition, failures
+    from seg_perception.evaluation.gate import Condition, judgments
 
     conditions = [Condition.parse(text) for text in arguments.fail_if]
     comparing = arguments.a is not None or arguments.b is not None
@@ -114,7 +114,9 @@ def _report(arguments: argparse.Namespace) -> int:
         refuse_without_dataset(arguments)
     metrics = (_compare if comparing else _report_on_runs)(arguments, conditions)
     print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB)")
-    failed = failures(conditions, metrics)
+    failed, passed = judgments(conditions, metrics)
+    for sentence in passed:
+        print(f"passed, does not hold: {sentence}")
     for sentence in failed:
         print(f"failed: {sentence}", file=sys.stderr)
     return 1 if failed else 0

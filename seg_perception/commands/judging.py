@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -198,7 +199,7 @@ def _compared(
         place = find_source(source)
         if place.kind in (SourceKind.CAMERA, SourceKind.URL):
             raise InputError(f"{place}: a live source cannot be compared on; record it first")
-        found = (ComparedFrame(f.name, f.image, None, f.stamp_ns) for f in frames(place, topic))
+        found = (ComparedFrame(f.name, f.image, None, f.stamp_ns, f.source) for f in frames(place, topic))
         yield place.name, count_frames(place, topic), found
         return
     assert datasets is not None
@@ -227,11 +228,12 @@ def report(
         OSError: a source is missing, or the page cannot be written.
         InputError: a source is neither of these.
     """
-    from seg_perception.evaluation.report import gate_metrics, read_source, write_report
+    from seg_perception.evaluation.gate import gate_metrics
+    from seg_perception.evaluation.report import read_source, with_unique_labels, write_report
 
     demand_report_packages()
     make_room_for(Path(out))
-    read = [read_source(Path(path)) for path in sources]
+    read = with_unique_labels([read_source(Path(path)) for path in sources])
     metrics = {
         f"{source.label}, {evaluation.dataset}": gate_metrics(evaluation)
         for source in read
@@ -343,4 +345,7 @@ def open_datasets(datasets: AnyDatasets, data_root: str | Path | None = None) ->
         raise SettingsError("no dataset: at least one is needed")
     named = [one for one in several if isinstance(one, registry.DatasetSettings)]
     opened = iter(registry.open_datasets(named, Path(data_root or "")))
-    return [next(opened) if isinstance(one, registry.DatasetSettings) else one for one in several]
+    found = [next(opened) if isinstance(one, registry.DatasetSettings) else one for one in several]
+    if repeated := [name for name, count in Counter(one.name for one in found).items() if count > 1]:
+        raise SettingsError(f"two datasets are called {repeated[0]!r}: give each a name of its own (dataset.name)")
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import cv2
@@ -206,7 +206,7 @@ class DrivableMasker:
 
     def __init__(self, settings: DrivableSettings, label_set: LabelSet) -> None:
         self._settings = settings
-        self._class_ids = _class_ids(settings, label_set)
+        self._class_ids = drivable_class_ids(settings, label_set)
         self._ignore_image = _ignore_image(settings)
         self._size: Size | None = None
         self._ignored: MaskImage | None = None
@@ -309,7 +309,44 @@ class DrivableMasker:
         return at_least(self._counts, self._settings.appear_frames)
 
 
-def _class_ids(settings: DrivableSettings, label_set: LabelSet) -> tuple[int, ...]:
+class SourceMasker:
+    """Masks of what comes from files: a film's frames have a past, single pictures and the next film have none.
+
+    Args:
+        settings, label_set: as `DrivableMasker`. Of a single picture `appear_frames` is 1: what waits for several
+            frames in a row would never come.
+
+    Raises:
+        SettingsError, OSError: as `DrivableMasker`.
+    """
+
+    def __init__(self, settings: DrivableSettings, label_set: LabelSet) -> None:
+        self._film = DrivableMasker(settings, label_set)
+        self._still = DrivableMasker(replace(settings, appear_frames=1), label_set)
+        self._film_of = ""
+
+    def mask(self, segmentation: Segmentation, stamp_ns: int | None = None, source: str = "") -> MaskImage:
+        """The drivable mask, uint8 [H, W], 0 or 255.
+
+        Args:
+            segmentation: of the next frame.
+            stamp_ns: its time in a film; None: it is a single picture.
+            source: the film that it is of.
+        """
+        if stamp_ns is None:
+            return self._still.mask(segmentation)
+        if source != self._film_of:
+            self._film.reset()
+            self._film_of = source
+        return self._film.mask(segmentation, stamp_ns)
+
+
+def drivable_class_ids(settings: DrivableSettings, label_set: LabelSet) -> tuple[int, ...]:
+    """The ids of the classes that settings, or else the label set, call drivable.
+
+    Raises:
+        SettingsError: a class that the label set does not have, or none at all.
+    """
     if settings.classes is None:
         if not label_set.drivable_ids:
             raise SettingsError(

@@ -18,7 +18,14 @@ from seg_perception.core.settings import from_mapping, read_yaml
 from seg_perception.core.types import UNLABELED, parse_fields
 from seg_perception.datasets.base import Dataset
 from seg_perception.datasets.registry import DatasetSettings
-from seg_perception.evaluation.counts import BAND_WIDTH, Calibration, DrivableScores, PixelCounts, boundary_band
+from seg_perception.evaluation.counts import (
+    BAND_WIDTH,
+    MOST_BAND,
+    Calibration,
+    DrivableScores,
+    PixelCounts,
+    boundary_band,
+)
 from seg_perception.segmenter import Segmenter
 
 
@@ -75,8 +82,8 @@ class EvaluationOptions:
         faults = []
         if not 0.0 <= self.min_confidence <= 1.0:
             faults.append(f"min_confidence: {self.min_confidence} is not in 0 to 1")
-        if self.band < 1:
-            faults.append(f"band: {self.band} pixels must be at least 1")
+        if not 1 <= self.band <= MOST_BAND:
+            faults.append(f"band: {self.band} pixels are not in 1 to {MOST_BAND}")
         if faults:
             raise SettingsError("\n".join(faults))
 
@@ -133,11 +140,13 @@ class Evaluation:
         return DrivableScores.of(self.counts, ids, self.options.min_confidence) if ids else None
 
     def percentages(self) -> dict[str, float]:
-        """Metric name -> percent, as the model card stores them; a metric without a value is left out."""
-        return {name: value for name, value in self.all_percentages().items() if not np.isnan(value)}
+        """Metric name -> percent with two decimals, as the model card stores them; a metric without a value is left
+        out.
+        """
+        return {name: round(100 * value, 2) for name, value in self.fractions().items() if not np.isnan(value)}
 
-    def all_percentages(self) -> dict[str, float]:
-        """The same, with NaN for a metric without a value."""
+    def fractions(self) -> dict[str, float]:
+        """Metric name -> value in 0 to 1, not rounded; NaN where it has none."""
         scores, drivable = self.scores, self.drivable
         values = {
             "mean_iou": scores.mean_iou,
@@ -156,7 +165,7 @@ class Evaluation:
                 "confident_wrong_drivable": drivable.confident_wrong,
             }
         values |= {f"iou/{name}": iou for name, iou in zip(self.label_set.names, scores.iou, strict=True)}
-        return {name: round(100 * value, 2) for name, value in values.items()}
+        return values
 
     def table(self) -> str:
         """Everything measured, for a terminal; percent."""

@@ -1,8 +1,7 @@
 """A against B: two models, engines or settings on the same images, with confidence intervals of what differs.
 
-With truth both are scored; without (a bag) B is compared with A. The intervals are a paired bootstrap over frames
-(Efron and Tibshirani 1993): frames are drawn with replacement, the same for A and B. Frames of one drive resemble their
-neighbors, so that the intervals of a film are too narrow.
+With truth both are scored; without (a bag) B is compared with A. The intervals are those of `evaluation.intervals`.
+Frames of one drive resemble their neighbors, so that the intervals of a film are too narrow.
 """
 
 from __future__ import annotations
@@ -16,34 +15,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.drivable import DrivableMasker, DrivableSettings
+from seg_perception.core.drivable import DrivableSettings, SourceMasker, drivable_class_ids
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import outline, overlay
 from seg_perception.evaluation.counts import Calibration, PixelCounts
 from seg_perception.evaluation.files import encode_jpeg
+from seg_perception.evaluation.gate import class_metrics
+from seg_perception.evaluation.intervals import Interval, draws
 from seg_perception.segmenter import Segmenter
-
-RESAMPLES = 1000
-_LOW, _HIGH = 2.5, 97.5  # percentiles of a 95 % interval
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its 95 % confidence interval; NaN where there is nothing to speak of."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether the interval leaves zero out: a difference that another choice of frames would show, too.
-
-        As it is told, in hundredths of a percent: what rounds to zero is none.
-        """
-        return round(self.low, 4) > 0 or round(self.high, 4) < 0
 
 
 @dataclass(slots=True)
@@ -107,7 +88,7 @@ class Comparison:
         label_set: the classes.
         has_truth: whether the frames have labels; else B is compared with A.
         names: of the frames.
-        stamps_ns: of a film's frames; empty for single pictures.
+        seconds: of each frame, since its film's first one; None of a single picture.
         a, b: both sides.
         agreement: share of each frame's pixels with the same label in A and B.
         gallery: the worst frames for B first (without truth: those that differ most).
@@ -118,7 +99,7 @@ class Comparison:
     label_set: LabelSet
     has_truth: bool
     names: tuple[str, ...]
-    stamps_ns: tuple[int, ...]
+    seconds: tuple[float | None, ...]
     a: SideRecord
     b: SideRecord
     agreement: tuple[float, ...]
@@ -128,32 +109,39 @@ class Comparison:
     def class_differences(self) -> dict[str, Interval]:
         """Class -> IoU of B minus IoU of A, in 0 to 1, with its interval. Needs truth."""
         a, b = self._resampled(self.a.confusion), self._resampled(self.b.confusion)
-        differences, values = iou_of(b) - iou_of(a), self.b.iou() - self.a.iou()
-        return {c.name: _interval(values[c.id], differences[:, c.id]) for c in self.label_set.classes}
+        return self._of_classes(self.b.iou() - self.a.iou(), iou_of(b) - iou_of(a))
 
     def mean_difference(self) -> Interval:
         """Mean IoU of B minus that of A, in 0 to 1. Needs truth."""
         a, b = self._resampled(self.a.confusion), self._resampled(self.b.confusion)
         value = float(mean_of(self.b.iou()) - mean_of(self.a.iou()))
-        return _interval(value, mean_of(iou_of(b)) - mean_of(iou_of(a)))
+        return Interval.of(value, mean_of(iou_of(b)) - mean_of(iou_of(a)), len(self.names))
 
     def mask_difference(self) -> Interval:
         """IoU of B's drivable mask minus that of A's, in 0 to 1. Needs truth."""
-        draws = _draws(len(self.names))
-        a, b = (_mask_iou(draws @ np.asarray(side.mask, np.float64)) for side in (self.a, self.b))
-        return _interval(self.b.mask_iou() - self.a.mask_iou(), b - a)
+        drawn = draws(len(self.names))
+        counts = [np.asarray(side.mask, np.float64) for side in (self.a, self.b)]
+        a, b = (_mask_iou(drawn @ of_frames) for of_frames in counts)
+        told = int(((counts[0] + counts[1]).sum(axis=1) > 0).sum())
+        return Interval.of(self.b.mask_iou() - self.a.mask_iou(), b - a, told)
 
     def class_agreement(self) -> dict[str, Interval]:
         """Class -> IoU between A's and B's labels, in 0 to 1, with its interval."""
-        resampled, values = iou_of(self._resampled(self.b.confusion)), self.b.iou()
-        return {c.name: _interval(values[c.id], resampled[:, c.id]) for c in self.label_set.classes}
+        return self._of_classes(self.b.iou(), iou_of(self._resampled(self.b.confusion)))
+
+    def _of_classes(self, values: NDArray[np.float64], resampled: NDArray[np.float64]) -> dict[str, Interval]:
+        frames = (np.asarray(self.b.confusion).sum(axis=2) > 0).sum(axis=0)  # that hold a class: [C]
+        return {
+            c.name: Interval.of(values[c.id], resampled[:, c.id], int(frames[c.id])) for c in self.label_set.classes
+        }
 
     def metrics(self) -> dict[str, float]:
         """Name -> percent or NaN, for --fail-if: of B, of A with "a_" before it, and B minus A with "diff_"."""
         values = {"agreement": 100 * float(np.mean(self.agreement))}
+        of_class = class_metrics(self.label_set)
         for prefix, side in (("", self.b), ("a_", self.a)):
             iou, calibration = side.iou(), side.calibration
-            fractions = {f"{metric_name(c.name)}_iou": float(iou[c.id]) for c in self.label_set.classes} | {
+            fractions = {of_class[c.name]: float(iou[c.id]) for c in self.label_set.classes} | {
                 "mean_iou": float(mean_of(iou)),
                 "drivable_iou": side.mask_iou(),
                 "pixel_accuracy": calibration.accuracy,
@@ -167,29 +155,18 @@ class Comparison:
     def _resampled(self, confusion: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """Sums over frames drawn with replacement, [resamples, C, C]."""
         table = np.asarray(confusion, np.float64)
-        summed: NDArray[np.float64] = (_draws(len(table)) @ table.reshape(len(table), -1)).reshape(-1, *table.shape[1:])
+        summed: NDArray[np.float64] = (draws(len(table)) @ table.reshape(len(table), -1)).reshape(-1, *table.shape[1:])
         return summed
 
 
 def metric_names(label_set: LabelSet, has_truth: bool) -> list[str]:
     """What `Comparison.metrics` will have."""
-    scores = [f"{metric_name(c.name)}_iou" for c in label_set.classes] + ["mean_iou", "drivable_iou"]
+    scores = [*class_metrics(label_set).values(), "mean_iou", "drivable_iou"]
     names = ["agreement", *scores, "latency_ms", "a_latency_ms", "diff_latency_ms"]
     if has_truth:
         scores += ["pixel_accuracy", "calibration_error"]
         names += [f"{prefix}{name}" for prefix in ("", "a_", "diff_") for name in scores]
     return list(dict.fromkeys(names))
-
-
-def metric_name(class_name: str) -> str:
-    """A class's name as part of a metric's: "traffic light" is traffic_light."""
-    return class_name.replace(" ", "_").replace("-", "_")
-
-
-def _draws(frames: int) -> NDArray[np.float64]:
-    """How often each frame is drawn, [resamples, frames]; the same every time."""
-    random = np.random.default_rng(1)
-    return random.multinomial(frames, np.full(frames, 1 / frames), RESAMPLES).astype(np.float64)
 
 
 def iou_of(confusion: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.float64]:
@@ -212,14 +189,6 @@ def mean_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.where(there, values, 0).sum(axis=-1) / there.sum(axis=-1), np.float64)
 
 
-def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
-    known = resampled[~np.isnan(resampled)]
-    if not known.size or np.isnan(value):
-        return Interval(float(value), float("nan"), float("nan"))
-    low, high = np.percentile(known, [_LOW, _HIGH])
-    return Interval(float(value), float(low), float(high))
-
-
 _PANEL_WIDTH = 320
 _RED = (225, 30, 30)
 
@@ -233,12 +202,14 @@ class ComparedFrame:
         image: uint8 [H, W, 3] RGB.
         truth: uint8 [H, W] class ids, 255 where there is none; None: nobody knows.
         stamp_ns: of a film; None: a single picture, which has no past.
+        source: the film that it is of.
     """
 
     name: str
     image: RgbImage
     truth: LabelImage | None = None
     stamp_ns: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +242,8 @@ def compare(
     Args:
         title: what the frames are, for people.
         frames: all with truth, or all without.
-        a, b: their models must have the same classes.
+        a, b: their models must have the same classes. With truth both masks are judged against those that A's settings
+            call drivable.
         gallery: so many of the worst frames are shown.
         timeline: of a film, so many frames are shown along the way.
         announced: how many frames there will be, if known, to spread the shown ones evenly.
@@ -305,9 +277,11 @@ class _Work:
         self._sides = sides
         self._gallery_size, self._step, self._timeline_size = gallery, step, timeline
         self._records = [SideRecord(side.description, PixelCounts(len(label_set))) for side in sides]
-        self._maskers = [DrivableMasker(side.drivable, label_set) for side in sides]
+        self._maskers = [SourceMasker(side.drivable, label_set) for side in sides]
+        self._drivable_ids = drivable_class_ids(sides[0].drivable, label_set)
         self._names: list[str] = []
-        self._stamps: list[int] = []
+        self._seconds: list[float | None] = []
+        self._starts: dict[str, int] = {}  # film -> its first stamp
         self._agreement: list[float] = []
         self._has_truth: bool | None = None
         self._gallery: list[tuple[float, int, ShownFrame]] = []
@@ -323,10 +297,8 @@ class _Work:
             began = time.perf_counter()
             answer = side.segmenter.segment(frame.image)
             record.milliseconds.append(1000 * (time.perf_counter() - began))
-            if frame.stamp_ns is None:
-                masker.reset()
             answers.append(answer)
-            masks.append(masker.mask(answer, frame.stamp_ns))
+            masks.append(masker.mask(answer, frame.stamp_ns, frame.source))
         reference = answers[0].labels if truth is None else truth
         for record, answer, mask in zip(self._records, answers, masks, strict=True):
             record.confusion.append(record.counts.add(reference, answer))
@@ -335,15 +307,19 @@ class _Work:
             record.mean_confidence.append(float(answer.confidence.mean()) / 255)
             record.free_ahead.append(_free_ahead(mask))
         self._names.append(frame.name)
-        if frame.stamp_ns is not None:
-            self._stamps.append(frame.stamp_ns)
+        self._seconds.append(self._seconds_of(frame))
         self._agreement.append(float((answers[0].labels == answers[1].labels).mean()))
         self._keep(index, frame, answers, masks)
 
+    def _seconds_of(self, frame: ComparedFrame) -> float | None:
+        if frame.stamp_ns is None:
+            return None
+        return (frame.stamp_ns - self._starts.setdefault(frame.source, frame.stamp_ns)) / 1e9
+
     def _mask_counts(self, mask: MaskImage, of_a: MaskImage, truth: LabelImage | None) -> tuple[int, int, int]:
-        """Right, wrong and missing pixels of the mask, against the truth's drivable classes or A's mask."""
+        """Right, wrong and missing pixels of the mask, against what A calls drivable in the truth, or A's mask."""
         known = np.ones(mask.shape, bool) if truth is None else truth != UNLABELED
-        wanted = of_a > 0 if truth is None else np.isin(truth, self._label_set.drivable_ids)
+        wanted = of_a > 0 if truth is None else np.isin(truth, self._drivable_ids)
         said = (mask > 0) & known
         right = int((said & wanted).sum())
         return right, int(said.sum()) - right, int((wanted & known).sum()) - right
@@ -377,7 +353,7 @@ class _Work:
             label_set=self._label_set,
             has_truth=bool(self._has_truth),
             names=tuple(self._names),
-            stamps_ns=tuple(self._stamps),
+            seconds=tuple(self._seconds),
             a=self._records[0],
             b=self._records[1],
             agreement=tuple(self._agreement),

@@ -15,8 +15,9 @@ from markupsafe import Markup
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import write_atomically
 from seg_perception.core.label_set import LabelSet
-from seg_perception.evaluation.comparison import RESAMPLES, Comparison, Interval, ShownFrame, SideRecord, mean_of
+from seg_perception.evaluation.comparison import Comparison, ShownFrame, SideRecord, mean_of
 from seg_perception.evaluation.figures import Plot, bold, confusion_of, data_uri, reliability_figure, render, swatch
+from seg_perception.evaluation.intervals import LEAST_FRAMES, RESAMPLES, Interval
 
 
 def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
@@ -37,6 +38,7 @@ def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
             (bold("B"), first.b.description, _median_ms([c.b for c in comparisons])),
         ],
         resamples=RESAMPLES,
+        least_frames=LEAST_FRAMES,
         overview=[_overview(number, c) for number, c in enumerate(comparisons, 1)] if first.has_truth else [],
         parts=[_part(comparison) for comparison in comparisons],
     )
@@ -146,7 +148,6 @@ def _curves(c: Comparison) -> list[tuple[str, list[float], list[float], str]]:
 
 def _track(c: Comparison) -> str:
     """What timeline.js draws, as JSON."""
-    seconds = [(stamp - c.stamps_ns[0]) / 1e9 for stamp in c.stamps_ns]
     curves = []
     for _, a, b, unit in _curves(c):
         scale = 100.0 if unit == "%" else 1.0
@@ -154,7 +155,7 @@ def _track(c: Comparison) -> str:
         curves.append(
             {"a": [round(scale * v, 2) for v in a], "b": [round(scale * v, 2) for v in b], "top": top, "unit": unit}
         )
-    return json.dumps({"frames": len(c.names), "seconds": seconds, "curves": curves}, allow_nan=False)
+    return json.dumps({"frames": len(c.names), "seconds": c.seconds, "curves": curves}, allow_nan=False)
 
 
 def _percent(value: float) -> str:
@@ -171,8 +172,10 @@ def _signed(interval: Interval) -> str | Markup:
 
 
 def _range(interval: Interval, sign: str = "+") -> str:
-    if math.isnan(interval.low):
+    if math.isnan(interval.value):
         return "-"
+    if math.isnan(interval.low):
+        return f"fewer than {LEAST_FRAMES} frames"
     return f"{_hundredths(interval.low, sign)} to {_hundredths(interval.high, sign)}"
 
 

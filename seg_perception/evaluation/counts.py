@@ -19,6 +19,7 @@ from seg_perception.core.types import UNLABELED, LabelImage, Segmentation
 
 CONFIDENCES = 256
 BAND_WIDTH = 3
+MOST_BAND = 1000  # pixels
 
 
 class PixelCounts:
@@ -85,13 +86,13 @@ def boundary_band(labels: LabelImage, width: int = BAND_WIDTH) -> NDArray[np.boo
 
     Args:
         labels: uint8 [H, W]; 255 is unlabeled.
-        width: half-width of the band, at least 1.
+        width: half-width of the band, 1 to `MOST_BAND`.
 
     Returns:
         bool [H, W].
     """
-    if width < 1:
-        raise SettingsError(f"a boundary band of {width} pixels is not accepted: it must be at least 1")
+    if not 1 <= width <= MOST_BAND:
+        raise SettingsError(f"a boundary band of {width} pixels is not accepted: 1 to {MOST_BAND} are")
     window = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     labeled = labels != UNLABELED
     # 0 never raises a maximum and 255 never lowers a minimum: unlabeled pixels drop out of both

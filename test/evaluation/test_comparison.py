@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,15 @@ import seg_perception as sp
 from seg_perception.cli.main import main
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.evaluation.comparison import ComparedFrame, Contestant, Interval, compare, metric_names
+from seg_perception.core.label_set import LabelClass, LabelSet
+from seg_perception.core.metrics import ConfusionMatrix
+from seg_perception.evaluation import Evaluation
+from seg_perception.evaluation.comparison import ComparedFrame, Contestant, compare, metric_names
 from seg_perception.evaluation.comparison_report import write_comparison
-from seg_perception.evaluation.report import Condition
+from seg_perception.evaluation.counts import PixelCounts
+from seg_perception.evaluation.files import EvaluationFile, write_evaluations
+from seg_perception.evaluation.gate import Condition, class_metrics
+from seg_perception.evaluation.intervals import Interval
 from seg_perception.segmenter import Segmenter
 
 ROAD, SKY = 0, 7
@@ -75,8 +82,7 @@ def test_scores_and_differences_by_hand(frame, sides) -> None:
     assert found.b.mask_iou() == 32 / 40
     difference = found.class_differences()["sky"]
     assert difference.value == pytest.approx(-0.25)
-    # drawn are: twice the good frame (0), one of each (-0.25), twice the bad one (-0.5)
-    assert (difference.low, difference.high) == (-0.5, 0.0)
+    assert math.isnan(difference.low)  # of two frames: every second difference would look sure
     assert not difference.is_sure
     metrics = found.metrics()
     assert metrics["sky_iou"] == 75.0
@@ -92,11 +98,30 @@ def test_scores_and_differences_by_hand(frame, sides) -> None:
     assert found.timeline == ()
 
 
-def test_a_difference_in_every_frame_is_sure(frame, sides) -> None:
-    frames = [frame(str(i), [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]) for i in range(5)]
-    difference = compare("five", frames, *sides).class_differences()["sky"]
+def test_a_difference_in_every_frame_is_sure_from_ten_frames_on(frame, sides) -> None:
+    frames = [frame(str(i), [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, ROAD, ROAD, ROAD]) for i in range(10)]
+    difference = compare("ten", frames, *sides).class_differences()["sky"]
     assert (difference.value, difference.low, difference.high) == (-0.5, -0.5, -0.5)
     assert difference.is_sure
+    nine = compare("nine", frames[:9], *sides)
+    assert not nine.class_differences()["sky"].is_sure
+    assert not nine.mean_difference().is_sure
+    assert not nine.mask_difference().is_sure
+    # of a hundred frames, one with poles: whatever B does there, B does in all frames that have them
+    without = frame("without", [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD], [SKY, SKY, ROAD, ROAD])
+    one = frame("one", [SKY, 2, ROAD, ROAD], [SKY, 2, ROAD, ROAD], [SKY, SKY, ROAD, ROAD])
+    rare = compare("rare", [*[without] * 99, one], *sides).class_differences()["pole"]
+    assert (rare.value, rare.is_sure) == (-1.0, False)
+
+
+def test_few_frames_make_wide_intervals() -> None:
+    # the tail of n frames is that of the normal distribution at Student's point x sqrt(n / (n - 1)):
+    # 10: 2.2622 x 1.0541 = 2.3845, 0.855 %; 100: 1.9842 x 1.0050 = 1.9942, 2.307 %
+    values = np.arange(100_001.0)
+    for frames, low in ((10, 855.0), (100, 2307.0)):
+        interval = Interval.of(5.0, values, frames)
+        assert interval.low == pytest.approx(low, abs=1.0)
+        assert interval.high == pytest.approx(100_000 - low, abs=1.0)
 
 
 def test_without_truth_b_is_measured_against_a(frame, sides) -> None:
@@ -151,7 +176,7 @@ def test_several_datasets_begin_with_all_in_one_table(frame, sides, tmp_path: Pa
     # sky 1/2 and road 2/3 instead of 1: a mean of 58.33
     assert ">58.33<" not in overview.partition('href="#part-2"')[0]
     assert ">-41.67<" in overview.partition('href="#part-2"')[2]
-    assert "0.00 to 0.00" in overview
+    assert overview.count("<td>fewer than 10 frames</td>") == 4
 
 
 def test_what_rounds_to_zero_is_no_difference() -> None:
@@ -247,6 +272,69 @@ def test_the_gate_on_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main([*command, *orders]) == 2
         assert told in capsys.readouterr().err
         assert not (tmp_path / "r.html").exists()
+
+
+def evaluation(folder: Path, counts: dict[tuple[int, int], int], *names: str) -> Path:
+    """A file of `evaluate --json`, in a folder of its own, of pixels by (truth, answer)."""
+    classes = tuple(LabelClass(i, name, (i, 0, 0), drivable=i == 0) for i, name in enumerate(names))
+    pixels = PixelCounts(len(names))
+    for place, number in counts.items():
+        pixels.table[(*place, 255)] = number
+    one = Evaluation("d", LabelSet("x", classes), pixels, ConfusionMatrix(len(names)), ())
+    folder.mkdir()
+    write_evaluations(folder / "scores.json", EvaluationFile("m", "e", (one,)))
+    return folder / "scores.json"
+
+
+def judged(capsys: pytest.CaptureFixture[str], folder: Path, condition: str, *files: Path) -> tuple[int, str]:
+    status = main(["report", *map(str, files), "--out", str(folder / "r.html"), "--fail-if", condition])
+    return status, "".join(capsys.readouterr())
+
+
+def test_the_gate_sees_every_decimal_and_every_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # road IoU 95996 / 100000; 4 of a million pixels that are not road are in the mask
+    near = evaluation(tmp_path / "near", {(0, 0): 95_996, (0, 1): 4_000, (1, 1): 999_996, (1, 0): 4}, "road", "other")
+    assert judged(capsys, tmp_path, "road_iou < 96", near) == (
+        1,
+        f"report: {tmp_path / 'r.html'} (0.1 MB)\nfailed: scores, d: road_iou < 96 (95.996)\n",
+    )
+    assert judged(capsys, tmp_path, "false_drivable > 0", near)[0] == 1
+    seven = evaluation(tmp_path / "seven", {(0, 0): 7, (0, 1): 93, (1, 1): 1}, "road", "other")
+    assert 100 * 0.07 > 7
+    status, told = judged(capsys, tmp_path, "road_iou > 7", seven)
+    assert (status, "passed, does not hold: scores, d: road_iou > 7 (7.00)" in told) == (0, True)
+    # two files of one name: neither stands for the other
+    for files in ((seven, near), (near, seven)):
+        status, told = judged(capsys, tmp_path, "road_iou < 50", *files)
+        assert (status, "failed: scores (seven), d: road_iou < 50 (7.00)" in told) == (1, True)
+        assert "scores (near), d: road_iou < 50 (96.00)" in told
+
+
+def test_every_class_has_a_metric_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("mean", "traffic light", "traffic-light", "a road", "lane/left", "2nd", "road")
+    label_set = LabelSet("x", tuple(LabelClass(i, name, (i, 0, 0)) for i, name in enumerate(names)))
+    assert list(class_metrics(label_set).values()) == [
+        "id0_mean_iou", "id1_traffic_light_iou", "id2_traffic_light_iou", "id3_a_road_iou", "lane_left_iou",
+        "id5_2nd_iou", "road_iou",
+    ]  # fmt: skip
+    half = evaluation(tmp_path / "half", {(0, 0): 1, (1, 1): 1, (1, 0): 1}, "mean", "other")  # 1/2 and 1/2
+    assert judged(capsys, tmp_path, "mean_iou < 51", half)[0] == 1
+    good = evaluation(tmp_path / "good", {(0, 0): 1, (1, 1): 9, (1, 0): 1}, "mean", "other")  # 1/2 and 9/10
+    assert judged(capsys, tmp_path, "mean_iou < 51", good)[0] == 0
+
+
+def test_masks_of_pictures_and_films_are_the_models_own(frame, sides) -> None:
+    def of(settings: DrivableSettings, frames: list[ComparedFrame]) -> list[tuple[int, int, int]]:
+        return compare("x", frames, *(replace(side, drivable=settings) for side in sides)).a.mask
+
+    right = [SKY, SKY, ROAD, ROAD]
+    # a picture has no frame before it to wait for; a film's frames wait, and those of the next film anew
+    waits = DrivableSettings(appear_frames=2)
+    assert of(waits, [frame("p", right, right, right)]) == [(16, 0, 0)]
+    film = [replace(frame(str(i), right, right, right, stamp=i * 10**8), source="one") for i in (1, 2)]
+    assert of(waits, [*film, replace(film[1], source="two")]) == [(0, 0, 16), (16, 0, 0), (0, 0, 16)]
+    # the truth of a mask is what A's settings call drivable
+    assert of(DrivableSettings(classes=("road", "sky")), [frame("p", right, right, right)]) == [(32, 0, 0)]
 
 
 @pytest.mark.parametrize("text", ["road_iou", "road_iou = 5", "road_iou < x", "< 5", "road_iou < 5 or 1", "a b < 5"])

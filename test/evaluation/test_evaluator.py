@@ -71,7 +71,7 @@ def test_the_threshold_of_the_deployed_mask_is_an_option(dataset, echo_segmenter
     assert drivable is not None
     assert drivable.precision == 1.0
     assert drivable.false_drivable == 0.0
-    with pytest.raises(SettingsError, match=r"min_confidence: 2 is not in 0 to 1\nband: 0 pixels must be at least 1"):
+    with pytest.raises(SettingsError, match=r"min_confidence: 2 is not in 0 to 1\nband: 0 pixels are not in 1 to 1000"):
         EvaluationOptions(min_confidence=2, band=0)
 
 

@@ -30,7 +30,8 @@ for (const box of document.querySelectorAll(".timeline")) {
     track.curves.forEach(({ a, b, unit }, i) => {
       values[i].textContent = `A ${a[frame]} ${unit}, B ${b[frame]} ${unit}`;
     });
-    box.querySelector(".where").textContent = `frame ${frame}, ${track.seconds[frame].toFixed(2)} s`;
+    const seconds = track.seconds[frame]; // null of a picture among films
+    box.querySelector(".where").textContent = `frame ${frame}` + (seconds === null ? "" : `, ${seconds.toFixed(2)} s`);
   };
   for (const plot of plots) {
     plot.addEventListener("click", (event) => {
