@@ -353,7 +353,9 @@ def _values(rows: Any, target: LabelSet, faults: list[str]) -> dict[int, str]:
     values: dict[int, str] = {}
     for key, class_name in _rows("values", rows, target, faults):
         if type(key) is not int:  # a bool is an int
-            whole = f"; write {key}: without quotes" if isinstance(key, str) and key.isdecimal() else ""
+            whole = ""
+            if isinstance(key, str) and key.isascii() and key.isdecimal():
+                whole = f"; write {key.lstrip('0') or '0'}: without quotes or zeros in front"
             shown = f"{key!r} is {_kind(key)}, not a whole number"
             faults.append(f"values.{key}: {shown}{whole}; a table of label value (0 to {_MAX_VALUE}) is expected")
         elif not 0 <= key <= _MAX_VALUE:

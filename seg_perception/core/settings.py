@@ -39,17 +39,36 @@ _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times fa
 
 
 class StrictLoader(_FastLoader):  # type: ignore[misc]
-    """A safe loader that refuses a key given twice, of which YAML would keep the last without a word."""
+    """A safe loader without two of YAML 1.1's silent traps.
+
+    A key given twice is refused: YAML would keep the last. 010 (octal: 8) and 1:30 (base 60: 90) are text, as in
+    YAML 1.2: where a number is expected, text is refused.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue  # an own key is meant to override a merged one
-            if (key.tag, key.value) in seen:
+            value = self.construct_object(key)  # 1 and 0x1 are one key
+            if value in seen:
                 raise ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
-            seen.add((key.tag, key.value))
+            seen.add(value)
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
+_TRAPS: Final = re.compile(r"[-+]?(0[0-9_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+def _but_for_traps(known: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"(?!(?:{_TRAPS.pattern})$)(?:{known.pattern})", known.flags)
+
+
+StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, _but_for_traps(known) if tag in _NUMBERS else known) for tag, known in rules]
+    for first, rules in _FastLoader.yaml_implicit_resolvers.items()
+}
 
 
 def read_yaml(path: Path, loader: Any = StrictLoader) -> Any:

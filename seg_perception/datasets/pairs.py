@@ -178,15 +178,18 @@ def find_pairs(
             matches.append((groups, relative))
     matches.sort()
     last = Counter(groups[-1] if groups else relative for groups, relative in matches)
+    shelf.reserve(groups for groups, _ in matches)
     pairs = []
-    for index, (groups, relative) in enumerate(matches):
-        if index and groups == matches[index - 1][0]:
-            raise DatasetError(
-                f"{root / relative}: another image of that name differs only in its suffix; keep one of them"
-            )
+    taken: dict[Path, str] = {}
+    for groups, relative in matches:
         short = groups[-1] if groups else Path(relative).stem
         unique = short if last[short] == 1 else "/".join(group.strip("/") for group in groups if group)
         path, instead = shelf.find(groups)
+        if (first := taken.setdefault(path, relative)) != relative:
+            raise DatasetError(
+                f"{root / relative}: another image of that name differs only in its suffix or in how its accents are "
+                f"stored: {root / first}; keep one of them"
+            )
         pairs.append(FilePair(unique, root / relative, path, instead))
     used = {pair.labels for pair in pairs}
     left_out = [LeftOut(root / r, _why_no_image(r, pattern)) for r in others if root / r not in used]
@@ -210,6 +213,7 @@ class _Shelf:
         self._is_beside = folder.is_dir() and folder.samefile(beside)
         self._files: dict[str, dict[str, list[str]]] = {}  # folder -> stem -> files
         self._all: list[str] = []
+        self._reserved: set[str] = set()
         for inside in _walk(folder) if folder.is_dir() else ():
             relative = f"{pattern.folder}/{inside}" if pattern.folder else inside
             self._all.append(relative)
@@ -225,6 +229,10 @@ class _Shelf:
         relative = path.relative_to(self._root).as_posix()
         return ending != "" and self._pattern.match(relative, MASK_SUFFIXES) is not None
 
+    def reserve(self, images: Iterable[Sequence[str]]) -> None:
+        """Keep a label file of an image's own name for that image: x_mask.png is not of x where x_mask is one."""
+        self._reserved = {composed(self._pattern.filled(groups)) for groups in images}
+
     def find(self, groups: Sequence[str]) -> tuple[Path, str]:
         """The label file of an image; or where it should be, and what lies there instead.
 
@@ -238,9 +246,9 @@ class _Shelf:
             names = [n for n in stems.get(Path(file).stem, ()) if Path(n).suffix.lower() == Path(file).suffix.lower()]
         else:
             wanted += ".png"
-            names = [
-                n for end in MASK_ENDINGS for n in stems.get(file + end, ()) if Path(n).suffix.lower() in MASK_SUFFIXES
-            ]
+            below = f"{parent}/" if parent else ""
+            endings = [end for end in MASK_ENDINGS if not end or f"{below}{file}{end}" not in self._reserved]
+            names = [n for end in endings for n in stems.get(file + end, ()) if Path(n).suffix.lower() in MASK_SUFFIXES]
         if len(names) > 1:
             listed = ", ".join(str(self._root / n) for n in names)
             raise DatasetError(f"{listed}: each could be the label image of {file}; keep one, or name a pattern")

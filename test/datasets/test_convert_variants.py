@@ -7,6 +7,7 @@ import io
 import json
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -495,3 +496,95 @@ def test_a_label_map_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labelmap.txt").write_bytes("Straße:128,64,128::".encode("latin-1"))
     with pytest.raises(DatasetError, match=r"labelmap\.txt: not text in UTF-8"):
         converted(tmp_path, tmp_path)
+
+
+def label_studio(tasks: Sequence[tuple[dict[str, Any], Sequence[str]]]) -> list[dict[str, Any]]:
+    """Tasks, each of its data and the tags that its shapes lie on."""
+    shape = {"type": "polygonlabels", "original_width": WIDTH, "original_height": HEIGHT,
+             "value": {"points": [[25, 25], [50, 25], [50, 60]], "polygonlabels": ["car"]}}  # fmt: skip
+    return [
+        {"data": data, "annotations": [{"result": [{**shape, "to_name": tag} for tag in tags]}]} for data, tags in tasks
+    ]
+
+
+def test_label_studio_shapes_go_to_their_own_picture(tmp_path: Path) -> None:
+    """A task may have several pictures, and pictures of one name may lie in several folders."""
+    for name in ("a.jpg", "b.jpg", "pics/siteA/1.jpg", "pics/siteB/1.jpg"):
+        picture(tmp_path / name)
+    two = {"image": "a.jpg", "second": "b.jpg"}
+    source = write(tmp_path / "two.json", label_studio([(two, ["image", "second"])]))
+    with pytest.raises(DatasetError, match=r"shapes lie on several pictures \(image, second\)"):
+        convert(source, tmp_path / "none")
+    convert(write(source, label_studio([(two, ["second"])])), tmp_path / "second")
+    assert [p.name for p in (tmp_path / "second" / "images").iterdir()] == ["b.jpg"]
+    done = convert(write(source, label_studio([(two, ["tag"])])), tmp_path / "guess")
+    assert "tasks with pictures in image, second: taken for the labeled one is image: 1" in done.remarks
+    place = "/data/local-files/?d=home/{}/1.jpg".format
+    source = write(
+        tmp_path / "sites.json", label_studio([({"image": place(s)}, ["image"]) for s in ("siteA", "siteB")])
+    )
+    convert(source, tmp_path / "sites", ConvertSettings(images=tmp_path / "pics"))
+    assert sorted(p.name for p in (tmp_path / "sites" / "images").iterdir()) == ["1.jpg", "home__siteB__1.jpg"]
+    (tmp_path / "pics" / "siteA" / "1.jpg").unlink()
+    with pytest.raises(
+        DatasetError, match=r"siteA/1\.jpg: no such picture .*siteB/1\.jpg has its name, but lies in an"
+    ):
+        convert(source, tmp_path / "none", ConvertSettings(images=tmp_path / "pics"))
+
+
+def test_the_picture_inside_a_labelme_file_is_the_one_that_was_labeled(tmp_path: Path) -> None:
+    seen = picture(tmp_path / "seen" / "1.jpg").read_bytes()
+    Image.fromarray(np.full((HEIGHT, WIDTH, 3), 200, np.uint8)).save(picture(tmp_path / "in" / "other" / "1.png"))
+    shape = {"label": "car", "points": [[10, 8], [19, 8], [19, 17], [10, 17]]}
+    one = {"shapes": [shape], "imagePath": "1.png", "imageData": base64.b64encode(seen).decode()}
+    write(tmp_path / "in" / "1.json", one)
+    done = convert(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "images" / "1.jpg").read_bytes() == seen
+    assert "pictures taken from inside their annotations' files: 1" in done.remarks
+    picture(tmp_path / "in" / "1.png")  # the same picture, not encoded anew: better than what is inside
+    convert(tmp_path / "in", tmp_path / "again")
+    assert (tmp_path / "again" / "images" / "1.png").read_bytes() == (tmp_path / "in" / "1.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["2.json", "valid/_annotations.coco.json"])
+def test_a_damaged_file_does_not_pass_for_another_kind(tmp_path: Path, name: str) -> None:
+    if name == "2.json":
+        write(tmp_path / "1.json", {"shapes": [], "imagePath": "1.jpg"})
+    else:
+        write(tmp_path / "train" / "_annotations.coco.json", coco([FLAT]))
+    write(tmp_path / name, '{"shapes": [')
+    with pytest.raises(DatasetError, match=rf"{name}: not valid JSON: .*mend or move"):
+        convert(tmp_path, tmp_path / "out")
+
+
+def test_what_is_not_labeled_becomes_what_was_said_where_the_source_has_a_class_for_it(tmp_path: Path) -> None:
+    picture(tmp_path / "a_leftImg8bit.png")
+    road = {"label": "road", "polygon": [[10, 8], [19, 8], [19, 17], [10, 17]]}
+    write(tmp_path / "a_gtFine_polygons.json", {"imgWidth": WIDTH, "imgHeight": HEIGHT, "objects": [road]})
+    labels, _ = converted(tmp_path, tmp_path, to="driving", unlabeled="background")
+    np.testing.assert_array_equal(labels["road"], BOX)
+    np.testing.assert_array_equal(labels["background"], ~BOX)
+
+
+def test_colors_of_voc_that_are_gray_are_colors(tmp_path: Path) -> None:
+    picture(tmp_path / "JPEGImages" / "1.jpg")
+    (tmp_path / "SegmentationClass").mkdir()
+    colors = np.where(BOX[..., None], palette_color(7), 0).astype(np.uint8)
+    assert set(colors.reshape(-1).tolist()) == {0, 128}
+    Image.fromarray(colors).save(tmp_path / "SegmentationClass" / "1.png")
+    np.testing.assert_array_equal(converted(tmp_path, tmp_path)[0]["car"], BOX)
+
+
+def test_pictures_whose_names_end_as_masks_do_keep_their_own_labels(tmp_path: Path) -> None:
+    """x_mask.png is the label file of x, but where x_mask is a picture itself."""
+    one = coco([FLAT], images=[{"id": i, "file_name": f"{n}.jpg", "width": WIDTH, "height": HEIGHT}
+                               for i, n in enumerate(("x", "x_mask", "x_gt"), 1)])  # fmt: skip
+    for name in ("x", "x_mask", "x_gt"):
+        picture(tmp_path / "images" / f"{name}.jpg")
+    _, done = converted(write(tmp_path / "x.json", one), tmp_path)
+    dataset = open_dataset(DatasetSettings("folder", tmp_path / "out", mapping=str(tmp_path / "out" / "mapping.yaml")))
+    assert done.images == 3
+    assert [int((dataset.load(i).labels == 0).sum()) for i in range(3)] == [100, 0, 0]  # x, x_gt, x_mask
+    (tmp_path / "out" / "labels" / "x.png").unlink()
+    with pytest.raises(DatasetError, match=r"no label image for 1 of 3 images, .*labels/x\.png"):
+        open_dataset(DatasetSettings("folder", tmp_path / "out", mapping=str(tmp_path / "out" / "mapping.yaml")))

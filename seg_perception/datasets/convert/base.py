@@ -10,7 +10,7 @@ import base64
 import binascii
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.errors import DatasetError, InputError
+from seg_perception.core.errors import DatasetError, InputError, first_of
 from seg_perception.core.files import read_regular_file
 from seg_perception.core.label_set import Color
 from seg_perception.core.settings import parse_json
@@ -283,6 +283,22 @@ def read_json(path: Path) -> Any:
         return parse_json(read_regular_file(path, MAX_BYTES), str(path))
     except InputError as error:
         raise DatasetError(str(error)) from error
+
+
+def demand_json(paths: Iterable[Path]) -> None:
+    """See that files are JSON: one that is damaged must not pass for one of another kind.
+
+    Raises:
+        DatasetError: some are not; all are listed.
+    """
+    faults = []
+    for path in paths:
+        try:
+            read_json(path)
+        except (DatasetError, OSError) as error:  # noqa: PERF203  all are told
+            faults.append(str(error))
+    if faults:
+        raise DatasetError(f"{first_of(faults)}; mend or move what cannot be read")
 
 
 def json_keys(path: Path) -> frozenset[str]:

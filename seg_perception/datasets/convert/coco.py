@@ -22,6 +22,7 @@ from seg_perception.datasets.convert.base import (
     Ids,
     SourceClass,
     checked,
+    demand_json,
     json_keys,
     numbered,
     read_json,
@@ -41,12 +42,18 @@ def _files(path: Path) -> list[Path]:
     """The COCO files of a path: itself, or those where the tools put them in a folder."""
     if not path.is_dir():
         return [path] if path.suffix.lower() == ".json" and json_keys(path) >= _KEYS else []
+    return [p for p in _candidates(path) if json_keys(p) >= _KEYS]
+
+
+def _candidates(path: Path) -> list[Path]:
     found = (*path.glob("*.json"), *path.glob("annotations/*.json"), *path.glob(f"*/{_ROBOFLOW}"))
-    return sorted(p for p in found if not p.name.startswith(".") and json_keys(p) >= _KEYS)
+    return sorted(p for p in found if not p.name.startswith("."))
 
 
 def _read(path: Path) -> Annotations:
     files = _files(path) if path.is_dir() else [path]
+    if path.is_dir():
+        demand_json(p for p in _candidates(path) if p not in files)
     if len(files) > 1 and any(file.name != _ROBOFLOW for file in files):
         raise DatasetError(f"{path}: {len(files)} files of COCO; name one of {first_of(files)}")
     remarks: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from tqdm import tqdm
 import seg_perception.datasets.convert
 from seg_perception.core.errors import DatasetError, InputError, SegPerceptionError, SettingsError, first_of
 from seg_perception.core.files import make_folder, read_regular_file
-from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES, inspect_encoded
+from seg_perception.core.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES, decode_rgb, inspect_encoded
 from seg_perception.core.label_set import IGNORE
 from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import Annotated, Annotations, Format, SourceClass, checked
@@ -224,13 +224,21 @@ class _Writer:
         self.count += 1
 
     def _picture(self, picture: Annotated) -> tuple[bytes, str]:
-        path = self.images.find(picture.image)
-        if path is not None:
-            return read_regular_file(path, MAX_FILE_BYTES), path.suffix.lower()
-        if picture.embedded is not None:
+        try:
+            path = self.images.find(picture.image)
+        except DatasetError:
+            if picture.embedded is None:
+                raise
+            path = None
+        content = read_regular_file(path, MAX_FILE_BYTES) if path is not None else None
+        if picture.embedded is not None and (content is None or not _same_picture(content, picture.embedded)):
             codec = inspect_encoded(picture.embedded, picture.image).codec.value.lower()
+            self._annotations.remarks["pictures taken from inside their annotations' files"] += 1
             return picture.embedded, ".jpg" if codec == "jpeg" else f".{codec}"
-        raise InputError(f"no such picture below {self.images.root}; name its folder with --images")
+        if path is None or content is None:
+            raise InputError(f"no such picture below {self.images.root}; name its folder with --images")
+        self.images.take(path)
+        return content, path.suffix.lower()
 
     def _name(self, image: str) -> str:
         """A name of its own in one flat folder."""
@@ -276,6 +284,18 @@ class _Writer:
             yield ClassRow(c.name, c.value, pixels, images, became)
 
 
+def _same_picture(file: bytes, embedded: bytes) -> bool:
+    """Whether a file shows what the annotator saw: tools store that encoded anew, so levels differ a little."""
+    try:
+        one, other = decode_rgb(file, "file"), decode_rgb(embedded, "embedded")
+    except InputError:
+        return False
+    if one.shape != other.shape:
+        return False
+    small = [cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).astype(np.int16) for pixels in (one, other)]
+    return float(np.abs(small[0] - small[1]).mean()) < 8
+
+
 _IMAGE_FOLDERS: Final = ("images", "JPEGImages", "data", "img")
 _NO_IMAGE_FOLDERS: Final = frozenset(
     {
@@ -308,7 +328,7 @@ class Pictures:
         for path in sorted(self.root.rglob("*")):
             parts = path.relative_to(self.root).parts
             hidden = any(part.startswith(".") for part in parts) or _NO_IMAGE_FOLDERS & set(parts[:-1])
-            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.stem.endswith("_mask"):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not hidden:
                 self._files[composed("/".join(parts))] = path
         self._used: set[Path] = set()
         self._again: list[Path] = []
@@ -326,40 +346,43 @@ class Pictures:
         stem = name.rpartition(".")[0] or name
         for candidate in (name, *(f"{folder}/{name}" for folder in _IMAGE_FOLDERS)):
             if candidate in self._files:
-                return self._take(self._files[candidate])
+                return self._files[candidate]
         for start in ("", *(f"{folder}/" for folder in _IMAGE_FOLDERS)):
             same = [path for known, path in self._files.items() if known.rpartition(".")[0] == start + stem]
             if len(same) == 1:
-                return self._take(same[0])
+                return same[0]
         for short in dict.fromkeys((Path(name).stem, Path(without_upload_prefix(name)).stem)):
-            found = self._by_stem.get(short, [])
+            named = self._by_stem.get(short, [])
+            nearness = {path: self._nearness(name, path) for path in named}
+            found = [path for path in named if nearness[path] is not None]
+            found = [path for path in found if nearness[path] == max(nearness[other] or 0 for other in found)]
             if len(found) > 1:
                 raise DatasetError(
                     f"{name}: several pictures could be meant: {first_of(found, 3)}; name their folder with --images"
                 )
-            if found and not self._may_be(name, found[0]):
-                raise DatasetError(
-                    f"no such picture below {self.root}; {found[0]} has its name, but lies in another folder: if it is "
-                    "the one, name that folder with --images"
-                )
             if found:
-                return self._take(found[0])
+                return found[0]
+            if named:
+                raise DatasetError(
+                    f"no such picture below {self.root}; {first_of(named, 3)} has its name, but lies in another "
+                    "folder: if it is the one, name that folder with --images"
+                )
         return None
 
-    def _may_be(self, name: str, path: Path) -> bool:
-        """Whether two folders' names do not contradict each other: siteA/0001.jpg is not siteB/0001.jpg."""
+    def _nearness(self, name: str, path: Path) -> int | None:
+        """How many folders two names share; None if they contradict each other, as siteA/0001 and siteB/0001 do."""
         wanted, there = (
             [part for part in parts[:-1] if part not in _KINDS_OF_FOLDERS]
             for parts in (Path(name).parts, Path(composed(path.relative_to(self.root).as_posix())).parts)
         )
         shared = min(len(wanted), len(there))
-        return shared == 0 or wanted[-shared:] == there[-shared:]
+        return shared if shared == 0 or wanted[-shared:] == there[-shared:] else None
 
-    def _take(self, path: Path) -> Path:
+    def take(self, path: Path) -> None:
+        """Note that a picture is used."""
         if path in self._used:
             self._again.append(path)
         self._used.add(path)
-        return path
 
     def repeated(self) -> list[str]:
         """What is to be said of pictures that several annotations name."""
@@ -369,7 +392,8 @@ class Pictures:
         return [f"{several}: {first_of(self._again, 3)}"]
 
     def unused(self) -> list[str]:
-        rest = [path for path in self._files.values() if path not in self._used]
+        masks = {path.with_name(f"{path.stem}_mask") for path in self._used}
+        rest = [p for p in self._files.values() if p not in self._used and p.with_suffix("") not in masks]
         if not rest:
             return []
         return [f"pictures without an annotation, left out: {len(rest)}: {first_of(rest, 3)}"]

@@ -34,6 +34,7 @@ from seg_perception.datasets.convert.base import (
 
 _AREAS = ("brush", "polygon", "rectangle", "ellipse")
 _UNREAD_AREAS = ("bitmask", "vector", "magicwand", "superpixel")
+_UPLOADS = "data/upload/"
 _PICTURES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 
 
@@ -112,20 +113,33 @@ def _label(result: dict[str, Any], path: Path) -> str:
     return text(labels[0], "a label", path)
 
 
-def _image_name(task: dict[str, Any], path: Path) -> str:
+def _image_name(task: dict[str, Any], results: list[dict[str, Any]], path: Path, remarks: Counter[str]) -> str:
+    """The picture that a task's shapes lie on: where it has several, no other may be taken."""
+    where = {(str(r.get("to_name")), r.get("item_index") or 0) for r in results}
+    if len(where) > 1 or any(index for _, index in where):
+        raise DatasetError(
+            f"{path}: a task whose shapes lie on several pictures ({', '.join(sorted({n for n, _ in where}))}); one a "
+            "task is read: give each picture a task of its own, or export as COCO"
+        )
     data = table(task.get("data"), "data", path)
-    image = next((data[key] for key in ("image", "img", "picture") if isinstance(data.get(key), str)), None)
-    if image is None:  # the field's name is the user's choice
-        others = [
-            v for v in data.values() if isinstance(v, str) and _PICTURES.search(urlsplit(v).path + urlsplit(v).query)
-        ]
-        if len(others) != 1:
-            raise DatasetError(f"{path}: a task without data.image; rename the field of its pictures to 'image'")
-        image = others[0]
-    parts = urlsplit(image)
+    fields = [key for key, v in data.items() if isinstance(v, str) and _is_picture(v)]
+    tag = [name for name, _ in where if isinstance(data.get(name), str)]  # mostly named as its field is
+    usual = [key for key in ("image", "img", "picture") if isinstance(data.get(key), str)]
+    if not tag and not usual and len(fields) != 1:  # the field's name is the user's choice
+        raise DatasetError(f"{path}: a task without data.image; rename the field of its pictures to 'image'")
+    if not tag and where and len({data[key] for key in fields}) > 1:
+        taken = (*usual, *fields)[0]
+        remarks[f"tasks with pictures in {', '.join(sorted(fields))[:80]}: taken for the labeled one is {taken}"] += 1
+    parts = urlsplit(data[(*tag, *usual, *fields)[0]])
     local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/x.jpg
-    name = PurePosixPath(local[0] if local else unquote(parts.path)).name
-    return safe_name(name, path)
+    name = local[0] if local else unquote(parts.path)
+    if not local and (_UPLOADS in name or not name.strip("/")):  # its own folders, not those of the pictures
+        name = PurePosixPath(name).name
+    return safe_name(name.replace("\\", "/").lstrip("/"), path)
+
+
+def _is_picture(place: str) -> bool:
+    return _PICTURES.search(urlsplit(place).path + urlsplit(place).query) is not None
 
 
 def _pictures(
@@ -135,9 +149,10 @@ def _pictures(
     remarks: Counter[str],
 ) -> Iterator[Annotated]:
     for task, results in chosen:
+        name = _image_name(task, results, path, remarks)
         if turned := next((r["image_rotation"] for r in results if r.get("image_rotation")), None):
             raise DatasetError(
-                f"{path}: {_image_name(task, path)} was labeled in a view turned by {str(turned)[:20]} degrees, in "
+                f"{path}: {name} was labeled in a view turned by {str(turned)[:20]} degrees, in "
                 "which its shapes lie; turn it back in Label Studio and export anew"
             )
         stated = {(r.get("original_width"), r.get("original_height")) for r in results}
@@ -152,7 +167,7 @@ def _pictures(
                 _draw(canvas, result, size, path)
             return canvas.ids
 
-        yield Annotated(_image_name(task, path), path, size, draw)
+        yield Annotated(name, path, size, draw)
 
 
 def _draw(canvas: Canvas, result: dict[str, Any], size: Size, path: Path) -> None:

@@ -25,6 +25,7 @@ from seg_perception.datasets.convert.base import (
     Format,
     Ids,
     checked,
+    demand_json,
     json_keys,
     numbered,
     read_json,
@@ -57,8 +58,10 @@ def _matches(path: Path) -> bool:
 def _read(path: Path) -> Annotations:
     files = _files(path) if path.is_dir() else [path]
     remarks: Counter[str] = Counter()
-    if path.is_dir() and (others := sum(p.name[0] != "." for p in path.rglob("*.json")) - len(files)):
-        remarks["JSON files that are not labelme's are not read"] = others
+    others = {p for p in path.rglob("*.json") if p.name[0] != "."} - set(files) if path.is_dir() else set()
+    demand_json(sorted(others))
+    if others:
+        remarks["JSON files that are not labelme's are not read"] = len(others)
     names: dict[str, None] = {}
     for file in files:  # once for the classes, once for the pictures: the files hold the pictures and are large
         for shape in _shapes(file):

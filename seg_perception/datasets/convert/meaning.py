@@ -65,7 +65,8 @@ class Meaning:
             found = renamed.get(c.name) or matched.get(c.name) or matched.get(_plain(c.name))
             if found is None and not _is_unlabeled(c.name):
                 lost.append(c.name)
-            became[c.value] = found or IGNORE
+            if c.value != annotations.unlabeled or c.name in renamed or unlabeled == IGNORE:
+                became[c.value] = found or IGNORE
         if lost:
             remarks.append(f"no class of {to} by that name, so not labeled: {first_of(lost)}; say --map 'NAME=CLASS'")
         return cls(became, own, _OWN_FILE if to == OWN else to, tuple(remarks))

@@ -110,11 +110,11 @@ def _pictures(path: Path, files: list[Path], count: int) -> Iterator[Annotated]:
 
         def draw(size: Size, file: Path = file) -> Ids:
             mask = read_mask(file)
-            values = mask.values()
-            if values is None:
-                values = _from_colors(mask.pixels, count, file)
-            unknown = sorted(set(np.unique(values).tolist()) - {*range(count), _VOID})
-            if unknown:
+            values, known = mask.values(), {*range(count), _VOID}
+            if mask.pixels.ndim == 3 and (values is None or not known.issuperset(np.unique(values).tolist())):
+                values = _from_colors(mask.pixels, count, file)  # some colors of the palette are gray: 7 is 128,128,128
+            assert values is not None
+            if unknown := sorted(set(np.unique(values).tolist()) - known):
                 raise DatasetError(
                     f"{file}: value {unknown[0]} is none of its classes (0 to {count - 1}, and 255 for borders); "
                     f"a {_CLASS_NAMES} beside {MASKS}/ names others, one a line from value 0"
