@@ -189,6 +189,8 @@ KEPT_NS = 10_000_000_000
 """How long moving transforms are kept, as in tf2."""
 
 _MAX_DEPTH = 100
+_MOST_FRAMES = 1_000  # before those that nobody moves any more are forgotten: trackers name one for each object
+_MOST_VALUES = 20_000  # of one frame: 2 kHz for ten seconds
 
 
 class TransformNotYetError(InputError):
@@ -239,6 +241,8 @@ class TransformBuffer:
         with self._lock:
             edge = self._edges.get(child)
             if edge is None or edge.parent != parent or edge.static != static:
+                if self._kept_ns is not None and len(self._edges) >= _MOST_FRAMES:
+                    self._forget_before(stamp_ns - self._kept_ns)
                 edge = self._edges[child] = _Edge(parent, static)
             if static:
                 edge.values = [(translation, quaternion)]
@@ -253,7 +257,12 @@ class TransformBuffer:
             edge.values.insert(at, (translation, quaternion))
             if self._kept_ns is not None:
                 old = bisect.bisect_left(edge.stamps, edge.stamps[-1] - self._kept_ns)
+                old = max(old, len(edge.stamps) - _MOST_VALUES)
                 del edge.stamps[:old], edge.values[:old]
+
+    def _forget_before(self, stamp_ns: int) -> None:
+        """Frames that moved last before a moment."""
+        self._edges = {child: e for child, e in self._edges.items() if e.static or e.stamps[-1] >= stamp_ns}
 
     def add_message(self, message: Any, static: bool) -> list[str]:
         """Take in a tf2_msgs/TFMessage, whichever library read it; answers what was refused, and why."""

@@ -160,6 +160,24 @@ def test_old_transforms_are_dropped_and_late_ones_put_in_order() -> None:
         buffer.pose("base_footprint", "camera_optical", 12 * SECOND)
 
 
+def test_frames_that_nobody_moves_any_more_do_not_fill_the_memory() -> None:
+    """A tracker may name a frame for each object that it ever saw, and a broken clock stamp at random."""
+    buffer = car()
+    for k in range(3_000):  # 30 s at 100 Hz: objects of the last 10 s, and what room for 1,000 holds besides
+        at = k * SECOND // 100
+        buffer.add("base_footprint", f"object_{k}", at, (0.0, 0.0, 0.0), NONE)
+        buffer.add("base_footprint", "base_link", at, (0.0, 0.0, 0.3), NONE)
+    with pytest.raises(InputError, match="no transform names the frame 'object_0'"):
+        buffer.pose("base_footprint", "object_0", 0)
+    buffer.pose("base_footprint", "object_2500", 25 * SECOND)
+    assert buffer.pose("base_footprint", "camera_optical", 29 * SECOND).position[2] == pytest.approx(1.5)
+    for k in range(20_100):
+        buffer.add("base_footprint", "base_link", 30 * SECOND + k, (0.0, 0.0, 0.3), NONE)
+    with pytest.raises(InputError, match="after the image"):
+        buffer.pose("base_footprint", "camera_optical", 30 * SECOND + 50)
+    buffer.pose("base_footprint", "camera_optical", 30 * SECOND + 100)
+
+
 @pytest.mark.parametrize(
     "parent, child, quaternion", [("a", "a", NONE), ("", "b", NONE), ("a", "b", (0.0, 0.0, 0.0, 0.0))]
 )
