@@ -165,7 +165,7 @@ def test_frames_that_nobody_moves_any_more_do_not_fill_the_memory() -> None:
     buffer = car()
     for k in range(3_000):  # 30 s at 100 Hz: objects of the last 10 s, and what room for 1,000 holds besides
         at = k * SECOND // 100
-        buffer.add("base_footprint", f"object_{k}", at, (0.0, 0.0, 0.0), NONE)
+        buffer.add("base_footprint", f"object_{k}", at, (0.0, 0.0, 1.0), NONE)
         buffer.add("base_footprint", "base_link", at, (0.0, 0.0, 0.3), NONE)
     with pytest.raises(InputError, match="no transform names the frame 'object_0'"):
         buffer.pose("base_footprint", "object_0", 0)
