@@ -61,7 +61,9 @@ def functions() -> onnx.ModelProto:
 
 
 def weights_as_inputs() -> onnx.ModelProto:
-    made = model([node("Identity", ["s"], ["y"])], value("y", [1, 19, 96, 160]))
+    """As PyTorch wrote until 1.2: in a file of version 3, every constant must be an input."""
+    made = model([node("Identity", ["s"], ["y"])], value("y", [1, 19, 96, 160]), opset=9)
+    made.ir_version = 3
     made.graph.input.append(value("w", [19, 3, 1, 1]))
     return made
 
@@ -97,6 +99,13 @@ MODELS: dict[str, tuple[str, onnx.ModelProto]] = {
                                                    (1, 3, 769, 769), stride=8)),
     "opset 9": ("scores", model([node("Upsample", ["s", "z"], ["y"], mode="nearest")], value("y", [1, 19, 96, 160]),
                                 stride=2, opset=9, z=np.array([1, 1, 2, 2], np.float32))),
+    "opset 9, bilinear": ("scores", model([node("Upsample", ["s", "z"], ["y"], mode="linear")],
+                                          value("y", [1, 19, 96, 160]), stride=2, opset=9,
+                                          z=np.array([1, 1, 2, 2], np.float32))),
+    "opset 10, a quarter and back": ("scores", model(
+        [node("Resize", ["s", "d"], ["t"], mode="nearest"), node("Resize", ["t", "u"], ["y"], mode="linear")],
+        value("y", [1, 19, 96, 160]), opset=10, d=np.array([1, 1, 0.25, 0.25], np.float32),
+        u=np.array([1, 1, 4, 4], np.float32))),
     "opset 11": ("labels", model([argmax("y", 1)], value("y", ["N", 1, "H", "W"], INT64), OPEN, opset=11)),
     "opset 22": ("scores", model([node("Identity", ["s"], ["y"])], value("y", ["N", 19, "H", "W"]), OPEN, opset=22)),
     "four images at a time": ("scores", model([node("Identity", ["s"], ["y"])], value("y", [4, 19, 96, 160]),
@@ -137,6 +146,17 @@ def test_it_says_what_the_original_says(tmp_path: Path, pictures: Path, name: st
         assert confidence.min() == 255
     else:
         assert len(np.unique(confidence)) > 3
+
+
+def test_what_says_something_else_is_not_written(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX's converter of old opsets gives a bilinear Upsample today's coordinates: half a pixel away."""
+    monkeypatch.setattr("seg_perception.export.importing.wrap._keep_old_resizes", lambda graph: None)
+    (tmp_path / "in.onnx").write_bytes(MODELS["opset 9, bilinear"][1].SerializeToString())
+    with pytest.raises(ModelError, match=r"in\.onnx \(opset 9\): what it becomes is not what it is, .*labels equal"):
+        import_file(tmp_path / "in.onnx", tmp_path / "out.onnx", images=pictures)
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_sigmoids_of_classes_are_shares_of_their_sum(tmp_path: Path, pictures: Path) -> None:

@@ -142,6 +142,8 @@ def compare_with_original(
 
 
 _IMAGES = 4
+_LEAST_AGREEMENT = 0.95
+"""Less is another model. Quantized ones may differ by a percent: runtimes round them by what stands beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,14 @@ def import_file(
 
 def _compare(original: OriginalModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> AnswerComparison:
     with open_engine(out, "onnxruntime") as engine:
-        return compare_with_original(original, imported, engine.infer, pictures)
+        comparison = compare_with_original(original, imported, engine.infer, pictures)
+    if comparison.agreement < _LEAST_AGREEMENT:
+        raise ModelError(
+            f"{original.foreign.path} (opset {original.foreign.opset}): what it becomes is not what it is, so nothing "
+            f"was written: {str(comparison).splitlines()[0]}. Export it anew with opset 17 or later; if that does not "
+            "help, this is a fault of the import: report it with the model"
+        )
+    return comparison
 
 
 def _pictures(folder: Path | None, size: Size) -> dict[str, RgbImage]:

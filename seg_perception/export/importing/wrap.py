@@ -17,6 +17,7 @@ from seg_perception.export.importing.guesses import ImportedClasses
 
 PREFIX = "model/"
 OLDEST_OPSET, NEWEST_OPSET = 13, 25
+_RESIZE_WITH_MODES = 11  # the opset that gave Resize its coordinates
 LEAST_SUM = 1e-9
 """Of a pixel's probabilities, a sigmoid for each class: where all are 0, their shares are, too, and not 0 / 0."""
 
@@ -82,7 +83,7 @@ def wrap(
     )
     _drop_unused(graph)
     model = helper.make_model(graph, opset_imports=list(inner.opset_import), functions=list(inner.functions))
-    model.ir_version = inner.ir_version
+    model.ir_version = max(inner.ir_version, 4)  # in a file of version 3 every constant must be an input, too
     model.producer_name = "seg_perception"
     return model
 
@@ -96,6 +97,8 @@ def _inner_model(foreign: ForeignModel) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, 17)
         except Exception as error:  # the converter raises RuntimeError, IndexError, ConvertError ...
             raise ModelError(f"{foreign.path}: opset {foreign.opset} cannot be brought to 17: {error}") from error
+        if foreign.opset < _RESIZE_WITH_MODES:
+            _keep_old_resizes(model.graph)
     elif foreign.opset > NEWEST_OPSET:
         raise ModelError(f"{foreign.path}: opset {foreign.opset} is not accepted; up to {NEWEST_OPSET} are")
     if model.functions:
@@ -107,6 +110,21 @@ def _inner_model(foreign: ForeignModel) -> onnx.ModelProto:
     for value in [v for v in prefixed.graph.input if v.name in constants]:  # old files list weights as inputs
         prefixed.graph.input.remove(value)
     return prefixed
+
+
+def _keep_old_resizes(graph: onnx.GraphProto) -> None:
+    """Say what Upsample and Resize did before they had modes: the converter leaves today's half_pixel in place."""
+    scales = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            scales[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        if node.op_type == "Resize":
+            shrinks = len(node.input) > 2 and node.input[2] in scales and bool((scales[node.input[2]] < 1).any())
+            attributes = {
+                "coordinate_transformation_mode": "asymmetric",
+                "nearest_mode": "ceil" if shrinks else "floor",
+            }
+            node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
 
 
 def _pixels_to_model(build: _Builder, decision: Decision, inner: onnx.ModelProto, tensor: onnx.ValueInfoProto) -> str:
