@@ -40,7 +40,7 @@ ROS = [  # ROS 2 Jazzy as wheels, for machines without a ROS install
     "cv-bridge==1.13.0.post0",
 ]
 CONVERT = [  # annotations of other tools (docs/adr/0014)
-    "pillow>=9.1",  # draws polygons as labelme and Cityscapes' scripts do
+    "pillow>=9.2",  # draws polygons as labelme and Cityscapes' scripts do; 9.1 misses pixels of their borders
     "pycocotools>=2.0.8",  # fills polygons as COCO and CVAT do
 ]
 TRAIN = [

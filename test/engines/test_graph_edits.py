@@ -82,7 +82,8 @@ def test_half_answers_as_float_in_int8(driving_model: Path) -> None:
     half_labels, half_confidence = run(to_half(quantized), image)
     assert len(np.unique(labels)) >= 5
     assert np.mean(labels == half_labels) > 0.985
-    assert np.abs(confidence.astype(int) - half_confidence).mean() < 2  # of 255
+    # of 255; ONNX Runtime 1.32: 0.9, 1.23 (the last one for Python 3.10), whose half kernels round more: 3.3
+    assert np.abs(confidence.astype(int) - half_confidence).mean() < 4
     assert card_of(to_half(quantized)).precision == "int8"
 
 
