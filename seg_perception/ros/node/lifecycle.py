@@ -7,16 +7,11 @@ inference thread, and a tick a second to diagnostics. Topics and parameters: doc
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
 from rcl_interfaces.msg import SetParametersResult
 from rclpy import clock as rclpy_clock
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -31,16 +26,13 @@ from seg_perception.core.model_card import ModelCard
 from seg_perception.node_outputs import DIAGNOSTICS, Facts
 from seg_perception.node_parameters import unused_parameter_files
 from seg_perception.node_settings import NodeSettings, camera_name_faults
-from seg_perception.ros.compat import RCLError
 from seg_perception.ros.log import RosLogHandler, describe_error
 from seg_perception.ros.node.arguments import RosArguments, unused_rules
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
-from seg_perception.ros.node.camera_thread import FrameLanes
-from seg_perception.ros.node.diagnostics import TRANSITIONS, NodeWatch, diagnostic_array
+from seg_perception.ros.node.diagnostics import NodeWatch, diagnostic_array
 from seg_perception.ros.node.engine_holder import OpenEngine, open_configured_engine
-from seg_perception.ros.node.inference import EngineState, InferenceThread
-from seg_perception.ros.node.lanes import Lanes
+from seg_perception.ros.node.engine_life import EngineLife
 from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.node_time import TimeWatch, without_impossible_times
@@ -48,47 +40,12 @@ from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.spinning import guard_services
 from seg_perception.ros.node.topics import check_topics
+from seg_perception.ros.node.transitions import Transitions
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
 
 DIAGNOSTICS_PERIOD_S = 1.0
-STOP_TIMEOUT_S = 10.0  # for an inference under way
-OPENING_STEP_S = 0.05
-ABANDON_TIMEOUT_S = 0.3  # for an engine that is still opening (that may take minutes), or when the process ends
-
-
-_SHUTDOWNS = ("shutdown", "unconfigured_shutdown", "inactive_shutdown", "active_shutdown")
-_LABELS = {
-    Transition.TRANSITION_CONFIGURE: "configure",
-    Transition.TRANSITION_CLEANUP: "cleanup",
-    Transition.TRANSITION_ACTIVATE: "activate",
-    Transition.TRANSITION_DEACTIVATE: "deactivate",
-    Transition.TRANSITION_UNCONFIGURED_SHUTDOWN: "unconfigured_shutdown",
-    Transition.TRANSITION_INACTIVE_SHUTDOWN: "inactive_shutdown",
-    Transition.TRANSITION_ACTIVE_SHUTDOWN: "active_shutdown",
-}
-
-
-def _transition_of(transition: Transition) -> str:
-    """The label of a request's transition; by its id if it has none."""
-    return str(transition.label or _LABELS.get(transition.id, transition.id))
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """An engine on its way, for these settings."""
-
-    settings: NodeSettings
-    lanes: FrameLanes
-    engine: Future[ModelCard]
-
-
-class _Others:
-    """Awaited, it lets the executor run what else is ready, once."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
 
 
 class SegmentationNode(LifecycleNode):
@@ -101,23 +58,19 @@ class SegmentationNode(LifecycleNode):
 
     def __init__(self, open_configured: OpenEngine = open_configured_engine, **options: Any) -> None:
         super().__init__("segmentation_node", **options)
-        self._answer_transitions()
+        self._engine = EngineLife(self.get_logger(), open_configured, self._engine_opens, self._on_engine_failure)
+        self.transitions = Transitions(self, self._service_change_state, self._engine, self._begin_opening)
         guard_services(self)
-        self._open_configured = open_configured
-        self._stop_requested = threading.Event()
         self._watch = NodeWatch(self)
-        self._inference: InferenceThread | None = None
         self._latched: LatchedOutputs | None = None
         self.meters: MetersThread | None = None
+        self._meters_left_behind = False
         self._card: ModelCard | None = None
         self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
-        self.left_behind = False  # whether a thread could not be ended
         self.cameras: dict[str, Camera] = {}
         self.settings: NodeSettings | None = None
-        self._opening: _Opening | None = None  # an engine that configure waits for
-        self._abandoned = False  # whether it shall not wait any more
         self._settings_source = NodeParameters(self, self._is_configured, self._apply)
         managed = not self.get_parameter("autostart").value
         self._bond = ManagerBond(self, managed)
@@ -135,9 +88,7 @@ class SegmentationNode(LifecycleNode):
         self._time_watch = TimeWatch(self, self._forget_the_past)
         if not managed:
             group = ReentrantCallbackGroup()  # it waits for the engine while others are served
-            self._autostart_timer = self.create_timer(
-                0.0, self._configure_and_activate, callback_group=group, clock=_steady_clock()
-            )
+            self._autostart_timer = self.create_timer(0.0, self._start, callback_group=group, clock=_steady_clock())
 
     @property
     def state(self) -> str:
@@ -149,7 +100,16 @@ class SegmentationNode(LifecycleNode):
         """When the last frame of any camera came, monotonic seconds; 0: none yet."""
         return max((camera.silence.last_received_at or 0.0 for camera in self.cameras.values()), default=0.0)
 
+    @property
+    def left_behind(self) -> bool:
+        """Whether a thread could not be ended."""
+        return self._engine.left_behind or self._meters_left_behind
+
     # --- lifecycle -----------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._autostart_timer.cancel()  # once, as soon as the node spins
+        await self.transitions.configure_and_activate()
 
     def warn_of_unused(self, arguments: RosArguments) -> None:
         """Say, in the log and in the diagnostics, which parameter files and rules are not for this node."""
@@ -208,10 +168,10 @@ class SegmentationNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _is_configured(self) -> bool:
-        return self.settings is not None or self._opening is not None
+        return self.settings is not None or self._engine.first is not None
 
-    def _begin_opening(self) -> _Opening:
-        """Read the settings and let the inference thread open the engine."""
+    def _begin_opening(self) -> None:
+        """Read the settings and have the engine opened."""
         settings = self._settings_source.read()
         self._watch.doubts = check_topics(settings, self)
         for line in self._watch.doubts:
@@ -219,12 +179,7 @@ class SegmentationNode(LifecycleNode):
         self._watch.misspelt = []
         self._warn_of_parameters(self._settings_source.unknown())
         self._serve_page(settings)
-        lanes: FrameLanes = Lanes(settings.cameras)
-        self._inference = InferenceThread(
-            settings, lanes, self.get_logger(), self._on_engine_failure, self._open_configured
-        )
-        self._opening = _Opening(settings, lanes, self._inference.open())
-        return self._opening
+        self._engine.begin(settings)
 
     def _warn_of_parameters(self, unknown: Sequence[str]) -> None:
         """Each in the log, and in the diagnostics what looks misspelt."""
@@ -235,11 +190,14 @@ class SegmentationNode(LifecycleNode):
         ]
 
     def _configure(self) -> None:
-        opening = self._opening or self._begin_opening()
-        card = self._wait_for_engine(opening.engine)
-        settings, lanes = (self._opening or opening).settings, opening.lanes  # a live one may have changed meanwhile
-        assert self._inference is not None
-        self.get_logger().info(f"engine: {self._inference.status().info}; model: {card.id}")
+        if self._engine.first is None:
+            self._begin_opening()
+        card = self._engine.wait_for_first()
+        first, thread = self._engine.first, self._engine.thread
+        assert first is not None
+        assert thread is not None
+        settings = first.settings
+        self.get_logger().info(f"engine: {thread.status().info}; model: {card.id}")
         if card.confidence == "none":
             self.get_logger().warning(
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
@@ -254,13 +212,14 @@ class SegmentationNode(LifecycleNode):
                 name,
                 settings,
                 card,
-                partial(lanes.put, name),
+                partial(first.lanes.put, name),
                 meters,
                 self._page,
-                self._inference.takes_gpu_images,
+                thread.takes_gpu_images,
             )
         self._latched = LatchedOutputs(self, settings.cameras)
-        self.settings, self._card, self._opening = settings, card, None
+        self.settings, self._card = settings, card
+        self._engine.configured()
 
     def _serve_page(self, settings: NodeSettings) -> None:
         """As the settings say; a page outlives cleaning up, so that it can configure the node again."""
@@ -275,41 +234,9 @@ class SegmentationNode(LifecycleNode):
         if self._page is not None:
             self._page.set_cameras(settings.cameras)
 
-    def _wait_for_engine(self, opened: Future[ModelCard]) -> ModelCard:
-        """Block until the engine is open, but let a stop through."""
-        began = time.monotonic()
-        while not opened.done():
-            self._check_not_stopped()
-            self._say_that_it_opens(began)
-            wait([opened], timeout=OPENING_STEP_S)
-        return opened.result()
-
-    async def _let_engine_open(self, opened: Future[ModelCard]) -> None:
-        """Wait until the engine is open, or the waiting is given up, while the executor serves others.
-
-        A build takes minutes, in which services, timers and the bond must answer. Each step blocks the executor for a
-        moment: rclpy polls what waits as fast as it can.
-        """
-        began = time.monotonic()
-        while not (opened.done() or self._stop_requested.is_set() or self._abandoned):
-            self._say_that_it_opens(began)
-            wait([opened], timeout=OPENING_STEP_S)
-            await _Others()
-
-    def _check_not_stopped(self) -> None:
-        if self._stop_requested.is_set() or self._abandoned:
-            raise SegPerceptionError("stopped while the engine was opening")
-
-    def _say_that_it_opens(self, began: float) -> None:
-        """Once a second in the diagnostics, every five seconds in the log."""
-        seconds, said = time.monotonic() - began, self._watch.opening_s or 0.0
-        if seconds - said < DIAGNOSTICS_PERIOD_S:
-            return
+    def _engine_opens(self, seconds: float) -> None:
         self._watch.opening_s = seconds
         self.publish_diagnostics()
-        if int(seconds) % 5 == 0 and self._inference is not None:
-            progress = self._inference.status().opening or "no progress is reported"
-            self.get_logger().info(f"still opening the engine, for {seconds:.0f} s: {progress}")
 
     def _publish_latched(self) -> None:
         assert self.settings is not None
@@ -321,13 +248,13 @@ class SegmentationNode(LifecycleNode):
         )
 
     def _activate(self, state: LifecycleState) -> None:
-        assert self._inference is not None
-        if not self._inference.ready:  # it failed in an earlier drive
-            self._wait_for_engine(self._inference.open())
+        thread = self._engine.thread
+        assert thread is not None
+        self._engine.wait_until_ready()  # it may have failed in an earlier drive
         super().on_activate(state)
         self._publish_latched()
-        while not self._inference.resume(self.cameras):  # an inference of an earlier drive has just failed
-            self._wait_for_engine(self._inference.open())
+        while not thread.resume(self.cameras):  # an inference of an earlier drive has just failed
+            self._engine.wait_until_ready()
         if self.meters is not None:
             self.meters.activate()
         for camera in self.cameras.values():
@@ -339,75 +266,23 @@ class SegmentationNode(LifecycleNode):
         self._bond.stop()
         for camera in self.cameras.values():
             camera.unsubscribe()
-        if self._inference is not None:
-            self._inference.pause()
+        if self._engine.thread is not None:
+            self._engine.thread.pause()
         if self.meters is not None:
             self.meters.deactivate()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
-        if self._inference is not None:
-            hurry = self._stop_requested.is_set() or self._inference.status().state is EngineState.OPENING
-            if not self._inference.stop(ABANDON_TIMEOUT_S if hurry else STOP_TIMEOUT_S):
-                self.left_behind = True
-                self.get_logger().warning("the engine is busy; its thread is left behind")
+        self._engine.give_back()
         for camera in self.cameras.values():
             camera.destroy()
         if self.meters is not None and not self.meters.destroy():
-            self.left_behind = True
+            self._meters_left_behind = True
             self.get_logger().warning("the grid's publishing is blocked; its thread is left behind")
         if self._latched is not None:
             self._latched.destroy()
-        self._inference, self.cameras, self._latched, self.meters = None, {}, None, None
-        self.settings, self._card, self._opening, self._abandoned = None, None, None, False
-
-    def _answer_transitions(self) -> None:
-        """Answer requests for transitions while an engine is being built, and those that the state does not have.
-
-        rclpy would block every other service until the build is done, and end the process for the latter.
-        """
-        service = self._service_change_state
-        change_state = service.callback
-
-        async def answer(request: Any, response: Any) -> Any:
-            wanted = _transition_of(request.transition)
-            if self._opening is not None and wanted not in _SHUTDOWNS:
-                self.get_logger().error(f"transition {wanted} is not possible while the engine is being opened")
-                response.success = False
-                return response
-            self._abandoned = self._opening is not None
-            while self._opening is not None:  # to shut down, configure has to end
-                await _Others()
-            await self._open_before(wanted)
-            try:
-                return change_state(request, response)
-            except RCLError:  # its text names neither
-                possible = " or ".join(TRANSITIONS[self.state]) or "none"
-                self.get_logger().error(
-                    f"transition {wanted} is not possible while the node is {self.state}; possible: {possible}"
-                )
-                response.success = False
-                return response
-
-        service.callback = answer  # type: ignore[assignment]  # rclpy awaits coroutines
-        service.callback_group = ReentrantCallbackGroup()  # what waits in it holds nobody up
-        service.callback_group.add_entity(service)
-
-    async def _open_before(self, transition: str) -> None:
-        """Open the engine that a transition needs, if it can be; whatever is wrong, the transition itself says."""
-        if transition == "configure" and self.state == "unconfigured":
-            try:
-                await self._let_engine_open(self._begin_opening().engine)
-            except Exception:  # noqa: BLE001  of whatever kind
-                self._opening = None
-        elif transition == "activate" and self._inference is not None and not self._inference.ready:
-            await self._let_engine_open(self._inference.open())
-
-    async def _configure_and_activate(self) -> None:
-        self._autostart_timer.cancel()  # once, as soon as the node spins
-        await self._open_before("configure")
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        self.cameras, self._latched, self.meters = {}, None, None
+        self.settings, self._card = None, None
 
     # --- what rclpy leaves open ----------------------------------------------------------------
 
@@ -443,10 +318,11 @@ class SegmentationNode(LifecycleNode):
     def _deactivate_after_failure(self) -> None:
         """Unless somebody has deactivated the node since, or has activated it anew with a new engine."""
         failure, self._engine_failure = self._engine_failure, None
-        if failure is None or self._inference is None or self.state != "active":
+        thread = self._engine.thread
+        if failure is None or thread is None or self.state != "active":
             return
         activation, reason = failure
-        if activation != self._inference.activation:
+        if activation != thread.activation:
             return
         self._deactivated_because = f"deactivated after an engine failure: {reason}"
         self.get_logger().error(f"{self._deactivated_because}; activate the node to try again")
@@ -461,8 +337,8 @@ class SegmentationNode(LifecycleNode):
 
     def _apply(self, settings: NodeSettings) -> None:
         """All cameras or none: `prepare_update` may refuse."""
-        if self._opening is not None:
-            self._opening = replace(self._opening, settings=settings)
+        if self._engine.first is not None:
+            self._engine.apply(settings)
             return
         commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
         rules = {} if self.meters is None else self.meters.prepared(settings)
@@ -484,11 +360,10 @@ class SegmentationNode(LifecycleNode):
 
     def publish_diagnostics(self) -> DiagnosticArray:
         """One message, which is returned; called each second, and at once when something important happened."""
-        status = None if self._inference is None else self._inference.status()
         meters = {} if self.meters is None else {name: self.meters.report(name) for name in self.cameras}
         self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
         self._watch.time_trouble = self._time_watch.trouble()
-        report = self._watch.report(self.cameras.values(), status, meters)
+        report = self._watch.report(self.cameras.values(), self._engine.status(), meters)
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
         self._diagnostics.publish(message)
@@ -500,7 +375,7 @@ class SegmentationNode(LifecycleNode):
 
     def request_stop(self) -> None:
         """From any thread: do not wait for an engine that is still opening."""
-        self._stop_requested.set()
+        self._engine.request_stop()
 
     def close(self) -> None:
         """Shut the lifecycle down; call it when no executor spins this node any more."""

@@ -5,13 +5,14 @@ Without a page nothing is done: a frame is handed over only while a page looks a
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import Executor
 from rclpy.parameter import Parameter
 
 from seg_perception.core.errors import EngineError
@@ -19,6 +20,7 @@ from seg_perception.core.meters import GridAnswer
 from seg_perception.core.types import MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import draw_grid
 from seg_perception.node_settings import PARAMETERS, PageSettings, ParameterSpec
+from seg_perception.ros.log import describe_error
 from seg_perception.ros.node.diagnostics import TRANSITIONS
 from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
@@ -120,8 +122,6 @@ class NodePage:
         self._numbers: dict[str, int] = {}
         self._cameras: tuple[str, ...] = ()
         self._grid: tuple[Callable[[str], RgbImage], int] | None = None  # draws the newest; its stamp
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._wake = node.create_guard_condition(self._run_calls)
         self.board = Board(node.get_fully_qualified_name(), self)
         self._server = ViewServer(
             self.board, ViewSettings(settings.port, settings.address, settings.rate, settings.control)
@@ -131,7 +131,6 @@ class NodePage:
     def close(self) -> None:
         """Stop serving."""
         self._server.close()
-        self._node.destroy_guard_condition(self._wake)
 
     def set_cameras(self, names: Iterable[str]) -> None:
         self._cameras, self._grid = tuple(names), None
@@ -187,8 +186,8 @@ class NodePage:
     def change_state(self, transition: str) -> str:
         if transition not in self.transitions():
             return f"{transition}: not possible while {self._node.state}"
-        act = getattr(self._node, f"trigger_{transition}")
-        self._on_executor(act, wait=False)  # configuring may take minutes; the status shows what came of it
+        # configuring may take minutes; log and status say what came of it, also where another was quicker
+        self._executor().create_task(self._node.transitions.make, transition)
         return ""
 
     def pause(self, paused: bool) -> str:  # noqa: ARG002  a robot does not wait for a page
@@ -197,23 +196,22 @@ class NodePage:
     def step(self) -> str:
         return ""
 
-    def _on_executor(self, call: Callable[[], Any], wait: bool = True) -> Any:
-        done, answers = threading.Event(), []
+    def _executor(self) -> Executor:
+        if (executor := self._node.executor) is None:
+            raise EngineError("the node ends")
+        return executor
+
+    def _on_executor(self, call: Callable[[], Any]) -> Any:
+        answer: Future[Any] = Future()
 
         def run() -> None:
             try:
-                answers.append(call())
-            finally:
-                done.set()
+                answer.set_result(call())
+            except Exception as error:  # noqa: BLE001  whatever a page asked for, the node goes on
+                answer.set_exception(EngineError(f"the node cannot do that: {describe_error(error)}"))
 
-        self._calls.put(run)
-        self._wake.trigger()
-        if not wait:
-            return None
-        if not done.wait(5.0) or not answers:
-            raise EngineError("the node did not answer within 5 s")
-        return answers[0]
-
-    def _run_calls(self) -> None:
-        while not self._calls.empty():
-            self._calls.get()()
+        self._executor().create_task(run)
+        try:
+            return answer.result(5.0)
+        except FutureTimeoutError:
+            raise EngineError("the node did not answer within 5 s") from None

@@ -83,13 +83,14 @@ class Workshop:
     """Opens engines; `break_now` breaks the present one, `unbuildable` makes opening fail."""
 
     def __init__(self) -> None:
-        self.opened = 0
+        self.asked_for = self.opened = 0
         self.broken_up_to = 0
         self.unbuildable = ""
         self.may_open, self.asked, self.refused = threading.Event(), threading.Event(), threading.Event()
         self.may_open.set()
 
     def __call__(self, settings: NodeSettings, opening: Opening) -> Engine:
+        self.asked_for += 1
         self.asked.set()
         assert self.may_open.wait(PATIENCE_S)
         if reason := self.unbuildable:
@@ -218,6 +219,12 @@ def test_an_activation_whose_engine_does_not_open_stays_inactive_and_says_why(ti
         assert status.message == "inactive: activate failed: still no device"
         assert values(status)["lifecycle_state"] == "inactive"
         assert values(status)["engine_state"] == "failed"
+        tries = workshop.asked_for
+        task = run.executor().create_task(run.node.transitions.make, "activate")  # as the service and the page do
+        wait_until(task.done, "the answer")
+        assert task.result() is False
+        wait_until(lambda: run.peer.lines("activate failed") == [why] * 2, "the second line")
+        assert workshop.asked_for == tries + 1  # a second try would block the executor, for minutes if it is a build
         wait_until(lambda: images.get_subscription_count() == 0, "the subscription is gone")
 
 

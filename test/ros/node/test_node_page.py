@@ -161,6 +161,24 @@ def test_the_nodes_own_page_has_the_grid(tiny_model: Any) -> None:
             see_the_grid(page, driver)
 
 
+def test_two_pages_that_want_the_same_end_no_node(tiny_model: Any) -> None:
+    port = free_port()
+    with running({"model": str(tiny_model), "view.port": port, "view.control": True}) as node:
+        node.wait_state("active")
+        with Page(port) as page:
+
+            def ask_twice() -> None:  # on the executor: neither is made before both were asked for
+                for _ in range(2):
+                    page.say({"type": "transition", "name": "deactivate"})
+                wait_until(lambda: [text["type"] for text in page.texts].count("done") == 2, "both answers")
+
+            node.call(ask_twice)
+            words = "transition deactivate is not possible while the node is inactive; possible: activate or cleanup"
+            wait_until(lambda: node.peer.lines(words), "the word about the second")
+            page.say({"type": "transition", "name": "activate"})
+            node.wait_state("active")
+
+
 @contextmanager
 def page_on_topics() -> Iterator[Page]:
     """What `seg-perception view` serves on the running node."""

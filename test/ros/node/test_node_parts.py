@@ -49,7 +49,7 @@ def test_whoever_waits_for_an_engine_gets_an_answer() -> None:
         assert may_fail.wait(PATIENCE_S)
         raise EngineError("no device")
 
-    log = SimpleNamespace(info=print, error=print)
+    log = SimpleNamespace(info=print, warning=print, error=print)
     inference = InferenceThread(parse_settings({}, "test"), Lanes([""]), log, print, open_late)
     first = inference.open()
     assert asked.wait(PATIENCE_S)
