@@ -350,5 +350,10 @@ class _Work:
             self.report.faults.append(f"{source}: only {count} of {announced} frames could be decoded")
         if video.fitted:
             self.report.notes.append(f"{source}: {video.fitted} frames of another size were fitted into the first's")
+        if video.left_out:
+            self.report.notes.append(
+                f"{source}: {video.left_out} of {count} frames are not in the video ({video.fps:.4g} a second): "
+                "others followed them too soon"
+            )
         if video.shortened_s:
             self.report.notes.append(f"{source}: {video.shortened_s:.1f} s without frames were left out of the video")

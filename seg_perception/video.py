@@ -41,9 +41,11 @@ class VideoWriter:
         fps: frames a second.
 
     Attributes:
+        fps: frames a second.
         frames: frames written so far, repeated ones included.
         fitted: frames that had another size than the first.
         shortened_s: seconds of silence that were left out, see `MAX_STILL_S`.
+        left_out: frames that were followed within one frame's time, and so are not in the video.
 
     Raises:
         InputError: another ending, imageio-ffmpeg is missing, or ffmpeg failed.
@@ -56,7 +58,8 @@ class VideoWriter:
         self.frames = 0
         self.fitted = 0
         self.shortened_s = 0.0
-        self._fps = fps
+        self.left_out = 0
+        self.fps = fps
         # absolute: ffmpeg would take a name that begins with a dash for an option, one with a colon for a protocol
         self._partial = path.absolute().with_name(f".{path.stem[-40:]}.part{path.suffix}")
         self._size: Size | None = None
@@ -95,9 +98,11 @@ class VideoWriter:
         stood = max(0.0, seconds - began)
         self.shortened_s += max(0.0, stood - MAX_STILL_S)
         self._owed_s += min(stood, MAX_STILL_S)
-        for _ in range(round(self._owed_s * self._fps)):
+        times = round(self._owed_s * self.fps)
+        self.left_out += times <= 0
+        for _ in range(times):
             self._send(content)
-            self._owed_s -= 1 / self._fps
+            self._owed_s -= 1 / self.fps
 
     def _send(self, content: bytes) -> None:
         assert self._pipe is not None
@@ -116,7 +121,7 @@ class VideoWriter:
         self._pipe = imageio_ffmpeg.write_frames(
             str(self._partial),
             (size.width + size.width % 2, size.height + size.height % 2),
-            fps=self._fps,
+            fps=self.fps,
             codec="gif" if gif else "libx264",
             pix_fmt_out="pal8" if gif else "yuv420p",
             quality=None,

@@ -17,6 +17,7 @@ from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of
 from seg_perception.bags.reader import BagReader
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import make_folder, write_atomically
+from seg_perception.core.resizing import resize_labels
 from seg_perception.core.types import RgbImage, Size
 from seg_perception.core.visual import contact_sheet, overlay
 from seg_perception.engines.graph.features import NoFeaturesError
@@ -245,8 +246,7 @@ def _road_like(raw: RawSegmentation, segmenter: Segmenter) -> NDArray[np.bool_]:
 
 
 def _disagreement(one: RawSegmentation, other: RawSegmentation, area: NDArray[np.bool_]) -> float:
-    height, width = one.labels.shape
-    labels = cv2.resize(other.labels, (width, height), interpolation=cv2.INTER_NEAREST)
+    labels = resize_labels(other.labels, Size.of(one.labels))
     return float((one.labels != labels)[area].mean())
 
 

@@ -211,6 +211,8 @@ def export_model(
     network, info = load_network(checkpoint)
     card = info.model_card(network, version, weights_sha256(checkpoint))
     card = dataclasses.replace(card, name=name or card.name)
+    if temperature != 1.0:
+        card = dataclasses.replace(card, run={**card.run, "temperature": temperature})
     for wanted in (deployed, fixed):
         if wanted is not None:
             check_multiple(wanted, network.size_multiple, "the network")

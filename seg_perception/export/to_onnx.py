@@ -44,13 +44,13 @@ class DeployedGraph(nn.Module):
             Modern Neural Networks", https://arxiv.org/abs/1706.04599); labels do not depend on it.
 
     Raises:
-        ModelError: the temperature is not positive.
+        ModelError: the temperature is not in 0.01 to 100; far outside, scores vanish and labels with them.
     """
 
     def __init__(self, network: SegmentationNetwork, temperature: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0.0:
-            raise ModelError(f"temperature {temperature} is not accepted: it must be positive")
+        if not 0.01 <= temperature <= 100.0:
+            raise ModelError(f"temperature {temperature} is not accepted: 0.01 to 100 is; 'calibrate' finds it")
         self.network = network
         self.temperature = temperature
 

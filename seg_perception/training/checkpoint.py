@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -297,10 +298,10 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
         ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
         SettingsError: the shares do not fit the files, or a submodule is not known.
     """
-    if len(paths) < 2 or len(shares) != len(paths) or min(shares) <= 0:
+    if len(paths) < 2 or len(shares) != len(paths) or not all(0 < share < math.inf for share in shares):
         raise SettingsError(
             f"{len(paths)} files and the shares {', '.join(f'{s:g}' for s in shares)}: "
-            "an average needs two files or more, and for each a share above 0"
+            "an average needs two files or more, and for each a finite share above 0"
         )
     loaded = [load_weights(path) for path in paths]
     first = loaded[0][1]
@@ -309,6 +310,11 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
         if _kind(info) != _kind(first):
             raise ModelError(
                 f"{path} holds {_kind(info)}, {paths[0]} {_kind(first)}: only like networks can be averaged"
+            )
+        if info.label_set.names != first.label_set.names:
+            raise ModelError(
+                f"{path} has the classes {', '.join(info.label_set.names)}, {paths[0]} "
+                f"{', '.join(first.label_set.names)}: only like networks can be averaged"
             )
         load_strictly(network, weights, str(path))
     kept = network.prefixes(from_first, repr(first.network))

@@ -9,14 +9,14 @@ import pytest
 from bag_helpers import START, STEP, picture, write_bag
 
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.selecting import open_segmenter, select_frames
+from seg_perception.bags.selecting import _disagreement, open_segmenter, select_frames
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
 from seg_perception.engines.onnxruntime import FeatureEngine
 from seg_perception.engines.opening import open_engine
 from seg_perception.scenes import random_scene
-from seg_perception.segmenter import Segmenter
+from seg_perception.segmenter import RawSegmentation, Segmenter
 
 
 @pytest.fixture
@@ -61,6 +61,15 @@ def test_contradiction_a_frame_later_and_of_a_second_model(tmp_path: Path, segme
     assert picks[2].disagreement == picks[3].disagreement == 1.0
     assert picks[1].disagreement == 0.0
     assert {pick.disagreement for pick in same.picks} == {0.0}
+
+
+def test_a_second_network_of_another_size_is_compared_pixel_by_pixel() -> None:
+    def said(*labels: int) -> RawSegmentation:
+        row = np.array([labels], np.uint8)
+        return RawSegmentation(row, np.full_like(row, 255), Size(4, 1))
+
+    # the middles of four columns lie at 0.375, 1.125, 1.875, 2.625 of three: columns 0, 1, 1, 2
+    assert _disagreement(said(0, 1, 1, 2), said(0, 1, 2), np.ones((1, 4), bool)) == 0.0
 
 
 def test_frames_are_spread_over_time(tmp_path: Path, segmenter: Segmenter) -> None:

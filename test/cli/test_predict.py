@@ -237,6 +237,7 @@ def test_a_video_keeps_real_time_whatever_the_rate_of_its_frames(tmp_path: Path)
         shown = [round(float(frame.mean()) / 40) for frame in reader]
     # 0.0 one frame, 0.1 four, 0.5 none (superseded after 20 ms), 0.52 one, and the last one
     assert shown == [1, 2, 2, 2, 2, 4, 5]
+    assert video.left_out == 1
 
 
 def test_a_long_silence_is_shortened_and_said(tmp_path: Path) -> None:

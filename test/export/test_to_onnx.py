@@ -106,8 +106,9 @@ def test_the_decision_by_hand() -> None:
     labels, confidence = DeployedGraph(Fixed(), temperature=2.0)(image)
     assert labels.unique().tolist() == [2]
     assert confidence.unique().tolist() == [123]
-    with pytest.raises(ModelError, match=r"temperature 0\.0 is not accepted: it must be positive"):
-        DeployedGraph(Fixed(), temperature=0.0)
+    for wrong in (0.0, float("nan"), float("inf")):  # divided by infinity, every score is 0 and every pixel class 0
+        with pytest.raises(ModelError, match=rf"temperature {wrong} is not accepted: 0\.01 to 100 is"):
+            DeployedGraph(Fixed(), temperature=wrong)
 
 
 def test_the_graph_holds_nothing_but_what_engines_like(graph: onnx.ModelProto) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -277,8 +278,14 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         average_weights([first, eleven], [1, 1], out)
     with pytest.raises(SettingsError, match=r"'efficientnet_ladder' has no rung3; known: encoder, .*rung2"):
         average_weights([first, first], [1, 1], out, ["rung3"])
-    for shares in ([1.0], [1.0, 0.0], [1.0, -1.0]):
-        with pytest.raises(SettingsError, match="for each a share above 0"):
+    known = load_label_set()
+    renamed = dataclasses.replace(
+        known, classes=tuple(dataclasses.replace(c, name=f"{c.name}s") for c in known.classes)
+    )
+    with pytest.raises(ModelError, match=r"d.safetensors has the classes roads, .* road, .* only like networks"):
+        average_weights([first, saved(tmp_path / "d.safetensors", 1.0, label_set=renamed)], [1, 1], out)
+    for shares in ([1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [1.0, math.inf]):  # NaN would become the weights
+        with pytest.raises(SettingsError, match="for each a finite share above 0"):
             average_weights([first, first], shares, out)
     with pytest.raises(SettingsError, match="needs two files or more"):
         average_weights([first], [1.0], out)
