@@ -26,7 +26,7 @@ from seg_perception.engines.opening import AUTO, choices_text, engine_choices
 
 NODE_NAME: Final = "segmentation_node"
 
-_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")  # ROS cuts topics off at 247 characters
 
 ParameterValue: TypeAlias = "bool | int | float | str | tuple[str, ...]"
 
@@ -396,7 +396,8 @@ def camera_name_faults(cameras: tuple[str, ...]) -> list[str]:
     if cameras == ("",):
         return []
     faults = [
-        f"cameras: {name!r} is not accepted; a name starts with a letter, then letters, digits and underscores"
+        f"cameras: {name!r} is not accepted; a name starts with a letter, then letters, digits and underscores, "
+        "60 in all at most"
         for name in cameras
         if not _CAMERA_NAME.fullmatch(name)
     ]

@@ -12,6 +12,7 @@ from typing import Any
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 
 from seg_perception.core.errors import SettingsError
 from seg_perception.node_parameters import describe_unknown, parse_settings, unknown_parameters
@@ -26,6 +27,10 @@ from seg_perception.node_settings import (
 )
 from seg_perception.ros.compat import parameter_overrides
 from seg_perception.ros.log import describe_error
+
+
+_QOS_POLICIES = {"reliability": ReliabilityPolicy, "durability": DurabilityPolicy, "history": HistoryPolicy}
+_DEEPEST = 10_000
 
 
 class NodeParameters:
@@ -59,7 +64,10 @@ class NodeParameters:
             SettingsError: every fault found, one a line.
         """
         self._declare_camera_overrides(self._value("cameras"))
-        return self._parse({name: self._value(name) for name in self._specs})
+        settings = self._parse({name: self._value(name) for name in self._specs})
+        if faults := [fault for name in self._qos_overrides() if (fault := self._qos_fault(name))]:
+            raise SettingsError("\n  ".join([f"qos_overrides of {self._node.get_fully_qualified_name()}:", *faults]))
+        return settings
 
     def unknown(self) -> list[str]:
         """What was given at start and is no parameter of this node, each with the nearest that is."""
@@ -68,8 +76,22 @@ class NodeParameters:
     def unused_qos_overrides(self) -> list[str]:
         """What was given at start as qos_overrides.* and changes nothing, once all topics have been made."""
         used = [f"{QOS_PREFIX}{name}" for name in self._node.get_parameters_by_prefix(QOS_PREFIX.rstrip("."))]
-        given = [name for name in self._overrides() if name.startswith(QOS_PREFIX)]
-        return [describe_unknown(name, used) for name in sorted(given) if not self._node.has_parameter(name)]
+        return [describe_unknown(name, used) for name in self._qos_overrides() if not self._node.has_parameter(name)]
+
+    def _qos_overrides(self) -> list[str]:
+        return sorted(name for name in self._overrides() if name.startswith(QOS_PREFIX))
+
+    def _qos_fault(self, name: str) -> str:
+        """What is wrong with the value of one, of which rclpy would say little; '' if nothing is."""
+        value, policy = self._overrides()[name].value, name.rpartition(".")[2]
+        if policy == "depth" and not (type(value) is int and 1 <= value <= _DEEPEST):
+            return f"{name}: {value!r} is not accepted; accepted: an integer from 1 to {_DEEPEST}"
+        accepted = (
+            [key for key in _QOS_POLICIES[policy].short_keys() if key != "unknown"] if policy in _QOS_POLICIES else []
+        )
+        if accepted and value not in accepted:
+            return f"{name}: {value!r} is not accepted; accepted: {', '.join(accepted)}"
+        return ""
 
     # --- declaring -----------------------------------------------------------------------------
 

@@ -132,8 +132,16 @@ def test_wrong_overrides_leave_the_node_unconfigured_and_can_be_fixed(tiny_model
         assert run.node.get_parameter("diagnostics.frame_timeout_s").value == 2.0
 
 
+def test_a_quality_of_service_that_is_none_is_named(tiny_model: Path) -> None:
+    image = "qos_overrides./image.subscription"
+    with running({"model": str(tiny_model), f"{image}.depth": -5, f"{image}.reliability": "sure"}) as run:
+        log = wait_until(lambda: run.peer.lines("configure failed"), "the reason")[0]
+        assert f"{image}.depth: -5 is not accepted; accepted: an integer from 1 to 10000" in log
+        assert f"{image}.reliability: 'sure' is not accepted; accepted: system_default, reliable, best_effort" in log
+
+
 def test_a_camera_name_that_is_none_does_not_end_the_process(tiny_model: Path) -> None:
-    with running({"model": str(tiny_model), "cameras": ["fr-ont"]}) as run:
+    with running({"model": str(tiny_model), "cameras": ["fr-ont", "c" * 300]}) as run:
         assert "'fr-ont' is not accepted" in wait_until(lambda: run.peer.lines("configure failed"), "the reason")[0]
         run.node.warn_of_unused(RosArguments.of(["--ros-args", "-r", "image:=/x"]))  # as the command does
 
