@@ -28,7 +28,6 @@ from seg_perception.node_settings import (
 from seg_perception.ros.compat import parameter_overrides
 from seg_perception.ros.log import describe_error
 
-
 _QOS_POLICIES = {"reliability": ReliabilityPolicy, "durability": DurabilityPolicy, "history": HistoryPolicy}
 _DEEPEST = 10_000
 
