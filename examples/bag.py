@@ -10,6 +10,8 @@ import sys
 
 import seg_perception as sp
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 source, out = sys.argv[1], sys.argv[2]
 
 report = sp.process_bag(source, out, sp.ProcessSettings(outputs=("labels", "confidence", "drivable", "overlay")))

@@ -7,6 +7,8 @@ import sys
 
 import seg_perception as sp
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 picture = sys.argv[1]
 out = sys.argv[2] if len(sys.argv) > 2 else "out"
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import seg_perception as sp
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 folder = Path(sys.argv[1]).resolve()
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 200
 

@@ -11,6 +11,8 @@ import time
 
 import seg_perception as sp
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 cameras = sys.argv[1:]
 
 with sp.load() as model:

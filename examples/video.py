@@ -10,6 +10,8 @@ import sys
 
 import seg_perception as sp
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 source = sys.argv[1]
 
 # The mask grows only where three frames in a row agree, and shrinks at once.

@@ -47,6 +47,12 @@ def test_every_example_is_run_here(repository: Path) -> None:
     assert [name for name in names if f'"{name}"' not in text] == []
 
 
+def test_without_arguments_an_example_says_what_it_takes(repository: Path) -> None:
+    for name in ("one_image.py", "own_pictures.py", "bag.py", "video.py", "several_cameras.py"):
+        with pytest.raises(SystemExit, match=f"python examples/{name} "):
+            run_example(repository / "examples" / name)
+
+
 def test_one_image(repository: Path, tmp_path: Path) -> None:
     Image.fromarray(random_scene(1, SIZE).image).save(tmp_path / "street.png")
     said = run_example(repository / "examples" / "one_image.py", tmp_path / "street.png", tmp_path / "out")

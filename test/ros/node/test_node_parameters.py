@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_the_yaml_has_every_parameter_with_its_default_and_no_other() -> None:
         value = tuple(written[name]) if isinstance(default, tuple) else written[name]
         assert value == default, name
         assert type(value) is type(default), name  # 5 is not 5.0 to ROS
+
+
+def test_the_page_names_the_live_parameters(repository: Path) -> None:
+    page = (repository / "docs" / "node.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"^- (`drivable\.\*[^:]*?) may change while the node runs", page, re.MULTILINE)
+    named, folder = set(), ""
+    for word in re.findall(r"`([^`]+)`", sentence):
+        folder = word.rpartition(".")[0] or folder  # `ground.height`, `pitch`
+        named.add(f"{folder}.{word.rpartition('.')[2]}")
+    live = {spec.name for spec in PARAMETERS if spec.live}
+    whole = {f"{name.partition('.')[0]}.*" for name in live} & named
+    assert named == whole | {name for name in live if f"{name.partition('.')[0]}.*" not in whole}
+    assert not [s.name for s in PARAMETERS if f"{s.name.partition('.')[0]}.*" in whole and not s.live]
 
 
 def test_the_default_drivable_settings_are_the_library_s() -> None:
