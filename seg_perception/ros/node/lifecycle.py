@@ -7,8 +7,7 @@ inference thread, and a tick a second to diagnostics. Topics and parameters: doc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -22,21 +21,21 @@ from rclpy.time_source import CLOCK_TOPIC
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from seg_perception.core.errors import SegPerceptionError
-from seg_perception.core.model_card import ModelCard
-from seg_perception.node_outputs import DIAGNOSTICS, Facts
+from seg_perception.node_outputs import DIAGNOSTICS
 from seg_perception.node_parameters import unused_parameter_files
 from seg_perception.node_settings import NodeSettings, camera_name_faults
 from seg_perception.ros.log import RosLogHandler, describe_error
 from seg_perception.ros.node.arguments import RosArguments, unused_rules
 from seg_perception.ros.node.bond import ManagerBond
 from seg_perception.ros.node.camera import Camera
+from seg_perception.ros.node.camera_rig import CameraRig
 from seg_perception.ros.node.diagnostics import NodeWatch, diagnostic_array
 from seg_perception.ros.node.engine_holder import OpenEngine, open_configured_engine
 from seg_perception.ros.node.engine_life import EngineLife
 from seg_perception.ros.node.lost_frames import leftovers_hint
 from seg_perception.ros.node.meters import MetersThread
 from seg_perception.ros.node.node_time import TimeWatch, without_impossible_times
-from seg_perception.ros.node.outputs import LatchedOutputs, missing_outputs
+from seg_perception.ros.node.outputs import missing_outputs
 from seg_perception.ros.node.parameters import NodeParameters
 from seg_perception.ros.node.spinning import guard_services
 from seg_perception.ros.node.topics import check_topics
@@ -62,15 +61,10 @@ class SegmentationNode(LifecycleNode):
         self.transitions = Transitions(self, self._service_change_state, self._engine, self._begin_opening)
         guard_services(self)
         self._watch = NodeWatch(self)
-        self._latched: LatchedOutputs | None = None
-        self.meters: MetersThread | None = None
-        self._meters_left_behind = False
-        self._card: ModelCard | None = None
+        self._rig = CameraRig(self)
         self._page: NodePage | None = None
         self._engine_failure: tuple[int, str] | None = None  # of which activation, and why
         self._deactivated_because = ""
-        self.cameras: dict[str, Camera] = {}
-        self.settings: NodeSettings | None = None
         self._settings_source = NodeParameters(self, self._is_configured, self._apply)
         managed = not self.get_parameter("autostart").value
         self._bond = ManagerBond(self, managed)
@@ -85,7 +79,7 @@ class SegmentationNode(LifecycleNode):
         self._diagnostics = Node.create_publisher(self, DiagnosticArray, DIAGNOSTICS.name, 10)
         self._tick_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._tick, clock=_steady_clock())
         self._engine_failed = self.create_guard_condition(self._deactivate_after_failure)
-        self._time_watch = TimeWatch(self, self._forget_the_past)
+        self._time_watch = TimeWatch(self, self._rig.forget_the_past)
         if not managed:
             group = ReentrantCallbackGroup()  # it waits for the engine while others are served
             self._autostart_timer = self.create_timer(0.0, self._start, callback_group=group, clock=_steady_clock())
@@ -96,6 +90,21 @@ class SegmentationNode(LifecycleNode):
         return self._watch.state
 
     @property
+    def cameras(self) -> Mapping[str, Camera]:
+        """By name; none while the node is not configured."""
+        return self._rig.cameras
+
+    @property
+    def settings(self) -> NodeSettings | None:
+        """What the parameters say; None while the node is not configured."""
+        return self._rig.settings
+
+    @property
+    def meters(self) -> MetersThread | None:
+        """None while the node is not configured."""
+        return self._rig.meters
+
+    @property
     def last_frame_at(self) -> float:
         """When the last frame of any camera came, monotonic seconds; 0: none yet."""
         return max((camera.silence.last_received_at or 0.0 for camera in self.cameras.values()), default=0.0)
@@ -103,7 +112,7 @@ class SegmentationNode(LifecycleNode):
     @property
     def left_behind(self) -> bool:
         """Whether a thread could not be ended."""
-        return self._engine.left_behind or self._meters_left_behind
+        return self._engine.left_behind or self._rig.left_behind
 
     # --- lifecycle -----------------------------------------------------------------------------
 
@@ -196,29 +205,13 @@ class SegmentationNode(LifecycleNode):
         first, thread = self._engine.first, self._engine.thread
         assert first is not None
         assert thread is not None
-        settings = first.settings
         self.get_logger().info(f"engine: {thread.status().info}; model: {card.id}")
         if card.confidence == "none":
             self.get_logger().warning(
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
             )
-        meters = self.meters = MetersThread(
-            self, settings, card, lambda name: self.cameras[name].listening.info_topic, self._page
-        )
-        for name in settings.cameras:
-            self.cameras[name] = Camera(
-                self,
-                name,
-                settings,
-                card,
-                partial(first.lanes.put, name),
-                meters,
-                self._page,
-                thread.takes_gpu_images,
-            )
-        self._latched = LatchedOutputs(self, settings.cameras)
-        self.settings, self._card = settings, card
+        self._rig.make(first.settings, card, first.lanes, self._page, thread.takes_gpu_images)
         self._engine.configured()
 
     def _serve_page(self, settings: NodeSettings) -> None:
@@ -238,51 +231,29 @@ class SegmentationNode(LifecycleNode):
         self._watch.opening_s = seconds
         self.publish_diagnostics()
 
-    def _publish_latched(self) -> None:
-        assert self.settings is not None
-        assert self._card is not None
-        assert self._latched is not None
-        stamp = self.get_clock().now().to_msg()
-        self._latched.publish(
-            {name: Facts(self._card, camera, stamp) for name, camera in self.settings.camera_settings.items()}
-        )
-
     def _activate(self, state: LifecycleState) -> None:
         thread = self._engine.thread
         assert thread is not None
         self._engine.wait_until_ready()  # it may have failed in an earlier drive
         super().on_activate(state)
-        self._publish_latched()
+        self._rig.publish_latched()
         while not thread.resume(self.cameras):  # an inference of an earlier drive has just failed
             self._engine.wait_until_ready()
-        if self.meters is not None:
-            self.meters.activate()
-        for camera in self.cameras.values():
-            camera.subscribe()
+        self._rig.subscribe()
         self._warn_of_parameters(self._settings_source.unused_qos_overrides())
         self._bond.start()
 
     def _deactivate(self, state: LifecycleState) -> None:
         self._bond.stop()
-        for camera in self.cameras.values():
-            camera.unsubscribe()
+        self._rig.unsubscribe()
         if self._engine.thread is not None:
             self._engine.thread.pause()
-        if self.meters is not None:
-            self.meters.deactivate()
+        self._rig.stop_meters()
         super().on_deactivate(state)
 
     def _clean_up(self) -> None:
         self._engine.give_back()
-        for camera in self.cameras.values():
-            camera.destroy()
-        if self.meters is not None and not self.meters.destroy():
-            self._meters_left_behind = True
-            self.get_logger().warning("the grid's publishing is blocked; its thread is left behind")
-        if self._latched is not None:
-            self._latched.destroy()
-        self.cameras, self._latched, self.meters = {}, None, None
-        self.settings, self._card = None, None
+        self._rig.destroy()
 
     # --- what rclpy leaves open ----------------------------------------------------------------
 
@@ -331,24 +302,13 @@ class SegmentationNode(LifecycleNode):
         finally:
             self._deactivated_because = ""
 
-    def _forget_the_past(self) -> None:
-        for camera in self.cameras.values():
-            camera.forget_the_past()
-
     def _apply(self, settings: NodeSettings) -> None:
-        """All cameras or none: `prepare_update` may refuse."""
         if self._engine.first is not None:
             self._engine.apply(settings)
             return
-        commits = [camera.prepare_update(settings) for camera in self.cameras.values()]
-        rules = {} if self.meters is None else self.meters.prepared(settings)
-        for commit in commits:
-            commit()
-        if self.meters is not None:
-            self.meters.apply(settings, rules)
-        self.settings = settings
+        self._rig.apply(settings)
         if self.state == "active":
-            self._publish_latched()  # label_info names the confidence threshold
+            self._rig.publish_latched()  # label_info names the confidence threshold
 
     # --- diagnostics ---------------------------------------------------------------------------
 
@@ -360,10 +320,9 @@ class SegmentationNode(LifecycleNode):
 
     def publish_diagnostics(self) -> DiagnosticArray:
         """One message, which is returned; called each second, and at once when something important happened."""
-        meters = {} if self.meters is None else {name: self.meters.report(name) for name in self.cameras}
         self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
         self._watch.time_trouble = self._time_watch.trouble()
-        report = self._watch.report(self.cameras.values(), self._engine.status(), meters)
+        report = self._watch.report(self.cameras.values(), self._engine.status(), self._rig.meters_reports())
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
         self._diagnostics.publish(message)
