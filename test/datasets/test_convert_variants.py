@@ -588,3 +588,24 @@ def test_pictures_whose_names_end_as_masks_do_keep_their_own_labels(tmp_path: Pa
     (tmp_path / "out" / "labels" / "x.png").unlink()
     with pytest.raises(DatasetError, match=r"no label image for 1 of 3 images, .*labels/x\.png"):
         open_dataset(DatasetSettings("folder", tmp_path / "out", mapping=str(tmp_path / "out" / "mapping.yaml")))
+
+
+def test_whatever_pictures_are_called_each_is_there_with_its_own_labels(tmp_path: Path) -> None:
+    """The folder is flat; its reader leaves hidden files out, and takes both ways to store an accent for one."""
+    names = [
+        "s/.a.jpg",
+        "\u00e9.jpg",
+        "s/e\u0301.jpg",
+        f"{'x' * 120}/{'x' * 240}.jpg",
+        "labels/b.jpg",
+        "s/b.jpg",
+        "c.png.jpg",
+    ]
+    images = [{"id": i, "file_name": n, "width": WIDTH, "height": HEIGHT} for i, n in enumerate(names, 1)]
+    shapes = [{"image_id": i, "category_id": 3, "segmentation": [[0, 0, i, 0, i, 1, 0, 1]]} for i in range(1, 8)]
+    for name in names:
+        picture(tmp_path / "in" / name)
+    done = convert(write(tmp_path / "in" / "x.json", coco(FLAT, images=images, annotations=shapes)), tmp_path / "out")
+    dataset = open_dataset(DatasetSettings("folder", tmp_path / "out", mapping=str(tmp_path / "out" / "mapping.yaml")))
+    assert (done.images, len(dataset)) == (7, 7)
+    assert sorted(int((dataset.load(i).labels == 0).sum()) for i in range(7)) == [1, 2, 3, 4, 5, 6, 7]

@@ -241,9 +241,9 @@ class _Writer:
         return content, path.suffix.lower()
 
     def _name(self, image: str) -> str:
-        """A name of its own in one flat folder."""
-        path = Path(image)
-        for name in (path.stem, "__".join((*path.parts[:-1], path.stem))):
+        """A name of its own in one flat folder, as that is read: not hidden, accents in their letters."""
+        path = Path(composed(image))
+        for name in map(_short, (path.stem, "__".join((*path.parts[:-1], path.stem)))):
             if name not in self._names:
                 break
         else:
@@ -282,6 +282,13 @@ class _Writer:
             became = meaning.became[c.value]
             pixels, images = int(self._pixels[c.value]), int(self._images_of[c.value])
             yield ClassRow(c.name, c.value, pixels, images, became)
+
+
+_LONGEST_NAME: Final = 200  # bytes, of the 255 that file systems take
+
+
+def _short(name: str) -> str:
+    return name.lstrip(".").encode()[:_LONGEST_NAME].decode(errors="ignore") or "picture"
 
 
 def _same_picture(file: bytes, embedded: bytes) -> bool:
@@ -342,6 +349,9 @@ class Pictures:
         Raises:
             DatasetError: several could be meant, or the only one lies in another folder than the name says.
         """
+        exact = self.root / name  # in whatever folder, labels/ too: the annotation says so
+        if composed(name) not in self._files and exact.suffix.lower() in IMAGE_SUFFIXES and exact.is_file():
+            return exact
         name = composed(name)
         stem = name.rpartition(".")[0] or name
         for candidate in (name, *(f"{folder}/{name}" for folder in _IMAGE_FOLDERS)):
