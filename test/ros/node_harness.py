@@ -25,7 +25,6 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from waiting import PATIENCE_S, wait_until
@@ -37,7 +36,7 @@ from seg_perception.ros.compat import finish, publisher_count
 from seg_perception.ros.context import await_discovery
 from seg_perception.ros.node.engine_holder import OpenEngine, open_configured_engine
 from seg_perception.ros.node.lifecycle import SegmentationNode
-from seg_perception.ros.node.spinning import spin_until
+from seg_perception.ros.node.spinning import SpinningEnd, spin_until
 
 # for tests that count single frames: a best-effort one may be lost while the subscriber still matches,
 # and the publisher, already matched, cannot see that
@@ -272,7 +271,7 @@ def _running(
     executor = SingleThreadedExecutor(context=peer_context)
     executor.add_node(peer_node)
     peer = Peer(peer_node, node, log)
-    stopped = Future()
+    stopped = SpinningEnd()
     peer_thread = threading.Thread(target=lambda: executor.spin_until_future_complete(stopped))
     node_thread.start()
     peer_thread.start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 from array import array
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,9 @@ def test_two_hundred_frames_are_all_accounted_for(tiny_model: Path) -> None:
             assert message.encoding == mask.encoding == "mono8"
             assert np.array_equal(as_array(mask), mask_of(expected))
         assert len({stamp_of(m) for m in labels}) == len(labels) > 0
+        kept = [o.__qualname__ for o in gc.get_objects() if isinstance(o, FunctionType)]
+        wakers = [name for name in kept if "spin_" in name and "until_future_complete.<locals>" in name]
+        assert len(wakers) <= 4, len(wakers)  # rclpy's; not one for each frame
 
 
 def one_frame(run: Running, outputs: dict[str, list[Any]], message: Any, topic: str = "/image") -> None:
