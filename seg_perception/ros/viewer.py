@@ -46,6 +46,7 @@ from seg_perception.view.server import ViewServer
 
 _KEPT = 8  # stamps whose parts are waited for
 
+_MOST_ASKED = 10  # rclpy keeps each question until it is answered, which a node that hangs never does
 ANSWER_S = 20.0
 """How long the node's services are waited for, and then an answer of theirs."""
 
@@ -73,6 +74,7 @@ class NodeViewer:
         self._label_set: LabelSet | None = None
         self._model = ""
         self._values: dict[str, float] = {}
+        self._asked: list[Any] = []  # and not answered yet
         self._cameras: dict[str, _CameraTopics] = {}
         self._grid = _GridTopics(self)
         self._refused: set[str] = set()  # topics of which a message could not be shown
@@ -158,7 +160,11 @@ class NodeViewer:
                 name: getattr(value, numbers[value.type]) for name, value in zip(names, values) if value.type in numbers
             }
 
-        client.call_async(GetParameters.Request(names=names)).add_done_callback(note)
+        self._asked = [asked for asked in self._asked if not asked.done()]
+        if len(self._asked) >= _MOST_ASKED:
+            client.remove_pending_request(self._asked.pop(0))
+        self._asked.append(client.call_async(GetParameters.Request(names=names)))
+        self._asked[-1].add_done_callback(note)
 
     # --- view.board.Controls ---
 
