@@ -17,6 +17,7 @@ from foreign_models import MODELS, build
 
 from seg_perception.cli.main import main
 from seg_perception.core.errors import EngineError, InputError, ModelError
+from seg_perception.core.files import model_file
 from seg_perception.core.types import Size
 from seg_perception.engines.graph.model_file import read_card
 from seg_perception.engines.onnxruntime import FeatureEngine
@@ -314,6 +315,11 @@ def test_one_named_channel_is_the_road_where_it_is_called_so(tmp_path: Path) -> 
     helper.set_model_props(model, {"names": "{0: 'car'}"})
     with pytest.raises(ModelError, match="'car', and not called road"):
         guess_classes(check_foreign(model, b"", path), 1, Kind.SIGMOID)
+
+
+def test_our_own_model_needs_no_import(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"driving_n.onnx: is a model of this package already"):
+        import_file(model_file("driving_n"), tmp_path / "out.onnx")
 
 
 def test_a_model_that_cannot_be_named_asks_for_its_classes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, ModelError, SettingsError
 from seg_perception.core.label_set import LabelClass, LabelMapping, LabelSet, load_label_mapping, load_label_set
+from seg_perception.core.model_card import METADATA_KEY
 from seg_perception.core.types import MAX_PIXELS, Size
 from seg_perception.export.importing import AnswerLayout, ForeignModel, ImportRequest, Kind, Layout, TensorInfo
 
@@ -86,8 +87,13 @@ def guess_classes(model: ForeignModel, channels: int | None, kind: Kind) -> tupl
     """A preset, or "names" for those in the file's metadata; and why.
 
     Raises:
-        ModelError: nothing tells what the classes are.
+        ModelError: nothing tells what the classes are, or it needs no import.
     """
+    if METADATA_KEY in model.metadata:
+        raise ModelError(
+            f"{model.path}: is a model of this package already, with its model card: take it as it is "
+            "(--classes imports it all the same, as another's)"
+        )
     names = class_names(model.metadata)
     if kind is Kind.SIGMOID and len(names) == 1 and not _is_road(names[0]):
         raise ModelError(
