@@ -171,6 +171,7 @@ class McapFile:
         if not self._chunks:
             return False
         used = set(self._loose.counts).union(*(counts or () for counts in self._indexed))
+        used |= {channel for channel, count in statistics.by_channel.items() if count} if statistics else set()
         undefined = used - set(self._channels) or any(
             channel.schema_id and channel.schema_id not in self._schemas for channel in self._channels.values()
         )

@@ -34,7 +34,7 @@ from seg_perception.export.importing import (
     check_foreign,
     read_foreign,
 )
-from seg_perception.export.importing.guesses import choose_input, guess_classes, imported_classes
+from seg_perception.export.importing.guesses import choose_input, class_names, guess_classes, imported_classes
 from seg_perception.export.importing.import_file import ImportReport, import_file
 from seg_perception.export.importing.scaling import guess_scaling
 
@@ -305,6 +305,20 @@ def test_wrong_options_say_what_is_accepted(
         assert message in capsys.readouterr().err
     with pytest.raises(InputError, match="name another file"):
         import_file(Path(model), Path(model))
+
+
+@pytest.mark.parametrize(
+    "table, expected",
+    [
+        ('{"0": "road", "3": "sky", "1": "car"}', ("road", "car", "class 2", "sky")),
+        ("{0: 'road', 1: 'car'}", ("road", "car")),
+        ('{"-1": "void", "0": "road"}', ()),
+        ('{"0": "road", "00": "car"}', ()),
+        ("{}", ()),
+    ],
+)
+def test_a_table_of_names_that_leaves_ids_out_moves_none(table: str, expected: tuple[str, ...]) -> None:
+    assert class_names({"id2label": table}) == expected
 
 
 def test_one_named_channel_is_the_road_where_it_is_called_so(tmp_path: Path) -> None:

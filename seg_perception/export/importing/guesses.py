@@ -57,8 +57,14 @@ def choose_input(model: ForeignModel, request: ImportRequest) -> tuple[TensorInf
     return tensor, layout, why
 
 
+_MOST_CLASSES = 65536
+
+
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Class names that the file's metadata holds (ultralytics: `names`; Hugging Face: `id2label`), or ()."""
+    """Class names that the file's metadata holds (ultralytics: `names`; Hugging Face: `id2label`), or ().
+
+    A table may leave ids out: these are called "class 7", so that no name moves to another id.
+    """
     for key in ("names", "id2label", "classes", "CLASSES"):
         text = metadata.get(key, "")
         if not text or len(text) > 100_000:
@@ -72,9 +78,12 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
                 continue
         if isinstance(table, dict):
             try:
-                table = [table[key] for key in sorted(table, key=int)]
+                named = {int(key): name for key, name in table.items()}
             except (TypeError, ValueError):
                 continue
+            if len(named) < len(table) or not 0 <= min(named, default=0) <= max(named, default=0) < _MOST_CLASSES:
+                continue
+            table = [named.get(index, f"class {index}") for index in range(max(named, default=-1) + 1)]
         if isinstance(table, (list, tuple)) and table and all(isinstance(name, str) for name in table):
             return tuple(table)
     return ()
