@@ -216,7 +216,7 @@ class DrivableMasker:
         self._counts_this = True
         self._uncounted = 0  # frames in a row that did not count, or began anew, because of their times
         self.stalled: str | None = None
-        """Why no pixel reaches `appear_frames`, so that the mask stays empty; None: the filter works."""
+        """Why no further pixel reaches `appear_frames`; None: the filter works."""
 
     def reset(self) -> None:
         """Forget the past: the temporal filter starts to count anew."""
@@ -284,7 +284,7 @@ class DrivableMasker:
             return
         said = self.stalled is not None
         self.stalled = (
-            f"the drivable mask stays empty: {self._uncounted} frames in a row did not count for "
+            f"nothing appears in the drivable mask: {self._uncounted} frames in a row did not count for "
             f"appear_frames {self._settings.appear_frames}, because {reason}"
         )
         if not said:

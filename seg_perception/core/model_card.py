@@ -71,6 +71,11 @@ class ModelCard:
             raise ModelError(f"model card: confidence {self.confidence!r} is not one of probability, none")
 
     @property
+    def has_confidence(self) -> bool:
+        """Whether the confidence means anything."""
+        return self.confidence != "none"
+
+    @property
     def id(self) -> str:
         """Name, version, precision and the first digits of the weights' hash."""
         return f"{self.name}-{self.version}-{self.precision}-{self.weights_sha256[:8]}"

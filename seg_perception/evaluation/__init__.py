@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -109,6 +110,7 @@ class Evaluation:
         band_counts: those in the band along class borders.
         images: a score for each image, in the dataset's order.
         options: how it was measured.
+        has_confidence: whether the model gives one; if not, nothing is said of it.
     """
 
     dataset: str
@@ -117,6 +119,7 @@ class Evaluation:
     band_counts: ConfusionMatrix
     images: tuple[ImageScore, ...]
     options: EvaluationOptions = EvaluationOptions()
+    has_confidence: bool = True
 
     @cached_property
     def scores(self) -> Scores:
@@ -130,14 +133,16 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """How often the labels of each confidence are right."""
-        return Calibration.of(self.counts)
+        """How often the labels of each confidence are right; of no pixel where there is no confidence."""
+        return Calibration.of(self.counts if self.has_confidence else PixelCounts(len(self.label_set)))
 
     @cached_property
     def drivable(self) -> DrivableScores | None:
         """None where the label set has no drivable class."""
-        ids = self.label_set.drivable_ids
-        return DrivableScores.of(self.counts, ids, self.options.min_confidence) if ids else None
+        if not (ids := self.label_set.drivable_ids):
+            return None
+        scores = DrivableScores.of(self.counts, ids, self.options.min_confidence)
+        return scores if self.has_confidence else replace(scores, confident_wrong=math.nan)
 
     def percentages(self) -> dict[str, float]:
         """Metric name -> percent with two decimals, as the model card stores them; a metric without a value is left
@@ -173,7 +178,7 @@ class Evaluation:
         truth = self.counts.confusion.sum(axis=1)
         band = self.options.band
         lines = [
-            f"{self.dataset}: {len(self.images)} images, {scores.pixels} labeled pixels",
+            f"{self.dataset}: {len(self.images)} images{self._unlabeled()}, {scores.pixels} labeled pixels",
             f"  {'class':<16}{'IoU':>8}{f'IoU {band} px':>10}{'share':>8}",
         ]
         for name, iou, near, count in zip(self.label_set.names, scores.iou, boundary.iou, truth, strict=True):
@@ -190,8 +195,13 @@ class Evaluation:
         if drivable is not None:
             lines += _drivable_lines(drivable)
         sure = f"ECE; mean confidence {_percent(calibration.mean_confidence, 0)}"
+        sure = sure if self.has_confidence else "the model gives labels only: its confidence is 100 % everywhere"
         lines.append(f"  {'calibration':<16}{_percent(calibration.expected_error)}   {sure}")
         return "\n".join(lines)
+
+    def _unlabeled(self) -> str:
+        count = sum(np.isnan(image.pixel_accuracy) for image in self.images)
+        return f" ({count} without a labeled pixel)" if count else ""
 
 
 def _drivable_lines(drivable: DrivableScores) -> list[str]:
@@ -251,4 +261,5 @@ def evaluate(
         raise DatasetError(
             f"{dataset.name}: no pixel of its {len(dataset)} images is labeled; there is nothing to score"
         )
-    return Evaluation(dataset.name, classes, counts, band_counts, tuple(images), options)
+    has_confidence = segmenter.card.has_confidence
+    return Evaluation(dataset.name, classes, counts, band_counts, tuple(images), options, has_confidence)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from seg_perception.core.drivable import DrivableSettings, SourceMasker, drivable_class_ids
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
+from seg_perception.core.metrics import Scores
 from seg_perception.core.types import UNLABELED, LabelImage, MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import outline, overlay
 from seg_perception.evaluation.counts import Calibration, PixelCounts
@@ -40,6 +41,7 @@ class SideRecord:
 
     description: str
     counts: PixelCounts
+    has_confidence: bool = True
     confusion: list[NDArray[np.int64]] = field(default_factory=list)
     mask: list[tuple[int, int, int]] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
@@ -57,7 +59,7 @@ class SideRecord:
 
     @property
     def calibration(self) -> Calibration:
-        return Calibration.of(self.counts)
+        return Calibration.of(self.counts if self.has_confidence else PixelCounts(len(self.counts.table)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class Comparison:
             fractions = {of_class[c.name]: float(iou[c.id]) for c in self.label_set.classes} | {
                 "mean_iou": float(mean_of(iou)),
                 "drivable_iou": side.mask_iou(),
-                "pixel_accuracy": calibration.accuracy,
+                "pixel_accuracy": Scores.of(side.counts.confusion).pixel_accuracy,
                 "calibration_error": calibration.expected_error,
             }
             values |= {f"{prefix}{name}": 100 * value for name, value in fractions.items()}
@@ -276,7 +278,10 @@ class _Work:
         self._label_set = label_set
         self._sides = sides
         self._gallery_size, self._step, self._timeline_size = gallery, step, timeline
-        self._records = [SideRecord(side.description, PixelCounts(len(label_set))) for side in sides]
+        self._records = [
+            SideRecord(side.description, PixelCounts(len(label_set)), side.segmenter.card.has_confidence)
+            for side in sides
+        ]
         self._maskers = [SourceMasker(side.drivable, label_set) for side in sides]
         self._drivable_ids = drivable_class_ids(sides[0].drivable, label_set)
         self._names: list[str] = []

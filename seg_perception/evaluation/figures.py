@@ -143,7 +143,7 @@ def reliability_figure(calibrations: Mapping[str, Calibration]) -> Figure:
             color=color,
             marker="o",
             markersize=4,
-            label=_plain(f"{label}: ECE {100 * calibration.expected_error:.2f} %"),
+            label=_plain(f"{label}: {_ece(calibration)}"),
         )
         total = max(sum(b.pixels for b in calibration.bins), 1)
         edges = [b.low for b in calibration.bins] + [calibration.bins[-1].high]
@@ -157,6 +157,11 @@ def reliability_figure(calibrations: Mapping[str, Calibration]) -> Figure:
     for axis in (left, right):
         axis.grid(color=_FAINT)
     return figure
+
+
+def _ece(calibration: Calibration) -> str:
+    error = calibration.expected_error
+    return "no confidence" if math.isnan(error) else f"ECE {100 * error:.2f} %"
 
 
 def training_curves(runs: Mapping[str, TrainingRun]) -> Figure:

@@ -187,6 +187,7 @@ def _to_document(evaluation: Evaluation) -> dict[str, Any]:
         "percent": evaluation.percentages(),
         "label_set": {"name": evaluation.label_set.name, "classes": classes},
         "options": asdict(evaluation.options),
+        "has_confidence": evaluation.has_confidence,
         "images": [
             [i.index, i.name, _number_or_null(i.mean_iou), _number_or_null(i.pixel_accuracy)] for i in evaluation.images
         ],
@@ -233,6 +234,7 @@ def _from_document(document: Mapping[str, Any]) -> Evaluation:
         matrix,
         tuple(ImageScore(i, name, _number(iou), _number(accuracy)) for i, name, iou, accuracy in document["images"]),
         EvaluationOptions(**document["options"]),
+        bool(document.get("has_confidence", True)),  # files of before did not say
     )
 
 

@@ -140,6 +140,31 @@ def _label_set_faults(datasets: Sequence[Dataset], label_set: LabelSet, purpose:
             )
 
 
+def trained_on_too(data: RunData) -> Iterator[str]:
+    """A line for each validation set with images that are trained on, under whatever names: its scores flatter.
+
+    Raises:
+        OSError: a file is gone.
+    """
+
+    def images(datasets: Sequence[Dataset]) -> list[Path]:
+        return [pair.image for dataset in datasets if isinstance(dataset, PairedFiles) for pair in dataset.pairs]
+
+    sizes = {path.stat().st_size for path in images(data.validation)}
+    trained = {_sha256(path): path for path in images(data.train) if path.stat().st_size in sizes}
+    for dataset in data.validation:
+        validated = images([dataset]) if trained else []
+        if again := [(path, trained[digest]) for path in validated if (digest := _sha256(path)) in trained]:
+            yield (
+                f"{dataset.name}: {len(again)} of {len(dataset)} images are trained on, too ({again[0][0]} is "
+                f"{again[0][1]}): its scores do not tell how the network does on images that it has not seen"
+            )
+
+
+def _sha256(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
 def look_at_all(datasets: Sequence[Dataset]) -> None:
     """Read every file once, and say what is left out or hardly meant.
 

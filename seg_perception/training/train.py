@@ -36,6 +36,7 @@ from seg_perception.training.data import (
     look_at_all,
     micro_batch_size,
     open_run_data,
+    trained_on_too,
     worker_fault,
 )
 from seg_perception.training.distillation import open_teachers
@@ -237,6 +238,8 @@ class _Work:
         if rank == 0:
             known = self.run.looked_at(self.records)
             look_at_all([dataset for dataset, seen in zip(self.data.all, known, strict=True) if not seen])
+            for remark in () if all(known) else trained_on_too(self.data):
+                tqdm.write(remark)
 
     def save(self, done: int, best_score: float, validated: bool) -> None:
         self.run.save_weights("last", self.average, self.run.info(done, ()))

@@ -286,7 +286,7 @@ def test_times_that_keep_the_mask_empty_are_said_once(
         assert not masker.mask(road_where(drawn("#")), round((9.0 + index * step_s) * SECOND)).any()
         assert (masker.stalled is not None) == (index >= 3)  # the first frame has none before it
     assert masker.stalled is not None
-    assert masker.stalled.startswith("the drivable mask stays empty: 5 frames in a row did not count for appear_frames")
+    assert masker.stalled.startswith("nothing appears in the drivable mask: 5 frames in a row did not count for appear")
     assert masker.stalled.endswith(f"2, because {reason}")
     assert len(caplog.records) == 1
     last = round((9.0 + 5 * step_s) * SECOND)

@@ -24,8 +24,8 @@ SIZE = Size(8, 4)
 class EchoEngine:
     """The red channel is the label, the green channel the confidence."""
 
-    def __init__(self, label_set: LabelSet) -> None:
-        self.card = ModelCard("echo", "1", "none", label_set, SIZE, 1, "fp32", "0" * 64)
+    def __init__(self, label_set: LabelSet, confidence: str) -> None:
+        self.card = ModelCard("echo", "1", "none", label_set, SIZE, 1, "fp32", "0" * 64, confidence=confidence)
         self.info = EngineInfo("echo", "1", "CPU", "fp32", None, SIZE)
 
     def infer(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -41,7 +41,11 @@ Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 @pytest.fixture
 def echo_segmenter() -> Callable[..., Segmenter]:
     """Call it for a segmenter that echoes; with the name of a label set for another than the ten classes."""
-    return lambda label_set="driving": Segmenter(EchoEngine(load_label_set(label_set)))
+
+    def make(label_set: str = "driving", confidence: str = "probability") -> Segmenter:
+        return Segmenter(EchoEngine(load_label_set(label_set), confidence))
+
+    return make
 
 
 @pytest.fixture

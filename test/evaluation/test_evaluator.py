@@ -75,6 +75,22 @@ def test_the_threshold_of_the_deployed_mask_is_an_option(dataset, echo_segmenter
         EvaluationOptions(min_confidence=2, band=0)
 
 
+def test_an_image_without_truth_is_counted_apart(echo_dataset, echo_segmenter, rows) -> None:
+    full, none = rows(ROAD, ROAD, ROAD, ROAD), rows(NONE, NONE, NONE, NONE)
+    evaluation = evaluate(echo_dataset({"a": (full, full, full), "b": (none, full, full)}), echo_segmenter())
+    assert evaluation.table().startswith("echo: 2 images (1 without a labeled pixel), 32 labeled pixels\n")
+
+
+def test_of_a_model_without_confidence_none_is_judged(dataset, echo_segmenter, tmp_path: Path) -> None:
+    evaluation = evaluate(dataset, echo_segmenter(confidence="none"))
+    write_evaluations(tmp_path / "e.json", EvaluationFile("m", "e", (evaluation,)))
+    for one in (evaluation, *read_evaluations(tmp_path / "e.json").evaluations):
+        assert math.isnan(one.fractions()["calibration_error"])
+        assert math.isnan(one.fractions()["confident_wrong_drivable"])
+        assert one.fractions()["pixel_accuracy"] == pytest.approx(6 / 7)
+        assert "its confidence is 100 % everywhere" in one.table()
+
+
 def test_percentages_for_the_model_card(dataset, echo_segmenter) -> None:
     values = evaluate(dataset, echo_segmenter()).percentages()
     assert values["mean_iou"] == 75.0

@@ -22,6 +22,7 @@ from seg_perception.training.data import (
     demand_shared_memory,
     micro_batch_size,
     open_run_data,
+    trained_on_too,
     training_batches,
     worker_fault,
 )
@@ -120,6 +121,18 @@ def test_datasets_are_drawn_by_their_weights_not_by_their_sizes(tiny: Tiny, tmp_
     assert set(grays) == {10, 250}
     # three quarters; the standard deviation of a share of 400 is 0.022: four of them
     assert np.mean([gray == 10 for gray in grays]) == pytest.approx(0.75, abs=0.087)
+
+
+def test_validation_images_that_are_trained_on_are_told(tiny: Tiny, tmp_path: Path) -> None:
+    _flat(tmp_path / "dark", 10)
+    _flat(tmp_path / "bright", 250)
+    train, validation = ((DatasetSettings("folder", Path(name), mapping="identity"),) for name in ("dark", "bright"))
+    data = open_run_data(tiny(data_root=tmp_path, train=train, validation=validation))
+    assert list(trained_on_too(data)) == []
+    again = tmp_path / "bright/images/1.png"
+    again.write_bytes((tmp_path / "dark/images/2.png").read_bytes())  # under another name
+    (told,) = trained_on_too(data)
+    assert told.startswith(f"bright: 1 of 3 images are trained on, too ({again} is {tmp_path}/dark/images/")
 
 
 def test_every_image_of_a_dataset_comes_up(tiny: Tiny) -> None:

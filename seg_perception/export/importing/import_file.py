@@ -169,7 +169,7 @@ class ImportReport:
             lines += ["guessed:", *(f"  {reason}" for reason in decision.reasons), "the command that states it:"]
             lines += [f"    {decision.command(self.source, self.out)}"]
         lines += classes.notes
-        if card.confidence == "none":
+        if not card.has_confidence:
             lines.append("the model answers ids only: the confidence is 255 everywhere, thresholds on it mean nothing")
         if foreign := not_in_tensorrt(count_operators(self.imported.model)):
             lines.append(f"operators that TensorRT does not take: {', '.join(foreign)}")

@@ -206,7 +206,7 @@ class SegmentationNode(LifecycleNode):
         assert first is not None
         assert thread is not None
         self.get_logger().info(f"engine: {thread.status().info}; model: {card.id}")
-        if card.confidence == "none":
+        if not card.has_confidence:
             self.get_logger().warning(
                 f"model {card.id} gives no probabilities: the confidence is 255 everywhere and "
                 "drivable.min_confidence has no effect"
