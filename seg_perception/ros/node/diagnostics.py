@@ -328,8 +328,8 @@ class NodeWatch:
     def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
         now = time.monotonic()
         self._unheard = [
-            f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: if it does "
-            "not hang, Fast DDS has lost the way to it: start this node anew"
+            f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: it "
+            "hangs, or was killed (forgotten after 20 s), or Fast DDS has lost the way to it: start this node anew"
             for camera in cameras
             for topic, since in camera.unconfirmed_since().items()
             if now - since >= UNCONFIRMED_S
