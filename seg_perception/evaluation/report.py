@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,18 +134,35 @@ def _page(sources: Mapping[str, Source]) -> str:
 
 
 def _by_dataset(sources: Mapping[str, Source]) -> dict[str, dict[str, Evaluation]]:
-    """Dataset -> source's label -> evaluation."""
-    found: dict[str, dict[str, Evaluation]] = {}
+    """Dataset -> source's label -> evaluation.
+
+    Of one name, but on other images or truth, or with other options: apart, and named after what differs. Else the
+    better of two would be the one that was asked less.
+    """
+    alike: dict[tuple[Any, ...], dict[str, Evaluation]] = {}
+    first: dict[str, tuple[str, Evaluation]] = {}
     for label, source in sources.items():
         for evaluation in source.evaluated.evaluations if source.evaluated else ():
-            others = found.setdefault(evaluation.dataset, {})
-            for other_label, other in others.items():
-                if other.label_set.names != evaluation.label_set.names:
-                    raise InputError(
-                        f"{evaluation.dataset}: {other_label} and {label} were scored with different classes "
-                        "and cannot be compared"
-                    )
-            others[label] = evaluation
+            other_label, other = first.setdefault(evaluation.dataset, (label, evaluation))
+            if other.label_set.names != evaluation.label_set.names:
+                raise InputError(
+                    f"{evaluation.dataset}: {other_label} and {label} were scored with different classes "
+                    "and cannot be compared"
+                )
+            truth = tuple(evaluation.counts.confusion.sum(axis=1).tolist())
+            key = (evaluation.dataset, len(evaluation.images), truth, evaluation.options)
+            alike.setdefault(key, {})[label] = evaluation
+    several = Counter(dataset for dataset, *_ in alike)
+    found: dict[str, dict[str, Evaluation]] = {}
+    for (dataset, images, truth, options), evaluations in alike.items():
+        name, number = dataset, 2
+        if several[dataset] > 1:
+            asked = f"min_confidence {options.min_confidence:g}, band {options.band}"
+            name = f"{dataset} ({images} images, {sum(truth)} pixels, {asked})"
+        plain = name
+        while name in found:
+            name, number = f"{plain} ({number})", number + 1
+        found[name] = evaluations
     return found
 
 
@@ -234,7 +252,9 @@ def _dataset(name: str, found: Mapping[str, Evaluation], sources: Mapping[str, S
             (label, Plot.of(confusion_figure(e), f"confusion matrix of {label} on {name}"))
             for label, e in found.items()
         ],
-        "examples": [(label, examples) for label in found if (examples := _examples(name, sources[label]))],
+        "examples": [
+            (label, examples) for label, e in found.items() if (examples := _examples(e.dataset, sources[label]))
+        ],
     }
 
 

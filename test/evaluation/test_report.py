@@ -14,7 +14,7 @@ import pytest
 
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError, SettingsError
-from seg_perception.evaluation import evaluate
+from seg_perception.evaluation import EvaluationOptions, evaluate
 from seg_perception.evaluation.files import FILE_NAME, EvaluationFile, read_run, write_evaluations, write_examples
 from seg_perception.evaluation.report import read_source, write_report
 
@@ -52,7 +52,13 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def make_evaluation(echo_dataset, echo_segmenter, rows, tmp_path: Path):
-    def make(folder: str, right_rows: int = 4, dataset_name: str = "echo <b>&", label_set: str = "driving") -> Path:
+    def make(
+        folder: str,
+        right_rows: int = 4,
+        dataset_name: str = "echo <b>&",
+        label_set: str = "driving",
+        min_confidence: float = 0.5,
+    ) -> Path:
         answer = [SKY if row < right_rows else ROAD for row in range(4)]
         sample = (rows(SKY, SKY, SKY, SKY), rows(*answer), rows(9, 99, 199, 255))
         root = tmp_path / folder
@@ -60,7 +66,7 @@ def make_evaluation(echo_dataset, echo_segmenter, rows, tmp_path: Path):
         dataset = echo_dataset({"picture<1>": sample, "other": sample}, f"data_{folder}")
         dataset.name = dataset_name
         segmenter = echo_segmenter(label_set)
-        evaluation = evaluate(dataset, segmenter)
+        evaluation = evaluate(dataset, segmenter, options=EvaluationOptions(min_confidence))
         examples = write_examples(root, dataset, segmenter, evaluation, best=1, worst=1)
         write_evaluations(root / FILE_NAME, EvaluationFile("model", "engine", (evaluation,), tuple(examples)))
         return root
@@ -101,6 +107,17 @@ def test_a_page_asks_the_network_for_nothing(make_evaluation, tmp_path: Path) ->
     names = {name for _, name, _ in page.attributes}
     assert not names & {"href", "srcset", "action", "data", "onload", "onerror"}
     assert not re.search(r"<script|<link|<iframe|@import|url\(|https?://", out.read_text(encoding="utf-8"))
+
+
+def test_what_was_measured_differently_stands_apart(make_evaluation, tmp_path: Path) -> None:
+    made = [
+        make_evaluation(f"at{threshold}", dataset_name="one", min_confidence=threshold / 10) for threshold in (5, 9)
+    ]
+    write_report(tmp_path / "r.html", [read_source(folder) for folder in made])
+    text = Page(tmp_path / "r.html").text
+    for threshold in ("0.5", "0.9"):
+        # two images of 4 x 8 pixels; once in the summary and once above their tables
+        assert text.count(f"one (2 images, 64 pixels, min_confidence {threshold}, band 3)") == 2
 
 
 def test_evaluations_are_compared(make_evaluation, tmp_path: Path) -> None:
