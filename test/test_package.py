@@ -144,6 +144,21 @@ def test_share_path_finds_the_source_tree() -> None:
         share_path("config/no_such.yaml")
 
 
+def test_a_source_archive_is_the_whole_tree(tmp_path: Path) -> None:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("the tree is no clone")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(done.stderr)  # such as another user's clone
+    setup = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    said = subprocess.run(setup, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stderr
+    (sources,) = tmp_path.glob("*.egg-info/SOURCES.txt")
+    packed = {line for line in sources.read_text(encoding="utf-8").splitlines() if ".egg-info/" not in line}
+    in_tree = {line for line in done.stdout.splitlines() if (ROOT / line).exists()}
+    assert {line for line in in_tree - packed if not line.startswith((".git", ".devcontainer/"))} == set()
+    assert not re.search("no previously-included|no files found", said), said  # colcon shows every such line
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prefix into which pip installed the package."""

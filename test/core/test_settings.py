@@ -51,7 +51,7 @@ def test_aliases_and_merges_of_honest_files_work() -> None:
     [
         (bomb("[x, x, x]", "[{nine}]"), "more than 50000 values"),
         (bomb("{x: 1}", "{{<<: [{nine}]}}"), "more than 50000 values"),
-        ("[" * 100_000, "nested deeper than 50 levels"),
+        ("[" * 100_000, "(nested deeper than 50 levels|exceeded maximum nesting depth)"),  # ours, or PyYAML 6.0.4's
         ("\n".join(" " * i + "a:" for i in range(60)), "nested deeper than 50 levels"),
         ("a: &a [*a]", r"\*a lies inside what it names"),
         ("a: *nowhere", "not valid YAML: found undefined alias"),
