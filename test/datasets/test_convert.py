@@ -448,6 +448,11 @@ def test_what_no_format_knows_is_refused_with_those_that_are(tmp_path: Path) -> 
         DatasetError, match=r"looks like none of the formats; say which with --from. Known: .*labelme: "
     ):
         detect(tmp_path)
+    for name, said in (("a.txt", "labels/ holds text files as YOLO's, .*COCO"), ("a.png", r"dataset check .*--root")):
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        (tmp_path / "labels" / name).touch()
+        with pytest.raises(DatasetError, match=said):
+            detect(tmp_path)
     with pytest.raises(SettingsError, match="no format 'yolo'; known: cityscapes-polygons, coco, cvat, cvat-masks"):
         convert(tmp_path, tmp_path / "out", ConvertSettings(format="yolo"))
     assert "| `label-studio` | Label Studio: its JSON export" in formats_table()

@@ -229,7 +229,10 @@ def safe_name(name: Any, source: Path | str) -> str:
         raise DatasetError(f"{source}: {str(name)[:80]!r} is no name of a picture")
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise DatasetError(f"{source}: the picture {name!r} lies outside of the folder; only names below it are taken")
+        raise DatasetError(
+            f"{source}: the picture {name!r} lies outside of the folder; only names below it are taken, such as "
+            f"{path.name!r}"
+        )
     return path.as_posix()
 
 

@@ -25,6 +25,7 @@ from seg_perception.core.types import Size
 from seg_perception.datasets.convert.base import Annotated, Annotations, Format, SourceClass, checked
 from seg_perception.datasets.convert.label_studio import without_upload_prefix
 from seg_perception.datasets.convert.meaning import OWN, Meaning
+from seg_perception.datasets.masks import MASK_SUFFIXES
 from seg_perception.datasets.pairs import composed
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -63,8 +64,22 @@ def detect(source: Path) -> Format:
     if len(found) == 1:
         return found[0]
     known = "; ".join(f"{one.name}: {one.summary}" for one in formats().values())
-    which = " or ".join(one.name for one in found) if found else "none of the formats"
+    which = " or ".join(one.name for one in found) if found else f"none of the formats{_what_else(source)}"
     raise DatasetError(f"{source}: looks like {which}; say which with --from. Known: {known}")
+
+
+def _what_else(source: Path) -> str:
+    """What a folder is that no format knows, and what to do with it, as the rest of a sentence."""
+    for folder in (source / name for name in ("labels", "masks") if (source / name).is_dir()):
+        suffixes = {path.suffix.lower() for path in folder.rglob("*")}
+        if suffixes & set(MASK_SUFFIXES):
+            return (
+                f", but {folder.name}/ holds label files already: they are read as they are (seg-perception dataset "
+                f"check --dataset folder --root {source} --mapping FILE)"
+            )
+        if ".txt" in suffixes:
+            return f", but {folder.name}/ holds text files as YOLO's, which are not read: export as COCO, or as masks"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +167,8 @@ def convert(
         raise FileExistsError(17, "the output must be a new or empty folder", str(out))
     annotations = chosen.read(source)
     if not annotations.classes:
-        raise DatasetError(f"{source}: no classes; there is nothing to convert")
+        remarks = "".join(f"\n  {text}: {count}" for text, count in annotations.remarks.items())
+        raise DatasetError(f"{source}: no classes; there is nothing to convert{remarks}")
     meaning = Meaning.of(annotations, settings.to, settings.renamed, settings.unlabeled)
     make_folder(out.parent)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))

@@ -39,7 +39,8 @@ _PICTURES = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp)$", re.IGNORECASE)
 
 
 def _matches(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".json" and json_keys(path) >= {"[]", "annotations"}
+    keys = json_keys(path) if path.is_file() and path.suffix.lower() == ".json" else frozenset()
+    return "[]" in keys and not keys.isdisjoint({"annotations", "predictions", "annotation_id"})  # the last: JSON-MIN
 
 
 def _read(path: Path) -> Annotations:
