@@ -167,8 +167,8 @@ def convert(
         raise FileExistsError(17, "the output must be a new or empty folder", str(out))
     annotations = chosen.read(source)
     if not annotations.classes:
-        remarks = "".join(f"\n  {text}: {count}" for text, count in annotations.remarks.items())
-        raise DatasetError(f"{source}: no classes; there is nothing to convert{remarks}")
+        why = "".join(f"\n  {text}: {count}" for text, count in annotations.remarks.items())
+        raise DatasetError(f"{source}: no classes; there is nothing to convert{why}")
     meaning = Meaning.of(annotations, settings.to, settings.renamed, settings.unlabeled)
     make_folder(out.parent)
     work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".part"))
