@@ -258,16 +258,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _parse_options(texts: list[str]) -> dict[str, Any]:
-    import yaml
-
     from seg_perception.core.errors import SettingsError
+    from seg_perception.core.settings import parse_yaml
 
     options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            parsed = parse_yaml(value, value)
+        except SettingsError as error:
             raise SettingsError(f"--options {text!r}: {value!r} is not a YAML value") from error
         if not equals or not name.isidentifier():
             raise SettingsError(f"--options {text!r} is not accepted: write NAME=VALUE, for example width=0.5")
