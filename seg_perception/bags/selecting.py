@@ -161,9 +161,9 @@ def select_frames(
         area = _road_like(raw, segmenter)
         if second is not None:
             other = second.infer([second.prepare(pixels)])[0]
-            frames.disagreement.append(_disagreement(raw, other, area))
+            frames.disagreement.append(share_that_differs(raw, other, area))
         elif before is not None:
-            frames.disagreement.append(_disagreement(before, raw, _road_like(before, segmenter)))
+            frames.disagreement.append(share_that_differs(before, raw, _road_like(before, segmenter)))
         frames.numbers.append(number)
         frames.recorded_ns.append(recorded_ns)
         frames.uncertainty.append(1 - float(raw.confidence[area].mean()) / 255)
@@ -245,7 +245,8 @@ def _road_like(raw: RawSegmentation, segmenter: Segmenter) -> NDArray[np.bool_]:
     return area
 
 
-def _disagreement(one: RawSegmentation, other: RawSegmentation, area: NDArray[np.bool_]) -> float:
+def share_that_differs(one: RawSegmentation, other: RawSegmentation, area: NDArray[np.bool_]) -> float:
+    """Of an area of `one`, bool [h, w], the share that `other`, of any size, gives another label; 0 to 1."""
     labels = resize_labels(other.labels, Size.of(one.labels))
     return float((one.labels != labels)[area].mean())
 

@@ -9,7 +9,7 @@ import pytest
 from bag_helpers import START, STEP, picture, write_bag
 
 from seg_perception.bags.reader import BagReader
-from seg_perception.bags.selecting import _disagreement, open_segmenter, select_frames
+from seg_perception.bags.selecting import open_segmenter, select_frames, share_that_differs
 from seg_perception.cli.main import main
 from seg_perception.core.errors import InputError
 from seg_perception.core.types import Size
@@ -69,7 +69,7 @@ def test_a_second_network_of_another_size_is_compared_pixel_by_pixel() -> None:
         return RawSegmentation(row, np.full_like(row, 255), Size(4, 1))
 
     # the middles of four columns lie at 0.375, 1.125, 1.875, 2.625 of three: columns 0, 1, 1, 2
-    assert _disagreement(said(0, 1, 1, 2), said(0, 1, 2), np.ones((1, 4), bool)) == 0.0
+    assert share_that_differs(said(0, 1, 1, 2), said(0, 1, 2), np.ones((1, 4), bool)) == 0.0
 
 
 def test_frames_are_spread_over_time(tmp_path: Path, segmenter: Segmenter) -> None:
