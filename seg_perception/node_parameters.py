@@ -34,6 +34,7 @@ from seg_perception.node_settings import (
     is_foreign,
 )
 
+_LONGEST_NAME = 200  # characters; nobody says how long one is that a request or a file brings
 _MATCHING = ("**", "*")
 
 
@@ -124,7 +125,8 @@ def unknown_parameters(names: Collection[str], cameras: Collection[str]) -> list
 
 def describe_unknown(name: str, known: Collection[str]) -> str:
     """Such as: modle: no such parameter; did you mean model?"""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    near = difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.75)
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}... ({len(name)} characters)"
     return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else "see config/segmentation.yaml")
 
 

@@ -67,7 +67,7 @@ def stamp_of_frame(index: int, fps: float) -> int:
         SettingsError: fps is not a positive number.
     """
     if not 0 < fps < 100_000:
-        raise SettingsError(f"fps is {fps}, it must be greater than 0")
+        raise SettingsError(f"fps is {fps}, it must be greater than 0, and below 100000")
     return FIRST_STAMP_NS + round(index * 1_000_000_000 / fps)
 
 

@@ -163,6 +163,8 @@ def _echo(node: Any, arguments: argparse.Namespace) -> int:
 
     from seg_perception.ros.remote import plain
 
+    if arguments.count is not None and arguments.count < 1:
+        raise InputError(f"--count {arguments.count} is not accepted: 1 or more is")
     shown = 0
     for message in node.messages(arguments.topic):
         print(yaml.safe_dump(plain(message), sort_keys=False, width=120), end="---\n", flush=True)

@@ -34,6 +34,7 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 
 _MAX_NODES: Final = 50_000  # values after aliases are written out
 _MAX_DEPTH: Final = 50
+_ENDLESS_S: Final = 1e9  # what Python can wait for has an end
 
 _FastLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where PyYAML has libyaml
 
@@ -69,6 +70,22 @@ StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, _but_for_traps(known) if tag in _NUMBERS else known) for tag, known in rules]
     for first, rules in _FastLoader.yaml_implicit_resolvers.items()
 }
+
+
+def check_seconds(seconds: float, what: str, *, or_none: bool = False) -> None:
+    """Refuse what is no time to wait: not a number, negative, or without an end.
+
+    Args:
+        what: it is, in words.
+        or_none: zero is accepted, too.
+
+    Raises:
+        SettingsError: says what came and what is accepted.
+    """
+    if not (0 < seconds < _ENDLESS_S or (or_none and seconds == 0)):
+        raise SettingsError(
+            f"{what} {seconds:g} s is not accepted: {'0 or more' if or_none else 'more than 0'}, below 1e9"
+        )
 
 
 def read_yaml(path: Path, loader: Any = StrictLoader) -> Any:

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_value_to_python
 
 from seg_perception.core.errors import EngineError, InputError
+from seg_perception.core.settings import check_seconds
 from seg_perception.node_outputs import DIAGNOSTICS
 from seg_perception.node_settings import NODE_NAME
 from seg_perception.ros import qos
@@ -53,11 +54,13 @@ class RemoteNode:
 
     Raises:
         InputError: no node can have this name.
+        SettingsError: the patience is no time.
     """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, name: str, patience_s: float) -> None:
         self.name = "/" + name.strip("/")
         check_topic_name(self.name, "node")
+        check_seconds(patience_s, "a wait of", or_none=True)
         self._node = node
         self._executor = executor
         self._patience = patience_s

@@ -20,6 +20,7 @@ from seg_perception.core.errors import InputError, SettingsError
 from seg_perception.core.settings import (
     FORMERLY,
     MAX_BYTES,
+    check_seconds,
     from_mapping,
     load_settings,
     parse_json,
@@ -37,6 +38,13 @@ def bomb(first: str, line: str) -> str:
     for before, name in itertools.pairwise(names):
         lines.append(f"{name}: &{name} " + line.format(nine=", ".join([f"*{before}"] * 9)))
     return "\n".join(lines)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 0.0, 1e300])
+def test_a_time_to_wait_has_an_end(seconds: float) -> None:
+    with pytest.raises(SettingsError, match=r"^a wait of .* s is not accepted: more than 0, below 1e9$"):
+        check_seconds(seconds, "a wait of")
+    check_seconds(0.0, "a wait of", or_none=True)
 
 
 def test_aliases_and_merges_of_honest_files_work() -> None:

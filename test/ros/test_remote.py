@@ -57,6 +57,8 @@ def test_refusals_carry_the_reason(run: Running, capfd: pytest.CaptureFixture[st
     said = capfd.readouterr().err
     assert "overlay.opacity is given twice" in said
     assert said.splitlines()[-1].startswith("overlay.opacity was not set: overlay.opacity: nan is not accepted")
+    assert main(["node", "echo", "/x", "--wait", "nan"]) == main(["node", "get", "--wait", "-1"]) == 2
+    assert capfd.readouterr().err.count("s is not accepted: 0 or more, below 1e9") == 2
     assert ask("state", "--node", "b ad") == 2
     assert main(["view", "--node", "b ad"]) == 2
     assert capfd.readouterr().err.count("'/b ad' is not accepted as the name of a node") == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import InputError
+from seg_perception.core.settings import check_seconds
 
 if TYPE_CHECKING:
     from seg_perception.bags.reader import BagReader
@@ -71,6 +72,7 @@ def record_bag(
     Raises:
         FileExistsError: the bag exists.
         InputError: a topic cannot be recorded, ROS has no topics of such a name, or nothing would end it.
+        SettingsError: `seconds` is no time.
         OSError: the disk is full; what was written so far is kept.
     """
     from seg_perception.ros.bag_tools.recorder import record
@@ -81,6 +83,7 @@ def record_bag(
     names = None if topics is None else tuple(name if name.startswith("/") else f"/{name}" for name in topics)
     timer = None
     if seconds is not None:
+        check_seconds(seconds, "a duration of")
         timer = threading.Timer(seconds, stop.set)
         timer.daemon = True
         timer.start()

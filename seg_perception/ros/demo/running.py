@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import EngineError, InputError
 from seg_perception.core.files import make_folder, model_file, real_path
+from seg_perception.core.settings import check_seconds
 from seg_perception.core.types import Size, parse_fields
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class DemoSettings:
             raise InputError(f"frames {self.frames} is not accepted: at least 1")
         if not 0 < self.rate < math.inf:
             raise InputError(f"rate {self.rate} is not accepted: it must be greater than 0")
+        check_seconds(self.node_timeout_s, "a node timeout of")
 
     @property
     def in_lockstep(self) -> bool:
