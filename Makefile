@@ -24,7 +24,7 @@ RUN_REQUIREMENTS := requirements/run.txt requirements/ros-wheels-$(ROS).txt
 VENV_OPTIONS :=
 endif
 # shipped_model reads datasets that cannot be downloaded freely; verify_gpu is `make verify-gpu`;
-# recipe trains for an hour and a half and is run by hand.
+# recipe (an hour and a half of training) and decisions are run by hand.
 DATA := $(or $(SEG_PERCEPTION_DATA),../shared/data)
 BENCHMARKS ?= image_codec damaged_jpegs node_latency node_overhead host_steps first_contact stop_anytime usual_node view_cost meters training engines networks family confidence $(if $(wildcard $(DATA)),shipped_model)
 TEST_REQUIREMENTS := requirements/train.txt requirements/test.txt
