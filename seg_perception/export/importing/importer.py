@@ -138,7 +138,9 @@ def _demand_matching_classes(
         lowest, highest = int(answer.min()), int(answer.max())
         if lowest < 0 or highest >= count:
             raise InputError(
-                f"{where} holds ids from {lowest} to {highest}, and {decision.classes} has {count} classes"
+                f"{where} holds ids from {lowest} to {highest}, and {decision.classes} has {count} classes: give "
+                "--classes FILE, which names every id from 0 on; one that means nothing, such as 255, must become a "
+                "class inside the model"
             )
     elif count != (channels := 2 if decision.kind is Kind.SIGMOID else layout.channels):
         raise InputError(f"{where} has {channels} classes, and --classes {decision.classes} has {count}")
