@@ -91,10 +91,14 @@ def publisher_count(node: Node, subscription: Subscription) -> int:
     return int(node.count_publishers(subscription.topic_name))
 
 
-def all_confirmed(publisher: Publisher) -> bool:
-    """Whether every reliable subscriber has confirmed all that it was sent; True where the middleware cannot tell."""
+def all_confirmed(publisher: Publisher, within_s: float = 0.0) -> bool:
+    """Whether every reliable subscriber has confirmed all that it was sent; True where the middleware cannot tell.
+
+    Args:
+        within_s: so long it is waited for.
+    """
     try:
-        return bool(publisher.wait_for_all_acked(Duration(seconds=0)))
+        return bool(publisher.wait_for_all_acked(Duration(seconds=within_s)))
     except RuntimeError:  # NotImplementedError and RCLError are
         return True
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from rclpy.node import Node
 
+from seg_perception.ros.compat import all_confirmed
+
 TOPIC = "bond"
 HEARTBEAT_PERIOD_S, HEARTBEAT_TIMEOUT_S = 0.1, 4.0
+FAREWELL_CONFIRMED_S = 1.0
 
 
 class ManagerBond:
@@ -65,6 +68,9 @@ class ManagerBond:
                 if hasattr(bond, timer):
                     getattr(bond, timer).cancel()
         bond.thread.join(1.0)
+        # on a busy machine the farewell would end with its publisher, and its lack is a crash to the manager
+        if not all_confirmed(bond.pub, FAREWELL_CONFIRMED_S):
+            self._node.get_logger().warning("the lifecycle manager has not confirmed the end of the bond: is it gone?")
         self._node.destroy_subscription(bond.sub)
         self._node.destroy_publisher(bond.pub)
 
