@@ -99,7 +99,8 @@ def evaluate(
             evaluations.append(evaluation)
             if folder is not None:
                 examples += write_examples(folder, dataset, opened.segmenter, evaluation)
-        content = EvaluationFile(opened.card.id, opened.identity, tuple(evaluations), tuple(examples))
+        temperature = opened.card.run.get("temperature")
+        content = EvaluationFile(opened.card.id, opened.identity, tuple(evaluations), tuple(examples), temperature)
     if json is not None:
         write_evaluations(Path(json), replace(content, examples=()))  # their pictures lie beside the report's file
     if folder is not None:

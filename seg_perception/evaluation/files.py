@@ -156,12 +156,14 @@ class EvaluationFile:
         engine: what ran it, on which input size, and the model file's hash.
         evaluations: one for each dataset.
         examples: pictures beside the file.
+        temperature: of the softmax that made the confidence, as the model card says; None: not told.
     """
 
     model: str
     engine: str
     evaluations: tuple[Evaluation, ...]
     examples: tuple[Example, ...] = ()
+    temperature: float | None = None
 
 
 def write_evaluations(path: Path, content: EvaluationFile) -> None:
@@ -174,6 +176,7 @@ def write_evaluations(path: Path, content: EvaluationFile) -> None:
         "format": FORMAT,
         "model": content.model,
         "engine": content.engine,
+        "temperature": content.temperature,
         "evaluations": [_to_document(e) for e in content.evaluations],
         "examples": [asdict(e) for e in content.examples],
     }
@@ -216,6 +219,7 @@ def read_evaluations(path: Path) -> EvaluationFile:
             str(document["engine"]),
             tuple(_from_document(e) for e in document["evaluations"]),
             tuple(Example(**e) for e in document["examples"]),
+            document.get("temperature"),  # files of before did not say
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, SegPerceptionError) as error:
         raise InputError(f"{path}: this evaluation cannot be read: {type(error).__name__}: {error}") from error

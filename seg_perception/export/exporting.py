@@ -211,8 +211,7 @@ def export_model(
     network, info = load_network(checkpoint)
     card = info.model_card(network, version, weights_sha256(checkpoint))
     card = dataclasses.replace(card, name=name or card.name)
-    if temperature != 1.0:
-        card = dataclasses.replace(card, run={**card.run, "temperature": temperature})
+    card = dataclasses.replace(card, run={**card.run, "temperature": temperature})
     for wanted in (deployed, fixed):
         if wanted is not None:
             check_multiple(wanted, network.size_multiple, "the network")
@@ -265,6 +264,12 @@ def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, d
         raise InputError(
             f"{path} holds the scores of {content.model}, not of {wanted}; export without --scores, "
             "evaluate that file with 'seg-perception evaluate --json', and export again with its scores"
+        )
+    temperature = card.run["temperature"]
+    if content.temperature not in (None, temperature):  # None: files of before did not say
+        raise InputError(
+            f"{path} was measured at temperature {content.temperature}, and the graph shall have {temperature}: the "
+            " calibration and the drivable mask's scores would be another's; evaluate that one"
         )
     return {evaluation.dataset: evaluation.percentages() for evaluation in content.evaluations}
 

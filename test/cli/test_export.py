@@ -66,7 +66,8 @@ def scores(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = OnnxRuntimeEngine(model)
     result = evaluate(Scenes(), Segmenter(engine))
     path = tmp_path_factory.mktemp("scores") / "scores.json"
-    write_evaluations(path, EvaluationFile(engine.card.id, "a test", (result,)))
+    told = engine.card.run["temperature"]
+    write_evaluations(path, EvaluationFile(engine.card.id, "a test", (result,), temperature=told))
     return path
 
 
@@ -107,6 +108,16 @@ def test_scores_of_something_else_are_refused(
     assert main(orders) == 2
     hash_start = read_card(model).weights_sha256[:8]
     assert f"holds the scores of {document['model']}, not of {wanted}{hash_start}" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_scores_at_another_temperature_are_refused(
+    checkpoint: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scored.onnx"
+    orders = ["export", "--checkpoint", str(checkpoint), "--out", str(out), "--scores", str(scores)]
+    assert main([*orders, "--temperature", "1.5"]) == 2
+    assert "was measured at temperature 1.0, and the graph shall have 1.5" in capsys.readouterr().err
     assert not out.exists()
 
 
