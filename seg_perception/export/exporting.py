@@ -269,7 +269,7 @@ def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, d
     if content.temperature not in (None, temperature):  # None: files of before did not say
         raise InputError(
             f"{path} was measured at temperature {content.temperature}, and the graph shall have {temperature}: the "
-            " calibration and the drivable mask's scores would be another's; evaluate that one"
+            "calibration and the drivable mask's scores would be another's; evaluate that one"
         )
     return {evaluation.dataset: evaluation.percentages() for evaluation in content.evaluations}
 
