@@ -21,6 +21,7 @@ import cv2
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import make_folder, user_path, write_atomically
+from seg_perception.core.ground import LOWEST_LENS
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
@@ -83,16 +84,16 @@ def birds_eye(
         settings: the grid, and how the mask is judged; `picture_settings` reads them from the node's file.
 
     Raises:
-        InputError: no height above 0.
+        InputError: no height of `core.ground.LOWEST_LENS` or more.
         OSError, SettingsError: the calibration cannot be read.
     """
     settings = settings or picture_settings(None)
     camera, mount = read_calibration(Path(calibration)), settings.meters.mount
     height = mount.height if height is None else height
-    if not height > 0.0:
+    if not height >= LOWEST_LENS:
         raise InputError(
-            "a view from above needs the camera's height over the ground: height in meters (--height), or "
-            "ground.height in the parameter file"
+            f"a view from above needs the camera's height over the ground, {LOWEST_LENS:g} meters or more: height "
+            "(--height), or ground.height in the parameter file"
         )
     mount = replace(mount, source="fixed", height=height, pitch=mount.pitch if pitch is None else pitch)
     grid, drivable = settings.meters.grid, settings.drivable

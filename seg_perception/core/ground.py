@@ -24,6 +24,10 @@ _BODY_OF_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]
 """x ahead, y left, z up of a camera body, from x right, y down, z ahead of its optical frame."""
 
 
+LOWEST_LENS = 0.05
+"""Meters above the ground: no car has a camera lower; what lies a hair over the plane z = 0 was meant to lie in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CameraPose:
     """Where the optical frame is in the ground frame.
@@ -33,7 +37,7 @@ class CameraPose:
         position: of the lens in the ground frame, meters.
 
     Raises:
-        InputError: the lens is not above the ground.
+        InputError: the lens is lower than `LOWEST_LENS`.
     """
 
     rotation: tuple[float, ...]
@@ -42,9 +46,9 @@ class CameraPose:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (*self.rotation, *self.position))):
             raise InputError("the camera's pose holds values that are not finite")
-        if not self.position[2] > 0.0:
+        if self.position[2] < LOWEST_LENS:
             raise InputError(
-                f"the camera is {self.position[2]:g} m above the ground, it must be above 0: "
+                f"the camera is {self.position[2]:g} m above the ground, it must be {LOWEST_LENS:g} or more: "
                 "the ground is the plane z = 0 of the ground frame"
             )
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from seg_perception.core.errors import SettingsError
 from seg_perception.core.grid import Cells, FreeSpace, GridRules, GridSettings, GridSpec, merge
 from seg_perception.core.grid_table import GridTable
-from seg_perception.core.ground import CameraPose, PixelRays
+from seg_perception.core.ground import LOWEST_LENS, CameraPose, PixelRays
 from seg_perception.core.optics import CameraModel
 from seg_perception.core.types import ConfidenceImage, LabelImage, MaskImage, Segmentation, Size
 
@@ -52,10 +52,10 @@ class MountSettings:
         numbers = {name: getattr(self, name) for name in ("height", "pitch", "roll", "x", "y", "yaw")}
         if wrong := [f"{name} {value:g}" for name, value in numbers.items() if not math.isfinite(value)]:
             raise SettingsError(f"{', '.join(wrong)} is not accepted: a finite number is")
-        if self.source == "fixed" and not self.height > 0.0:
+        if self.source == "fixed" and self.height < LOWEST_LENS:
             raise SettingsError(
                 f"height {self.height:g} is not accepted with source 'fixed': "
-                "set it to the meters of the lens above the ground"
+                f"set it to the meters of the lens above the ground, {LOWEST_LENS:g} or more"
             )
 
     def pose(self) -> CameraPose:

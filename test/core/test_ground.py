@@ -49,7 +49,8 @@ def test_a_transform_says_the_same_as_the_angles() -> None:
 @pytest.mark.parametrize(
     "translation, quaternion, words",
     [
-        ((0.0, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5), "0 m above the ground, it must be above 0"),
+        ((0.0, 0.0, 0.0), (-0.5, 0.5, -0.5, 0.5), "0 m above the ground, it must be 0.05 or more"),
+        ((0.0, 0.0, 1e-9), (-0.5, 0.5, -0.5, 0.5), "1e-09 m above the ground, it must be 0.05 or more"),
         ((0.0, 0.0, -1.2), (-0.5, 0.5, -0.5, 0.5), "-1.2 m above the ground"),
         ((0.0, 0.0, 1.5), (0.0, 0.0, 0.0, 0.0), "is not a rotation: its length is 0"),
         ((0.0, float("nan"), 1.5), (-0.5, 0.5, -0.5, 0.5), "not finite"),
