@@ -56,22 +56,29 @@ def parse_fields(settings: object, **parsers: Callable[[Any], object]) -> None:
     bools must be some (in a condition, "no" would be true), and one text or number does for a tuple of them.
 
     Raises:
-        InputError: a value of another type; or what a parser raises.
+        InputError: values of another type, and what parsers refuse, all together.
     """
+    faults = []
     for field in fields(settings):  # type: ignore[arg-type]  # whoever calls this is a dataclass
         value, kind = getattr(settings, field.name), str(field.type).removesuffix(" | None")
         if value is None and kind != field.type:
             continue
-        if field.name in parsers:
-            parsed = parsers[field.name](value)
-        elif kind in _NUMBERS:
-            parsed = _number(field.name, value, kind)
-        elif kind in ("tuple[str, ...]", "tuple[float, ...]"):
-            parsed = (value,) if isinstance(value, (str, Real)) else tuple(value)
-        else:
+        try:
+            if field.name in parsers:
+                parsed = parsers[field.name](value)
+            elif kind in _NUMBERS:
+                parsed = _number(field.name, value, kind)
+            elif kind in ("tuple[str, ...]", "tuple[float, ...]"):
+                parsed = (value,) if isinstance(value, (str, Real)) else tuple(value)
+            else:
+                continue
+        except InputError as error:
+            faults.append(str(error))
             continue
         if parsed is not value:
             object.__setattr__(settings, field.name, parsed)
+    if faults:
+        raise InputError("; ".join(faults))
 
 
 _NUMBERS = {"int": (Integral, "a whole number"), "float": (Real, "a number"), "bool": (bool, "True or False")}

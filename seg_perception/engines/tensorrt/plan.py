@@ -62,18 +62,23 @@ class BuildSettings:
                 camera_size=Size.parse,
                 camera_encoding=CameraEncoding.parse,
             )
-        except InputError as error:  # the other checks need values of their types
-            raise EngineError(f"engine settings: {error}") from error
-        if self.camera_encoding is not CameraEncoding.RGB and self.camera_size is None:
+        except InputError as error:
+            faults.append(str(error))
+        if self.camera_encoding is not CameraEncoding.RGB and self.camera_size is None and not faults:
             faults.append(f"camera encoding {self.camera_encoding} needs a camera size")
-        if self.batch < 1:
+        if _is_below(1, self.batch):
             faults.append(f"batch {self.batch} must be at least 1")
-        if self.workspace_mib is not None and self.workspace_mib < 1:
+        if _is_below(1, self.workspace_mib):
             faults.append(f"workspace {self.workspace_mib} MiB must be at least 1")
-        if self.dla_core is not None and self.dla_core < 0:
+        if _is_below(0, self.dla_core):
             faults.append(f"DLA core {self.dla_core} must be 0 or more")
         if faults:
             raise EngineError("engine settings: " + "; ".join(faults))
+
+
+def _is_below(least: int, value: object) -> bool:
+    """Of a number; what is none has been named already."""
+    return isinstance(value, int) and value < least
 
 
 SUFFIX = ".engine"
