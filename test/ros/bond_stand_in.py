@@ -47,7 +47,8 @@ class StandInBond:
         self._timeout = seconds
 
     def start(self) -> None:
-        self.sub = self._node.create_subscription(self._status, self._topic, self._hear, 1)
+        # of more than one: its own heartbeats come, too, and would push out a farewell that was not heard yet
+        self.sub = self._node.create_subscription(self._status, self._topic, self._hear, 10)
         self.thread = threading.Thread(target=self._beat, daemon=True)
         self.thread.start()
 
