@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import rclpy
@@ -26,6 +27,17 @@ def context() -> Iterator[Context]:
     rclpy.shutdown(context=context)
 
 
+@contextmanager
+def a_node(
+    name: str, context: Context, arguments: list[str] | None = None, namespace: str | None = None
+) -> Iterator[Node]:
+    node = Node(name, namespace=namespace, context=context, cli_args=arguments, start_parameter_services=False)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+
+
 @pytest.mark.parametrize(
     "line, options, others",
     [
@@ -46,13 +58,12 @@ def test_a_command_line_is_divided_as_rcl_does(line: str, options: str, others: 
     assert " ".join(read.others) == others
     context = Context()
     rclpy.init(args=line.split(), context=context)
-    node = Node("segmentation", context=context, start_parameter_services=False)
     try:
-        assert remove_ros_args(["program", *line.split()]) == ["program", *read.others]
-        assert (node.resolve_topic_name("a") == "/b") == ("a:=b" in [rule for _, rule in read.rules])
-        assert ("n" in parameter_overrides(node)) == ("n:=1" in [rule for _, rule in read.rules])
+        with a_node("segmentation", context) as node:
+            assert remove_ros_args(["program", *line.split()]) == ["program", *read.others]
+            assert (node.resolve_topic_name("a") == "/b") == ("a:=b" in [rule for _, rule in read.rules])
+            assert ("n" in parameter_overrides(node)) == ("n:=1" in [rule for _, rule in read.rules])
     finally:
-        node.destroy_node()
         rclpy.shutdown(context=context)
 
 
@@ -122,12 +133,9 @@ def test_what_rcl_does_not_use_is_named(
     context: Context, rules: list[str], names: dict[str, str], expected: str
 ) -> None:
     arguments = ["--ros-args", "-p", "threads:=1", *(part for rule in rules for part in ("-r", rule))]
-    node = Node("segmentation", namespace="/car", context=context, cli_args=arguments, start_parameter_services=False)
-    try:
+    with a_node("segmentation", context, arguments, "/car") as node:
         assert {name: node.resolve_topic_name(name) for name in names} == names
         (unused,) = unused_rules(RosArguments.of(arguments).rules, node, ("", "front")) or [""]
-    finally:
-        node.destroy_node()
     assert unused.endswith(expected)
     assert bool(unused) == bool(expected)
 
@@ -143,11 +151,8 @@ def test_a_parameter_of_another_node_is_named(context: Context) -> None:
         "-p",
         "x:y",
     ]
-    node = Node("segmentation_node", context=context, cli_args=arguments, start_parameter_services=False)
-    try:
+    with a_node("segmentation_node", context, arguments) as node:
         (unused,) = unused_rules(RosArguments.of(arguments).rules, node, ("",))
-    finally:
-        node.destroy_node()
     assert unused == (
         "-p segmentation_nod:threads:=1 changes nothing: it is for a node named segmentation_nod, "
         "this one is segmentation_node"
@@ -185,8 +190,7 @@ def test_every_topic_has_a_name_of_its_own(context: Context, rules: str, fault: 
     arguments = ["--ros-args", *(part for rule in rules.split() for part in ("-r", rule))]
     values = {"cameras": ("front", "rear"), "ground.source": "fixed", "ground.height": 1.5}
     settings = parse_settings(values, "test")
-    node = Node("n", context=context, cli_args=arguments, start_parameter_services=False)
-    try:
+    with a_node("n", context, arguments) as node:
         if fault:
             with pytest.raises(SettingsError, match=re.escape(fault)) as refused:
                 check_topics(settings, node)
@@ -194,5 +198,3 @@ def test_every_topic_has_a_name_of_its_own(context: Context, rules: str, fault: 
         else:
             doubts = check_topics(settings, node)
             assert [line[: len(doubt)] for line in doubts[:1]] == ([doubt] if doubt else [])
-    finally:
-        node.destroy_node()
