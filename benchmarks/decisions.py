@@ -38,6 +38,7 @@ SAMPLED = 8000  # pixels of each image, for the biases
 STEPS = (-0.8, -0.4, -0.2, -0.1, 0.1, 0.2, 0.4, 0.8)
 
 Scores = NDArray[np.float32]
+Views = dict[tuple[Size, bool], Tensor]  # by pixel budget, and whether mirrored: what the network says
 Pixels = tuple[Scores, LabelImage]  # scores [n, C] at some labeled pixels, and the truth there
 
 
@@ -59,12 +60,10 @@ def best(scores: Scores, axis: int = 0) -> LabelImage:
     return np.asarray(scores.argmax(axis=axis), np.uint8)
 
 
-def decisions(network: SegmentationNetwork, image: RgbImage) -> Iterator[tuple[str, LabelImage]]:
-    """Name and labels at the image's size."""
-    camera = Size.of(image)
-    views = {(size, m): scores_of(network, image, size, m) for size in SIZES for m in (False, True)}
+def decisions(views: Views, stride: int, camera: Size) -> Iterator[tuple[str, LabelImage]]:
+    """Name and labels at the camera's size."""
     own = views[SIZES[0], False]
-    height, width = own.shape[2] * network.score_stride, own.shape[3] * network.score_stride
+    height, width = own.shape[2] * stride, own.shape[3] * stride
     yield "shipped", resize_labels(best(enlarged(own, height, width)), camera)
     yield "enlarged first", best(enlarged(own, camera.height, camera.width))
     probabilities = {view: enlarged(s.softmax(dim=1), camera.height, camera.width) for view, s in views.items()}
@@ -125,10 +124,10 @@ def main() -> None:
         parts = []
         for index in tqdm(range(0, len(dataset), arguments.every), desc=dataset.name, unit="image"):
             sample = dataset.load(index)
-            for name, labels in decisions(network, sample.image):
+            views = {(s, m): scores_of(network, sample.image, s, m) for s in SIZES for m in (False, True)}
+            for name, labels in decisions(views, network.score_stride, Size.of(sample.image)):
                 counts.setdefault(name, ConfusionMatrix(len(dataset.label_set))).add(sample.labels, labels)
-            scores = scores_of(network, sample.image, SIZES[0])
-            parts.append(sampled(scores, network.score_stride, sample.labels, random))
+            parts.append(sampled(views[SIZES[0], False], network.score_stride, sample.labels, random))
         halves.append((dataset.name, parts[::2], parts[1::2]))
         for name, matrix in counts.items():
             print(f"{dataset.name:22} {name:28} {100 * matrix.scores().mean_iou:6.2f}", flush=True)
