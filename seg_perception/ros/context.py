@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -66,11 +66,12 @@ def own_domain() -> dict[str, str]:
     Raises:
         EngineError: see `unused_domain`.
     """
-    usual: dict[str, Callable[[], str]] = {
-        "ROS_DOMAIN_ID": lambda: str(unused_domain(os.getpid())),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": lambda: "LOCALHOST",
-    }
-    return {name: value() for name, value in usual.items() if name not in os.environ}
+    own = {}
+    if "ROS_DOMAIN_ID" not in os.environ:
+        own["ROS_DOMAIN_ID"] = str(unused_domain(os.getpid()))
+    if "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ:
+        own["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    return own
 
 
 def unused_domain(first: int) -> int:
