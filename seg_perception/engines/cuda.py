@@ -104,7 +104,10 @@ class Cuda:
         Raises:
             EngineError: the function failed; names it, its code and CUDA's explanation.
         """
-        answer: tuple[Any, ...] = getattr(self._runtime, function)(*arguments)
+        try:
+            answer: tuple[Any, ...] = getattr(self._runtime, function)(*arguments)
+        except RuntimeError as error:  # cuda-python before 12.6 where there is no driver
+            raise EngineError(f"{function} failed: {error}") from error
         code, results = answer[0], answer[1:]
         if int(code) != 0:
             explanation = self._runtime.cudaGetErrorString(code)[1].decode()
@@ -347,11 +350,11 @@ def find_gpu(runtime: CudaRuntime | None = None) -> Gpu | str:
     try:
         return cuda.gpu() if cuda.device_count() else "there is no NVIDIA GPU"
     except EngineError as error:
+        version = driver_version()
+        if isinstance(version, str):  # of which CUDA says that it is insufficient
+            return "there is no NVIDIA driver"
         if _OLD_DRIVER not in str(error):
             return f"there is no usable NVIDIA GPU: {error}"
-        version = driver_version()
-        if isinstance(version, str):  # CUDA says "insufficient" also of none
-            return "there is no NVIDIA driver"
         return (
             f"the NVIDIA driver takes CUDA up to {version // 1000}.{version % 1000 // 10} and cuda-python is of a "
             f"newer one: update the driver, or pip install 'cuda-python<{version // 1000 + 1}'"

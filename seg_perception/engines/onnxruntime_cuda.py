@@ -13,7 +13,8 @@ import importlib
 import importlib.util
 import io
 import logging
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         try:
             session = open_on_gpu(ort, content, options, provider)
         except Exception as error:  # onnxruntime raises several unrelated classes
-            raise EngineError(str(error)) from error
+            raise EngineError(_one_line(error)) from error
         if session.get_providers()[:1] != [_PROVIDER]:  # a provider that does not load is left out without an error
             raise EngineError(f"its CUDA provider does not load; it offers {', '.join(session.get_providers())}")
         return session
@@ -222,7 +223,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
             for name in OUTPUT_NAMES:
                 binding.bind_output(name, "cuda", 0, np.uint8, answers, tensors.address(name))
         except Exception as error:  # onnxruntime raises several unrelated classes
-            raise EngineError(f"ONNX Runtime refuses the buffers of {list(shape)}: {error}") from error
+            raise EngineError(f"ONNX Runtime refuses the buffers of {list(shape)}: {_one_line(error)}") from error
         self._binding, self._shape = binding, shape
 
     def _enqueue(self, graph: str) -> None:
@@ -233,7 +234,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         try:
             self._open_library_session().run_with_iobinding(self._binding, options)
         except Exception as error:  # onnxruntime raises several unrelated classes
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
+            raise EngineError(f"ONNX Runtime failed: {_one_line(error)}") from error
 
     def _open_library_session(self) -> ort.InferenceSession:
         if self._session is None:
@@ -266,7 +267,8 @@ def find_libraries(library: ModuleType) -> str:
     """Let onnxruntime-gpu load CUDA and cuDNN from the packages that its extras install, and register its provider.
 
     It does so only when asked (from 1.21 on; without it they are looked for where the system's libraries are), and
-    from 1.29 on its provider is a plug-in that may be registered only then.
+    from 1.29 on its provider is a plug-in that may be registered only then. By itself it looks for packages beside its
+    own; a virtual environment may see those of the system.
 
     Args:
         library: onnxruntime.
@@ -274,12 +276,23 @@ def find_libraries(library: ModuleType) -> str:
     Returns:
         What it said of libraries that it does not find; "" where it found them all.
     """
+    library.set_default_logger_severity(3)  # else each session of a sound machine warns that there is no plug-in
     preload = getattr(library, "preload_dlls", None)
     if preload is None:
         return ""
+    said = _said_by(preload)
+    if said and (nvidia := importlib.util.find_spec("nvidia")) is not None:
+        for folder in sorted(f for place in nvidia.submodule_search_locations or () for f in Path(place).glob("*/lib")):
+            _said_by(partial(preload, directory=str(folder)))
+        said = _said_by(preload)
+    return said
+
+
+def _said_by(preload: Callable[[], object]) -> str:
+    """What it prints, since a command's output is not the place for it."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):  # it prints, and a command's output is not the place for it
+        with contextlib.redirect_stdout(said):
             preload()
     except (OSError, RuntimeError, ValueError) as error:
         said.write(str(error))
@@ -336,7 +349,7 @@ def why_no_provider(library: ModuleType, installed: tuple[str, ...] = ()) -> str
     except ImportError:
         return f"onnx is not installed: {pip_install('cuda')}"
     except Exception as error:  # noqa: BLE001  onnxruntime raises several unrelated classes
-        return f"ONNX Runtime's CUDA provider does not run here: {error}"
+        return f"ONNX Runtime's CUDA provider does not run here: {_one_line(error)}"
     return None if float(answer.sum()) == 18.0 else "ONNX Runtime's CUDA provider computes wrongly on this GPU"
 
 
@@ -354,6 +367,11 @@ def _one_convolution() -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
+
+
+def _one_line(error: Exception) -> str:
+    """Errors of CUDA come with source lines and line feeds."""
+    return " ".join(str(error).split())
 
 
 def _open(model: Path, options: EngineOptions) -> Engine:

@@ -361,6 +361,7 @@ class FakeTensorRt:
     ILogger = FakeLogger
     TensorIOMode = FakeMode
     uint8 = "uint8"
+    CudaGraphStrategy = SimpleNamespace(DISABLED="disabled", WHOLE_GRAPH_CAPTURE="whole graph")  # of TensorRT-RTX
 
     def __init__(
         self, cuda: FakeCudaRuntime, batch: int, height: int, width: int, fail: str = "", tensors: Any = None
@@ -373,6 +374,7 @@ class FakeTensorRt:
             "confidence": (batch, height, width),
         }
         self.contexts = 0
+        self.runtime_config: Any = None  # that the newest context was made with
         self.logger: FakeLogger | None = None
 
     def complain(self, message: str) -> None:
@@ -419,7 +421,11 @@ class FakeEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._trt.shapes[name]
 
-    def create_execution_context(self) -> FakeContext | None:
+    def create_runtime_config(self) -> Any:
+        return SimpleNamespace()
+
+    def create_execution_context(self, config: Any = None) -> FakeContext | None:
+        self._trt.runtime_config = config
         if self._trt.fail == "context":
             self._trt.complain("Requested amount of GPU memory could not be allocated")
             return None

@@ -12,6 +12,7 @@ on the GPU. `make verify-gpu` does that.
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class FakeSession:
         self.graphs: dict[str, Any] = {}
 
     def get_providers(self) -> list[str]:
-        return [CPU] if self.library.fail in ("provider", "libraries") else [CUDA, CPU]
+        return [CPU] if self.library.fail in ("provider", "libraries") and not self.library.found else [CUDA, CPU]
 
     def run(self, names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         if self.library.fail == "kernels":
@@ -106,17 +107,24 @@ class FakeOnnxRuntime:
     def __init__(self, cuda: FakeCudaRuntime, fail: str = "") -> None:
         self.cuda = cuda
         self.fail = fail
-        self.preloaded = False
+        self.preloaded = self.found = False
         self.runs: list[str] = []
         self.contents: list[bytes] = []
 
     def get_available_providers(self) -> list[str]:
         return [CPU] if self.fail == "absent" else [CUDA, CPU]
 
-    def preload_dlls(self, cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: None = None) -> None:
-        """Without it the real one finds no CUDA that pip installed; it prints what it does not find."""
+    def set_default_logger_severity(self, severity: int) -> None:
+        assert severity == 3
+
+    def preload_dlls(
+        self, cuda: bool = True, cudnn: bool = True, msvc: bool = True, directory: str | None = None
+    ) -> None:
+        """Without it the real one finds no CUDA that pip installed; it prints what it does not find. What it has loaded
+        once, it finds."""
         self.preloaded = True
-        if self.fail == "libraries":
+        self.found = self.found or (directory is not None and (Path(directory) / "libcublas.so.12").is_file())
+        if self.fail == "libraries" and not self.found:
             print("Failed to load libcublas.so.12: cannot open shared object file")
 
     def InferenceSession(

@@ -206,6 +206,15 @@ def test_a_convolution_is_run_before_it_is_chosen(
             raise EngineError(found)
 
 
+def test_libraries_of_another_environment_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime looks beside itself only; a virtual environment may see the system's packages."""
+    folder = tmp_path / "nvidia" / "cublas" / "lib"
+    folder.mkdir(parents=True)
+    (folder / "libcublas.so.12").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert why_no_provider(FakeOnnxRuntime(FakeCudaRuntime(), "libraries")) is None  # type: ignore[arg-type]
+
+
 def test_what_hides_the_provider_is_named() -> None:
     library: Any = FakeOnnxRuntime(FakeCudaRuntime(), "absent")
     both = why_no_provider(library, ("onnxruntime", "onnxruntime-gpu"))
@@ -228,6 +237,18 @@ def test_an_old_driver_and_none_are_told_apart(driver: int | str, said: str, mon
     found = cuda_module.find_gpu(old)  # type: ignore[arg-type]
     assert isinstance(found, str)
     assert re.fullmatch(said, found)
+
+
+def test_a_runtime_that_raises_where_there_is_no_driver_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuda-python before 12.6 does."""
+    monkeypatch.setattr(cuda_module, "driver_version", lambda: "libcuda.so.1: cannot open shared object file")
+    runtime: Any = FakeCudaRuntime()
+
+    def fail() -> None:
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    runtime.cudaGetDeviceCount = fail
+    assert cuda_module.find_gpu(runtime) == "there is no NVIDIA driver"
 
 
 def test_auto_takes_it_where_no_tensorrt_supports_the_gpu(

@@ -38,9 +38,9 @@ class TensorRtEngine(CheckedEngine):
         file: a checked engine file.
         library: the TensorRT flavour it was built with; None imports it.
         runtime: cuda-python's runtime module; None imports it.
-        cuda_graph: once two batches in a row have one shape, capture copies and kernels, and replay them
+        cuda_graph: once two batches in a row have one shape, capture kernels and copies back, and replay them
             for as long as it stays; where the capture fails, the engine says so in the log and goes on
-            without.
+            without. TensorRT-RTX captures by itself, see `versions.make_context`.
 
     Raises:
         EngineError: no GPU, the engine does not run here, it breaks the contract, or CUDA or
@@ -132,7 +132,7 @@ class TensorRtEngine(CheckedEngine):
         if engine is None:
             raise EngineError(f"{self._library} cannot open {file.path}: {self._reasons()}")
         self._engine = engine
-        context = engine.create_execution_context()
+        context = versions.make_context(self._library, engine, self._use_graph)
         if context is None:
             raise EngineError(f"{self._library} cannot make an execution context: {self._reasons()}")
         self._context = context
@@ -181,7 +181,7 @@ class TensorRtEngine(CheckedEngine):
         tensors.synchronize()
         answers = tensors.answers(answer_shape(images.shape, self._card))
         # The first run of a shape may allocate, which a capture forbids; and a lone batch is not worth one.
-        if self._use_graph and repeated and self._graph is None:
+        if self._use_graph and repeated and self._graph is None and not self._library.is_rtx:
             self._capture(images.shape)
         return answers
 

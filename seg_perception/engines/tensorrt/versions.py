@@ -285,6 +285,22 @@ def adjust_parser_for_dla(library: TensorRtLibrary, parser: trt.OnnxParser) -> N
         parser.set_flag(flag)
 
 
+def make_context(library: TensorRtLibrary, engine: trt.ICudaEngine, cuda_graph: bool) -> trt.IExecutionContext | None:
+    """An execution context; None where the library refuses.
+
+    TensorRT-RTX replaces the kernels of an open shape by better ones while it runs, which a graph captured from outside
+    would not survive: it captures by itself, where it can (from 1.2), and is never captured.
+    """
+    if not (library.is_rtx and hasattr(library.module, "CudaGraphStrategy")):
+        return engine.create_execution_context()
+    any_engine: Any = engine  # RTX only, so not in the stubs of TensorRT
+    config = any_engine.create_runtime_config()
+    strategies: Any = library.module.CudaGraphStrategy
+    config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if cuda_graph else strategies.DISABLED
+    context: trt.IExecutionContext | None = any_engine.create_execution_context(config)
+    return context
+
+
 def engine_device_memory(engine: trt.ICudaEngine) -> int:
     """Bytes of device memory one execution context needs."""
     return int(getattr(engine, "device_memory_size_v2", 0) or getattr(engine, "device_memory_size", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from seg_perception.engines.graph import InputSizes
 from seg_perception.engines.tensorrt.engine import TensorRtEngine
 from seg_perception.engines.tensorrt.file import EngineFile
 from seg_perception.engines.tensorrt.plan import EngineKey, this_platform
+from seg_perception.engines.tensorrt.versions import TensorRtLibrary
 
 HEIGHT, WIDTH = 4, 8
 ONE_SIZE = InputSizes(Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT), Size(WIDTH, HEIGHT))
@@ -93,6 +95,32 @@ def test_a_graph_is_captured_for_a_shape_that_stays_and_dropped_with_it() -> Non
     assert launches == [1, 0, 0, 0, 0, 1, 0, 0, 1, 1]  # the third in a row is the first to be replayed
     engine.close()
     assert cuda.live == {}
+
+
+@pytest.mark.parametrize("graph, strategy", [(True, "whole graph"), (False, "disabled")])
+def test_tensorrt_rtx_is_asked_to_capture_and_never_captured(graph: bool, strategy: str) -> None:
+    """It replaces kernels of an open shape while it runs: a graph from outside would keep the replaced ones."""
+    cuda = FakeCudaRuntime(gpu=("RTX 4090", 8, 9))
+    tensorrt = FakeTensorRt(cuda, -1, HEIGHT, WIDTH)
+    file = engine_file(library="tensorrt_rtx", library_version="1.7.1", gpu="any", capability="any")
+    with TensorRtEngine(file, tensorrt.library("tensorrt_rtx", "1.7.1"), cuda, cuda_graph=graph) as engine:
+        for seed in range(4):
+            batch = images(2, seed)
+            np.testing.assert_array_equal(engine.infer(batch)[0], batch[..., 0])
+        assert engine.uses_cuda_graph is graph
+    assert tensorrt.runtime_config.cuda_graph_strategy == strategy
+    assert cuda.calls["cudaStreamBeginCapture"] == 0
+    assert cuda.live == {}
+
+
+def test_tensorrt_rtx_has_what_asks_it_to_capture(nvidia: TensorRtLibrary) -> None:
+    if not nvidia.is_rtx:
+        pytest.skip(f"{nvidia} is here, not TensorRT-RTX")
+    real: Any = nvidia.module
+    assert {"DISABLED", "WHOLE_GRAPH_CAPTURE"} <= set(real.CudaGraphStrategy.__members__)
+    assert isinstance(real.IRuntimeConfig.cuda_graph_strategy, property)
+    assert "runtime_config: " in real.ICudaEngine.create_execution_context.__doc__
+    assert callable(real.ICudaEngine.create_runtime_config)
 
 
 def test_answers_belong_to_the_caller() -> None:
