@@ -10,6 +10,7 @@ import dataclasses
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from seg_perception.ros.node.accounting import Fate, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import Answered, CameraThread, FrameLanes, Work
 from seg_perception.ros.node.engine_holder import EngineHolder, Log, OpenEngine, open_configured_engine
+from seg_perception.ros.node.lanes import UsualTime
 from seg_perception.ros.node.outputs import PUBLISHING_TIMEOUT_S
 from seg_perception.ros.node.side_by_side import AT_ONCE, Pressure, SideBySide
 from seg_perception.segmenter import Segmenter
@@ -89,7 +91,7 @@ class InferenceThread:
         self._gate = threading.Lock()  # where activation and failure meet
         self._active = False
         self._activation = 0
-        self._usual_s: dict[int, float] = {}  # of an inference, by the frames in it
+        self._usual: defaultdict[int, UsualTime] = defaultdict(UsualTime)  # of an inference, by the frames in it
         self._pressure = Pressure()
         self._beside: SideBySide | None = None
         self._error_after: tuple[int, Exception] | None = None  # finishing or publishing raised, and in which epoch
@@ -226,7 +228,7 @@ class InferenceThread:
     def _open_engine(self) -> ModelCard:
         self._close_engine()
         card = self._engine.open()
-        self._usual_s = {}
+        self._usual.clear()
         self._pressure = Pressure()
         self._state = EngineState.READY
         self._lanes.expect_engine(0.0)
@@ -245,7 +247,7 @@ class InferenceThread:
             return
         began = time.monotonic()
         self._busy_since = began
-        self._lanes.expect_engine(self._usual_s.get(len(batch), 0.0))
+        self._lanes.expect_engine(self._usual[len(batch)].early_s)
         try:
             answers = segmenter.infer([work.prepared for work in batch.values()])
         except Exception as error:  # noqa: BLE001  one way for every failure: stop, say so, rebuild once
@@ -255,8 +257,7 @@ class InferenceThread:
             return
         done = time.monotonic()
         self._busy_since = None
-        took, usual = done - began, self._usual_s.get(len(batch), done - began)
-        self._usual_s[len(batch)] = 0.8 * usual + 0.2 * took
+        self._usual[len(batch)].note(done - began)
         for (name, work), raw in zip(batch.items(), answers, strict=True):
             self._answer(name, Answered(work, raw, segmenter, done), began)
         self._lanes.expect_engine(0.0)
@@ -268,7 +269,7 @@ class InferenceThread:
         wanted = self._settings.inferences_at_once == AT_ONCE
         if not wanted or segmenter is None or segmenter.info.device != "CPU" or threads < AT_ONCE:
             return None
-        alone_s = min((took / frames for frames, took in self._usual_s.items()), default=0.0)
+        alone_s = min((usual.mean_s / frames for frames, usual in self._usual.items()), default=0.0)
         if not self._pressure.look(time.monotonic(), *self._lanes.pressure(), alone_s):
             return None
         if self._beside is None:

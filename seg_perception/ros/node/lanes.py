@@ -52,6 +52,30 @@ class Job(Generic[FrameT, AnswerT]):
 
 
 @dataclass(slots=True)
+class UsualTime:
+    """How long something takes, by the last times (smoothed as round trips are, RFC 6298).
+
+    Attributes:
+        mean_s: 0 before the first.
+        deviation_s: the mean distance from it.
+    """
+
+    mean_s: float = 0.0
+    deviation_s: float = 0.0
+
+    def note(self, took_s: float) -> None:
+        """The newest time."""
+        if self.mean_s:
+            self.deviation_s += 0.2 * (abs(took_s - self.mean_s) - self.deviation_s)
+        self.mean_s += (0.2 if self.mean_s else 1.0) * (took_s - self.mean_s)
+
+    @property
+    def early_s(self) -> float:
+        """What it seldom is shorter than: what must be ready at its end begins by this."""
+        return max(0.0, self.mean_s - self.deviation_s)
+
+
+@dataclass(slots=True)
 class _Lane(Generic[FrameT, WorkT, AnswerT]):
     waiting: FrameT | None = None
     prepared: WorkT | None = None

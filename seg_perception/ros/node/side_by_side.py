@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from seg_perception.ros.log import describe_error
+from seg_perception.ros.node.lanes import UsualTime
 from seg_perception.segmenter import Segmenter
 
 AT_ONCE: Final = 2
@@ -64,7 +65,7 @@ class SideBySide:
         self._log = log
         self._free: list[Segmenter] = []
         self._running: dict[Segmenter, float] = {}  # since when
-        self._usual_s = 0.0
+        self._usual = UsualTime()
         self._changed = threading.Condition()
         self._closed = False
         self._workers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="inference")
@@ -108,8 +109,7 @@ class SideBySide:
             try:
                 infer(segmenter)
             finally:
-                took = time.monotonic() - began
-                self._usual_s = took if not self._usual_s else 0.8 * self._usual_s + 0.2 * took
+                self._usual.note(time.monotonic() - began)
                 self.give_back(segmenter)
 
         self._workers.submit(work)
@@ -119,7 +119,7 @@ class SideBySide:
         with self._changed:
             if self._free or not self._running:
                 return 0.0
-            return max(0.0, min(self._running.values()) + self._usual_s - time.monotonic())
+            return max(0.0, min(self._running.values()) + self._usual.early_s - time.monotonic())
 
     def busy_since(self) -> float | None:
         """When the oldest inference that is running began, monotonic seconds."""

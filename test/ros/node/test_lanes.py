@@ -12,7 +12,7 @@ import pytest
 from waiting import PATIENCE_S as LONG_S
 
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, Ticket
-from seg_perception.ros.node.lanes import PATIENCE_S, Lanes
+from seg_perception.ros.node.lanes import PATIENCE_S, Lanes, UsualTime
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,15 @@ def test_a_frame_is_prepared_just_before_the_engine_is_free() -> None:
     assert lanes.next_job("", timeout=0.01) is None
     lanes.expect_engine(0.0)
     assert take(lanes).number == 3
+
+
+def test_the_engine_is_expected_as_early_as_it_may_well_be_free() -> None:
+    usual = UsualTime()
+    assert usual.early_s == 0.0  # before the first nobody knows
+    for took_s in (0.050, 0.070):
+        usual.note(took_s)
+    assert usual.mean_s == pytest.approx(0.054)  # 0.8 x 50 + 0.2 x 70 ms
+    assert usual.early_s == pytest.approx(0.050)  # less a fifth of the 20 ms between them
 
 
 def test_a_batch_waits_for_a_camera_that_is_about_to_be_ready() -> None:
