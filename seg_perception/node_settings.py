@@ -314,7 +314,8 @@ class GroundSettings:
     frame: str
 
     def __post_init__(self) -> None:
-        if not self.frame.strip("/"):
+        object.__setattr__(self, "frame", self.frame.strip("/"))  # tf2 refuses names that begin with a slash
+        if not self.frame:
             raise SettingsError("frame: '' is not accepted; a frame's name is expected, such as 'base_footprint'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from seg_perception.core.meters import CameraMeters, MetersSettings, PointsAnswe
 from seg_perception.core.optics import camera_model
 from seg_perception.core.types import MaskImage, Segmentation, Size
 from seg_perception.node_outputs import GridOutput, PointsOutput, grid_outputs, points_outputs
+
+_NUMBER = re.compile(r"-?\d[\d.]*(e-?\d+)?|nan|inf")
 
 
 def meters_outputs() -> dict[str, GridOutput | PointsOutput]:
@@ -63,6 +66,7 @@ class BagMeters:
         self._points_rows = [row for name in wanted if isinstance(row := rows[name], PointsOutput)]
         self._on = [topic for topic in cameras if settings.mount_of(names[topic]).source != "off"]
         self.without: Counter[str] = Counter()  # images without meters, by reason
+        self._reasons: dict[tuple[str, str], str] = {}
         self._shared = SharedGrid(settings.grid)
         self._cameras = {
             topic: _Camera(
@@ -91,7 +95,11 @@ class BagMeters:
                     self._cameras[topic].infos[messages.stamp_ns_of(decoded)] = decoded
             else:
                 for refused in self._transforms.add_message(decoded, static=name == "/tf_static"):
-                    self.without[f"a transform on {name} is refused, {refused}"] += 1
+                    self._miss(f"a transform on {name} is refused", refused)
+
+    def _miss(self, what: str, reason: str) -> None:
+        """Reasons that differ only in numbers are one; the first's are kept."""
+        self.without[self._reasons.setdefault((what, _NUMBER.sub("#", reason)), f"{what}: {reason}")] += 1
 
     def topics(self) -> dict[str, str]:
         """The topics that are written, with their types."""
@@ -112,7 +120,7 @@ class BagMeters:
         try:
             self._place(topic, camera, header, stamp_ns, Size.of(answer.labels))
         except InputError as error:
-            self.without[f"{topic}: {error}"] += 1
+            self._miss(topic, str(error))
             return
         camera.meters.look(answer, mask, camera.rules, ignored)
         if self._points_rows:

@@ -44,7 +44,10 @@ _MAX_CELLS = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class GridSpec:
-    """Size and place of the grid in the ground frame, in meters: x ahead, y left."""
+    """Size and place of the grid in the ground frame, in meters: x ahead, y left.
+
+    It begins at x_min and y_min and has whole cells: its ends are where the last of them does.
+    """
 
     resolution: float = 0.1
     x_min: float = 0.0
@@ -70,6 +73,9 @@ class GridSpec:
             )
         if faults:
             raise SettingsError("\n".join(faults))
+        ends = {"x_max": self.x_min + self.width * self.resolution, "y_max": self.y_min + self.height * self.resolution}
+        for name, end in ends.items():
+            object.__setattr__(self, name, round(end, 6))
 
     @classmethod
     def of(cls, info: Any) -> GridSpec:
@@ -80,7 +86,7 @@ class GridSpec:
         """
         resolution = round(float(info.resolution), 6)  # it travels as float32
         x, y = info.origin.position.x, info.origin.position.y
-        return cls(resolution, x, round(x + info.width * resolution, 6), y, round(y + info.height * resolution, 6))
+        return cls(resolution, x, x + info.width * resolution, y, y + info.height * resolution)
 
     @property
     def width(self) -> int:
@@ -181,6 +187,10 @@ class GridRules:
                 self._flags[c.id] = BLOCKED
             elif c.name in WHEELED_CLASSES:
                 self._flags[c.id] |= WHEELED
+
+    def blocks(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Whether each label is of what ends a ray."""
+        return np.asarray(self._flags[labels] >= OBSTACLE)
 
     def flags(
         self, answer: Segmentation, mask: MaskImage, ignored: MaskImage | None, top: int, flags: NDArray[np.uint8]
@@ -289,7 +299,7 @@ class FreeSpace:
     def distance(self, cells: Cells) -> float:
         """Meters from the ground frame's origin to the first cell of the corridor that is not free; NaN: unknown.
 
-        Unknown where the first ground that is seen is neither free nor occupied.
+        Unknown where no free ground is seen before it: what fills the image down to its edge may begin anywhere nearer.
         """
         if self._corridor is None:
             return math.nan
@@ -298,7 +308,8 @@ class FreeSpace:
         occupied = (corridor[:, : start + 1] == OCCUPIED_CELL).any(axis=0)
         offset = int(self._corridor[1].start)
         if occupied.any():
-            return self._edge(offset + int(occupied.argmax()))
+            first = int(occupied.argmax())
+            return self._edge(offset + first) if (corridor[:, :first] == FREE_CELL).any() else math.nan
         if start >= corridor.shape[1]:
             return math.nan
         ended = (corridor[:, start:] != FREE_CELL).any(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.grid import (
     FREE_CELL,
+    OBSTACLE,
     OCCUPIED_CELL,
     UNKNOWN_CELL,
     WHEELED,
@@ -21,11 +23,12 @@ from seg_perception.core.grid import (
 from seg_perception.core.ground import CameraPose
 from seg_perception.core.level_view import NO_END, LevelView, level_rotation
 from seg_perception.core.optics import CameraModel, Distortion, widest_tangent
-from seg_perception.core.types import MaskImage, Segmentation
+from seg_perception.core.types import MaskImage, Segmentation, Size
 
 _FEWEST_SEEN = 0.5  # share of a cell that the camera must see
 _SUMMED = 63  # what is left of a pixel's flags when they are added up
 _BLOCK = 16  # rows
+_EACH, _ROUNDED = 8, 0.02  # pixels of the view that steps are measured over; of a step, that no pixel falls through
 
 
 def nearest_ends(ends: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -51,6 +54,8 @@ class GridTable:
     Attributes:
         source: for each pixel of the level view its flat index in the image, intp [rows that show something, W];
             the number of the image's pixels where it is not in the image.
+        step: rows and columns of the image between neighbors of the level view, where most are; obstacles are grown to
+            it, down and to the right, so that none falls through.
     """
 
     def __init__(self, camera: CameraModel, pose: CameraPose, spec: GridSpec, level: LevelView | None = None) -> None:
@@ -79,7 +84,9 @@ class GridTable:
         self._shown = self._level[: self.source.size].reshape(self.source.shape)
         self._values = tuple(np.empty(s.shape, np.uint8) for s in sampled.samples)
         self._sums = np.empty((1, len(sampled.cells)), np.uint8)
+        self._rules: GridRules
         self._end, self._other_end = (np.empty(len(sampled.cells), np.float32) for _ in range(2))
+        self._obstacles: NDArray[np.intp] = np.zeros((2, 0), np.intp)  # column and row of what ends each ray
 
     @property
     def visible(self) -> NDArray[np.bool_]:
@@ -101,6 +108,7 @@ class GridTable:
             made = cv2.fisheye.initUndistortRectifyMap(camera.matrix, coefficients, turn, matrix, size, cv2.CV_32FC1)
         else:
             made = cv2.initUndistortRectifyMap(camera.matrix, coefficients, turn, matrix, size, cv2.CV_32FC1)
+        self.step = _largest_steps(made, camera.size)
         column, row = (np.rint(np.nan_to_num(values, nan=-9.0)) for values in made)
         nowhere = (column < 0) | (column >= camera.size.width) | (row < 0) | (row >= camera.size.height)
         back = np.linalg.inv(matrix @ turn).astype(np.float32)
@@ -128,8 +136,14 @@ class GridTable:
             the row of the level view where each column's ray ends, `NO_END` where nothing ends it [columns].
         """
         if self._top >= self.camera.size.height:  # it shows no ground
+            self._obstacles = np.zeros((2, 0), np.intp)
             return np.full(self.level.size.width, NO_END)
         rules.flags(answer, mask, ignored, self._top, self._flags)
+        self._rules = rules
+        if max(self.step) > 1:
+            below = self._flags[self._top :]
+            grown = cv2.dilate(below & np.uint8(OBSTACLE | WHEELED), np.ones(self.step, np.uint8))
+            np.bitwise_or(below, grown, out=below)
         self._show()
         return self._ends()
 
@@ -184,10 +198,28 @@ class GridTable:
             first * width + self._columns + np.arange(_BLOCK)[:, None] * width, mode="wrap"
         )  # [_BLOCK, columns]
         row = np.max((block >> 7) * np.arange(1, _BLOCK + 1, dtype=np.uint8)[:, None], axis=0).astype(np.intp)
+        self._obstacles = np.stack([self._columns, first + row - 1])[:, found]
         wheeled = (block[np.maximum(row, 1) - 1, self._columns] & WHEELED != 0) & found
         level &= _SUMMED
         ends = np.where(found, first + row - np.float32(1e-3), NO_END).astype(np.float32)
         return self.level.below_bodies(ends, wheeled) if wheeled.any() else ends
+
+    def contacts(self, answer: Segmentation, ends: NDArray[np.float32]) -> NDArray[np.intp]:
+        """For each ray of the frame that `look` took in, which something ends: two of the image's pixels, flat [2, N].
+
+        The pixel of what ends it, and the one that shows the ground where it stands, so far as the image does.
+
+        Args:
+            answer, ends: that `look` took in, and returned.
+        """
+        columns, rows = self._obstacles
+        obstacle = self.source[rows, columns]
+        labels, width, blocks = answer.labels.reshape(-1), self.camera.size.width, self._rules.blocks
+        for down, right in np.argwhere(np.ones(self.step))[1:].tolist():  # it may be the growth of another pixel
+            other = obstacle - down * width - right
+            obstacle = np.where(blocks(labels[obstacle]) | ~blocks(labels[other]), obstacle, other)
+        stands = self.source[np.minimum(ends[columns].astype(np.intp), len(self.source) - 1), columns]
+        return np.stack([obstacle, np.where(stands < self._image.size - 1, stands, obstacle)])
 
     def states(self, min_share: float) -> NDArray[np.int8]:
         """What each sampled cell is by its samples alone, from flags in the level view, int8 [N]."""
@@ -211,6 +243,22 @@ class GridTable:
         self._show()
         samples = (self._level.take(pixels, mode="wrap") for pixels in self.level.sampled.samples)
         return np.asarray(np.concatenate([np.max(values, axis=0) for values in samples]).view(np.int8))
+
+
+def _largest_steps(made: Sequence[NDArray[np.float32]], image: Size) -> tuple[int, int]:
+    """How many rows and columns of the image lie between neighbors of the level view, where most do.
+
+    Args:
+        made: the image's column and row for each pixel of the view [rows, columns].
+    """
+    column, row = (values[::_EACH, ::_EACH] for values in made)
+    inside = (column > 0) & (column < image.width - 1) & (row > 0) & (row < image.height - 1)
+    inside = inside[1:, 1:] & inside[1:, :-1] & inside[:-1, 1:]
+    steps = []
+    for values in (row, column):
+        step = np.abs(np.diff(values, axis=1)[1:]) + np.abs(np.diff(values, axis=0)[:, 1:])
+        steps.append(max(1, math.ceil(float(step[inside].max(initial=0.0)) / _EACH - _ROUNDED)))
+    return steps[0], steps[1]
 
 
 @lru_cache(maxsize=16)

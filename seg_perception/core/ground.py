@@ -137,10 +137,13 @@ class SampledPixels:
     """The pixels of an image that stand for a smaller image of it, nearest neighbor.
 
     Attributes:
+        image, smaller: the sizes of both.
         columns, rows: the image's pixel for each column and row of the smaller one.
         flat: the same as indices into the image, [h, w].
     """
 
+    image: Size
+    smaller: Size
     columns: NDArray[np.intp]
     rows: NDArray[np.intp]
     flat: NDArray[np.intp]
@@ -149,11 +152,18 @@ class SampledPixels:
     def of(cls, image: Size, smaller: Size) -> SampledPixels:
         columns = ((np.arange(smaller.width) + 0.5) * image.width / smaller.width).astype(np.intp)
         rows = ((np.arange(smaller.height) + 0.5) * image.height / smaller.height).astype(np.intp)
-        return cls(columns, rows, rows[:, None] * image.width + columns)
+        return cls(image, smaller, columns, rows, rows[:, None] * image.width + columns)
 
     def take(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The smaller image, uint8 [h, w], of an image uint8 [H, W]."""
         return image.reshape(-1).take(self.flat, mode="wrap")  # all are in range, and "wrap" is fastest
+
+    def place(self, pixels: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The smaller image's pixels, flat, in which pixels of the image lie, flat [N]."""
+        row, column = np.divmod(pixels, self.image.width)
+        row = (2 * row + 1) * self.smaller.height // (2 * self.image.height)
+        column = (2 * column + 1) * self.smaller.width // (2 * self.image.width)
+        return np.asarray(row * self.smaller.width + column)
 
     def centers(self) -> NDArray[np.float64]:
         """The pixels' places (column, row) [h * w, 2]."""

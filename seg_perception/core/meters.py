@@ -181,14 +181,11 @@ class CameraMeters:
         assert self._ends is not None
         return self.table.cells(answer, rules, self._ends)
 
-    def small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Labels or confidence at the points' size, nearest neighbor."""
-        return self._rays_of_points().sampled.take(image)
-
     def ground_points(self, answer: Segmentation) -> GroundPoints:
         """The points of the frame that `look` took in.
 
-        What is behind the end of a ray has no point: only the nearest row of an obstacle, where it stands, has.
+        What is behind the end of a ray has no point: only the nearest row of an obstacle, where it stands, has. It has
+        the obstacle's label and confidence, however thin that is; the others have those of the pixel in their middle.
         """
         assert self.table is not None
         assert self._ends is not None
@@ -202,6 +199,10 @@ class CameraMeters:
         np.put(points.view(np.complex128), table.known[hidden], _NO_POINT)
         packed = points.view(np.uint8)
         labels, confidence = rays.sampled.take(answer.labels), rays.sampled.take(answer.confidence)
+        obstacle, stands = self.table.contacts(answer, self._ends)
+        place = rays.sampled.place(stands)
+        labels.reshape(-1)[place] = answer.labels.reshape(-1)[obstacle]
+        confidence.reshape(-1)[place] = answer.confidence.reshape(-1)[obstacle]
         packed[..., 12], packed[..., 13] = labels, confidence
         return GroundPoints(packed, labels, confidence)
 
@@ -259,12 +260,12 @@ class PointsAnswer:
     @property
     def labels(self) -> LabelImage:
         """Class ids at the size of the points, uint8 [h, w]."""
-        return self.camera.small(self.answer.labels)
+        return self.cloud.labels
 
     @property
     def confidence(self) -> ConfidenceImage:
         """The winning class's probability x 255 at the size of the points, uint8 [h, w]."""
-        return self.camera.small(self.answer.confidence)
+        return self.cloud.confidence
 
 
 class SharedGrid:

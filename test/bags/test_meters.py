@@ -53,6 +53,8 @@ def drive(tmp_path: Path) -> Path:
         bag.add_topic("/tf", "tf2_msgs/msg/TFMessage", OfferedQos())
         bag.add_topic("/tf_static", "tf2_msgs/msg/TFMessage", OfferedQos())
         optical = (-0.5, 0.5, -0.5, 0.5)
+        for z in (2.5, 3.5):
+            bag.write("/tf_static", 1, transform("base_link", "lidar", 1, 1.5, (0.0, 0.0, 0.0, z)))
         bag.write("/tf_static", 1, transform("base_link", "camera_optical", 1, 1.5, optical))
         for k, pitch in enumerate(PITCHES):
             at = (k + 1) * STEP
@@ -74,9 +76,11 @@ def test_grids_and_points_of_a_bag(tiny_model: Path, drive: Path, tmp_path: Path
     out = tmp_path / "out.mcap"
     report = process_bag(drive, out, settings, model=tiny_model, engine="onnxruntime", size="640x480")
     assert report.segmented == 4
-    assert list(report.without_meters.values()) == [1]
-    (reason,) = report.without_meters
+    (reason, count), (refused, twice) = reversed(report.without_meters.items())
+    assert count == 1
     assert "no camera_info on /front/camera_info has the image's stamp" in reason
+    assert "a transform on /tf_static is refused" in refused
+    assert twice == 2  # whatever numbers they have
     with BagReader(out) as bag:
         counts = {topic.name: topic.count for topic in bag.topics}
         for name in ("drivable_grid", "free_space", "free_distance", "ground_points", "costmap/labels"):

@@ -102,6 +102,21 @@ def test_a_single_pixel_is_an_obstacle() -> None:
     assert cell(cells, 8.05, 0.05) == -1
 
 
+def test_a_single_pixel_is_one_also_where_the_level_view_has_fewer_pixels() -> None:
+    """45 degrees down, a row of the image far away covers half of one of the level view."""
+    pose = CameraPose.mounted(1.5, pitch=45.0)
+    labels = np.zeros((480, 640), np.uint8)
+    columns, rows = np.arange(20, 620, 11), 2 + 7 * np.arange(55) % 120
+    labels[rows, columns] = POLE
+    cells = grid_of(labels, table=GridTable(CAMERA, pose, GridSpec()))
+    turn = math.radians(45.0)
+    right, down = (columns - 320) / 500, (rows - 240) / 500
+    x = 1.5 * (math.cos(turn) - down * math.sin(turn)) / (math.sin(turn) + down * math.cos(turn))
+    y = -1.5 * right / (math.sin(turn) + down * math.cos(turn))
+    for i, j in zip(np.floor(x / 0.1).astype(int), np.floor((y + 10) / 0.1).astype(int), strict=True):
+        assert (cells[j - 1 : j + 2, i - 1 : i + 1] == 100).any()
+
+
 def test_no_free_cell_touches_a_ray_behind_its_contact() -> None:
     rng = np.random.default_rng(5)
     labels = road_below()
@@ -278,6 +293,12 @@ def test_a_camera_that_sees_no_ground_knows_nothing() -> None:
     assert (grid_of(np.zeros((480, 640), np.uint8), table=behind) == -1).all()
 
 
+def test_a_grid_has_whole_cells_and_ends_with_the_last() -> None:
+    spec = GridSpec(resolution=0.3)  # 40 / 0.3 = 133.3 cells, 20 / 0.3 = 66.7
+    assert (spec.width, spec.height, spec.x_max, spec.y_max) == (133, 67, 39.9, 10.1)
+    assert spec.centers()[0][0] == pytest.approx(0.15)
+
+
 @pytest.mark.parametrize(
     "values, words",
     [
@@ -313,11 +334,11 @@ def test_ends_and_cells_are_what_a_plain_count_of_the_pixels_says() -> None:
     rules = GridRules(GridSettings(0.2, 0.0, 12.0, -4.0, 4.0, min_share=0.5), LABELS)
     ends = table.look(answer, mask, rules)
     view, sampled, source = table.level, table.level.sampled, table.source
-    flat = np.append(labels.reshape(-1), 255)  # 255: not in the image
-    shown = np.full((view.size.height, view.size.width), 255, np.uint8)
-    shown[: len(source)] = flat[source]
+    grown = cv2.dilate((labels == POLE).astype(np.uint8), np.ones(table.step))
+    shown = np.zeros((view.size.height, view.size.width), np.uint8)
+    shown[: len(source)] = np.append(grown.reshape(-1), 0)[source]  # 0: not in the image
     for column in range(view.size.width):
-        poles = [row for row in range(view.size.height) if shown[row, column] == POLE]
+        poles = [row for row in range(view.size.height) if shown[row, column]]
         assert ends[column] == pytest.approx(max(poles) + 1 - 0.001 if poles else -1e9)
     passable = np.append(mask.reshape(-1) != 0, False)
     pixel = np.full(view.size.height * view.size.width + 1, 96 * 72)
@@ -371,6 +392,14 @@ def test_what_is_not_known_to_be_free_ends_the_corridor() -> None:
     assert FREE_SPACE.distance(put(all_free(), 8.05, 0.05, -1)) == 8.0
     assert FREE_SPACE.distance(put(all_free(), 8.05, 0.05, 60)) == 8.0  # a cost is not drivable
     assert FREE_SPACE.distance(all_free()) == 30.0  # to the end of sight
+
+
+def test_what_fills_the_image_down_to_its_edge_may_begin_anywhere_nearer() -> None:
+    cells = all_free()
+    cells[VISIBLE & (X < 4.0)[None, :]] = 100
+    assert math.isnan(FREE_SPACE.distance(cells))
+    cells[VISIBLE & (X < 3.4)[None, :]] = 0
+    assert FREE_SPACE.distance(cells) == 3.4
 
 
 def test_an_obstacle_where_the_corridor_is_not_yet_seen_whole() -> None:

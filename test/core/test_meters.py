@@ -69,12 +69,35 @@ def test_there_are_no_points_above_the_horizon_and_behind_obstacles() -> None:
     assert not known[:28, 10].any()
 
 
+def test_the_points_show_what_is_thinner_than_they_and_what_stands_on_wheels() -> None:
+    meters, _ = looked(Size(64, 48))
+    labels = np.full((480, 640), LABELS.id_of("road"), np.uint8)
+    labels[300:389, 351] = LABELS.id_of("pole")  # one column; small column 35 stands for 355, row 38 for 385
+    labels[300:378, 100:261] = LABELS.id_of("car")  # 1.6 m wide; its wheels stand at row 390, 5 m ahead
+    labels[300:391, 100:121] = labels[300:391, 240:261] = LABELS.id_of("car")
+    confidence = np.full_like(labels, 200)
+    confidence[labels == LABELS.id_of("pole")] = 90
+    answer = Segmentation(labels, confidence)
+    meters.look(answer, DrivableMasker(DrivableSettings(), LABELS).mask(answer), RULES)
+    cloud = meters.ground_points(answer)
+    known = np.isfinite(cloud.points).all(axis=2)
+    assert cloud.labels[38, 35] == LABELS.id_of("pole")
+    assert cloud.confidence[38, 35] == 90
+    assert known[38, 35]
+    # the car is taken to begin 0.6 m before its wheels: 750 / 4.4 = row 410
+    assert (cloud.labels[41, 10:26] == LABELS.id_of("car")).all()
+    assert known[41, 10:26].all()
+    assert not known[30:40, 10:26].any()
+    assert (cloud.labels[42:, 10:26] == LABELS.id_of("road")).all()
+    assert cloud.packed[38, 35, 12:14].tolist() == [LABELS.id_of("pole"), 90]
+
+
 def test_the_size_of_the_costmaps_images() -> None:
     assert costmap_size(Size(1280, 720), None) == Size(400, 225)
     assert costmap_size(Size(640, 480), Size(320, 240)) == Size(320, 240)
     assert costmap_size(Size(64, 48), None) == Size(64, 48)  # never larger than the image
     meters, answer = looked()
-    assert meters.small(answer.labels).shape == (300, 400)
+    assert meters.ground_points(answer).labels.shape == (300, 400)
 
 
 def test_tables_are_made_anew_only_when_the_pose_changes() -> None:

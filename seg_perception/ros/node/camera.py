@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ from seg_perception.ros.node.accounting import SAME_CLOCK_S, Fate, FrameAccount,
 from seg_perception.ros.node.image_input import ImageInput, Listening
 from seg_perception.ros.node.lost_frames import LARGE_MESSAGE_BYTES, LossMeter, large_images_hint
 from seg_perception.ros.node.meters import MetersFrame, MetersThread
-from seg_perception.ros.node.outputs import CameraOutputs
+from seg_perception.ros.node.outputs import CameraOutputs, RowPublishers
 from seg_perception.ros.node.silence import SilenceWatch
 from seg_perception.segmenter import PreparedImage, PreparedOnGpu, Segmenter
 
@@ -265,15 +265,10 @@ class Camera:
         finally:
             self.busy_with = None
 
-    def unconfirmed_since(self) -> Mapping[str, float]:
-        """The outputs that a reliable subscriber has not confirmed, and since when, monotonic seconds.
-
-        While the camera publishes, as of its last frame: a publisher that is held by a stopped subscriber would hold
-        who asks.
-        """
-        if self.busy_with is None:
-            self._outputs.look_who_confirms()
-        return self._outputs.unconfirmed_since
+    @property
+    def publishers(self) -> tuple[RowPublishers, ...]:
+        """Of its outputs."""
+        return self._outputs.publishers
 
     def publish(self, frame: CameraFrame, decode: Callable[[], RgbImage], segmentation: Segmentation) -> float:
         """Mask and publish.

@@ -23,7 +23,8 @@ from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.messages import stamp_ns_of
 from seg_perception.ros.node.transforms import TransformListener
 
-_KEPT_INFOS = 32  # of each camera
+KEPT_INFOS = 600
+"""Of each camera: those of ten seconds at 60 Hz, as long as transforms are kept. An answer may take seconds."""
 
 
 class NotYetError(InputError):
@@ -83,8 +84,9 @@ class CameraGeometry:
                 self._node.get_logger().error(f"no grid of cameras with ground.source 'tf': {self.unheard}")
 
     def stop_listening(self) -> None:
-        """Hear no transforms any more, and forget every camera_info."""
+        """Hear no transforms any more, and forget every camera_info and moving transform."""
         self._listener.close()
+        self._transforms.clear()
         with self._lock:
             for camera in self._cameras.values():
                 camera.infos.clear()
@@ -94,7 +96,7 @@ class CameraGeometry:
         infos = self._cameras[camera].infos
         with self._lock:
             infos[stamp_ns_of(info.header)] = info
-            while len(infos) > _KEPT_INFOS:
+            while len(infos) > KEPT_INFOS:
                 infos.popitem(last=False)
 
     def time_went_back(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from seg_perception.node_settings import NodeSettings
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.camera_thread import FrameLanes
 from seg_perception.ros.node.meters import MetersReport, MetersThread
-from seg_perception.ros.node.outputs import LatchedOutputs
+from seg_perception.ros.node.outputs import LatchedOutputs, RowPublishers
 
 if TYPE_CHECKING:
     from seg_perception.ros.node.page import NodePage
@@ -107,6 +108,12 @@ class CameraRig:
         """Time jumped: what earlier frames said does not count any more."""
         for camera in self.cameras.values():
             camera.forget_the_past()
+
+    def publishers(self) -> Iterator[RowPublishers]:
+        """Of all outputs."""
+        for part in (*self.cameras.values(), self.meters, self._latched):
+            if part is not None:
+                yield from part.publishers
 
     def meters_reports(self) -> dict[str, MetersReport]:
         """For diagnostics, by camera."""

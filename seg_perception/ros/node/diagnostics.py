@@ -23,6 +23,7 @@ from seg_perception.ros.node.accounting import FrameCounts, Percentiles, Stage
 from seg_perception.ros.node.camera import Camera
 from seg_perception.ros.node.inference import EngineState, EngineStatus
 from seg_perception.ros.node.meters import MetersReport
+from seg_perception.ros.node.outputs import RowPublishers
 
 
 class Level(Enum):
@@ -201,6 +202,7 @@ def _meters_values(meters: MetersReport) -> dict[str, object]:
         "ground_source": meters.source,
         "grid_frames": meters.placed,
         "frames_without_grid": meters.without,
+        "grid_superseded": meters.superseded,
         "no_grid_because": meters.reason or "none",
         "camera_pitch_deg": meters.pitch,
         "free_distance_m": meters.free_distance,
@@ -325,13 +327,13 @@ class NodeWatch:
         if self._namesakes and self._namesakes_log.due():
             self._node.get_logger().warning(self._of_namesakes()[0])
 
-    def _look_who_confirms(self, cameras: Iterable[Camera]) -> None:
+    def _look_who_confirms(self, publishers: Iterable[RowPublishers]) -> None:
         now = time.monotonic()
         self._unheard = [
             f"on {topic} a reliable subscriber has confirmed nothing for {now - since:.0f} s: it "
             "hangs, or was killed (forgotten after 20 s), or Fast DDS has lost the way to it: start this node anew"
-            for camera in cameras
-            for topic, since in camera.unconfirmed_since().items()
+            for rows in publishers
+            for topic, since in rows.unconfirmed_since().items()
             if now - since >= UNCONFIRMED_S
         ]
         if self._unheard and self._unheard_log.due():
@@ -342,11 +344,14 @@ class NodeWatch:
         return _DEFAULT_THRESHOLDS if settings is None else settings.diagnostics
 
     def report(
-        self, cameras: Iterable[Camera], engine: EngineStatus | None, meters: Mapping[str, MetersReport]
+        self,
+        cameras: Iterable[Camera],
+        publishers: Iterable[RowPublishers],
+        engine: EngineStatus | None,
+        meters: Mapping[str, MetersReport],
     ) -> NodeReport:
         """Everything, now."""
-        cameras = list(cameras)
-        self._look_who_confirms(cameras)
+        self._look_who_confirms(publishers)
         return NodeReport(
             name=self._node.get_fully_qualified_name().lstrip("/"),
             state=self.state,

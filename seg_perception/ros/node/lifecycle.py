@@ -322,7 +322,9 @@ class SegmentationNode(LifecycleNode):
         """One message, which is returned; called each second, and at once when something important happened."""
         self._watch.bond, self._watch.clock_jumps = self._bond.description, self._time_watch.jumps
         self._watch.time_trouble = self._time_watch.trouble()
-        report = self._watch.report(self.cameras.values(), self._engine.status(), self._rig.meters_reports())
+        report = self._watch.report(
+            self.cameras.values(), self._rig.publishers(), self._engine.status(), self._rig.meters_reports()
+        )
         thresholds = self._watch.thresholds(self.settings)
         message = diagnostic_array(self.get_clock().now().to_msg(), report, thresholds)
         self._diagnostics.publish(message)

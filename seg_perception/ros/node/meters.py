@@ -47,7 +47,8 @@ class MetersReport:
         source: `ground.source`.
         placed: frames whose camera_info and pose were known.
         without: frames for which they were not, and so without grid.
-        reason: of the last such frame; of now, where nothing came yet.
+        superseded: frames for which they were not looked for, because those of a newer one were there.
+        reason: of the last frame without; of now, where nothing came yet.
         pitch: degrees that the camera looks down; None: not known yet.
         free_distance: that of the last grid, meters; None: none is published.
     """
@@ -55,6 +56,7 @@ class MetersReport:
     source: str
     placed: int
     without: int
+    superseded: int
     reason: str
     pitch: float | None
     free_distance: float | None
@@ -89,29 +91,27 @@ class _Part:
 
     cells: Cells
     table: GridTable
+    stamp_ns: int
     received_at: float
 
 
 class _CommonGrid:
-    """What each camera last said of the one grid, until it is too old. The gate is held by whoever touches it."""
+    """What each camera last said of the one grid, until it is too old; the meters' thread alone touches it."""
 
     def __init__(self, settings: GridSettings) -> None:
         self._shared = SharedGrid(settings)
         self._parts: dict[str, _Part] = {}
-        self._newest: tuple[int, float] | None = None  # the stamp of the newest frame, and when it came
+        self._newest: _Part | None = None  # also when it is too old
 
     def forget(self) -> None:
-        """All of it; this alone needs no gate."""
+        """All of it."""
         self._parts, self._newest = {}, None
 
     def fill(self, camera: str, part: _Part) -> None:
         self._parts[camera] = part
 
-    def note_newest(self, frame: MetersFrame) -> None:
-        self._newest = frame.stamp_ns, frame.received_at
-
     def received_at(self) -> list[float]:
-        """When the frames came that it is made of, monotonic seconds; needs no gate on the meters' thread."""
+        """When the frames came that it is made of, monotonic seconds."""
         return [part.received_at for part in self._parts.values()]
 
     def drop_older_than(self, seconds: float) -> bool:
@@ -125,20 +125,21 @@ class _CommonGrid:
     def merged(self, frame: str) -> tuple[GridAnswer, int] | None:
         """The grid in the ground frame and its stamp; None while no frame has come.
 
-        The stamp is that of the newest frame; of a grid without any part, that much later in the frames' own time.
+        The stamp is that of the newest frame in it; without any, that much later in the frames' own time.
         """
+        self._newest = max(self._parts.values(), key=lambda part: part.stamp_ns, default=self._newest)
         if self._newest is None:
             return None
         grid = self._shared.merged(frame, {name: (part.cells, part.table) for name, part in self._parts.items()})
-        stamp_ns, received_at = self._newest
+        stamp_ns = self._newest.stamp_ns
         if not self._parts:
-            stamp_ns += round((time.monotonic() - received_at) * 1e9)
+            stamp_ns += round((time.monotonic() - self._newest.received_at) * 1e9)
         return grid, stamp_ns
 
 
 @dataclass(slots=True)
 class _State:
-    """One camera; `frames`, `without` and `reason` are touched under the lock."""
+    """One camera; what counts, `frames` and `reason` are touched under the lock."""
 
     meters: CameraMeters
     rules: GridRules
@@ -146,6 +147,7 @@ class _State:
     last_stamp_ns: int | None = None
     placed: int = 0
     without: int = 0
+    superseded: int = 0
     reason: str = ""
     log: Throttle = field(default_factory=lambda: Throttle(10.0))
 
@@ -190,10 +192,10 @@ class MetersThread:
         self._condition = threading.Condition()
         self._changed = False
         self._stop = False
-        self._gate = threading.Lock()  # held while something is published, or noted that will be
         self._allowed = False
-        self._activation = 0  # what frames of an earlier one say is void
-        self._working_for = 0  # which one the meters thread took its frames in
+        self._epoch = 0  # what frames of an earlier one say is void: a deactivation ends it, and time that runs back
+        self._working_for = 0  # which one the meters' thread took its frames in
+        self._farewell: threading.Event | None = None  # set by the meters' thread when it has come to rest
         self._off_log = Throttle(60.0)
         self._thread = threading.Thread(target=self._run, name="meters", daemon=True)
         if self._on:
@@ -207,20 +209,17 @@ class MetersThread:
         self._allowed = True
 
     def deactivate(self) -> None:
-        """Nothing goes out after this returns, and what cameras said is forgotten."""
+        """Nothing goes out after this returns, and what cameras said is forgotten; the last grid is all unknown."""
         with self._condition:
-            for state in self._states.values():
-                state.frames.clear()
-        self._allowed = False
-        self._activation += 1
-        if self._gate.acquire(timeout=PUBLISHING_TIMEOUT_S):
-            self._gate.release()
-        else:
+            self._allowed = False
+            self._void("the node was deactivated while they waited")
+            farewell = self._farewell = threading.Event()
+            self._wake()
+        if self._thread.is_alive() and not farewell.wait(PUBLISHING_TIMEOUT_S):
             self._node.get_logger().error(
                 "the middleware has blocked the publishing of a grid or of points for more than "
                 f"{PUBLISHING_TIMEOUT_S:g} s; is a subscriber stopped?"
             )
-        self._grid.forget()
         self._free_distance = None
         self._geometry.stop_listening()
 
@@ -229,11 +228,10 @@ class MetersThread:
         self.deactivate()
         with self._condition:
             self._stop = True
-            self._condition.notify()
+            self._wake()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self._grid_rows.destroy()
-        for rows in self._points_rows.values():
+        for rows in self.publishers:
             rows.destroy()
         return not self._thread.is_alive()
 
@@ -267,16 +265,19 @@ class MetersThread:
         state = self._states.get(camera)
         if state is None:
             self._warn_who_waits()
-            return MetersReport(source, 0, 0, "", None, None)
+            return MetersReport(source, 0, 0, 0, "", None, None)
         table = state.meters.table
         pitch = None if table is None else table.pose.pitch
-        return MetersReport(
-            source, state.placed, state.without, self._geometry.unheard or state.reason, pitch, self._free_distance
-        )
+        reason = self._geometry.unheard or state.reason
+        return MetersReport(source, state.placed, state.without, state.superseded, reason, pitch, self._free_distance)
+
+    @property
+    def publishers(self) -> tuple[RowPublishers, ...]:
+        """Of the grid, and of each camera's points."""
+        return self._grid_rows, *self._points_rows.values()
 
     def _warn_who_waits(self) -> None:
-        rows = [] if self._on else [self._grid_rows, *self._points_rows.values()]
-        waiting = [topic for publishers in rows for topic in publishers.watched()]
+        waiting = [] if self._on else [topic for rows in self.publishers for topic in rows.watched()]
         if waiting and self._off_log.due():
             self._node.get_logger().warning(
                 f"{', '.join(waiting)} is subscribed to, but ground.source is 'off': set it to 'tf' or 'fixed' to say "
@@ -290,22 +291,34 @@ class MetersThread:
         if (state := self._states.get(camera)) is None:
             return
         with self._condition:
-            if state.last_stamp_ns is not None and frame.stamp_ns < state.last_stamp_ns:  # a looping bag
+            if state.last_stamp_ns is not None and frame.stamp_ns < state.last_stamp_ns:
                 self._geometry.time_went_back()
-                state.frames.clear()
+                self._void("stamps went back (a looping bag?) while they waited")
             state.last_stamp_ns = frame.stamp_ns
             state.frames.append(frame)
             if len(state.frames) > _MOST_FRAMES:
                 missing = self._geometry.why_not(state.frames.popleft().shot(camera), self._settings)
                 self._miss(camera, state, missing or "frames came faster than they were worked off")
-            self._changed = True
-            self._condition.notify()
+            self._wake()
 
     def _nudge(self) -> None:
         with self._condition:
             if any(state.frames for state in self._states.values()):
-                self._changed = True
-                self._condition.notify()
+                self._wake()
+
+    def _wake(self) -> None:
+        """The lock is held."""
+        self._changed = True
+        self._condition.notify()
+
+    def _void(self, why: str) -> None:
+        """What came until now is no past of what comes; frames that wait have no grid. The lock is held."""
+        self._epoch += 1
+        for name, state in self._states.items():
+            state.last_stamp_ns = None
+            while state.frames:
+                state.frames.popleft()
+                self._miss(name, state, why)
 
     # --- meters thread -------------------------------------------------------------------------
 
@@ -317,13 +330,20 @@ class MetersThread:
                 if self._stop:
                     return
                 self._changed = False
+                epoch, farewell, self._farewell = self._epoch, self._farewell, None
             try:
+                if epoch != self._working_for:
+                    self._working_for = epoch
+                    if self._grid.drop_older_than(0.0):  # who keeps the last grid would keep what was free
+                        self._publish_grid()
+                    self._grid.forget()
                 self._work_off()
             except Exception as error:  # noqa: BLE001  whatever it is, masks go on, and so must the next frame
                 self._node.get_logger().error(f"meters failed: {describe_error(error)}")
                 with self._condition:
-                    for state in self._states.values():
-                        state.frames.clear()
+                    self._void(f"unexpected {describe_error(error)}")
+            if farewell is not None:
+                farewell.set()
 
     def _patience(self) -> float:
         """Seconds until a frame has waited enough, or a part of the grid is too old; the lock is held."""
@@ -337,35 +357,30 @@ class MetersThread:
         return self._settings.diagnostics.frame_timeout_s
 
     def _work_off(self) -> None:
-        self._working_for = self._activation
         grid_wanted = bool(self._grid_rows.watched()) or self._looked_at()
-        newest: MetersFrame | None = None
+        filled = False
         for name, state in self._states.items():
             if (placed := self._newest_placed(name, state)) is None:
                 continue
-            frame, model, pose = placed
             try:
-                self._fill(name, state, frame, model, pose, grid_wanted)
+                self._fill(name, state, *placed, grid_wanted)
             except Exception as error:  # noqa: BLE001  whatever it is, other cameras and the next frame go on
                 with self._condition:
-                    self._miss(name, state, f"unexpected {describe_error(error)}")
+                    expected = isinstance(error, InputError)
+                    self._miss(name, state, str(error) if expected else f"unexpected {describe_error(error)}")
                 continue
             state.placed += 1
-            if newest is None or frame.stamp_ns > newest.stamp_ns:
-                newest = frame
-        with self._gate:
-            if not self._may_go_out():
-                return
-            if newest is not None:
-                self._grid.note_newest(newest)
-            if self._grid.drop_older_than(self._timeout) or (newest is not None and grid_wanted):
-                self._publish_grid()
-            elif not grid_wanted:
-                self._free_distance = None
+            filled = True
+        if not self._may_go_out():
+            return
+        if self._grid.drop_older_than(self._timeout) or (filled and grid_wanted):
+            self._publish_grid()
+        elif not grid_wanted:
+            self._free_distance = None
 
     def _may_go_out(self) -> bool:
-        """Whether what the frames say that are being worked on may go out, or be noted; the gate is held."""
-        return self._allowed and self._working_for == self._activation
+        """Whether what the frames say that are being worked on may go out, or be noted."""
+        return self._allowed and self._working_for == self._epoch
 
     def _newest_placed(self, name: str, state: _State) -> tuple[MetersFrame, CameraModel, CameraPose] | None:
         """The newest frame whose camera_info and pose are known; it and all before it are taken.
@@ -386,8 +401,10 @@ class MetersThread:
                         self._miss(name, state, str(error))
             else:
                 with self._condition:
-                    while state.frames and state.frames[0].stamp_ns <= frame.stamp_ns:
-                        state.frames.popleft()
+                    if frame not in state.frames:  # void meanwhile
+                        return None
+                    while state.frames.popleft() is not frame:
+                        state.superseded += 1
                 return frame, model, pose
         return None
 
@@ -400,20 +417,21 @@ class MetersThread:
             return
         meters.place(model, pose)
         meters.look(frame.answer, frame.mask, state.rules, frame.ignored)
-        if grid_wanted:
-            assert meters.table is not None
-            part = _Part(meters.cells(frame.answer, state.rules), meters.table, frame.received_at)
-            with self._gate:
-                if self._may_go_out():
-                    self._grid.fill(name, part)
-        if rows.watched():
-            points = PointsAnswer(self._settings.ground.frame, meters, frame.answer)
-            with self._gate:
-                if self._may_go_out():
-                    rows.publish(points, frame.header)
+        if rows.watched() and self._may_go_out():
+            rows.publish(PointsAnswer(self._settings.ground.frame, meters, frame.answer), frame.header)
+        if not grid_wanted:
+            return
+        if (age := time.monotonic() - frame.received_at) >= self._timeout:
+            raise InputError(
+                f"its answer came {age:.1f} s after the image, and after diagnostics.frame_timeout_s "
+                f"({self._timeout:g}) nothing is known any more"
+            )
+        assert meters.table is not None
+        part = _Part(meters.cells(frame.answer, state.rules), meters.table, frame.stamp_ns, frame.received_at)
+        if self._may_go_out():
+            self._grid.fill(name, part)
 
     def _publish_grid(self) -> None:
-        """The gate is held."""
         frame = self._settings.ground.frame
         if (merged := self._grid.merged(frame)) is None:
             return

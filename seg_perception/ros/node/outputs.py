@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 
 from seg_perception import node_outputs
-from seg_perception.node_outputs import CAMERA_INFO, IMAGE, Answer, Content, Facts, LatchedOutput, Output
+from seg_perception.node_outputs import CAMERA_INFO, IMAGE, Answer, Content, Facts, Output
 from seg_perception.node_settings import OutputQos
 from seg_perception.ros import qos
 from seg_perception.ros.compat import PublisherEventCallbacks, all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message, message_class, serialize_image, stamp_ns_of, why_not_installed
+from seg_perception.ros.node.camera_geometry import KEPT_INFOS
 
 PUBLISHING_TIMEOUT_S = 1.0  # how long deactivating waits for what is being published
 
@@ -35,10 +37,13 @@ class RowPublishers:
     """The publishers of those of some rows of the table that can be made here.
 
     Args:
+        settings: None: what is published is kept for whoever subscribes later, and needs no subscriber now.
         camera: its name, '' for rows of the whole node or a camera without a name.
     """
 
-    def __init__(self, node: LifecycleNode, rows: Sequence[Output], settings: OutputQos, camera: str = "") -> None:
+    def __init__(
+        self, node: LifecycleNode, rows: Sequence[Output], settings: OutputQos | None, camera: str = ""
+    ) -> None:
         self._node = node
         self._settings = settings
         self._qos_log = Throttle(5.0)
@@ -48,10 +53,12 @@ class RowPublishers:
             row.name: getattr(row, "make", lambda _: None) for row in self._rows
         }
         self._publishers = {row.name: self._create(row, row.topic(camera)) for row in self._rows}
-        self.unconfirmed_since: Mapping[str, float] = {}
-        """Topic -> since when a reliable subscriber has not confirmed all that it was sent, monotonic seconds."""
+        self._unconfirmed: Mapping[str, float] = {}
+        self._busy = threading.Lock()
 
     def _create(self, row: Output, topic: str) -> Any:
+        if self._settings is None:
+            return self._node.create_lifecycle_publisher(message_class(row.type), topic, qos.latched())
         # of its own: rclpy writes an output's overrides into the profile that it is given
         offered = qos.profile(self._settings.reliability, self._settings.depth)
         return self._node.create_lifecycle_publisher(
@@ -71,30 +78,51 @@ class RowPublishers:
 
     def watched(self) -> list[str]:
         """The topics that somebody subscribes to."""
-        return [p.topic_name for p in self._publishers.values() if p.get_subscription_count() > 0]
+        return [publisher.topic_name for publisher in self._watched()]
 
-    def look_who_confirms(self) -> None:
-        """Bring `unconfirmed_since` up to date."""
-        watched = [p for p in self._publishers.values() if p.get_subscription_count() > 0]
-        waiting = [publisher.topic_name for publisher in watched if not all_confirmed(publisher)]
-        now = time.monotonic()
-        self.unconfirmed_since = {topic: self.unconfirmed_since.get(topic, now) for topic in waiting}
+    def unconfirmed_since(self) -> Mapping[str, float]:
+        """Topic -> since when a reliable subscriber has not confirmed all that it was sent, monotonic seconds.
 
-    def publish(self, answer: Any, header: Any) -> None:
-        """Make and publish what somebody listens to, in the table's order.
+        While something is published, as of before: a publisher that a stopped subscriber holds would hold who asks.
+        """
+        with self._looked():
+            return self._unconfirmed
+
+    @contextmanager
+    def _looked(self) -> Iterator[None]:
+        """Look who confirms, unless another thread publishes; before a publication, which nobody can have confirmed."""
+        mine = self._busy.acquire(blocking=False)
+        try:
+            if mine:
+                waiting = [p.topic_name for p in self._watched() if not all_confirmed(p)]
+                now = time.monotonic()
+                self._unconfirmed = {topic: self._unconfirmed.get(topic, now) for topic in waiting}
+            yield
+        finally:
+            if mine:
+                self._busy.release()
+
+    def _watched(self) -> list[Any]:
+        return [p for p in self._publishers.values() if p.get_subscription_count() > 0]
+
+    def publish(self, answer: Any, header: Any = None) -> None:
+        """Make and publish what somebody listens to, in the table's order; all of it where it is kept for later.
 
         Args:
             answer: what the rows' makers take.
             header: of the messages that bring none.
         """
-        for row in self._rows:
-            publisher = self._publishers[row.name]
-            if publisher.get_subscription_count() > 0 and (content := self._makers[row.name](answer)) is not None:
-                publisher.publish(_message(row.type, content, header))
+        with self._looked():
+            for row in self._rows:
+                publisher = self._publishers[row.name]
+                wanted = self._settings is None or publisher.get_subscription_count() > 0
+                if wanted and (content := self._makers[row.name](answer)) is not None:
+                    publisher.publish(_message(row.type, content, header))
 
     def send(self, name: str, message: Any) -> None:
         """Publish a message that the node did not make, on a row's topic."""
-        self._publishers[name].publish(message)
+        with self._looked():
+            self._publishers[name].publish(message)
 
     def destroy(self) -> None:
         """Give back every publisher."""
@@ -125,18 +153,13 @@ class CameraOutputs:
         self._rows = RowPublishers(node, node_outputs.frame_outputs(), settings, camera)
         self._info = RowPublishers(node, (CAMERA_INFO,), settings, camera)
 
-    def look_who_confirms(self) -> None:
-        """See `RowPublishers`."""
-        self._rows.look_who_confirms()
-
     @property
-    def unconfirmed_since(self) -> Mapping[str, float]:
-        """See `RowPublishers`."""
-        return self._rows.unconfirmed_since
+    def publishers(self) -> tuple[RowPublishers, ...]:
+        """All of them."""
+        return self._rows, self._info
 
     def publish(self, answer: Answer) -> None:
         """Publish a frame's outputs, in the table's order, and its camera_info."""
-        self._rows.look_who_confirms()  # now: subscribers had the time between two frames to confirm the one before
         if (info := self._infos.match(stamp_ns_of(answer.header))) is not None:
             self._info.send(CAMERA_INFO.name, info)
         self._rows.publish(answer, answer.header)
@@ -148,36 +171,33 @@ class CameraOutputs:
 
     def destroy(self) -> None:
         """Give back every publisher."""
-        self._rows.destroy()
-        self._info.destroy()
+        for rows in self.publishers:
+            rows.destroy()
 
 
 class LatchedOutputs:
     """The publishers of what holds for every frame."""
 
     def __init__(self, node: LifecycleNode, cameras: tuple[str, ...]) -> None:
-        self._node = node
-        self._publishers: list[tuple[Any, LatchedOutput, str]] = []
-        missing = missing_outputs()
-        for row in node_outputs.latched_outputs():
-            if row.name not in missing:
-                for camera in cameras if row.per_camera else ("",):
-                    publisher = node.create_lifecycle_publisher(
-                        message_class(row.type), row.topic(camera), qos.latched()
-                    )
-                    self._publishers.append((publisher, row, camera if row.per_camera else cameras[0]))
+        rows = node_outputs.latched_outputs()
+        of_camera, of_node = ([row for row in rows if row.per_camera is each] for each in (True, False))
+        self._rows = [(name, RowPublishers(node, of_camera, None, name)) for name in cameras]
+        self._rows.append((cameras[0], RowPublishers(node, of_node, None)))
+
+    @property
+    def publishers(self) -> tuple[RowPublishers, ...]:
+        """All of them."""
+        return tuple(rows for _, rows in self._rows)
 
     def publish(self, facts: dict[str, Facts]) -> None:
         """Publish all, by camera."""
-        for publisher, row, camera in self._publishers:
-            if (content := row.make(facts[camera])) is not None:
-                publisher.publish(build_message(row.type, content))
+        for camera, rows in self._rows:
+            rows.publish(facts[camera])
 
     def destroy(self) -> None:
         """Give back every publisher."""
-        for publisher, _, _ in self._publishers:
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._publishers = []
+        for rows in self.publishers:
+            rows.destroy()
 
 
 class CameraInfoMatcher:
@@ -187,7 +207,7 @@ class CameraInfoMatcher:
     driver did not give it would be an invention.
     """
 
-    def __init__(self, limit: int = 32) -> None:
+    def __init__(self, limit: int = KEPT_INFOS) -> None:
         self._limit = limit
         self._infos: OrderedDict[int, CameraInfo] = OrderedDict()
         self._wanted: OrderedDict[int, None] = OrderedDict()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import select
 import signal
 import subprocess
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from meters_harness import Driver, parameters
 from node_harness import (
     RELIABLE_INPUT,
     Running,
@@ -116,44 +115,45 @@ def test_a_camera_whose_message_takes_for_ever_stops_no_other_and_is_named(
         assert counts.unaccounted == 0
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize(
+    "package, kind, topic",
+    [
+        ("sensor_msgs", "Image", "/segmentation_node/labels"),
+        ("nav_msgs", "OccupancyGrid", "/segmentation_node/drivable_grid"),
+    ],
+)
 def test_a_subscriber_that_is_stopped_is_said_until_it_goes_on(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, package: str, kind: str, topic: str
 ) -> None:
-    """Fast DDS says nothing of it: the publisher goes on, and counts it among its subscribers.
-
-    Also where the camera is busy whenever diagnostics are made, as one at saturation mostly is.
-    """
+    """Fast DDS says nothing of it: the publisher goes on, and counts it among its subscribers."""
     monkeypatch.setattr("seg_perception.ros.node.diagnostics.UNCONFIRMED_S", 0.5)
     code = (
-        "import rclpy; from sensor_msgs.msg import Image; rclpy.init(); node = rclpy.create_node('slow')\n"
-        "node.create_subscription(Image, '/segmentation_node/labels', lambda _: print('came', flush=True), 1)\n"
+        f"import rclpy; from {package}.msg import {kind}; rclpy.init(); node = rclpy.create_node('slow')\n"
+        f"node.create_subscription({kind}, '{topic}', lambda _: print('came', flush=True), 1)\n"
         "rclpy.spin(node)"
     )
-    words = "on /segmentation_node/labels a reliable subscriber has confirmed nothing for "
-    with running({"model": str(tiny_model), **RELIABLE_INPUT}) as run:
+    words = f"on {topic} a reliable subscriber has confirmed nothing for "
+    with running(parameters(tiny_model, **RELIABLE_INPUT)) as run:
         run.wait_state("active")
-        images = run.peer.publisher(Image, "/image")
-        stamps = itertools.count(START)
+        driver = Driver(run)
 
         def report(publish: bool = True) -> str:
             if publish:
-                images.publish(image_message(picture(0), next(stamps)))
+                driver.send()
                 run.settled()
-            with run.node.cameras[""].doing("a stand-in") if busy and publish else contextlib.nullcontext():
-                run.call(run.node.publish_diagnostics)
+            run.call(run.node.publish_diagnostics)
             return run.peer.status(": engine").message
 
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
             try:
-                wait_until(lambda: run.peer.subscriptions_known_to_the_node("/segmentation_node/labels"), "the other")
+                wait_until(lambda: run.peer.subscriptions_known_to_the_node(topic), "the other")
                 report()
                 assert other.stdout is not None
                 wait_until(lambda: (report(), select.select([other.stdout], [], [], 0)[0])[1], "its first message")
                 wait_until(lambda: words not in report(publish=False), "its word that all came")
                 other.send_signal(signal.SIGSTOP)
                 found = wait_until(lambda: words in (text := report()) and text, "a warning")
-                assert found.startswith("active; on /segmentation_node/labels")
+                assert found.startswith(f"active; on {topic}")
                 assert run.peer.lines(words)
                 other.send_signal(signal.SIGCONT)
                 wait_until(lambda: words not in report(publish=False), "the end of the warning")

@@ -160,6 +160,8 @@ def test_three_cameras_fill_one_grid_and_one_that_dies_leaves_its_part_unknown(t
     with running(parameters(tiny_model, cameras=["front", "left", "right"], **around, **views)) as run:
         run.wait_state("active")
         drivers = {name: Driver(run, name) for name in ("front", "left", "right")}
+        drivers["left"].sent = -3  # its clock is behind
+        stamps: list[int] = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid", keep=stamp_of)
         grids: list[np.ndarray] = run.peer.subscribe(OccupancyGrid, "/segmentation_node/drivable_grid", keep=cells_of)
         places = {"front": (230, 150), "left": (150, 230), "right": (150, 70)}  # 8 m away, [x, y] cells
 
@@ -182,6 +184,7 @@ def test_three_cameras_fill_one_grid_and_one_that_dies_leaves_its_part_unknown(t
             return known() == {"front": 0, "left": -1, "right": 0}
 
         wait_until(only_left_unknown, "the dead one's part to become unknown", known)
+        assert stamps == sorted(stamps)  # each is that of the newest frame in it
 
 
 def test_a_grid_without_its_only_camera_is_unknown_in_the_frames_own_time(tiny_model: Path) -> None:
@@ -236,10 +239,43 @@ def test_nothing_goes_out_after_deactivation_and_meters_come_back(tiny_model: Pa
         published = publications(run, "/segmentation_node/drivable_grid")
         run.call(run.node.trigger_deactivate)
         count, reports = len(published), len(run.peer.diagnostics)
+        assert (cells_of(published[-1]) == -1).all()  # who keeps it, as Nav2's static layer does, keeps nothing free
         wait_until(lambda: len(run.peer.diagnostics) > reports + 2, "time to pass")
         assert len(published) == count
         run.call(run.node.trigger_activate)
         driver.send_until(lambda: len(published) > count, "a grid again")
+
+
+def test_every_frame_is_accounted_for_also_where_a_bag_begins_anew(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg_perception.ros.node.meters.PATIENCE_S", 2 * PATIENCE_S)
+    with running(parameters(tiny_model, **RELIABLE_INPUT)) as run:
+        run.wait_state("active")
+        driver = Driver(run)
+
+        def account() -> tuple[int, ...]:
+            assert run.node.meters is not None
+            report = run.node.meters.report("")
+            return report.placed, report.superseded, report.without
+
+        def answered(frames: int) -> None:
+            wait_until(lambda: run.counts().published == frames, "an answer", run.counts)
+
+        for k in range(3):
+            driver.send(info=None)
+            answered(k + 1)
+        driver.send()
+        wait_until(lambda: account() == (1, 3, 0), "the newest to be taken", account)
+        for k in range(2):
+            driver.send(info=None)
+            answered(k + 5)
+        driver.sent = 0
+        driver.send()
+        wait_until(lambda: account() == (2, 3, 2), "those of before to be counted", account)
+        answered(7)
+        assert "stamps went back" in values(run.report(": camera"))["no_grid_because"]
+        assert run.peer.lines("no grid, 1 frames so far: stamps went back (a looping bag?) while they waited")
 
 
 def test_what_is_under_way_at_a_deactivation_never_goes_out(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +293,7 @@ def test_what_is_under_way_at_a_deactivation_never_goes_out(tiny_model: Path, mo
         run.peer.subscribe(PointCloud2, "/segmentation_node/ground_points")
         published = publications(run, "/segmentation_node/ground_points")
         monkeypatch.setattr(CameraMeters, "look", look_late)
+        monkeypatch.setattr("seg_perception.ros.node.meters.PUBLISHING_TIMEOUT_S", 0.05)
         driver.send_until(held.is_set, "a frame to be worked on")
         before = START + STEP * driver.sent
         run.call(run.node.trigger_deactivate)
@@ -266,7 +303,6 @@ def test_what_is_under_way_at_a_deactivation_never_goes_out(tiny_model: Path, mo
         assert min(stamp_of(cloud) for cloud in published) >= before
 
         # and a subscriber that blocks the middleware, here a publisher that does, holds no transition up
-        monkeypatch.setattr("seg_perception.ros.node.meters.PUBLISHING_TIMEOUT_S", 0.05)
         (publisher,) = (p for p in run.node.publishers if p.topic_name == "/segmentation_node/ground_points")
         publisher.publish = lambda _: (blocked.set(), free.wait(PATIENCE_S))
         driver.send_until(blocked.is_set, "points that block")

@@ -21,9 +21,11 @@ from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 from waiting import PATIENCE_S
 
 from seg_perception.core.errors import EngineError
+from seg_perception.core.types import Size
 from seg_perception.engines.base import Engine
 from seg_perception.engines.opening import open_engine
 from seg_perception.node_outputs import Facts, LatchedOutput, output
@@ -34,6 +36,7 @@ from seg_perception.ros.compat import all_confirmed
 from seg_perception.ros.log import Throttle
 from seg_perception.ros.messages import build_message
 from seg_perception.ros.node.accounting import Fate, FrameAccount, FrameCounts, LatencyWindow, RateMeter, Stage
+from seg_perception.ros.node.camera_geometry import CameraGeometry, Shot
 from seg_perception.ros.node.engine_holder import Opening
 from seg_perception.ros.node.inference import InferenceThread
 from seg_perception.ros.node.lanes import Lanes
@@ -194,6 +197,16 @@ def test_camera_info_is_paired_by_exact_stamp_in_either_order() -> None:
         matcher.add(stamp_ns, first)
     assert matcher.match(300) is None  # forgotten: only the last two are kept
     assert matcher.match(309) is first
+
+
+def test_a_slow_engine_still_finds_the_camera_info_of_its_frame() -> None:
+    geometry = CameraGeometry(Mock(), [""], lambda _: "/camera_info", lambda: None)
+    settings = parse_settings({"ground.source": "fixed", "ground.height": 1.5}, "test")
+    for k in range(300):  # 30 Hz for ten seconds
+        info = CameraInfo(header=Header(stamp=stamp(k)), width=64, height=48)
+        info.k = [50.0 + k, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+        geometry.add_camera_info("", info)
+    assert geometry.of(Shot("", "camera", 1, Size(64, 48)), settings)[0].fx == 51.0
 
 
 def test_throttle_lets_one_line_through(monkeypatch: pytest.MonkeyPatch) -> None:
