@@ -211,6 +211,7 @@ def test_installed_code_finds_its_installed_files(installed: Path) -> None:
     settings, model = map(Path, result.stdout.split())
     assert settings == installed / "share/seg_perception/config/labels/driving.yaml"
     assert model == site / "seg_perception/weights/driving.onnx"
+    assert (site / "seg_perception/py.typed").is_file()  # without it a type checker looks at none of our annotations
     assert model.stat().st_size == DEFAULT_MODEL.stat().st_size
 
 
