@@ -21,12 +21,13 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from seg_perception.core.errors import EngineError
+from seg_perception.core.errors import EngineError, SettingsError
 from seg_perception.core.files import share_path
 
 _PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # the same by two names
 _QUIET_S = 0.1
 _DOMAINS = 100  # the ports of more meet those that Linux gives to clients
+_LAST_DOMAIN = 232  # the ports of more are above 65535
 _DOMAIN_PORTS = (0, 1, *range(10, 76))  # of a domain's multicast, and of its first 33 participants (RTPS 2.5, 9.6.2.4)
 
 
@@ -95,6 +96,38 @@ def _is_bound(port: int) -> bool:
     return False
 
 
+def check_domain() -> None:
+    """Refuse a ROS_DOMAIN_ID that is none: rcl takes "5x" for 5, and of one that is too high Fast DDS ends the process.
+
+    Raises:
+        SettingsError: says what came and what is accepted.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID", "")
+    try:
+        accepted = not text or 0 <= int(text, 0) <= _LAST_DOMAIN  # as rcl, which takes 0x10, too
+    except ValueError:
+        accepted = False
+    if not accepted:
+        raise SettingsError(f"ROS_DOMAIN_ID {text!r} is not accepted: a whole number from 0 to {_LAST_DOMAIN} is")
+
+
+def start_ros(args: Sequence[str] | None = None, context: Context | None = None) -> None:
+    """Initialize rclpy; signals stay a matter of the caller.
+
+    Raises:
+        SettingsError: ROS refuses its arguments or environment, such as a parameter file that cannot be read.
+    """
+    check_domain()
+    try:
+        rclpy.init(args=args, context=context, signal_handler_options=SignalHandlerOptions.NO)
+    except (RuntimeError, ValueError) as error:
+        remedy = "; set ROS_LOG_DIR to a folder that can be written" if "logging" in str(error) else ""
+        if isinstance(error, UnicodeError):
+            remedy = "; they must be UTF-8, and Python must know: set LC_ALL=C.UTF-8"
+        refused = "refuses the arguments" if args else "does not start"
+        raise SettingsError(f"ROS {refused}: {error}{remedy}") from error
+
+
 @contextmanager
 def ros_node(name: str) -> Iterator[Node]:
     """A node in its own context; Ctrl-C stays a matter of the caller, so that bags can be closed.
@@ -103,7 +136,7 @@ def ros_node(name: str) -> Iterator[Node]:
     spinning thread aborts the process.
     """
     context = Context()
-    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros(context=context)
     try:
         node = Node(name, context=context, enable_rosout=False, start_parameter_services=False)
         young_until = time.monotonic() + 0.3  # until then it may not even have begun to hear of others

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from seg_perception.core.errors import EngineError
-from seg_perception.ros.context import NodeProcess, environment, own_domain, ros_node, unused_domain
+from seg_perception.core.errors import EngineError, SettingsError
+from seg_perception.ros.bag_tools import record_bag
+from seg_perception.ros.context import NodeProcess, check_domain, environment, own_domain, ros_node, unused_domain
 
 
 def test_a_program_that_ends_is_reported_with_its_status_and_log(tmp_path: Path) -> None:
@@ -33,3 +34,19 @@ def test_a_domain_of_ones_own_is_one_that_no_node_is_in(monkeypatch: pytest.Monk
     assert own_domain().get("ROS_DOMAIN_ID", "7") == "7"
     monkeypatch.delenv("ROS_DOMAIN_ID")
     assert 1 <= int(own_domain()["ROS_DOMAIN_ID"]) <= 100
+
+
+@pytest.mark.parametrize("domain", ["233", "-1", "5x", "1.5"])  # rcl takes 5x for 5
+def test_a_domain_that_is_none_is_refused_in_words(domain: str, tmp_path: Path) -> None:
+    old = tmp_path / "old.mcap"
+    old.write_text("an old bag")
+    refused = f"ROS_DOMAIN_ID '{domain}' is not accepted: a whole number from 0 to 232 is"
+    with environment({"ROS_DOMAIN_ID": domain}), pytest.raises(SettingsError, match=refused):
+        record_bag(old, seconds=1, overwrite=True)
+    assert old.read_text() == "an old bag"
+
+
+@pytest.mark.parametrize("domain", ["", "0", "232", "0x10"])
+def test_domains_that_ros_takes_are_taken(domain: str) -> None:
+    with environment({"ROS_DOMAIN_ID": domain}):
+        check_domain()

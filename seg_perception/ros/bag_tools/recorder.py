@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -262,42 +263,42 @@ def record(
     """
     for name in topics or ():
         check_topic_name(name)
-    writer = BagWriter(out, compress=compress, overwrite=overwrite)
     earliest_ns = 0  # when the first message of the last turn was received
-    try:
-        with environment(large_images()), ros_node("seg_perception_recorder") as node:
+    with (
+        environment(large_images()),
+        ros_node("seg_perception_recorder") as node,  # before the bag: where ROS cannot start, an old one stays
+        closing(BagWriter(out, compress=compress, overwrite=overwrite)) as writer,
+    ):
 
-            def add_topic(name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
-                writer.add_topic(name, definition, qos)
-                on_topic(name)
+        def add_topic(name: str, definition: TypeDefinition, qos: OfferedQos) -> None:
+            writer.add_topic(name, definition, qos)
+            on_topic(name)
 
-            def write(message: RecordedMessage) -> None:
-                nonlocal earliest_ns
-                earliest_ns = min(earliest_ns, message.received_ns)
-                writer.write_raw(message.topic, message.received_ns, message.data)
-                on_message(message)
+        def write(message: RecordedMessage) -> None:
+            nonlocal earliest_ns
+            earliest_ns = min(earliest_ns, message.received_ns)
+            writer.write_raw(message.topic, message.received_ns, message.data)
+            on_message(message)
 
-            recorder = TopicRecorder(node, topics, add_topic, write)
-            executor = SingleThreadedExecutor(context=node.context)
-            executor.add_node(node)
-            flushed = time.monotonic()
-            try:
-                while not stop.is_set():
-                    recorder.discover()
-                    spin_for(executor, _SPIN_S, stop)
-                    if time.monotonic() - flushed >= _FLUSH_S:
-                        writer.flush()
-                        flushed = time.monotonic()
-                stopped_ns, earliest_ns = time.time_ns(), 0
-                while earliest_ns <= stopped_ns:  # a busy machine may still have messages from before to hand over
-                    earliest_ns = stopped_ns + 1
-                    spin_for(executor, _SPIN_S, threading.Event())
-            finally:
-                executor.shutdown()
-            recorder.report.missing = recorder.missing
-            return recorder.report
-    finally:
-        writer.close()
+        recorder = TopicRecorder(node, topics, add_topic, write)
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        flushed = time.monotonic()
+        try:
+            while not stop.is_set():
+                recorder.discover()
+                spin_for(executor, _SPIN_S, stop)
+                if time.monotonic() - flushed >= _FLUSH_S:
+                    writer.flush()
+                    flushed = time.monotonic()
+            stopped_ns, earliest_ns = time.time_ns(), 0
+            while earliest_ns <= stopped_ns:  # a busy machine may still have messages from before to hand over
+                earliest_ns = stopped_ns + 1
+                spin_for(executor, _SPIN_S, threading.Event())
+        finally:
+            executor.shutdown()
+        recorder.report.missing = recorder.missing
+        return recorder.report
 
 
 def spin_for(executor: SingleThreadedExecutor, seconds: float, stop: threading.Event) -> None:

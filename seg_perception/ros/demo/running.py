@@ -129,8 +129,9 @@ def demo(
         DatasetError, SettingsError: folder and labels do not fit, or a number is out of range.
         EngineError: the node ended, or did not answer.
     """
-    import rclpy  # noqa: F401 - where it is missing, that is said before a drive is drawn
+    from seg_perception.ros.context import check_domain
 
+    check_domain()  # what would end the drive, a missing rclpy too, is said before one is drawn
     settings, stop, out = settings or DemoSettings(), stop or threading.Event(), Path(out)
     recorded = out / RECORDED
     for source in (Path(given) for given in (settings.bag, settings.images, settings.labels) if given is not None):

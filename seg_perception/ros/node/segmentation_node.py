@@ -82,9 +82,9 @@ def _run(args: list[str], arguments: RosArguments, signals: _Signals) -> int:
 
     import rclpy
     from rclpy.exceptions import ParameterException
-    from rclpy.signals import SignalHandlerOptions
 
-    from seg_perception.ros.context import await_discovery
+    from seg_perception.core.errors import SettingsError
+    from seg_perception.ros.context import await_discovery, start_ros
     from seg_perception.ros.log import describe_error
     from seg_perception.ros.node.lifecycle import SegmentationNode
     from seg_perception.ros.node.spinning import spin_until
@@ -92,12 +92,9 @@ def _run(args: list[str], arguments: RosArguments, signals: _Signals) -> int:
     logging.getLogger("seg_perception").setLevel(logging.INFO)  # passed on to the ROS log
     signals.in_order = True
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except (RuntimeError, ValueError) as error:  # an unreadable parameter file, or text that is no UTF-8, for example
-        remedy = "; set ROS_LOG_DIR to a folder that can be written" if "log" in str(error) else ""
-        if isinstance(error, UnicodeError):
-            remedy = "; they must be UTF-8, and Python must know: set LC_ALL=C.UTF-8"
-        return _refuse(f"ROS refuses the arguments: {error}{remedy}")
+        start_ros(args)
+    except SettingsError as error:
+        return _refuse(str(error))
     left_behind = False
     try:
         try:
