@@ -41,7 +41,8 @@ Arrays of images are uint8 [H, W, 3] in RGB order. OpenCV reads BGR, which nothi
 `cv2.cvtColor(image, cv2.COLOR_BGR2RGB)`.
 
 Every error that is raised on purpose is a `SegPerceptionError`; what the system says of files (a missing one, a
-full disk) stays an `OSError`.
+full disk) stays an `OSError`. Where a package is missing, the error is a `ModuleNotFoundError`, too, and names the
+extra to install.
 """
 
 _PARTS = {

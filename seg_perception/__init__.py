@@ -16,6 +16,7 @@ import importlib
 import os
 import sys
 import warnings
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -208,9 +209,15 @@ def __getattr__(name: str) -> Any:
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module 'seg_perception' has no attribute {name!r}")
+    from seg_perception.core.errors import extras_named
+
     module, colon, attribute = place.partition(":")
-    found = importlib.import_module(f"{__name__}.{module}")
+    with extras_named():
+        found = importlib.import_module(f"{__name__}.{module}")
     value = found if colon and not attribute else getattr(found, attribute or name)
+    if isinstance(value, FunctionType):
+        value = extras_named()(value)
+        value.__module__, value.__qualname__ = __name__, name  # where pickle finds it
     globals()[name] = value
     return value
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     ImageLike: TypeAlias = "str | Path | NDArray[np.uint8] | Image"
 
 
+KINDS = ("labels", "colors", "confidence", "drivable", "overlay")
+"""Folders that `Result.save` writes into."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
     """What the model says of one image, pixel by pixel, at the image's own size; a notebook shows the overlay.
@@ -116,15 +120,15 @@ class Result:
             InputError: opacity is outside 0 to 1.
             OSError: a file cannot be written.
         """
-        pictures = {
-            "labels": encode_png_bytes(self.labels),
-            "colors": _rgb_png(self.colors()),
-            "confidence": encode_png_bytes(self.confidence),
-            "drivable": encode_png_bytes(self.drivable),
-            "overlay": _rgb_png(self.overlay(opacity, legend=True)),
-        }
+        pictures = (
+            encode_png_bytes(self.labels),
+            _rgb_png(self.colors()),
+            encode_png_bytes(self.confidence),
+            encode_png_bytes(self.drivable),
+            _rgb_png(self.overlay(opacity, legend=True)),
+        )
         written = {}
-        for kind, encoded in pictures.items():
+        for kind, encoded in zip(KINDS, pictures, strict=True):
             path = user_path(folder) / kind / f"{self.name}.png"
             make_folder(path.parent)
             write_atomically(path, encoded.tobytes())

@@ -20,14 +20,14 @@ import cv2
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import make_folder, user_path, write_atomically
+from seg_perception.core.files import make_folder, real_path, user_path, write_atomically
 from seg_perception.core.ground import LOWEST_LENS
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.optics import read_calibration
 from seg_perception.core.types import RgbImage, Segmentation, Size
 from seg_perception.core.visual import DEFAULT_OPACITY, BirdsEye, with_legend
 from seg_perception.datasets.convert.exporting import Export, Labeled, ShapeSettings, export_type
-from seg_perception.model import Model, Result, load
+from seg_perception.model import KINDS, Model, Result, load
 from seg_perception.node_parameters import PictureSettings, picture_settings
 from seg_perception.sources import Source, SourceKind, find_source, list_folder, pace
 from seg_perception.video import VideoWriter
@@ -195,7 +195,8 @@ def predict(
         on_start: is called with the opened model and the number of files (or cameras, URLs) to segment.
 
     Raises:
-        InputError: a wrong option, two inputs that would be written under one name, or a film to be annotated.
+        InputError: a wrong option, two inputs that would be written under one name, a film to be annotated, or an
+            output folder that is an input, or whose labels are not of this function.
         FileNotFoundError, ModelError, EngineError, SettingsError: the model cannot be opened, see `load`.
         OSError: the output folder cannot be written.
     """
@@ -205,13 +206,19 @@ def predict(
         raise InputError(f"limit {limit} is not accepted: at least 1 frame is")
     report = PredictReport()
     places = [inputs] if isinstance(inputs, (str, Path, int)) else list(inputs)
-    jobs = list(_jobs(places, report))
+    folder = user_path(out)
+    if folder.is_dir() and any(
+        isinstance(p, (str, Path)) and user_path(p).is_dir() and user_path(p).samefile(folder) for p in places
+    ):
+        raise InputError(f"{folder}: the results would lie among the images: name another folder for them")
+    jobs = list(_jobs(places, report, real_path(folder)))
     _check_names(jobs)
     if isinstance(pre_label, str):
         pre_label = PreLabel(pre_label)
     if pre_label is not None:
         _demand_images(jobs)
-    folder = user_path(out)
+    if not all(job.is_film for job in jobs):
+        _demand_own(folder)
     make_folder(folder)  # what cannot be made is better known before the work
     with ExitStack() as stack:
         opened = (
@@ -251,8 +258,22 @@ def _demand_images(jobs: list[_Job]) -> None:
         )
 
 
-def _jobs(places: Iterable[str | Path | int], report: PredictReport) -> Iterator[_Job]:
-    """The sources to segment; what cannot be one is noted as a fault."""
+def _demand_own(out: Path) -> None:
+    """Somebody's own labels/, such as the truth of a dataset, are not overwritten: beside ours the other kinds lie."""
+    there = [kind for kind in KINDS if (out / kind).is_dir() and any((out / kind).iterdir())]
+    if there and len(there) < len(KINDS):
+        raise InputError(
+            f"{out}: {', '.join(there)} in it {'is' if len(there) == 1 else 'are'} not of this command (which writes "
+            f"{', '.join(KINDS)}) and would be written over: name another folder"
+        )
+
+
+def _jobs(places: Iterable[str | Path | int], report: PredictReport, out: Path) -> Iterator[_Job]:
+    """The sources to segment; what cannot be one is noted as a fault.
+
+    Args:
+        out: real path of the results, which are not looked at for images.
+    """
     for place in places:
         try:
             source = find_source(place)
@@ -260,10 +281,14 @@ def _jobs(places: Iterable[str | Path | int], report: PredictReport) -> Iterator
                 yield _Job(source, Path(source.name))
                 continue
             assert isinstance(source.place, Path)
-            listing = list_folder(source.place)
+            real = real_path(source.place)
+            results = source.place / out.relative_to(real) if real in out.parents else None
+            listing = list_folder(source.place, results)
         except (InputError, OSError) as error:
             report.faults.append(str(error))
             continue
+        if results is not None and results.exists():
+            report.notes.append(f"{results}: not looked at for images, because the results go there")
         if listing.left_out:
             report.left_out.append(f"{source}: {listing.left_out_text()}")
         for path in sorted((*listing.images, *listing.videos)):

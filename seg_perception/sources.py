@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seg_perception.core.errors import InputError, first_of
+from seg_perception.core.errors import InputError, extras_named, first_of
 from seg_perception.core.files import real_path, user_path, walk
 from seg_perception.core.image_file import IMAGE_SUFFIXES, read_rgb
 from seg_perception.core.types import RgbImage
@@ -110,8 +110,8 @@ class FolderListing:
         )
 
 
-def list_folder(folder: Path) -> FolderListing:
-    """The images and videos of a folder and of those inside it.
+def list_folder(folder: Path, without: Path | None = None) -> FolderListing:
+    """The images and videos of a folder and of those inside it, except one.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -123,7 +123,11 @@ def list_folder(folder: Path) -> FolderListing:
     images, videos = [], []
     left_out: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(Path(place, name) for place, inside, files in walk(folder) for name in (*inside, *files)):
-        if path.is_dir() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if (
+            path.is_dir()
+            or without in path.parents
+            or any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ):
             continue
         suffix = path.suffix.lower()
         if not path.is_file():
@@ -239,8 +243,9 @@ def _folder_frames(source: Source, on_fault: Callable[[str], object] | None) -> 
 
 
 def _bag_frames(source: Source, topic: str | None, on_fault: Callable[[str], object] | None) -> Iterator[Frame]:
-    from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of, stamp_ns_of
-    from seg_perception.bags.reader import BagReader
+    with extras_named():
+        from seg_perception.bags.messages import IMAGE_TOPIC, IMAGE_TYPES, rgb_of, stamp_ns_of
+        from seg_perception.bags.reader import BagReader
 
     assert isinstance(source.place, Path)
     with BagReader(source.place) as bag:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import inspect
+import pickle
 import pkgutil
 import re
 import subprocess
@@ -113,7 +114,46 @@ def test_export_is_a_function_whatever_was_imported_before() -> None:
     assert {module.name for module in pkgutil.iter_modules(sp.__path__)} & set(sp.__all__) == {"export"}
     for first in ("", "import seg_perception.export.to_onnx"):
         code = f"{first}\nimport seg_perception as sp; print(callable(sp.export), callable(sp.evaluate), sp.compile)"
-        assert run_python(code).startswith("True True <function compile_model")
+        assert run_python(code).startswith("True True <function compile ")
+
+
+MISSING = """
+import sys
+for name in ("torch", "rclpy", "rosbags", "jinja2"):
+    sys.modules[name] = None
+import seg_perception as sp
+for call in (
+    lambda: sp.train({"name": "x", "train": []}), lambda: sp.export("a", "b"), lambda: sp.demo("out"),
+    lambda: sp.BagReader, lambda: list(sp.load(sys.argv[1]).stream(sys.argv[2])), lambda: sp.report(["runs"]),
+):
+    try:
+        call()
+    except sp.SegPerceptionError as error:
+        assert isinstance(error, ModuleNotFoundError) and error.name
+        print(error)
+"""
+
+
+def test_a_missing_package_is_named_with_its_extra(tiny: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "in.mcap", [picture(0)])
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING, tiny, bag], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    expected = (
+        ("torch", "train"),
+        ("torch", "train"),
+        ("rclpy", "ros"),
+        *2 * (("rosbags", "bags"),),
+        ("jinja2", "train"),
+    )
+    for line, (package, extra) in zip(done.stdout.splitlines(), expected, strict=True):
+        said = f"this needs the package '{package}', which is not installed: pip install 'seg_perception[{extra}]'"
+        assert line.removesuffix(", or source a ROS 2") == said
+
+
+def test_functions_go_to_other_processes() -> None:
+    for function in (sp.predict, sp.compile, sp.inspect):  # the names of two differ from those where they are written
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "array", "view", "pil", "pil gray"])

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from seg_perception.core.errors import pip_install
 from seg_perception.core.files import DEFAULT_MODEL, model_file, shipped_models
 from seg_perception.core.stopping import StopEvent, ending_signals
 from seg_perception.engines.opening import AUTO
@@ -268,55 +267,6 @@ def wanted_datasets(arguments: argparse.Namespace) -> list[Dataset]:
     if arguments.config is None:
         return open_datasets(dataset_settings(arguments))
     return open_datasets(arguments.config, arguments.data_root)
-
-
-EXTRA_OF = {
-    "aiohttp": "view",
-    "mcap": "bags",
-    "zstandard": "bags",
-    "lz4": "bags",
-    "imageio_ffmpeg": "bags",
-    "rosbags": "bags",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "jinja2": "train",
-    "markupsafe": "train",
-    "PIL": "convert",
-    "pycocotools": "convert",
-    "matplotlib": "train",
-    "onnxscript": "train",
-    "safetensors": "train",
-    "tensorboard": "train",
-    "torch": "train",
-    "cuda": "tensorrt",
-    "tensorrt_rtx_bindings": "tensorrt",
-    "ament_index_python": "ros",
-    "builtin_interfaces": "ros",
-    "cv_bridge": "ros",
-    "diagnostic_msgs": "ros",
-    "lifecycle_msgs": "ros",
-    "rcl_interfaces": "ros",
-    "rclpy": "ros",
-    "rosgraph_msgs": "ros",
-    "sensor_msgs": "ros",
-    "std_msgs": "ros",
-    "vision_msgs": "ros",
-}
-"""Import name -> the extra of setup.py that brings it."""
-
-
-def what_to_install(error: ModuleNotFoundError) -> str | None:
-    """One line that names the missing package and the extra to install.
-
-    None for a module that no extra brings: then our own installation is broken or incomplete, and
-    the traceback says more than a sentence could.
-    """
-    package = (error.name or "").partition(".")[0]
-    extra = EXTRA_OF.get(package)
-    if extra is None:
-        return None
-    line = f"this needs the package {package!r}, which is not installed: {pip_install(extra)}"
-    return f"{line}, or source a ROS 2" if extra == "ros" else line
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 
 import seg_perception.cli
 from seg_perception import __version__
-from seg_perception.cli._command import Command, what_to_install
-from seg_perception.core.errors import SegPerceptionError, printable
+from seg_perception.cli._command import Command
+from seg_perception.core.errors import SegPerceptionError, extras_named, printable
 
 PROGRAM = "seg-perception"
 
@@ -148,7 +148,8 @@ def _main(argv: Sequence[str] | None) -> int:
     if not sys.stderr.isatty():  # in a log, a progress bar adds a line now and then (tqdm reads this when imported)
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
-        status = int(arguments.run(arguments) or 0)
+        with extras_named():
+            status = int(arguments.run(arguments) or 0)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `| head` has read enough; nothing is left for Python's own end to write
@@ -156,12 +157,6 @@ def _main(argv: Sequence[str] | None) -> int:
         return 128 + signal.SIGPIPE
     except (SegPerceptionError, OSError) as error:
         print(f"{PROGRAM} {arguments.command}: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        advice = what_to_install(error)
-        if advice is None:
-            raise
-        print(f"{PROGRAM} {arguments.command}: {advice}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)

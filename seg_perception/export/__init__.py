@@ -16,9 +16,12 @@ class _CallableRoom(ModuleType):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """See `seg_perception.export.exporting.export_model`."""
-        from seg_perception.export.exporting import export_model
+        from seg_perception.core.errors import extras_named
 
-        return export_model(*arguments, **options)
+        with extras_named():
+            from seg_perception.export.exporting import export_model
+
+            return export_model(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _CallableRoom

@@ -17,8 +17,7 @@ import pytest
 import seg_perception
 import seg_perception.cli
 from seg_perception.cli import main as cli
-from seg_perception.cli._command import EXTRA_OF
-from seg_perception.core.errors import SettingsError
+from seg_perception.core.errors import EXTRA_OF, SettingsError
 from seg_perception.core.types import Size
 from seg_perception.engines.opening import engine_choices
 from seg_perception.evaluation import EvaluationOptions

@@ -64,6 +64,29 @@ def test_images_and_folders(tmp_path: Path, model: str, capsys: pytest.CaptureFi
     assert len(list(out.rglob("*.png"))) == 15
 
 
+def test_results_are_no_input_of_the_next_run(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(Path("photos/one.png"), 0)
+    for _ in range(2):
+        assert main(["predict", "photos", "--out", "photos/out", "--model", model]) == 0
+        said = capsys.readouterr()
+        assert "photos/out: 1 images" in said.out
+    assert "photos/out: not looked at for images" in said.err
+    assert main(["predict", ".", "photos", "--out", "photos", "--model", model]) == 2
+    assert "photos: the results would lie among the images" in capsys.readouterr().err
+
+
+def test_truth_is_not_written_over(tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "images" / "one.png", 0)
+    write_image(tmp_path / "labels" / "one.png", 1)
+    before = (tmp_path / "labels" / "one.png").read_bytes()
+    assert main(["predict", str(tmp_path / "images"), "--out", str(tmp_path), "--model", model]) == 2
+    assert f"{tmp_path}: labels in it is not of this command" in capsys.readouterr().err
+    assert (tmp_path / "labels" / "one.png").read_bytes() == before
+
+
 @pytest.fixture
 def streets(tmp_path: Path) -> Path:
     """Three pictures of 64x48, one in an inner folder, for which the model answers blobs of all ten classes."""
