@@ -111,7 +111,7 @@ def check_domain() -> None:
         raise SettingsError(f"ROS_DOMAIN_ID {text!r} is not accepted: a whole number from 0 to {_LAST_DOMAIN} is")
 
 
-def start_ros(args: Sequence[str] | None = None, context: Context | None = None) -> None:
+def start_ros(args: list[str] | None = None, context: Context | None = None) -> None:
     """Initialize rclpy; signals stay a matter of the caller.
 
     Raises:
