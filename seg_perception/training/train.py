@@ -131,7 +131,7 @@ def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitSt
         module = DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
         without_exchange = module.no_sync
     if settings.compile:
-        module = CompiledOrNot(module, device)
+        module = CompiledOrNot(module, device, settings.accumulation)
 
     run = until_the_end.enter_context(closing(RunFolder(settings, label_set, history, writes=rank == 0)))
     work = _Work(settings, run, data, data.records(), network, average.network, optimizer, scaler)

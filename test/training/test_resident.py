@@ -22,6 +22,7 @@ from seg_perception.scenes import random_scene
 from seg_perception.training import augmentation as change
 from seg_perception.training.augmentation import augment
 from seg_perception.training.data import open_run_data
+from seg_perception.training.optimization import CompiledOrNot
 from seg_perception.training.resident import (
     Draws,
     ResidentCrops,
@@ -351,3 +352,14 @@ def test_a_compiler_that_fails_is_said_and_done_without(
     assert "compile: without it, since it failed here (RuntimeError: no C++ compiler here)" in capsys.readouterr().out
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     assert losses_of(tiny(name="proven", compile=True, accumulation=2)) == plain
+
+
+@pytest.mark.parametrize("passes, mode", [(1, "reduce-overhead"), (2, None)])
+def test_cuda_graphs_are_not_for_gradients_that_add_up(
+    passes: int, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They overwrite the gradients of the pass before, in silence (pytorch issue 169545)."""
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda module, mode: asked.append(mode) or module)
+    CompiledOrNot(torch.nn.Identity(), torch.device("cuda"), passes)
+    assert asked == [mode]

@@ -786,7 +786,11 @@ def test_parts_are_no_larger_than_said_and_none_of_an_earlier_time_stays(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = runpy.run_path(str(repository / "benchmarks" / "train_gpu.py"))
-    monkeypatch.setitem(script["pack"].__globals__, "PART_BYTES", 40960)
+    monkeypatch.setitem(script["pack"].__globals__, "START_WEIGHTS", ("carried", "absent"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "carried" / "models").mkdir(parents=True)
+    for name in ("__init__.py", "models/public.pth"):
+        (tmp_path / "carried" / name).write_bytes(name.encode())
     elsewhere, data, parts = tmp_path / "elsewhere", tmp_path / "data", tmp_path / "parts"
     (elsewhere / ("long" * 30)).mkdir(parents=True)
     data.mkdir()
@@ -796,13 +800,18 @@ def test_parts_are_no_larger_than_said_and_none_of_an_earlier_time_stays(
         (elsewhere / ("long" * 30) / f"{index}.JPG").write_bytes(b"x" * (index * 7))
     (elsewhere / "drive.mcap").write_bytes(b"x")
     (data / "linked").symlink_to(elsewhere)
-    assert script["pack"](data, parts) == 0
-    assert "left out: 1 .mcap" in capsys.readouterr().out
+    assert script["pack"](data, parts, 40960) == 0
+    said = capsys.readouterr().out
+    assert "left out: 1 .mcap" in said
+    assert "absent is not installed, so it is not packed: recipes with 'start: imagenet' will need it there" in said
     sizes = [path.stat().st_size for path in parts.iterdir()]
     assert len(sizes) > 5
     assert max(sizes) <= 40960
     script["unpack"](parts, tmp_path / "there")
     assert len(list((tmp_path / "there").rglob("*.JPG"))) == 150
+    # a recipe's start weights come along: nothing is installed there
+    assert (tmp_path / "there" / "packages" / "carried" / "models" / "public.pth").read_text() == "models/public.pth"
+    assert (tmp_path / "there" / "packages" / "carried" / "__init__.py").is_file()
     with pytest.raises(DatasetError, match=r"elsewhere: no part_01\.tar there"):
         script["unpack"](elsewhere, tmp_path)
     part = min(parts.iterdir())
@@ -816,7 +825,8 @@ def test_a_gpu_gets_a_batch_and_a_precision_that_fill_it(
 ) -> None:
     for_gpu = runpy.run_path(str(repository / "benchmarks" / "train_gpu.py"))["for_gpu"]
     assert for_gpu(tiny(), bf16=True) == {"batch_size": 32, "precision": "bf16"}
-    assert for_gpu(tiny(), bf16=False) == {"batch_size": 32}
+    assert for_gpu(tiny(), bf16=False) == {"batch_size": 32, "precision": "fp16"}
+    assert for_gpu(tiny(batch_size=64, precision="bf16"), bf16=False) == {"precision": "fp16"}
     assert for_gpu(tiny(batch_size=64, precision="fp16"), bf16=True) == {}
 
 
