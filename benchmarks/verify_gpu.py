@@ -322,10 +322,11 @@ def chip_limits(capability: str) -> ChipLimits | None:
             for name in ("ClockRate", "MultiProcessorCount", "MemoryClockRate", "GlobalMemoryBusWidth")
         )
         half, single = _FLOP_A_CLOCK[capability]
-        if not (clock_khz and memory_khz):  # a part of a GPU, and some that share the CPU's memory
-            raise EngineError("the driver does not tell its clocks")
     except (AttributeError, EngineError, KeyError) as error:
         print(f"the chip's limits are not known: {error}")
+        return None
+    if not (clock_khz and memory_khz):  # of a part of a GPU, or one that shares the CPU's memory
+        print("the chip's limits are not known: the driver does not tell its clocks")
         return None
     cycles = clock_khz * 1e3 * processors / 1e12
     return ChipLimits(half * cycles, single * cycles, 2 * memory_khz * 1e3 * bus_bits / 8 / 1e9)
