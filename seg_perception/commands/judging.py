@@ -233,7 +233,7 @@ def report(
     from seg_perception.evaluation.report import read_source, with_unique_labels, write_report
 
     demand_report_packages()
-    make_room_for(Path(out))
+    make_room_for(Path(out), *map(Path, sources))
     read = with_unique_labels([read_source(Path(path)) for path in sources])
     metrics = {
         f"{source.label}, {evaluation.dataset}": gate_metrics(evaluation)

@@ -110,6 +110,7 @@ def average(
 
     Raises:
         OSError: a file is missing or cannot be read or written.
+        InputError: `out` is one of them.
         ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
         SettingsError: the shares do not fit the files, or a layer is not known.
     """

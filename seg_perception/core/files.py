@@ -264,15 +264,21 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:
         raise
 
 
-def make_room_for(path: Path) -> None:
+def make_room_for(path: Path, *made_from: Path) -> None:
     """Make the folder of a file that comes at the end of long work, and try whether it takes one.
 
     What cannot be written is better known before the work than after it.
 
+    Args:
+        path: the file to come.
+        made_from: files that it must not replace.
+
     Raises:
-        InputError: `path` is no file's name, or that of a pipe or device.
+        InputError: `path` is no file's name, that of a pipe or device, or one of `made_from`.
         OSError: the folder cannot be made or written, or `path` itself is a folder.
     """
+    if path.exists() and any(source.exists() and path.samefile(source) for source in made_from):
+        raise InputError(f"{path}: would replace what it is made from; name another file")
     make_folder(path.parent)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "cannot write: there is a folder of that name", str(path))

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, ModelError, SettingsError
-from seg_perception.core.files import write_atomically
+from seg_perception.core.files import make_room_for, write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES
 from seg_perception.core.resizing import check_multiple, resize_image
 from seg_perception.core.types import CameraEncoding, Precision, RgbImage, Size
@@ -199,11 +199,13 @@ def export_model(
 
     Raises:
         FileNotFoundError: no such checkpoint, folder or file.
-        SettingsError, InputError: a wrong option.
+        OSError: the file cannot be written.
+        SettingsError, InputError: a wrong option, or `out` is the checkpoint.
         ModelError: the graph answers differently from torch, or int8 does not reach `agreement`.
     """
     checkpoint, out, precision = Path(checkpoint), Path(out), Precision.parse(precision)
-    _check_options(out, precision, calibration, batch)
+    _check_options(precision, calibration, batch)
+    make_room_for(out, checkpoint)
     encoding = CameraEncoding.parse(camera_encoding)
     if encoding is not CameraEncoding.RGB and camera_size is None:
         raise SettingsError(f"camera encoding {encoding} needs a camera size")
@@ -243,13 +245,11 @@ def export_model(
     return ExportReport(out, card_of(model).id, len(content), parity, lowered, quantized)
 
 
-def _check_options(out: Path, precision: Precision, calibration: str | Path | None, batch: int | None) -> None:
+def _check_options(precision: Precision, calibration: str | Path | None, batch: int | None) -> None:
     if precision is Precision.INT8 and calibration is None:
         raise SettingsError("precision int8 needs calibration, a folder of images: some tens of typical scenes")
     if batch is not None and batch < 1:
         raise SettingsError(f"batch {batch} is not accepted: it must be at least 1")
-    if not out.parent.is_dir():
-        raise FileNotFoundError(2, "there is no such folder to write to", str(out.parent))
 
 
 def _parsed(size: Size | str | None) -> Size | None:

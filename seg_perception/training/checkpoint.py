@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsError, first_of
-from seg_perception.core.files import open_regular_file, write_atomically
+from seg_perception.core.files import make_room_for, open_regular_file, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
 from seg_perception.core.settings import FORMERLY, from_mapping, parse_json
@@ -295,6 +295,7 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
 
     Raises:
         OSError: a file is missing or cannot be read or written.
+        InputError: `out` is one of them.
         ModelError: not a weights file of ours; or another network, other options or other classes than the first's.
         SettingsError: the shares do not fit the files, or a submodule is not known.
     """
@@ -303,6 +304,7 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
             f"{len(paths)} files and the shares {', '.join(f'{s:g}' for s in shares)}: "
             "an average needs two files or more, and for each a finite share above 0"
         )
+    make_room_for(out, *paths)
     loaded = [load_weights(path) for path in paths]
     first = loaded[0][1]
     network = build_network(first.network, len(first.label_set), **first.options)

@@ -148,6 +148,21 @@ def test_an_impossible_batch_is_refused(checkpoint: Path, tmp_path: Path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_file_is_made_from_is_not_replaced(
+    checkpoint: Path, model: Path, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "linked.onnx").hardlink_to(model)
+    for command in (
+        ["export", "--checkpoint", checkpoint, "--out", checkpoint],
+        ["average", checkpoint, checkpoint, "--out", checkpoint],
+        ["import", model, "--out", tmp_path / "linked.onnx"],
+        ["report", scores, "--out", scores],
+    ):
+        assert main([str(word) for word in command]) == 2
+        assert f"{command[-1]}: would replace what it is made from" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["linked.onnx"]
+
+
 def test_the_pixel_budget_of_the_card_can_be_another_than_the_trainings(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

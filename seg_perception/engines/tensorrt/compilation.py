@@ -76,7 +76,7 @@ def compile_model(
 
     Raises:
         FileNotFoundError: no such model, or no folder to write to.
-        InputError: `out` is no file's name, or that of a pipe or device.
+        InputError: `out` is no file's name, that of a pipe or device, or the model.
         ModelError: the model breaks the contract, or cannot have this precision.
         EngineError: no TensorRT or GPU here, or the build failed.
     """
@@ -84,7 +84,8 @@ def compile_model(
     loaded = load_library(library)
     found = find_gpu()
     gpu = None if isinstance(found, str) else found
-    plan = plan_compilation(model_file(model), settings, loaded, gpu)
+    source = model_file(model)
+    plan = plan_compilation(source, settings, loaded, gpu)
     if gpu is not None and settings.target is None and (reason := why_gpu_unsupported(loaded, gpu)) is not None:
         if not loaded.is_rtx:
             raise EngineError(reason)
@@ -97,7 +98,7 @@ def compile_model(
         if not path.parent.is_dir():
             raise FileNotFoundError(2, "there is no such folder to write to", str(path.parent))
         check_private(path.parent)  # else nothing would open the engine afterwards
-    make_room_for(path)
+    make_room_for(path, source)
     if not force:
         try:
             read_engine(path, plan.key)

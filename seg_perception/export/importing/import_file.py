@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import InputError, ModelError
-from seg_perception.core.files import make_folder, real_path, write_atomically
+from seg_perception.core.files import NAME, make_room_for, write_atomically
 from seg_perception.core.image_file import IMAGE_SUFFIXES, image_files, read_rgb
 from seg_perception.core.resizing import resize_image
 from seg_perception.core.types import RgbImage, Size
@@ -196,26 +197,27 @@ def import_file(
     Raises:
         FileNotFoundError: no such model or folder.
         ModelError, InputError, SettingsError: it cannot be imported; nothing is written.
-        EngineError: ONNX Runtime does not run the result; nothing is left.
+        OSError: it cannot be written.
+        EngineError: ONNX Runtime does not run the result; nothing is written.
     """
     source, out, images = Path(source), Path(out), Path(images) if images is not None else None
-    if real_path(out) == real_path(source):
-        raise InputError(f"{out}: the output would replace the model that it is made from; name another file")
+    make_room_for(out, source)
     original = OriginalModel(read_foreign(source))
     imported = import_model(original, request or ImportRequest(), name)
     pictures = _pictures(images, imported.decision.input_size or imported.card.input_size)
-    make_folder(out.parent)
-    write_atomically(out, imported.model.SerializeToString())
-    try:
-        comparison = _compare(original, imported, out, pictures)
-    except Exception:
-        out.unlink(missing_ok=True)
-        raise
+    content = imported.model.SerializeToString()
+    with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=out.parent) as folder:
+        trial = Path(folder, "trial.onnx")
+        trial.write_bytes(content)
+        comparison = _compare(original, imported, trial, pictures)
+    write_atomically(out, content)
     return ImportReport(source, out, imported, comparison)
 
 
-def _compare(original: OriginalModel, imported: Imported, out: Path, pictures: dict[str, RgbImage]) -> AnswerComparison:
-    with open_engine(out, "onnxruntime") as engine:
+def _compare(
+    original: OriginalModel, imported: Imported, trial: Path, pictures: dict[str, RgbImage]
+) -> AnswerComparison:
+    with open_engine(trial, "onnxruntime") as engine:
         comparison = compare_with_original(original, imported, engine.infer, pictures)
     if comparison.agreement < _LEAST_AGREEMENT:
         raise ModelError(
