@@ -20,6 +20,7 @@ from seg_perception.bags.types import BagMessage
 from seg_perception.core.errors import InputError, pip_install
 from seg_perception.core.files import check_place
 from seg_perception.core.label_set import LabelSet, load_label_set
+from seg_perception.core.types import UNLABELED
 from seg_perception.core.visual import draw_cells
 
 _JPEG_QUALITY = 90  # of pictures for people; labels, mask and confidence are kept exactly
@@ -85,6 +86,9 @@ def write_rerun(
         try:
             recording.save(str(partial))
             classes = [(c.id, c.name, c.color) for c in label_set.classes]
+            classes.append(
+                (UNLABELED, "unlabeled", (0, 0, 0))
+            )  # or the viewer chooses a color, which looks like a class
             recording.log("/", rr.AnnotationContext(classes), static=True)
             for name in wanted:
                 if name.endswith("/drivable"):

@@ -352,7 +352,7 @@ class _Work:
             push(self._gallery, (badness, -index, shown))
 
     def result(self, title: str) -> Comparison:
-        worst = sorted(self._gallery, reverse=True)
+        worst = sorted((entry for entry in self._gallery if entry[0] > 0), reverse=True)
         return Comparison(
             title=title,
             label_set=self._label_set,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -44,7 +44,9 @@ from seg_perception.ros.node.page import GridPicture, live_sliders, parameter_fo
 from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
 
-_KEPT = 8  # stamps whose parts are waited for
+_KEPT = 8  # outlines that are waited with
+_KEPT_S, _KEPT_BYTES = 10.0, 256 << 20
+"""Camera messages wait for their answers: those of so many seconds, which a slow engine takes, in so many bytes."""
 
 _MOST_ASKED = 10  # rclpy keeps each question until it is answered, which a node that hangs never does
 ANSWER_S = 20.0
@@ -53,10 +55,19 @@ ANSWER_S = 20.0
 
 @dataclass
 class _Parts:
-    """What has come of one stamp."""
+    """What has come of one stamp.
 
-    image: RgbImage | None = None
-    maps: dict[str, Any] = field(default_factory=dict)  # labels, confidence, drivable
+    Attributes:
+        since: when the first of it came, monotonic seconds.
+        decode: gives the image; of most frames of a quick camera no answer ever comes.
+        size: of all of it, in bytes.
+        maps: labels, confidence, drivable.
+    """
+
+    since: float
+    decode: Callable[[], RgbImage] | None = None
+    size: int = 0
+    maps: dict[str, Any] = field(default_factory=dict)
 
 
 class NodeViewer:
@@ -76,6 +87,7 @@ class NodeViewer:
         self._values: dict[str, float] = {}
         self._asked: list[Any] = []  # and not answered yet
         self._cameras: dict[str, _CameraTopics] = {}
+        self._numbers: Counter[str] = Counter()
         self._grid = _GridTopics(self)
         self._refused: set[str] = set()  # topics of which a message could not be shown
         self._clients = {
@@ -128,18 +140,20 @@ class NodeViewer:
     def _on_palette(self, message: String) -> None:
         self._label_set, self._model = label_set_of(message.data)
 
-    def show(self, camera: str, number: int, stamp_ns: int, parts: _Parts) -> None:
+    def show(self, camera: str, stamp_ns: int, parts: _Parts) -> None:
         """All parts of a frame are there."""
-        if self._label_set is None or parts.image is None:
+        if self._label_set is None or parts.decode is None:
             return
-        maps, size = parts.maps, Size.of(parts.image)
+        image, maps = parts.decode(), parts.maps
+        size = Size.of(image)
         if any(Size.of(found) != size for found in maps.values()):
             raise InputError(f"labels, confidence and mask are not all of the image's size, {size}")
         if (highest := int(maps["labels"].max())) >= len(self._label_set):
             raise InputError(f"label {highest} is none of the palette's {len(self._label_set)} classes")
+        self._numbers[camera] += 1
         self.board.offer(
             ViewFrame(
-                camera, number, stamp_ns, time.monotonic(), parts.image, maps["labels"], maps["confidence"],
+                camera, self._numbers[camera], stamp_ns, time.monotonic(), image, maps["labels"], maps["confidence"],
                 maps["drivable"], self._label_set, self._model, self._grid.picture(stamp_ns),
             )
         )  # fmt: skip
@@ -181,6 +195,8 @@ class NodeViewer:
         answer = self._call("set", request)
         if answer is None:
             return f"{self._name} does not answer"
+        if answer.results[0].successful:
+            self._values[name] = typed
         return "" if answer.results[0].successful else str(answer.results[0].reason)
 
     def transitions(self) -> Sequence[str]:
@@ -226,7 +242,6 @@ class _CameraTopics:
         self._viewer = viewer
         self._subscriptions: list[Any] = []
         self._parts: OrderedDict[int, _Parts] = OrderedDict()
-        self._number = 0
 
     def follow(self, watched: bool) -> None:
         if watched == bool(self._subscriptions):
@@ -251,8 +266,7 @@ class _CameraTopics:
         self._subscriptions, self._parts = [], OrderedDict()
 
     def _on_image(self, message: Any, decode: Callable[[Any], RgbImage]) -> None:
-        image = decode(message)
-        self._part(message).image = image
+        self._part(message).decode = partial(decode, message)
         self._complete(stamp_ns_of(message.header))
 
     def _on_map(self, part: str, message: Any) -> None:
@@ -260,18 +274,20 @@ class _CameraTopics:
         self._complete(stamp_ns_of(message.header))
 
     def _part(self, message: Any) -> _Parts:
-        parts = self._parts.setdefault(stamp_ns_of(message.header), _Parts())
-        while len(self._parts) > _KEPT:
-            self._parts.popitem(last=False)
+        now, held = time.monotonic(), sum(parts.size for parts in self._parts.values())
+        while self._parts and (held > _KEPT_BYTES or now - next(iter(self._parts.values())).since > _KEPT_S):
+            held -= self._parts.popitem(last=False)[1].size
+        parts = self._parts.setdefault(stamp_ns_of(message.header), _Parts(now))
+        parts.size += len(message.data)
         return parts
 
     def _complete(self, stamp_ns: int) -> None:
         parts = self._parts.get(stamp_ns)
-        if parts is None or parts.image is None or len(parts.maps) < 3:
+        if parts is None or parts.decode is None or len(parts.maps) < 3:
             return
-        del self._parts[stamp_ns]
-        self._number += 1
-        self._viewer.show(self.name, self._number, stamp_ns, parts)
+        while self._parts.popitem(last=False)[0] != stamp_ns:  # those of before got no answer: superseded, or lost
+            pass
+        self._viewer.show(self.name, stamp_ns, parts)
 
 
 class _GridTopics:

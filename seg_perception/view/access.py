@@ -81,13 +81,13 @@ class Access:
             return response
         response.headers.update(_HEADERS)
         if self._token and request.query.get("token"):
-            response.set_cookie("token", self._token, httponly=True, samesite="Strict")
+            response.set_cookie(_cookie_of(request), self._token, httponly=True, samesite="Strict")
         return response
 
     def _why_refused(self, request: web.Request) -> str | None:
         if self._token:
-            given = request.query.get("token") or request.cookies.get("token") or ""
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
+            given = request.query.get("token") or request.cookies.get(_cookie_of(request)) or ""
+            if not hmac.compare_digest(given.encode(errors="replace"), self._token.encode()):
                 return "a token is needed: open the address that was printed when the page began to be served"
         elif not _is_loopback_name(request.host):  # a name that an attacker's DNS points here
             return f"{request.host[:80]!r} is not this machine's loopback address"
@@ -97,6 +97,12 @@ class Access:
         if origin is not None and _place_of(origin) != request.host:
             return "requests from other origins are refused"
         return None
+
+
+def _cookie_of(request: web.Request) -> str:
+    """Cookies are of a host, whatever the port: two nodes of one machine would take each other's away."""
+    own = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return f"token_{own[1]}" if own else "token"
 
 
 class _Refuse(asyncio.Protocol):

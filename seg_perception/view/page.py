@@ -11,12 +11,13 @@ from typing import Any, Final, Literal, TypeAlias
 
 from aiohttp import web
 
-from seg_perception.view.board import WIDTHS, Look
+from seg_perception.view.board import WIDTHS, Look, ViewFrame
 
 _MAX_CAMERAS = 16
 _MAX_NAME = 120
 _MESSAGES_A_SECOND: Final = 50
 SEND_TIMEOUT_S: Final = 10.0  # a page that does not read is let go
+SHOWN: Final = 3  # frames that a page may still see: the next is under way while a question about one is
 
 
 class BadMessageError(ValueError):
@@ -41,9 +42,10 @@ class NextMessage:
 
 @dataclass(frozen=True, slots=True)
 class PixelMessage:
-    """What is there? x and y from 0 to 1, from the left and the top."""
+    """What is there in the frame of this number? x and y from 0 to 1, from the left and the top."""
 
     camera: str
+    number: int
     x: float
     y: float
     type: Literal["pixel"] = "pixel"
@@ -110,7 +112,8 @@ def parse_message(text: str) -> Message:
     if kind == "next":
         return NextMessage(_name(document, "camera"))
     if kind == "pixel":
-        return PixelMessage(_name(document, "camera"), _number(document, "x", 0, 1), _number(document, "y", 0, 1))
+        number, x, y = (_number(document, field, 0, most) for field, most in (("number", 2**53), ("x", 1), ("y", 1)))
+        return PixelMessage(_name(document, "camera"), int(number), x, y)
     if kind == "set":
         return SetMessage(_name(document, "name"), _number(document, "value", -1e9, 1e9))
     if kind == "transition":
@@ -145,8 +148,10 @@ class Page:
     Attributes:
         looks: what it wants to see of each camera.
         credit: cameras of which it may get a frame: it has answered for the one before.
-        shown: the frame it sees, for questions about a pixel and for keeping.
+        shown: the last frames it was sent of each camera, for questions about a pixel and for keeping: it may still see
+            one of before the newest, which is under way.
         paused: it holds the frame that it sees; a look at it in another way is not a look at a newer one.
+        held: how often it began to.
         again: cameras whose held frame it wants to see in another way.
     """
 
@@ -154,13 +159,23 @@ class Page:
         self.socket = socket
         self.looks: dict[str, Any] = {}
         self.credit: set[str] = set()
-        self.shown: dict[str, Any] = {}
+        self.shown: dict[str, deque[ViewFrame]] = {}
         self.sent: dict[str, int] = {}
         self.paused = False
+        self.held = 0
         self.again: set[str] = set()
         self.fresh = asyncio.Event()
         self._spoken = Limit(_MESSAGES_A_SECOND)
         self._invited = 0
+
+    def hold(self) -> None:
+        """No frame goes out any more until it asks."""
+        self.credit.clear()
+        self.held += 1
+
+    def frame(self, camera: str, number: int) -> ViewFrame | None:
+        """One of the frames that it was sent lately."""
+        return next((frame for frame in self.shown.get(camera, ()) if frame.number == number), None)
 
     def may_speak(self) -> bool:
         """The answer to each frame that it was sent, and so many messages a second besides."""

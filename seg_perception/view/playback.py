@@ -13,9 +13,38 @@ import numpy as np
 
 from seg_perception.model import Model
 from seg_perception.sources import SourceKind, find_source
+from seg_perception.video import MAX_STILL_S
 from seg_perception.view.board import Board, Slider, ViewFrame
 
 STILL_S = 1.0  # how long a picture without time is shown
+
+
+class RealTime:
+    """When the time of a film's frame has come, so that it plays in real time.
+
+    It begins anew with another film of a folder, and where the stamps jump, back or by more than ten seconds: the clock
+    of a robot is set while it drives, and nobody waits for an hour, or looks at a minute that rushes by.
+    """
+
+    def __init__(self) -> None:
+        self.jumped = False
+        self._began, self._first, self._before = 0.0, 0, ("", 0)
+
+    def due(self, now: float, source: str, stamp_ns: int | None) -> float:
+        """Until when the frame stands, in the seconds of `now`; `jumped` tells whether its stamp jumped."""
+        before, self.jumped = self._before, False
+        if stamp_ns is None:
+            return now + STILL_S
+        if source == before[0]:
+            self.jumped = not 0 <= stamp_ns - before[1] <= MAX_STILL_S * 1e9
+        if source != before[0] or self.jumped:
+            self._began, self._first = now, stamp_ns
+        self._before = (source, stamp_ns)
+        return self._began + (stamp_ns - self._first) * 1e-9
+
+    def hold(self, seconds: float) -> None:
+        """A pause is no delay to catch up with."""
+        self._began += seconds
 
 
 class Playback:
@@ -36,6 +65,8 @@ class Playback:
         self._moved = threading.Condition()
         self._times: deque[float] = deque(maxlen=100)
         self._faults: dict[str, None] = {}  # each once, however often the source is played
+        self._jumps = 0
+        self._shown: ViewFrame | None = None
         self._status: dict[str, Any] = {}
         live = find_source(source).kind in (SourceKind.CAMERA, SourceKind.URL)
         self._of_file = {} if live else {"stale_s": None}  # a file cannot be late
@@ -80,24 +111,18 @@ class Playback:
         """
         number = 0
         while not stop.is_set():
-            began, first_stamp, shown = time.monotonic(), None, 0
+            real_time, shown = RealTime(), 0
             for result in self._timed(stop):
-                number, shown = number + 1, shown + 1
-                self.board.offer(
-                    ViewFrame(
-                        "", number, result.stamp_ns, time.monotonic(), result.image, result.labels,
-                        result.confidence, result.drivable, result.label_set, self._model.card.id,
-                    )
+                number, shown, stamp = number + 1, shown + 1, result.stamp_ns
+                self._shown = ViewFrame(
+                    "", number, stamp, time.monotonic(), result.image, result.labels,
+                    result.confidence, result.drivable, result.label_set, self._model.card.id,
                 )  # fmt: skip
-                self._tell(result.source, number)
-                stamp = result.stamp_ns
-                if stamp is None:
-                    due = time.monotonic() + STILL_S
-                else:
-                    first_stamp = stamp if first_stamp is None else first_stamp
-                    due = began + (stamp - first_stamp) * 1e-9
-                held = self._wait(due, stop)
-                began += held  # a pause is no delay to catch up with
+                self.board.offer(self._shown)
+                due = real_time.due(time.monotonic(), result.source, stamp)
+                self._jumps += real_time.jumped
+                self._tell(result.source, number, stamp)
+                real_time.hold(self._wait(due, stop))
             if not self._loop or not shown:
                 break
         return number
@@ -120,6 +145,8 @@ class Playback:
         held = 0.0
         with self._moved:
             while not stop.is_set():
+                if self._shown is not None and self.board.watched("") and self.board.latest("") is None:
+                    self.board.offer(self._shown)  # to a page that came later
                 if self._paused:
                     if self._steps:
                         self._steps -= 1
@@ -135,14 +162,16 @@ class Playback:
                 self._moved.wait(min(left, 0.1))
         return held
 
-    def _tell(self, source: str, number: int) -> None:
+    def _tell(self, source: str, number: int, stamp_ns: int | None) -> None:
         p50, p95 = np.percentile(self._times, (50, 95))
         rows: dict[str, Any] = {
             "source": source,
             "frame": number,
+            "time": "-" if stamp_ns is None else f"{stamp_ns / 1e9:.3f} s",
             "model": self._model.card.id,
             "engine": str(self._model.info),
             "left out": len(self._faults),
+            "jumps in time": self._jumps,
         }
         if self._faults:
             rows["last fault"] = next(reversed(self._faults))

@@ -15,6 +15,7 @@ import re
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,13 +23,18 @@ from importlib.resources import files
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.view.access import Access
-from seg_perception.view.board import Board, PictureCache, ViewSettings, kept, pixel, shares
-from seg_perception.view.page import BadMessageError, LookMessage, Page, parse_message
+from seg_perception.view.board import Board, PictureCache, ViewSettings, kept, pixel
+from seg_perception.view.page import SHOWN, BadMessageError, LookMessage, Page, parse_message
 
 log = logging.getLogger(__name__)
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""Of aiohttp, which would print the traceback of its parser for each request that is none; the answer is 400."""
 
 MAX_PAGES: Final = 24
 MAX_MESSAGE_BYTES: Final = 4096
@@ -115,7 +121,13 @@ class ViewServer:
             application.router.add_get(path, self._file)
         application.router.add_get("/ws", self._page)
         application.router.add_get("/keep", self._keep)
-        runner = web.AppRunner(application, access_log=None, keepalive_timeout=5.0, handle_signals=False)
+        options: dict[str, Any] = {
+            "access_log": None,
+            "logger": _http_log,
+            "keepalive_timeout": 5.0,
+            "lingering_time": 0.0,
+        }
+        runner = web.AppRunner(application, handle_signals=False, **options)
         await runner.setup()
         assert runner.server is not None
         bounded = self._access.bounded(runner.server)
@@ -150,8 +162,8 @@ class ViewServer:
     async def _keep(self, request: web.Request) -> web.Response:
         camera = request.query.get("camera", "")
         number = request.query.get("number", "")
-        page_frames = (page.shown.get(camera) for page in self.pages)
-        frame = next((f for f in page_frames if f is not None and str(f.number) == number), None)
+        seen = (frame for page in self.pages for frame in page.shown.get(camera, ()))
+        frame = next((frame for frame in seen if str(frame.number) == number), None)
         if frame is None:
             raise web.HTTPNotFound
         content = await self._loop.run_in_executor(self._encoder, kept, frame)
@@ -212,11 +224,13 @@ class ViewServer:
                 page.fresh.set()
             return None
         if kind == "pixel":
-            frame = page.shown.get(message.camera)
+            frame = page.frame(message.camera, message.number)
             found = None if frame is None else pixel(frame, message.x, message.y)
             return {"type": "pixel", "camera": message.camera, "pixel": found}
         if kind == "pause":
             page.paused = message.paused
+            if page.paused and self._board.status().get("state") not in ("playing", "paused"):
+                page.hold()  # what it sees now, not what comes next; what is played stops, and is shown where it does
         controls = self._board.controls
         if controls is None:
             return {"type": "refused", "reason": "this source cannot be controlled"}
@@ -257,7 +271,7 @@ class ViewServer:
     async def _send_status(self, page: Page) -> None:
         while True:
             try:
-                status = json.dumps(self._status_for(page))
+                status = json.dumps(self._status_for(page), allow_nan=False)  # which is no JSON
             except Exception:  # the next may be told again; till then the page calls what it knows old
                 log.exception("the status of %s cannot be told", self._board.title)
             else:
@@ -276,7 +290,7 @@ class ViewServer:
             "status": self._board.status(),
             "stale_s": STALE_S + 1.0 / self._settings.rate,
             "ages": {  # of what this page has been sent
-                camera: round(time.monotonic() - page.shown[camera].seen_at, 2)
+                camera: round(time.monotonic() - page.shown[camera][-1].seen_at, 2)
                 for camera in page.looks
                 if camera in page.shown
             },
@@ -289,32 +303,26 @@ class ViewServer:
             await page.fresh.wait()
             page.fresh.clear()
             for camera, look in list(page.looks.items()):
-                if camera in page.again and camera in page.shown:
-                    frame = page.shown[camera]
-                else:
-                    frame = self._board.latest(camera)
+                again = camera in page.again and camera in page.shown
+                frame = page.shown[camera][-1] if again else self._board.latest(camera)
+                if not again:
                     if frame is None or camera not in page.credit or page.sent.get(camera) == frame.number:
                         continue
                     page.credit.discard(camera)
+                assert frame is not None
                 page.again.discard(camera)
                 page.sent[camera] = frame.number
+                held = page.held
                 try:
                     content = await self._loop.run_in_executor(self._encoder, self._cache.get, frame, look)
                 except Exception:  # the page goes on, and calls what it has stale
                     log.exception("frame %d of camera %r cannot be shown", frame.number, camera)
                     page.credit.add(camera)
                     continue
-                page.shown[camera] = frame
-                head = {
-                    "camera": camera,
-                    "number": frame.number,
-                    "stamp_ns": None if frame.stamp_ns is None else str(frame.stamp_ns),
-                    "view": look.view,
-                    "shares": shares(frame),
-                    "extras": sorted(frame.extras),
-                    "width": frame.image.shape[1],
-                    "height": frame.image.shape[0],
-                }
-                text = json.dumps(head).encode()
-                await page.send(len(text).to_bytes(4, "big") + text + content)
+                if not again and held != page.held:  # meanwhile
+                    page.sent.pop(camera, None)
+                    continue
+                if not again:
+                    page.shown.setdefault(camera, deque(maxlen=SHOWN)).append(frame)
+                await page.send(content)
             await asyncio.sleep(period)

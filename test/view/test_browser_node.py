@@ -148,10 +148,8 @@ def test_the_real_node_on_the_demos_drive(browser: Any, driving: Driving, tmp_pa
         until(lambda: abs(white() - usual) < 0.001, "and back")
         driving.standing.clear()
 
-        one(browser, "#pause").click()
-        until(lambda: one(browser, "#pause").get_attribute("aria-pressed") == "true", "paused")
-        # a frame that was on its way may still come; then the page stands while the node goes on
-        until(lambda: browser.execute_script("return page.owed !== undefined"), "the last frame that was asked for")
+        browser.execute_script("byId('answer').textContent = ''; byId('pause').click();")
+        until(lambda: one(browser, "#answer").text == "done", "paused, and no frame is on its way any more")
         held = shown(browser)[1]
         counted = one(browser, "#status").text
         until(lambda: one(browser, "#status").text != counted, "the node goes on")

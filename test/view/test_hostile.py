@@ -159,8 +159,8 @@ def test_frames_that_are_not_the_pages_end_it(server: ViewServer, frames: bytes)
         '{"type": "set", "name": {"a": 1}, "value": 1}',
         '{"type": "look", "cameras": [""], "view": "mask", "opacity": -1, "width": 320}',
         '{"type": "look", "cameras": [""], "view": "mask", "opacity": 0.5, "width": NaN}',
-        '{"type": "pixel", "camera": "", "x": -0.1, "y": 0.5}',
-        '{"type": "pixel", "camera": "", "x": NaN, "y": 0.5}',
+        '{"type": "pixel", "camera": "", "number": 1, "x": -0.1, "y": 0.5}',
+        '{"type": "pixel", "camera": "", "number": 1, "x": NaN, "y": 0.5}',
         "[" * 4000,
         "1" * 4000,
     ],
@@ -192,7 +192,7 @@ def test_names_that_are_asked_for_are_not_kept(server: ViewServer) -> None:
         await page.send_json(LOOK)
         for k in range(40):
             await page.send_json({"type": "next", "camera": f"{k}{'x' * 90}"})
-        await page.send_json({"type": "pixel", "camera": "", "x": 0.5, "y": 0.5})
+        await page.send_json({"type": "pixel", "camera": "", "number": 1, "x": 0.5, "y": 0.5})
         while json.loads((await page.receive()).data)["type"] != "pixel":
             pass
         (known,) = server.pages

@@ -96,7 +96,7 @@ def test_pixels_sliders_and_the_lifecycle(server: ViewServer, board: Board) -> N
             await asyncio.sleep(0.01)
         board.offer(view_frame(1))
         await binary(page)
-        await page.send_json({"type": "pixel", "camera": "", "x": 0.5, "y": 0.9})
+        await page.send_json({"type": "pixel", "camera": "", "number": 1, "x": 0.5, "y": 0.9})
         assert (await text(page, "pixel"))["pixel"] == {
             "x": 32, "y": 43, "class": "road", "confidence": 0.8, "drivable": True,
         }  # fmt: skip
@@ -137,6 +137,35 @@ def test_a_frame_that_is_shown_can_be_kept(server: ViewServer, board: Board) -> 
     assert get(server, "/keep?camera=&number=5").status == 404  # nobody sees it any more
 
 
+def test_a_page_that_holds_a_frame_gets_no_other_and_may_ask_about_the_one_it_sees(
+    server: ViewServer, board: Board
+) -> None:
+    async def talk(page: Any) -> None:
+        await page.send_json(LOOK)
+        while not board.watched(""):
+            await asyncio.sleep(0.01)
+        board.offer(view_frame(1))
+        await binary(page)
+        await page.send_json({"type": "next", "camera": ""})
+        board.offer(view_frame(2, label=1))
+        await binary(page)
+        # the answer for frame 2 is still on its way to the server, and so is the frame on its way to the eye
+        await page.send_json({"type": "pixel", "camera": "", "number": 1, "x": 0.5, "y": 0.9})
+        assert (await text(page, "pixel"))["pixel"]["class"] == "road"
+        assert (await asyncio.to_thread(get, server, "/keep?camera=&number=1")).status == 200
+        await page.send_json({"type": "next", "camera": ""})
+        await page.send_json({"type": "pause", "paused": True})
+        await text(page, "done")
+        (known,) = server.pages
+        assert known.credit == set()  # of the "next" that came before
+        board.offer(view_frame(3))
+        board.offer(view_frame(4))
+        await page.send_json({"type": "next", "camera": ""})  # a step
+        assert (await binary(page))[0]["number"] == 4
+
+    converse(server, talk)
+
+
 def test_changes_are_off_unless_asked_for(board: Board) -> None:
     async def talk(page: Any) -> None:
         await page.send_json({"type": "set", "name": "drivable.min_confidence", "value": 0.7})
@@ -153,7 +182,8 @@ def test_changes_are_off_unless_asked_for(board: Board) -> None:
     "message",
     [
         "", "nonsense", "[]", "{}", '{"type": "look"}', '{"type": "look", "cameras": 3}',
-        '{"type": "pixel", "camera": "", "x": 7, "y": 0}', '{"type": "pixel", "camera": "", "x": NaN, "y": 0}',
+        '{"type": "pixel", "camera": "", "number": 1, "x": 7, "y": 0}',
+        '{"type": "pixel", "camera": "", "x": 0, "y": 0}',
         '{"type": "set", "name": "a", "value": "1"}', '{"type": "set", "name": 3, "value": 1}', "[" * 3000,
         '{"type": "look", "cameras": [""], "view": "' + "x" * 500 + '", "opacity": 0.5, "width": 3}',
         '{"type": "look", "cameras": [""], "view": "overlay", "opacity": 1e308, "width": 3}',
@@ -233,7 +263,8 @@ def test_another_address_needs_the_token(board: Board) -> None:
         cookie = answer.getheader("Set-Cookie", "")
         assert "HttpOnly" in cookie
         assert "SameSite=Strict" in cookie
-        assert get(server, "/app.js", Cookie=f"token={token}").status == 200
+        assert get(server, "/app.js", Cookie=f"token_{server.port}={token}").status == 200
+        assert get(server, "/app.js", Cookie="token_1=another port's").status == 403
 
 
 def test_a_thousand_connections_leave_the_source_alone(server: ViewServer, board: Board) -> None:
@@ -363,9 +394,37 @@ def test_a_folder_is_played_over_and_over(tmp_path: Path, monkeypatch: pytest.Mo
                 held = number()
                 played.step()
                 wait_until(lambda held=held: number() > held, "one frame more")
+
+            async def come_later(page: Any) -> int:
+                await page.send_json(LOOK)
+                return int((await binary(page))[0]["number"])
+
+            with ViewServer(played.board, ViewSettings()) as server:
+                held = converse(server, come_later)
+                wait_until(lambda: played.board.latest("") is None, "the first page's end")
+                assert converse(server, come_later) == held  # and not nothing until it goes on
         finally:
             stop.set()
             thread.join()
+
+
+def test_a_film_plays_in_real_time_also_where_its_clock_was_set() -> None:
+    real_time = playback.RealTime()
+
+    def due(now: float, seconds: float, source: str = "a") -> tuple[float, bool]:
+        return round(real_time.due(now, source, round(seconds * 1e9)), 6), real_time.jumped
+
+    assert due(100.0, 5.0) == (100.0, False)
+    assert due(100.0, 5.1) == (100.1, False)
+    assert due(100.1, 15.0) == (110.0, False)  # silence of ten seconds is a part of the film
+    real_time.hold(3.0)
+    assert due(113.0, 15.5) == (113.5, False)
+    assert due(113.5, 3615.5) == (113.5, True)  # an hour is not waited for
+    assert due(113.5, 3615.6) == (113.6, False)
+    assert due(113.6, 20.0) == (113.6, True)  # and one back does not make the rest rush by
+    assert due(113.6, 20.2) == (113.8, False)
+    assert due(113.8, 0.0, "b") == (113.8, False)  # another film of a folder
+    assert due(113.8, 0.1, "b") == (113.9, False)
 
 
 def test_a_port_in_use_is_said(server: ViewServer, board: Board) -> None:

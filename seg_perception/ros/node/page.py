@@ -5,6 +5,7 @@ Without a page nothing is done: a frame is handed over only while a page looks a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -59,7 +60,7 @@ def status_of(message: DiagnosticArray, node: str) -> dict[str, Any]:
 
 def _is_number(text: str) -> bool:
     try:
-        return float(text) == float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
 
@@ -70,7 +71,7 @@ def live_sliders(value_of: Callable[[str], Any]) -> list[Slider]:
         Slider(spec.name, spec.description, float(value), spec.minimum, spec.maximum, type(spec.default) is int)
         for spec in PARAMETERS
         if spec.live and spec.minimum is not None and spec.maximum is not None and spec.maximum <= _SLIDER_CEILING
-        if type(value := value_of(spec.name)) in (int, float)
+        if type(value := value_of(spec.name)) in (int, float) and math.isfinite(value)
     ]
 
 

@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 const SILENT_S = 3, GONE_S = 20;  // without a word of the server, which tells its status twice a second
 const VIEWS = ["overlay", "camera", "labels", "confidence", "mask"];
 const page = { socket: null, view: "overlay", opacity: 0.5, paused: false, cameras: [], figures: new Map(), history: [],
-               extras: [], waiting: 500, last: {}, connected: false, steps: 0, heard: 0 };
+               extras: [], waiting: 500, connected: false, heard: 0, chosenAt: -Infinity, steppedAt: -Infinity };
 
 const silence = () => (performance.now() - page.heard) / 1000;
 
@@ -18,10 +18,14 @@ function connect() {
   const socket = new WebSocket(`${scheme}//${location.host}/ws`);
   socket.binaryType = "arraybuffer";
   page.socket = socket;
-  socket.onopen = () => { page.connected = true; page.heard = performance.now(); page.waiting = 500; page.cameras = []; state("connected", "good"); };
+  socket.onopen = () => {
+    Object.assign(page, { connected: true, heard: performance.now(), waiting: 500, cameras: [] });
+    state("connected", "good");
+    if (page.paused) send({ type: "pause", paused: true });
+  };
   socket.onmessage = (event) => {
-    page.heard = performance.now();
     if (typeof event.data === "string") onText(JSON.parse(event.data)); else onFrame(event.data);
+    page.heard = performance.now();  // and understood
   };
   socket.onclose = onLost;
 }
@@ -29,8 +33,12 @@ function connect() {
 function onLost() {
   page.connected = false;
   state("connection lost, trying again", "bad");
+  settled();
   setTimeout(connect, page.waiting);
   page.waiting = Math.min(5000, page.waiting * 1.5);
+  fetch("app.js").then((answer) => {  // a source that was started anew has another token
+    if (answer.status === 403 && !page.connected) state("refused: open the address with the token that its log names now", "bad");
+  }, () => {});
 }
 
 // A link that breaks (Wi-Fi out of reach) closes nothing for minutes: the page just hears nothing any more.
@@ -65,11 +73,17 @@ function look() {
   send({ type: "look", cameras: page.cameras, view: page.view, opacity: page.opacity, width: Math.max(1, width) });
 }
 
+function lookSoon() {  // a slider that is dragged says more than may be asked
+  page.looking ??= setTimeout(() => { page.looking = undefined; look(); }, 100);
+}
+
 function onText(message) {
   if (message.type === "status") onStatus(message);
   else if (message.type === "pixel") showPixel(message.pixel);
-  else if (message.type === "refused") byId("answer").textContent = `refused: ${message.reason}`;
-  else if (message.type === "done") byId("answer").textContent = "done";
+  else {
+    settled();
+    byId("answer").textContent = message.type === "refused" ? `refused: ${message.reason}` : "done";
+  }
 }
 
 function onStatus(message) {
@@ -83,6 +97,9 @@ function onStatus(message) {
   const status = message.status;
   const sound = !status.level || status.level === "OK";
   const at_work = !["inactive", "unconfigured", "paused"].includes(status.state);
+  // a file's playback is held for all pages alike; what was chosen here just now, it may not know yet
+  page.plays = ["paused", "playing"].includes(status.state);
+  if (page.plays && performance.now() - page.chosenAt > 2000) hold(status.state === "paused");
   if (status.age_s === null) state("connected, but no word of it yet", "warn");
   else if (status.age_s > status.silent_s) state(`silent for ${status.age_s.toFixed(0)} s`, "bad");
   else if (status.state) state(status.state, !sound && status.level !== "WARN" ? "bad" : sound && at_work ? "good" : "warn");
@@ -127,15 +144,22 @@ function buildFigures() {
     byId("cameras").append(element);
     const figure = { element, image, caption: number, number: null };
     page.figures.set(camera, figure);
-    image.addEventListener("pointermove", (event) => {
+    image.onpointermove = image.onpointerdown = (event) => {
       page.pointed = camera;
-      const box = image.getBoundingClientRect();
-      const now = performance.now();
-      if (now - (figure.asked || 0) < 60 || page.extras.includes(page.view)) return;  // a grid has no such pixels
-      figure.asked = now;
-      send({ type: "pixel", camera, x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height) });
-    });
+      figure.pointer = { x: event.clientX, y: event.clientY };
+      ask(camera, figure);
+    };
+    image.onpointerleave = (event) => { if (event.pointerType === "mouse") figure.pointer = null; };  // a finger just taps
   }
+}
+
+// What is under the pointer; again of each frame, since the picture moves when the pointer does not.
+function ask(camera, figure) {
+  const now = performance.now(), box = figure.image.getBoundingClientRect();
+  if (!figure.pointer || figure.number === null || now - (figure.asked || 0) < 60 || page.extras.includes(page.view)) return;  // a grid has no such pixels
+  figure.asked = now;
+  const x = clamp((figure.pointer.x - box.left) / box.width), y = clamp((figure.pointer.y - box.top) / box.height);
+  send({ type: "pixel", camera, number: figure.number, x, y });
 }
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
@@ -147,12 +171,13 @@ function onFrame(buffer) {
   if (!figure) return;
   const png = head.view === "labels" || head.view === "mask";
   const address = URL.createObjectURL(new Blob([new Uint8Array(buffer, 4 + size)], { type: png ? "image/png" : "image/jpeg" }));
+  URL.revokeObjectURL(figure.image.src);
   figure.image.onload = figure.image.onerror = () => {
     URL.revokeObjectURL(address);
     const shape = figure.image.naturalWidth / figure.image.naturalHeight;
     if (shape > 0) figure.image.style.width = `min(100%, calc(80vh * ${shape.toFixed(4)}))`;  // all of it on the screen
-    if (!page.paused) send({ type: "next", camera: head.camera });
-    else page.owed = head.camera;
+    if (!page.paused || page.plays) send({ type: "next", camera: head.camera });
+    ask(head.camera, figure);
   };
   figure.image.src = address;
   figure.image.alt = `${head.camera || "camera"}, ${head.view}: ` +
@@ -186,19 +211,25 @@ function showPixel(pixel) {
 }
 
 function showState(status) {
-  const tables = [];
-  for (const [title, rows] of Object.entries(status.tables || {})) {
-    const table = document.createElement("table"), caption = document.createElement("caption");
-    caption.textContent = title;
-    table.append(caption);
-    for (const [key, value] of Object.entries(rows)) {
-      const row = table.insertRow();
-      row.insertCell().textContent = key;
-      row.insertCell().textContent = value;
-    }
-    tables.push(table);
+  const tables = Object.entries(status.tables || {});
+  const names = JSON.stringify(tables.map(([title, rows]) => [title, Object.keys(rows)]));
+  if (names !== page.stateNames) {
+    page.stateNames = names;
+    byId("status").replaceChildren(...tables.map(([title, rows]) => {
+      const table = document.createElement("table");
+      table.createCaption().textContent = title;
+      for (const key of Object.keys(rows)) {
+        const row = table.insertRow();
+        row.insertCell().textContent = key;
+        row.insertCell();
+      }
+      return table;
+    }));
   }
-  byId("status").replaceChildren(...tables);
+  const cells = byId("status").querySelectorAll("td:last-child");  // kept, so that a text can be marked and copied
+  tables.flatMap(([, rows]) => Object.values(rows)).forEach((value, index) => {
+    if (cells[index].textContent !== String(value)) cells[index].textContent = value;
+  });
 }
 
 function showLatency(latency) {
@@ -263,18 +294,22 @@ function showControl(message) {
       label.append(slider.name, output, input);
       label.title = slider.help;
       Object.assign(input, { type: "range", min: slider.minimum, max: slider.maximum, step: slider.whole ? 1 : (slider.maximum - slider.minimum) / 100, name: slider.name });
-      input.oninput = () => { output.textContent = input.value; };
-      input.onchange = () => send({ type: "set", name: slider.name, value: Number(input.value) });
+      input.oninput = () => { input.moved = true; output.textContent = input.value; };
+      input.onchange = () => { input.moved = true; send({ type: "set", name: slider.name, value: Number(input.value) }); };
       return label;
     }));
   }
   for (const slider of message.sliders) {
     const input = byId("sliders").querySelector(`input[name="${CSS.escape(slider.name)}"]`);
-    if (input && document.activeElement !== input) {
+    if (input && !input.moved) {  // what the source has, also where it refused or another page was later
       input.value = slider.value;
       input.parentElement.querySelector("output").textContent = slider.value;
     }
   }
+}
+
+function settled() {
+  for (const input of byId("sliders").querySelectorAll("input")) input.moved = false;
 }
 
 function buildViews() {
@@ -295,16 +330,24 @@ function choose(view) {
   look();
 }
 
-function pause(paused) {
+function hold(paused) {
+  if (page.paused === paused) return;
   page.paused = paused;
   byId("pause").setAttribute("aria-pressed", String(paused));
   byId("pause").textContent = paused ? "go on" : "pause";
-  send({ type: "pause", paused });
   if (!paused) for (const camera of page.cameras) send({ type: "next", camera });
+}
+
+function pause(paused) {
+  page.chosenAt = performance.now();
+  send({ type: "pause", paused });
+  hold(paused);
 }
 
 function step() {
   if (!page.paused) pause(true);
+  if (performance.now() - page.steppedAt < 100) return;  // a key that is held says more than may be asked
+  page.steppedAt = performance.now();
   send({ type: "step" });
   for (const camera of page.cameras) send({ type: "next", camera });
 }
@@ -319,7 +362,7 @@ function keep() {
   }
 }
 
-byId("opacity").oninput = (event) => { page.opacity = Number(event.target.value); look(); };
+byId("opacity").oninput = (event) => { page.opacity = Number(event.target.value); lookSoon(); };
 byId("pause").onclick = () => pause(!page.paused);
 byId("step").onclick = step;
 byId("keep").onclick = keep;
@@ -337,6 +380,7 @@ document.addEventListener("keydown", (event) => {
   } else return;
   event.preventDefault();
 });
+if (location.search) history.replaceState(null, "", location.pathname);  // the cookie has the token now; a screenshot need not
 setInterval(watch, 500);
 addEventListener("resize", () => { clearTimeout(page.resizing); page.resizing = setTimeout(look, 300); });
 buildViews();

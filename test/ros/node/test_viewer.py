@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
 from waiting import PATIENCE_S, wait_until
 
 from seg_perception.node_outputs import OUTPUTS
 from seg_perception.ros import viewer
 from seg_perception.ros.context import ros_node
-from seg_perception.ros.messages import message_class
+from seg_perception.ros.messages import encode_image, message_class, stamp_ns_of
 
 
 def test_topics_have_the_nodes_types() -> None:
@@ -34,6 +40,53 @@ def test_topics_have_the_nodes_types() -> None:
     assert len(heard) == 9
     assert heard.pop("/front/image").__name__ == "Image"
     assert heard == {topic: message_class(published[topic]) for topic in heard}
+
+
+def test_an_image_waits_for_a_slow_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 30 Hz, an engine that takes a second answers thirty images late."""
+    heard = set()
+
+    def note(header: Header) -> int:
+        heard.add(header.stamp.sec)
+        return stamp_ns_of(header)
+
+    monkeypatch.setattr(viewer, "stamp_ns_of", note)
+    with ros_node("viewer") as node:
+        page = viewer.NodeViewer(node, "/slow")
+        page.board.watch("")
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(node)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        rows = [{"id": 0, "name": "road", "color": [128, 64, 128], "drivable": True}]
+        palette = String(data=json.dumps({"label_set": "one", "model": "m", "classes": rows}))
+        node.create_publisher(String, "/slow/palette", latched).publish(palette)
+        table = DiagnosticStatus(name="slow: camera", values=[KeyValue(key="topic", value="/image")])
+        node.create_publisher(DiagnosticArray, "/diagnostics", latched).publish(DiagnosticArray(status=[table]))
+        topics = {
+            name: node.create_publisher(Image, f"/slow/{name}", 5) for name in ("labels", "confidence", "drivable")
+        }
+        images = node.create_publisher(Image, "/image", 5)
+
+        def say(publisher: Publisher, second: int, pixels: np.ndarray) -> None:
+            header = Header()
+            header.stamp.sec = second
+            publisher.publish(encode_image(pixels, header))
+            executor.spin_once(timeout_sec=0.05)
+
+        def arrives(second: int) -> bool:
+            say(images, second, np.full((4, 6, 3), second, np.uint8))
+            return second in heard
+
+        for second in range(1, 31):
+            wait_until(lambda second=second: arrives(second), f"image {second}")
+        blank = np.zeros((4, 6), np.uint8)
+        wait_until(
+            lambda: [say(topic, 1, blank) for topic in topics.values()] and page.board.latest(""), "the first frame"
+        )
+        frame = page.board.latest("")
+        executor.shutdown()
+    assert frame is not None
+    assert (frame.stamp_ns, frame.image[0, 0].tolist()) == (1_000_000_000, [1, 1, 1])
 
 
 def test_services_are_waited_for_and_missing_ones_said(monkeypatch: pytest.MonkeyPatch) -> None:
