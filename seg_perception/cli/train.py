@@ -51,7 +51,8 @@ def _add_average_arguments(parser: argparse.ArgumentParser) -> None:
 def _average(arguments: argparse.Namespace) -> int:
     """Average the weights of runs that went on from the same weights: often better than each of them.
 
-    Evaluate the result: for runs that are far apart it is worse. Its description is the first file's, without scores.
+    Evaluate the result: for runs that are far apart it is worse. Its description is the first file's, without
+    scores; data and licenses are those of all.
     """
     from seg_perception.commands.training import average
 

@@ -103,7 +103,8 @@ def average(
     """Average the weights of runs that went on from the same weights: often better than each of them. Evaluate it.
 
     Args:
-        checkpoints: two or more weights files of one network; the description of the first is kept, without scores.
+        checkpoints: two or more weights files of one network; the description of the first is kept, without scores,
+            and with the data and licenses of all.
         out: the weights file to write.
         shares: one for each, above 0; only their proportions count; None: equal ones.
         from_first: layers that are taken from the first file alone, such as one that the others never trained.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import DatasetError, SettingsError, first_of
 from seg_perception.core.files import shipped_file
-from seg_perception.core.settings import load_settings, read_yaml
+from seg_perception.core.settings import TRUTH_VALUES, load_settings, read_yaml
 from seg_perception.core.types import UNKNOWN, UNLABELED, LabelImage, RgbImage
 
 
@@ -388,7 +388,7 @@ def _target(path: Path, document: Mapping[str, Any]) -> LabelSet:
 
 def _class_fault(class_name: Any, target: LabelSet) -> str | None:
     if not isinstance(class_name, str):
-        hint = "; YAML reads on, off, yes and no as true and false: put them in quotes" * isinstance(class_name, bool)
+        hint = f"; {TRUTH_VALUES}" * isinstance(class_name, bool)
         return f"a class name or 'ignore' is expected, got {class_name!r}{hint}"
     if class_name == IGNORE or class_name in target.names:
         return None

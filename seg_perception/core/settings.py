@@ -166,6 +166,8 @@ def parse_json(content: bytes | str, source: str) -> Any:
 
 T = TypeVar("T")
 
+TRUTH_VALUES: Final = "YAML reads on, off, yes and no as true and false: put them in quotes"
+
 FORMERLY = "formerly"
 """In a field's metadata: the key that older files have for it, which is read, too."""
 
@@ -357,6 +359,7 @@ def _convert_table(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
     if not isinstance(value, Mapping):
         faults.append(f"{where}: a table is expected, got {_shown(value)}")
         return _WRONG
+    faults.extend(f"{where}: {k} is no name; {TRUTH_VALUES}" for k in value if isinstance(k, bool))
     items = {str(k): _convert(hint, v, _join(where, str(k)), faults) for k, v in value.items()}
     return _WRONG if _WRONG in items.values() else items
 
@@ -376,7 +379,8 @@ def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any
     # bool is an int to Python, but not to a person who writes settings
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    expected = f"a value of type {_type_name(hint)} is expected{_hint(value)}"
+    advice = f"; {TRUTH_VALUES}" if hint is str and isinstance(value, bool) else _hint(value)
+    expected = f"a value of type {_type_name(hint)} is expected{advice}"
     faults.append(f"{where}: {_shown(value)} is not accepted; {expected}")
     return _WRONG
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from seg_perception.core.errors import ModelError, SegPerceptionError, SettingsE
 from seg_perception.core.files import make_room_for, open_regular_file, write_atomically
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.model_card import ModelCard
+from seg_perception.core.resizing import network_size
 from seg_perception.core.settings import FORMERLY, from_mapping, parse_json
 from seg_perception.core.types import Precision, Size
 from seg_perception.networks import build_network
@@ -96,7 +97,7 @@ class CheckpointInfo:
             version=version,
             network=self.network,
             label_set=self.label_set,
-            input_size=self.deployed_size,
+            input_size=network_size(self.deployed_size, self.deployed_size, network.size_multiple),
             size_multiple=network.size_multiple,
             precision=Precision.FP32,
             weights_sha256=weights_sha256,
@@ -288,7 +289,8 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
     https://arxiv.org/abs/2203.05482). Statistics of batch normalization are averaged like weights.
 
     Args:
-        paths: two files or more; the description of the first is kept, without its scores.
+        paths: two files or more; the description of the first is kept, without its scores, and with what all were
+            trained on and what that allows.
         shares: one for each file, above 0; only their proportions count.
         out: the file to write.
         from_first: submodules that are taken from the first file alone, such as one that the others never trained.
@@ -327,8 +329,14 @@ def average_weights(paths: Sequence[Path], shares: Sequence[float], out: Path, f
     }
     notes = dict.fromkeys(note for _, info in loaded for note in info.data_notes)
     origin = ", ".join(f"{part:.3g} of {weights_sha256(path)[:8]}" for part, path in zip(parts, paths, strict=True))
-    described = replace(first, scores={}, settings={**first.settings, "average": origin}, data_notes=tuple(notes))
+    settings, allowed = {**first.settings, "average": origin}, joined_licenses(info.license for _, info in loaded)
+    described = replace(first, scores={}, settings=settings, data_notes=tuple(notes), license=allowed)
     save_weights(out, average, described)
+
+
+def joined_licenses(texts: Iterable[str]) -> str:
+    """What all of them allow together: each once, whether alone or joined with others before."""
+    return "; ".join(dict.fromkeys(part for text in texts for part in text.split("; ") if part))
 
 
 def _kind(info: CheckpointInfo) -> str:

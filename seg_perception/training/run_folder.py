@@ -19,6 +19,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,8 +81,7 @@ class RunFolder:
         sources = ([history] if history else []) + [checkpoint.read_info(path) for path in teachers]
         notes = (*(note for source in sources for note in source.data_notes), *settings.data_notes)
         self._data_notes = tuple(dict.fromkeys(notes))
-        licenses = (*(source.license for source in sources), settings.license)
-        self._license = "; ".join(dict.fromkeys(text for text in licenses if text))
+        self._license = checkpoint.joined_licenses((*(source.license for source in sources), settings.license))
         self._writes = writes
         self._resolved = to_mapping(settings)
         canonical = json.dumps(self._resolved, sort_keys=True)
@@ -146,7 +146,8 @@ class RunFolder:
         """
         if state.teachers is None:  # begun before they were remembered
             return
-        if changed := [path for path, sha in self._teachers.items() if state.teachers.get(path, sha) != sha]:
+        known = state.teachers.values()  # of files that may lie elsewhere by now
+        if changed := [path for path, sha in self._teachers.items() if sha not in known]:
             raise SettingsError(
                 f"distillation.teachers: {', '.join(changed)}: no longer what {self._folder} was taught by; restore "
                 "the weights to resume, or choose another name or output"
@@ -193,10 +194,21 @@ class RunFolder:
     def log_step(self, step: int, loss: float, rate: float, per_second: float) -> None:
         if self._board is None:
             return
-        _append_csv(self._folder / "steps.csv", [step, repr(loss), repr(rate)])
-        self._board.add_scalar("loss", loss, step)
-        self._board.add_scalar("learning rate", rate, step)
-        self._board.add_scalar("crops per second", per_second, step)
+        with self._naming_the_folder():
+            _append_csv(self._folder / "steps.csv", [step, repr(loss), repr(rate)])
+            self._board.add_scalar("loss", loss, step)
+            self._board.add_scalar("learning rate", rate, step)
+            self._board.add_scalar("crops per second", per_second, step)
+
+    @contextmanager
+    def _naming_the_folder(self) -> Iterator[None]:
+        """A full disk is told with the place: neither the system nor TensorBoard say which file it was."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(error.errno, f"cannot write: {error.strerror}", str(self._folder)) from error
 
     def announce(
         self, first_step: int, device: torch.device, network: SegmentationNetwork, data: RunData, batches: str
@@ -229,13 +241,15 @@ class RunFolder:
             for index in range(min(_PICTURES, len(dataset))):
                 sample = dataset.load(index)
                 picture = comparison(sample, segmenter.segment(sample.image), self._label_set)
-                self._board.add_image(f"{dataset.name}/{sample.name}", picture, step, dataformats="HWC")
+                with self._naming_the_folder():
+                    self._board.add_image(f"{dataset.name}/{sample.name}", picture, step, dataformats="HWC")
 
     def log_validation(self, step: int, evaluations: list[Evaluation]) -> None:
         for e in evaluations:
             scores = e.scores
             row = [step, e.dataset, scores.mean_iou, scores.pixel_accuracy, *scores.iou]
-            _append_csv(self._folder / "validation.csv", row)
+            with self._naming_the_folder():
+                _append_csv(self._folder / "validation.csv", row)
             drivable = ((self._label_set.names[i], scores.iou[i]) for i in self._label_set.drivable_ids)
             listed = (("mean IoU", scores.mean_iou), *drivable)
             tqdm.write(f"step {step}: {e.dataset}: " + ", ".join(f"{name} {_percent(value)}" for name, value in listed))
@@ -292,10 +306,13 @@ class RunFolder:
         state.save(self.resume_file)
 
     def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
-        if self._lock is not None:
-            self._lock.close()
+        try:
+            if self._board is not None:
+                with self._naming_the_folder():
+                    self._board.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
 
 
 def _percent(fraction: float) -> str:

@@ -283,7 +283,8 @@ class TrainSettings:
         name: of the model; the run's folder is `output`/`name`.
         train, validation: datasets; all must map to one label set. Validation may be empty.
         data_root: folder that the datasets' roots are relative to.
-        deployed_size: pixel budget at which the network will run (the model card's input size).
+        deployed_size: pixel budget at which the network will run; the model card says the nearest size that the network
+            takes.
         steps: optimizer steps of the whole run.
         batch_size: crops of one step over all processes and accumulation rounds.
         accumulation: forward and backward passes a step; divides batch_size / processes.

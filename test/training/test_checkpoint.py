@@ -86,6 +86,8 @@ def test_the_model_card_says_what_the_checkpoint_says() -> None:
         "ours",
         ("sunshine only",),
     )
+    budget = dataclasses.replace(INFO, deployed_size=Size(640, 360))  # 360 / 16 = 22.5, rounded to even: 22 x 16 = 352
+    assert budget.model_card(network(), version="1.0", weights_sha256="cd" * 32).input_size == Size(640, 352)
 
 
 def test_a_truncated_or_foreign_weights_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -241,8 +243,8 @@ def saved(path: Path, value: float, **changes: object) -> Path:
 
 
 def test_every_number_is_the_weighted_mean_and_statistics_are_numbers_too(tmp_path: Path) -> None:
-    first = saved(tmp_path / "a.safetensors", 1.0)
-    second = saved(tmp_path / "b.safetensors", 5.0, data_notes=("theirs", "ours"))
+    first = saved(tmp_path / "a.safetensors", 1.0, license="CC BY")
+    second = saved(tmp_path / "b.safetensors", 5.0, data_notes=("theirs", "ours"), license="not for sale; CC BY")
     out = tmp_path / "c.safetensors"
     average_weights([first, second], [3, 1], out, ["rung2"])
     network, info = load_network(out)
@@ -252,7 +254,7 @@ def test_every_number_is_the_weighted_mean_and_statistics_are_numbers_too(tmp_pa
         assert torch.equal(value, torch.full_like(value, expected)), name
     assert any("running_var" in name for name in network.state_dict())
     assert info.scores == {}
-    assert info.data_notes == ("ours", "theirs")
+    assert (info.data_notes, info.license) == (("ours", "theirs"), "CC BY; not for sale")
     origin = f"0.75 of {weights_sha256(first)[:8]}, 0.25 of {weights_sha256(second)[:8]}"
     assert info.settings["average"] == origin
     assert info.model_card(network, "1", "0" * 64).run["average"] == origin

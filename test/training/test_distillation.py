@@ -196,6 +196,21 @@ def test_a_run_does_not_go_on_with_a_teacher_that_has_changed(tiny: Tiny, tmp_pa
     run_training(taught)
 
 
+def test_a_shipped_teacher_that_another_installation_brings_is_told_by_its_weights(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    shutil.copy(run_training(tiny(steps=1)), first)
+    monkeypatch.setattr("seg_perception.training.settings.DEFAULT_WEIGHTS", first)
+    taught = tiny(name="taught", steps=2, distillation=DistillationSettings((Path("driving"),)))
+    run_training(taught)
+    monkeypatch.setattr("seg_perception.training.settings.DEFAULT_WEIGHTS", shutil.copy(first, other))
+    run_training(taught)
+    shutil.copy(run_training(tiny(name="other", seed=2, steps=1)), other)
+    with pytest.raises(SettingsError, match=r"other\.safetensors: no longer what .*taught was taught by"):
+        run_training(taught)
+
+
 def test_the_window_of_an_answer_by_hand() -> None:
     """An answer of 8 x 4 cells whose values are the columns; crops of 16x8 pixels are 4 x 2 cells."""
     answer = np.tile(np.arange(8, dtype=np.float16), (1, 4, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -57,3 +58,14 @@ def test_a_class_without_truth_has_no_iou(
     point = read_run(tiny().run_folder).validation["mine"][0]  # and `report` reads it
     assert math.isnan(point.iou["gravel"])
     assert point.iou["sky"] == 0.0
+
+
+def test_a_full_disk_is_told_with_its_place(tiny: Callable[..., TrainSettings]) -> None:
+    folder = RunFolder(tiny(), CLASSES, history=None, writes=True)
+    with closing(folder):
+        folder.open_logs(first_step=0)
+        log = tiny().run_folder / "steps.csv"
+        log.unlink()
+        log.symlink_to("/dev/full")
+        with pytest.raises(OSError, match=r"cannot write: No space left on device: .*runs/tiny"):
+            folder.log_step(7, loss=1.0, rate=0.1, per_second=1.0)

@@ -112,6 +112,8 @@ def test_what_the_network_does_not_take_is_a_fault_of_the_file(changes: dict[str
         ({"optimizer": {"encoder_factor": -1}}, "optimizer.encoder_factor: -1.0 is below 0"),
         ({"optimizer": {"decay_power": -1}}, "optimizer.decay_power: -1.0 is below 0"),
         ({"optimizer": {"ema_decay": 1}}, "optimizer.ema_decay: 1.0 is not at least 0 and below 1"),
+        ({"loss": {"class_weights": {True: 2.0}}}, "loss.class_weights: True is no name; YAML reads on, off, yes"),
+        ({"augmentation": {"rare_classes": [False]}}, "type text is expected; YAML reads on, off, yes and no as true"),
         ({"device": "gpu"}, "device: 'gpu' is not accepted; accepted: 'auto', 'cpu', 'cuda'"),
     ],
 )
