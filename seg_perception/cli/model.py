@@ -34,7 +34,8 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
         "--scores",
         type=Path,
         metavar="FILE.json",
-        help="what 'seg-perception evaluate --json' wrote: its scores go to the model card (default: the training's)",
+        help="what 'seg-perception evaluate --json' wrote: its scores go to the model card (default: the training's, "
+        "if they are of this temperature and size)",
     )
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="images for the parity check (default: two rendered scenes)"

@@ -231,6 +231,14 @@ def demand_same_classes(dataset: Dataset, classes: LabelSet) -> None:
         )
 
 
+def of_labels_alone(metric: str) -> bool:
+    """Whether a metric of `Evaluation.fractions` follows from the labels, whatever the confidence is."""
+    return metric.startswith("iou/") or metric in _OF_LABELS
+
+
+_OF_LABELS = ("mean_iou", "pixel_accuracy", "frequency_weighted_iou", "boundary_mean_iou")
+
+
 def evaluate(
     dataset: Dataset,
     segmenter: Segmenter,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from seg_perception.engines.graph import card_of, pin_shapes
 from seg_perception.engines.graph.camera import for_camera
 from seg_perception.engines.graph.half import to_half
 from seg_perception.engines.onnxruntime import Answerer, in_memory
+from seg_perception.evaluation import of_labels_alone
 from seg_perception.evaluation.files import read_evaluations
 from seg_perception.export.quantize import QuantizationSettings, QuantizedGraph, quantize
 from seg_perception.export.to_onnx import DeployedGraph, build_onnx
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     import onnx
 
     from seg_perception.core.model_card import ModelCard
+
+
+Scores: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Dataset -> metric -> percent, as a model card has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,7 @@ class ExportReport:
         parity: the fp32 graph in ONNX Runtime against torch.
         lowered: the fp16 or int8 graph against the fp32 one; None for fp32.
         quantized: convolutions left in float, and agreement on the images kept back; None but for int8.
+        remark: on the scores that the training measured and the card does not have; empty if it has all.
     """
 
     path: Path
@@ -141,6 +147,7 @@ class ExportReport:
     parity: ParityReport
     lowered: ParityReport | None = None
     quantized: QuantizedGraph | None = None
+    remark: str = ""
 
     def text(self) -> str:
         """For people."""
@@ -155,6 +162,8 @@ class ExportReport:
             lines += [f"  left in float: {name}" for name in q.float_convolutions]
         if self.lowered is not None:
             lines.append(self.lowered.table())
+        if self.remark:
+            lines.append(self.remark)
         lines.append(f"wrote {self.path}: {self.model}, {self.size_bytes / 1e6:.1f} MB")
         return "\n".join(lines)
 
@@ -193,7 +202,8 @@ def export_model(
         temperature: of the softmax, see `calibrate`.
         name: for the model card; None: the run's.
         version: for the model card.
-        scores: what `evaluate` wrote as JSON about these weights, for the model card; None: the training's.
+        scores: what `evaluate` wrote as JSON about these weights, for the model card; None: the training's, as far as
+            they are of this temperature and deployed size.
         images: folder of images to compare torch and graph on; None: two rendered scenes.
         on_progress: is called with a phase, steps done and steps in all while quantizing.
 
@@ -217,6 +227,10 @@ def export_model(
     for wanted in (deployed, fixed):
         if wanted is not None:
             check_multiple(wanted, network.size_multiple, "the network")
+    remark = ""
+    if scores is None:
+        kept, remark = _still_true(card.scores, temperature, deployed not in (None, card.input_size))
+        card = dataclasses.replace(card, scores=kept)
     card = dataclasses.replace(card, input_size=deployed or card.input_size)
     if scores is not None:
         card = dataclasses.replace(card, scores=_scores_of(Path(scores), card, precision))
@@ -242,7 +256,7 @@ def export_model(
     pin_shapes(model, batch, camera or fixed)
     content = model.SerializeToString()
     write_atomically(out, content)
-    return ExportReport(out, card_of(model).id, len(content), parity, lowered, quantized)
+    return ExportReport(out, card_of(model).id, len(content), parity, lowered, quantized, remark)
 
 
 def _check_options(precision: Precision, calibration: str | Path | None, batch: int | None) -> None:
@@ -256,7 +270,19 @@ def _parsed(size: Size | str | None) -> Size | None:
     return None if size is None else Size.parse(size)
 
 
-def _scores_of(path: Path, card: ModelCard, precision: Precision) -> dict[str, dict[str, float]]:
+def _still_true(scores: Scores, temperature: float, other_size: bool) -> tuple[Scores, str]:
+    """Of the training's scores, measured at its size and at temperature 1, those that the graph has, too; a remark."""
+    if not scores or (temperature == 1.0 and not other_size):
+        return scores, ""
+    advice = "evaluate what was written, and export again with --scores"
+    if other_size:
+        return {}, f"no scores on the model card: the training's are of another deployed size; {advice}"
+    kept = {name: {m: v for m, v in of.items() if of_labels_alone(m)} for name, of in scores.items()}
+    what = "the calibration and the drivable mask's scores are"
+    return kept, f"{what} not on the model card: the training's are of temperature 1; {advice}"
+
+
+def _scores_of(path: Path, card: ModelCard, precision: Precision) -> Scores:
     """The percentages of an evaluation of these very weights in this precision."""
     content = read_evaluations(path)
     wanted = dataclasses.replace(card, precision=precision).id

@@ -25,7 +25,7 @@ from seg_perception.training.checkpoint import CheckpointInfo, save_weights
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("quick_exports")]
 
 LABELS = load_label_set("driving")
-TRAINED = {"camvid/val": {"mean_iou": 12.5}}
+TRAINED = {"camvid/val": {"mean_iou": 12.5, "iou/road": 50.0, "calibration_error": 3.0, "drivable_recall": 70.0}}
 OPTIONS = {"width": 0.125, "convolutions": (1, 1, 1, 1)}
 
 
@@ -119,6 +119,15 @@ def test_scores_at_another_temperature_are_refused(
     assert main([*orders, "--temperature", "1.5"]) == 2
     assert "was measured at temperature 1.0, and the graph shall have 1.5" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_trainings_scores_of_the_confidence_fall_away_with_another_temperature(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "calibrated.onnx"
+    assert main(["export", "--checkpoint", str(checkpoint), "--out", str(out), "--temperature", "1.5"]) == 0
+    assert read_card(out).scores == {"camvid/val": {"mean_iou": 12.5, "iou/road": 50.0}}
+    assert "not on the model card: the training's are of temperature 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
