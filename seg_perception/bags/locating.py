@@ -20,7 +20,7 @@ from seg_perception.bags.mcap_records import MAGIC
 from seg_perception.bags.sqlite_file import SIGNATURE
 from seg_perception.bags.types import FILE_NAME, NEWEST_VERSION, Metadata, Storage, read_metadata
 from seg_perception.core.errors import InputError
-from seg_perception.core.files import check_place, make_folder, open_regular_file
+from seg_perception.core.files import check_place, make_folder, open_regular_file, write_atomically
 
 OWNER_FILE: Final = "writer.txt"
 _TRIES: Final = 5
@@ -64,7 +64,7 @@ class OutputLock:
                 break
             os.close(self._handle)  # its owner finished between our two steps
         owner = f"process {os.getpid()} ({_command()})"
-        (self.folder / OWNER_FILE).write_text(owner, encoding="utf-8", errors="replace")
+        write_atomically(self.folder / OWNER_FILE, owner.encode(errors="replace"))
 
     def empty(self) -> None:
         """Remove what an unfinished writer left in the folder."""

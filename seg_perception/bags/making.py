@@ -66,8 +66,8 @@ def stamp_of_frame(index: int, fps: float) -> int:
     Raises:
         SettingsError: fps is not a positive number.
     """
-    if not 0 < fps < 100_000:
-        raise SettingsError(f"fps is {fps}, it must be greater than 0, and below 100000")
+    if not 1e-6 <= fps < 100_000:  # stamps are 64 bits of nanoseconds
+        raise SettingsError(f"fps is {fps}, it must be greater than 0 (0.000001 or more), and below 100000")
     return FIRST_STAMP_NS + round(index * 1_000_000_000 / fps)
 
 

@@ -6,6 +6,7 @@ viewer's; a test watches the system calls). Everything is on the timeline "stamp
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,9 +106,11 @@ def write_rerun(
                 recording.log(message.topic.name, archetype)
                 report.written[message.topic.name] += 1
             recording.flush()
-        except BaseException:
+        except BaseException as error:
             recording.disconnect()
             partial.unlink(missing_ok=True)
+            if isinstance(error, RuntimeError):  # Rerun's word for a full disk
+                raise OSError(errno.EIO, f"cannot write: {error}", str(out)) from error
             raise
         recording.disconnect()
     if not partial.is_file() or not partial.stat().st_size:

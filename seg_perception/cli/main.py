@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*arguments, **options)
+        self.register("type", Path, _path)
         self.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -84,6 +85,13 @@ class Parser(argparse.ArgumentParser):
                 yield f"{word}: did you mean {near}?"
             elif Path(word).exists():
                 yield f"{word}: for the file of this name write ./{word}"
+
+
+def _path(text: str) -> Path:
+    """A path of the command line. Of --out "$UNSET" Path makes the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no path; for the working folder write .")
+    return Path(text)
 
 
 def _near(word: str, known: Iterable[str]) -> str | None:
@@ -141,6 +149,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
+    # closed by whoever started us (>&-): what is printed goes nowhere, and no file that is opened gets their numbers
+    sys.stdout, sys.stderr = (stream or Path(os.devnull).open("w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file's name may hold bytes that are no text
             stream.reconfigure(errors="backslashreplace")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from seg_perception.core.errors import DatasetError, SegPerceptionError, first_of
+from seg_perception.core.errors import DatasetError, SegPerceptionError, SettingsError, first_of
 from seg_perception.core.label_set import IGNORE, TRAIN_IDS, LabelMapping, LabelSet
 from seg_perception.core.types import UNLABELED, LabelImage, RgbImage, Size
 from seg_perception.datasets.base import Dataset, LeftOut, describe_left_out, read_rgb
@@ -128,7 +128,8 @@ class DatasetCheck:
         return "\n".join(lines)
 
     def fault_list(self, shown: int = 10) -> str:
-        """All faults by kind, the first `shown` of each in words; empty for a sound dataset."""
+        """All faults by kind, the first `shown` (0: none) of each in words; empty for a sound dataset."""
+        shown = max(shown, 0)
         lines: list[str] = []
         for kind in FaultKind:
             texts = [fault.text for fault in self.faults if fault.kind is kind]
@@ -241,6 +242,8 @@ def check_dataset(
         SettingsError: a wrong value.
         DatasetError: the dataset cannot be opened.
     """
+    if workers is not None and workers < 1:
+        raise SettingsError(f"workers {workers} is not accepted: 1 or more are")
     if isinstance(dataset, DatasetSettings):
         try:
             dataset = open_dataset(dataset)
@@ -251,7 +254,7 @@ def check_dataset(
     sizes: Counter[Size] = Counter()
     values: frozenset[int] | None = frozenset()
     count = len(dataset)
-    checks = _checks(dataset, max(1, min(usable_cores(), 16) if workers is None else workers))
+    checks = _checks(dataset, min(usable_cores(), 16) if workers is None else workers)
     with closing(checks):  # ends the threads at once when this loop is left by Ctrl-C
         for check in tqdm(checks, f"check {dataset.name}", count, unit="image", disable=not progress, leave=False):
             if stopped():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from seg_perception.core.errors import InputError
 from seg_perception.core.files import make_folder, write_atomically
 from seg_perception.core.label_set import load_label_set
-from seg_perception.core.types import LabelImage, RgbImage, Size
+from seg_perception.core.types import MAX_PIXELS, LabelImage, RgbImage, Size
 from seg_perception.core.visual import colorize, contact_sheet
 from seg_perception.scenes.camera import Camera, Floats, GroundView
 from seg_perception.scenes.canvas import Canvas, Glow
@@ -55,14 +56,16 @@ class Drive:
         weather: a fixed weather instead of the seed's own.
 
     Raises:
-        InputError: the size is too small or fps is not positive.
+        InputError: the size is too small or too large, or fps is not positive.
     """
 
     def __init__(self, seed: int, size: Size, fps: float = 15.0, weather: Weather | None = None) -> None:
         if size.width < SMALLEST.width or size.height < SMALLEST.height:
             raise InputError(f"scene size {size} is too small: at least {SMALLEST} is needed")
-        if not fps > 0:
-            raise InputError(f"fps {fps} is not accepted: it must be above 0")
+        if size.width * size.height > MAX_PIXELS:
+            raise InputError(f"scene size {size} is too large: at most {MAX_PIXELS} pixels are drawn")
+        if not 0 < fps < math.inf:
+            raise InputError(f"fps {fps} is not accepted: it must be above 0, and finite")
         self.seed = seed
         self.size = size
         self.fps = fps

@@ -71,8 +71,9 @@ def test_an_unknown_label_value_leaves_no_bag(folder: Path) -> None:
 def test_wrong_settings_are_refused(folder: Path) -> None:
     with pytest.raises(SettingsError, match="label images need a mapping"):
         FolderDrive(folder / "images", folder / "labels", None, 15.0)
-    with pytest.raises(SettingsError, match="fps is 0"):
-        FolderDrive(folder / "images", None, None, 0)
+    for fps in (0, 1e-300):
+        with pytest.raises(SettingsError, match=f"fps is {fps}"):
+            FolderDrive(folder / "images", None, None, fps)
     with pytest.raises(DatasetError, match="no such folder"):
         FolderDrive(folder / "nothing", None, None, 15.0)
 

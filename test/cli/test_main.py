@@ -210,6 +210,12 @@ def test_a_reader_that_has_enough_gets_no_complaint() -> None:
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_closed_streams_are_no_fault() -> None:
+    """As a daemon or cron may start it: `>&- 2>&-`."""
+    command = 'exec "$0" -m seg_perception inspect >&- 2>&-'
+    assert subprocess.run(["/bin/sh", "-c", command, sys.executable], timeout=60, check=False).returncode == 0
+
+
 def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: pytest.CaptureFixture[str]) -> None:
     parser = cli.build_parser()
     tried = 0
@@ -232,6 +238,7 @@ def test_the_help_of_every_command_ends_with_examples_that_it_accepts(capsys: py
     [
         (["predct", "a.png"], "did you mean predict?"),
         (["bag", "plya", "a.mcap"], "did you mean play?"),
+        (["predict", "a.png", "--out="], "argument --out: an empty text is no path; for the working folder write ."),
         (["predict", "a.png", "--out", "x", "--opcity", "1"], "--opcity: did you mean --opacity?"),
         (["predict", "a.png", "--uot", "x"], "--uot: did you mean --out?"),
         (["bag", "play", "a.mcap", "--lop"], "--lop: did you mean --loop?"),

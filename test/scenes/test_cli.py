@@ -41,6 +41,8 @@ def test_random_pictures_are_random_scenes(tmp_path: Path) -> None:
         (["--frames", "0"], "0 frames are not accepted"),
         (["--size", "20x20"], "20x20 is too small"),
         (["--size", "big"], "'big' is not accepted"),
+        (["--size", "99999x99999"], "99999x99999 is too large"),
+        (["--fps", "inf"], "fps inf is not accepted"),
     ],
 )
 def test_faults_are_named(
