@@ -95,6 +95,8 @@ def _parts(files: Iterable[File], part_bytes: int) -> Iterable[list[File]]:
 
 def run(parts: Path, minutes: float, out: Path, config: str, device: str, most_steps: int | None = None) -> int:
     """Unpack, train for so many minutes or go on with what was begun in `out`, and write a report."""
+    if not sys.stderr.isatty():  # ten lines a second would bury what else the log of a borrowed machine says
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     import torch
 
     from seg_perception.commands.training import train
