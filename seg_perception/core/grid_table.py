@@ -85,6 +85,11 @@ class GridTable:
         self._values = tuple(np.empty(s.shape, np.uint8) for s in sampled.samples)
         self._sums = np.empty((1, len(sampled.cells)), np.uint8)
         self._rules: GridRules
+        if max(self.step) > 1:  # what the view shows and what lies between, but not what is beyond the lens
+            self._growing = np.zeros(pixels + 1, np.uint8)
+            self._growing[self.source.reshape(-1)] = OBSTACLE | WHEELED
+            self._growing = self._growing[:-1].reshape(self._flags.shape)
+            self._growing = cv2.morphologyEx(self._growing, cv2.MORPH_CLOSE, np.ones(self.step, np.uint8))
         self._end, self._other_end = (np.empty(len(sampled.cells), np.float32) for _ in range(2))
         self._obstacles: NDArray[np.intp] = np.zeros((2, 0), np.intp)  # column and row of what ends each ray
 
@@ -142,7 +147,7 @@ class GridTable:
         self._rules = rules
         if max(self.step) > 1:
             below = self._flags[self._top :]
-            grown = cv2.dilate(below & np.uint8(OBSTACLE | WHEELED), np.ones(self.step, np.uint8))
+            grown = cv2.dilate(below & self._growing[self._top :], np.ones(self.step, np.uint8))
             np.bitwise_or(below, grown, out=below)
         self._show()
         return self._ends()

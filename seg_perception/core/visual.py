@@ -365,19 +365,34 @@ def draw_cells(
         visible: what no camera sees is darker.
         outline: corners in cells (column x, row y) [N, 2], drawn as a line.
     """
-    picture = np.empty((*cells.shape, 3), np.uint8)
-    picture[:] = _COST
-    for value, color in ((UNKNOWN_CELL, _UNKNOWN), (FREE_CELL, _FREE), (OCCUPIED_CELL, _OCCUPIED)):
-        picture[cells == value] = color
+    values = cells.view(np.uint8)
     if visible is not None:
-        picture[~visible & (cells == UNKNOWN_CELL)] = _UNSEEN
-    size = (cells.shape[1] * PIXELS_A_CELL, cells.shape[0] * PIXELS_A_CELL)
+        values = np.where(visible | (cells != UNKNOWN_CELL), values, np.uint8(_NOT_SEEN))
+    # rows are y, columns x: turn ahead to the top and left to the left
+    picture = _cell_colors().take(values.T[::-1, ::-1], axis=0)
+    size = (cells.shape[0] * PIXELS_A_CELL, cells.shape[1] * PIXELS_A_CELL)
     picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST), np.uint8)
     if outline is not None and len(outline):
-        corners = np.rint(outline * PIXELS_A_CELL).astype(np.int32)
+        corners = np.rint((cells.shape - outline[:, ::-1]) * PIXELS_A_CELL).astype(np.int32) - 1
         cv2.polylines(picture, [corners], isClosed=True, color=_LINE, thickness=2)
-    # rows are y, columns x: turn ahead to the top and left to the left
-    return np.ascontiguousarray(picture.transpose(1, 0, 2)[::-1, ::-1])
+    return picture
+
+
+_NOT_SEEN = 200  # beside a cell's values, as bytes
+
+
+@lru_cache(maxsize=1)
+def _cell_colors() -> NDArray[np.uint8]:
+    """The color of each value of a cell as a byte, uint8 [256, 3]."""
+    colors = np.full((256, 3), _COST, np.uint8)
+    for value, color in (
+        (UNKNOWN_CELL, _UNKNOWN),
+        (FREE_CELL, _FREE),
+        (OCCUPIED_CELL, _OCCUPIED),
+        (_NOT_SEEN, _UNSEEN),
+    ):
+        colors[value] = color  # -1 is the last
+    return colors
 
 
 def beside(*pictures: RgbImage) -> RgbImage:
