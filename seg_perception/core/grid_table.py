@@ -86,10 +86,10 @@ class GridTable:
         self._sums = np.empty((1, len(sampled.cells)), np.uint8)
         self._rules: GridRules
         if max(self.step) > 1:  # what the view shows and what lies between, but not what is beyond the lens
-            self._growing = np.zeros(pixels + 1, np.uint8)
-            self._growing[self.source.reshape(-1)] = OBSTACLE | WHEELED
-            self._growing = self._growing[:-1].reshape(self._flags.shape)
-            self._growing = cv2.morphologyEx(self._growing, cv2.MORPH_CLOSE, np.ones(self.step, np.uint8))
+            shown = np.zeros(pixels + 1, np.uint8)
+            shown[self.source.reshape(-1)] = OBSTACLE | WHEELED
+            closed = cv2.morphologyEx(shown[:-1].reshape(self._flags.shape), cv2.MORPH_CLOSE, np.ones(self.step))
+            self._growing = np.asarray(closed, np.uint8)
         self._end, self._other_end = (np.empty(len(sampled.cells), np.float32) for _ in range(2))
         self._obstacles: NDArray[np.intp] = np.zeros((2, 0), np.intp)  # column and row of what ends each ray
 

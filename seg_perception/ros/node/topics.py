@@ -36,7 +36,8 @@ def check_topics(settings: NodeSettings, node: Node) -> list[str]:
     """Whether each topic has a name of its own.
 
     Returns:
-        what may be meant, but hardly is: cameras with the same image, or with meters and the same camera_info.
+        what may be meant, but hardly is: cameras with the same image, or with meters and the same camera_info, or of
+        an image that is called rectified.
 
     Raises:
         SettingsError: what cannot be: two outputs of one name, an input of an output's name, or an image of a
@@ -69,6 +70,11 @@ def check_topics(settings: NodeSettings, node: Node) -> list[str]:
             if info in infos:
                 doubts.append(f"the camera_info of {infos[info]} and of {topics.image} are both {info}: {_FOLDERS}")
             infos.setdefault(info, topics.image)
+            if "image_rect" in full and not own.ground.rectified:
+                doubts.append(
+                    f"{topics.image} is {full}, which is called rectified, and {f'{camera}.' if camera else ''}"
+                    "ground.rectified is false: the lens's distortion is taken out twice; set it to true"
+                )
     if faults:
         raise SettingsError("\n  ".join([f"topics of {node.get_fully_qualified_name()}:", *dict.fromkeys(faults)]))
     return doubts

@@ -184,6 +184,11 @@ def test_a_parameter_of_another_node_is_named(context: Context) -> None:
             "",
             "the camera_info of front/image and of rear/image are both /camera_info",
         ),
+        (
+            "rear/image:=/rear/image_rect_color",
+            "",
+            "rear/image is /rear/image_rect_color, which is called rectified, and rear.ground.rectified is false",
+        ),
     ],
 )
 def test_every_topic_has_a_name_of_its_own(context: Context, rules: str, fault: str, doubt: str) -> None:
