@@ -22,6 +22,8 @@ MAX_STILL_S = 10.0
 """A frame stands for at most so long in a written video; a longer silence of the source is shortened to it."""
 
 _H264 = ["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"]
+# said, since browsers take HDTV's matrix for pictures of 720 lines and more: the legend's colors would be others
+_H264 += ["-bsf:v", "h264_metadata=matrix_coefficients=6:colour_primaries=1:transfer_characteristics=1"]
 _PALETTE = ["-filter_complex", "[0:v] split [a][b]; [a] palettegen=stats_mode=diff [p]; [b][p] paletteuse"]
 _NETWORK_TIMEOUT_MS = 10_000
 _FIRST_FRAME_S = 15.0

@@ -33,6 +33,8 @@ SERIES = ("#2563a8", "#d1672b", "#3b8f5a", "#9a4fa3", "#b8423f", "#6b6b6b")
 _INK, _FAINT = "#333333", "#dddddd"
 _DARK = 0.55  # text on a cell above this is white
 _ENOUGH_PIXELS = 100  # a bin with fewer says nothing
+_LONGEST_NAME = 24
+_FEW_CLASSES = 30  # of more, a figure with a number in each cell is too large to draw and to read; the tables have them
 
 
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -60,6 +62,11 @@ def _plain(text: str) -> str:
     return f" {readable}" if readable.startswith("_") else readable
 
 
+def _names(label_set: LabelSet) -> list[str]:
+    """Of the classes, so short that they leave room for the figure; the tables have them whole."""
+    return [_plain(name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…") for name in label_set.names]
+
+
 def _colors(label_set: LabelSet) -> list[tuple[float, ...]]:
     return [tuple(channel / 255 for channel in c.color) for c in label_set.classes]
 
@@ -71,10 +78,11 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
 
 def confusion_of(counts: NDArray[np.int64], label_set: LabelSet) -> Figure:
     """The same of counts [truth, answer]."""
-    names = [_plain(name) for name in label_set.names]
+    names = _names(label_set)
     truth = counts.sum(axis=1)
     shares = counts / np.maximum(truth, 1)[:, None]
-    side = 2.2 + 0.46 * len(names)
+    few = len(names) <= _FEW_CLASSES
+    side = 2.2 + (0.46 if few else 0.16) * len(names)
     figure, (axis,) = _figure(side + 1.8, side)
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
@@ -82,9 +90,10 @@ def confusion_of(counts: NDArray[np.int64], label_set: LabelSet) -> Figure:
     axis.set_xlabel("answer")
     axis.set_ylabel("truth (pixels)")
     axis.spines[:].set_visible(False)
+    axis.tick_params(labelsize=9 if few else 6)
     for row, column in np.ndindex(*shares.shape):
         share = shares[row, column]
-        if truth[row] and share >= 0.0005:
+        if truth[row] and share >= 0.0005 and few:
             color = "white" if share > _DARK else _INK
             axis.text(column, row, f"{100 * share:.1f}", ha="center", va="center", fontsize=7.5, color=color)
         elif not truth[row] and column == 0:
@@ -102,8 +111,9 @@ def _count(pixels: int) -> str:
 def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
     """Per-class IoU of one or several models on one dataset; the key names each."""
     first = next(iter(evaluations.values()))
-    names = [_plain(name) for name in first.label_set.names]
-    figure, (axis,) = _figure(8.6, 3.4)
+    names = _names(first.label_set)
+    few = len(names) <= _FEW_CLASSES
+    figure, (axis,) = _figure(8.6 if few else 0.16 * len(names) + 1, 3.4)
     width = 0.8 / len(evaluations)
     for place, (label, evaluation) in enumerate(evaluations.items()):
         heights = [100 * v for v in evaluation.scores.iou]
@@ -111,7 +121,7 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
         color = _colors(first.label_set) if len(evaluations) == 1 else SERIES[place % len(SERIES)]
         edge = "#555555" if len(evaluations) == 1 else "none"
         bars = axis.bar(left, heights, width * 0.94, color=color, label=_plain(label), edgecolor=edge, linewidth=0.5)
-        if len(evaluations) <= 3:
+        if len(evaluations) <= 3 and few:
             texts = ["" if math.isnan(height) else f"{height:.1f}" for height in heights]
             for text in axis.bar_label(bars, texts, fontsize=7.5, padding=2):
                 text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
@@ -119,7 +129,8 @@ def class_bars(evaluations: Mapping[str, Evaluation]) -> Figure:
             mean = 100 * evaluation.scores.mean_iou
             axis.axhline(mean, color="#888888", linewidth=1, linestyle="--", zorder=0.6)
             axis.text(len(names) - 0.35, mean, f"mean {mean:.1f}", va="center", fontsize=8.5, color=_INK)
-    axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axis.set_xticks(range(len(names)), names, rotation=30 if few else 90, ha="right" if few else "center")
+    axis.tick_params(axis="x", labelsize=9 if few else 6)
     axis.set_xlim(-0.6, len(names) - 0.4)
     axis.set_ylim(0, 108)
     axis.set_yticks(range(0, 101, 20))
@@ -204,7 +215,7 @@ def _smoothed(values: Sequence[float]) -> list[float]:
 
 def class_balance(check: DatasetCheck) -> Figure:
     """Each class's share of the labeled pixels (log scale), and of the images that hold it."""
-    names = [_plain(name) for name in check.label_set.names]
+    names = _names(check.label_set)
     colors = _colors(check.label_set)
     places = np.arange(len(names))
     figure, (left, right) = _figure(8.6, 1.2 + 0.3 * len(names), columns=2)

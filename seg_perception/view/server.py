@@ -79,7 +79,8 @@ class ViewServer:
         self._ready.wait()
         if self._failure is not None:
             raise SegPerceptionError(
-                f"the page cannot be served on {settings.address} port {settings.port}: {self._failure}"
+                f"the page cannot be served on {settings.address} port {settings.port}: {self._failure}; "
+                "is another node or page there? Name another port (view.port, --port)"
             ) from self._failure
 
     @property

@@ -6,8 +6,10 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from browser_helpers import CHROMIUM, DRIVER, one, open_browser, pixels, screenshot, shown, until
@@ -15,6 +17,7 @@ from browser_helpers import CHROMIUM, DRIVER, one, open_browser, pixels, screens
 from seg_perception.core.label_set import load_label_set
 from seg_perception.core.types import Size
 from seg_perception.scenes import random_scene
+from seg_perception.video import VideoWriter
 from seg_perception.view.board import Board, Slider, ViewFrame, ViewSettings
 from seg_perception.view.server import ViewServer
 
@@ -180,6 +183,19 @@ def test_a_visit(browser: Any, source: Source) -> None:
         assert not one(browser, "#control").is_displayed()  # this one allows no changes
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert [entry for entry in errors if not re.search("WebSocket|ERR_CONNECTION_REFUSED", entry["message"])] == []
+
+
+def test_a_video_has_the_legends_colors(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("imageio_ffmpeg", reason="no ffmpeg here")
+    colors = [c.color for c in load_label_set().classes]
+    with VideoWriter(tmp_path / "hd.mp4", 10) as video:  # of 720 lines and more browsers assume another matrix
+        video.add(np.repeat(np.uint8([colors]), 720, axis=0).repeat(1280 // len(colors), axis=1))
+    browser.get((tmp_path / "hd.mp4").as_uri())
+    until(lambda: browser.execute_script("return document.querySelector('video').readyState >= 2"), "the video")
+    seen = cv2.imdecode(np.frombuffer(one(browser, "video").screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
+    row = seen[seen.shape[0] // 3, :, ::-1].astype(int)
+    for index, color in enumerate(colors):
+        assert np.abs(row[round((index + 0.5) * len(row) / len(colors))] - color).max() <= 4
 
 
 def test_with_the_keyboard_on_a_phone(browser: Any) -> None:

@@ -428,7 +428,7 @@ def test_a_film_plays_in_real_time_also_where_its_clock_was_set() -> None:
 
 
 def test_a_port_in_use_is_said(server: ViewServer, board: Board) -> None:
-    with pytest.raises(SegPerceptionError, match=f"port {server.port}"):
+    with pytest.raises(SegPerceptionError, match=rf"port {server.port}: .* Name another port"):
         ViewServer(board, ViewSettings(port=server.port))
 
 
