@@ -69,6 +69,10 @@ _PARTS = {
 }
 
 
+_TRAINING = ("Train", "Network", "Augmentation", "Loss", "Distillation", "Optimizer")
+"""Tables of a training's YAML file, by the beginnings of their classes' names; its datasets are DatasetSettings."""
+
+
 def page() -> str:
     """The whole page."""
     package = _package()
@@ -79,6 +83,10 @@ def page() -> str:
         for name in names:
             found[name] = package[places.get(name, name)]
             lines += _entry(found[name], name)
+    lines.append("## Settings of a training\n\nWhat a YAML file for `train` takes, or a table for `sp.train`.\n")
+    for name in _TRAINING:
+        table = package[f"training.settings.{name}Settings"]
+        lines += [f"### {name}Settings\n", *_sections(table)]
     lines.append("## What comes back\n\nClasses of the answers and fields above. They are no names of `sp`.\n")
     for answer in sorted(_answers(list(found.values())), key=lambda one: one.name):
         lines += [f"### {answer.name}\n", *_class(answer, answer.name, _variable(answer.name))]
@@ -208,7 +216,7 @@ def _sections(found: griffe.Object | griffe.Alias) -> Iterator[str]:
 
 def _names(item: griffe.DocstringNamedElement) -> list[str]:
     """Several in one line, "width, height: ...", are read by griffe as one and its annotation."""
-    text = f"{item.name} {item.annotation}" if item.name.endswith(",") else item.name
+    text = f"{item.name} {str(item.annotation).strip('()')}" if item.name.endswith(",") else item.name
     return [name.strip() for name in text.split(",")]
 
 
@@ -225,8 +233,9 @@ def _fields(found: griffe.Object | griffe.Alias) -> dict[str, str]:
 
 
 def _typed(names: list[str], fields: dict[str, str]) -> str:
-    of_fields = dict.fromkeys(fields[name] for name in names if name in fields)
-    return ", ".join(names) + (f": {' | '.join(of_fields)}" if of_fields else "")
+    if len({fields.get(name) for name in names}) > 1:
+        return ", ".join(_typed([name], fields) for name in names)
+    return ", ".join(names) + (f": {fields[names[0]]}" if names[0] in fields else "")
 
 
 def _prose(text: str) -> str:

@@ -112,12 +112,14 @@ def parse_yaml(content: bytes | str, source: str, loader: Any = StrictLoader) ->
         SettingsError: not YAML, not UTF-8, a key twice, nested deeper than 50 levels, or more than
             50,000 values with its aliases written out.
     """
+    text = ""
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         _demand_bounded(text, source)
         return yaml.load(text, loader)  # noqa: S506  a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, and so is not UTF-8
-        raise SettingsError(f"{source}: not valid YAML: {error}") from error
+        tabs = "\nindent with spaces: YAML takes no tabs there" if re.search(r"(?m)^ *\t", text) else ""
+        raise SettingsError(f"{source}: not valid YAML: {error}{tabs}") from error
 
 
 def _demand_bounded(text: str, source: str) -> None:
@@ -379,8 +381,7 @@ def _convert_scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any
     # bool is an int to Python, but not to a person who writes settings
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    advice = f"; {TRUTH_VALUES}" if hint is str and isinstance(value, bool) else _hint(value)
-    expected = f"a value of type {_type_name(hint)} is expected{advice}"
+    expected = f"a value of type {_type_name(hint)} is expected{_hint(hint, value)}"
     faults.append(f"{where}: {_shown(value)} is not accepted; {expected}")
     return _WRONG
 
@@ -394,20 +395,24 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text)} characters)"
 
 
-def _hint(value: Any) -> str:
-    """YAML 1.1 takes 1e-3 for a text: its numbers have a point, and a sign in the exponent."""
-    if not isinstance(value, str):
-        return ""
-    mantissa, exponential, exponent = value.lower().partition("e")
-    try:
-        float(value)
-    except ValueError:
-        return ""
-    if not exponential:
-        return ""
-    point = "" if "." in mantissa else ".0"
-    sign = "" if exponent[0] in "+-" else "+"
-    return f"; YAML reads {value} as text, write {mantissa}{point}e{sign}{exponent}"
+def _hint(hint: Any, value: Any) -> str:
+    """What a person meant whom YAML 1.1 takes at another word.
+
+    It reads off as false, and 1e-3 as text: its numbers have a point, and a sign in the exponent.
+    """
+    if hint is str and isinstance(value, bool):
+        return f"; {TRUTH_VALUES}"
+    exponential = isinstance(value, str) and _EXPONENTIAL.fullmatch(value)
+    if hint is int and (exponential or isinstance(value, float)) and float(value).is_integer():
+        return f"; write {int(float(value))}"
+    if hint is float and exponential:
+        mantissa, sign, exponent = exponential.groups()
+        point = "" if "." in mantissa else ".0"
+        return f"; YAML reads {value} as text, write {mantissa}{point}e{sign or '+'}{exponent}"
+    return ""
+
+
+_EXPONENTIAL: Final = re.compile(r"(?=[-+]?\.?[0-9])([-+]?[0-9]*\.?[0-9]*)[eE]([-+]?)([0-9]{1,2})")
 
 
 def _type_name(hint: Any) -> str:

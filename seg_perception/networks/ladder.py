@@ -125,7 +125,7 @@ class LadderNetwork(SegmentationNetwork):
     def first_stages(self, count: int) -> list[nn.Module]:
         stages = self.encoder.stages
         if not 0 <= count <= len(stages):
-            raise SettingsError(f"network.frozen_stages: {count} is not in 0 to {len(stages)}")
+            raise SettingsError(f"{count} is not in 0 to {len(stages)}")
         return [self.encoder.stem, *stages[:count]] if count else []
 
     def channel_groups(self) -> tuple[ChannelGroup, ...]:

@@ -138,6 +138,7 @@ class AugmentationSettings:
         aspect: greatest change of the proportions, as a factor.
         rare: probability that a crop is one around a pixel of one of the `rare_classes`, each of those
             that the image holds as often.
+        rare_classes: their names.
         flip: probability of a mirror image.
         brightness, contrast, saturation: greatest relative change.
         gamma: greatest factor of a random gamma.
@@ -283,6 +284,8 @@ class TrainSettings:
         name: of the model; the run's folder is `output`/`name`.
         train, validation: datasets; all must map to one label set. Validation may be empty.
         data_root: folder that the datasets' roots are relative to.
+        output: folder of the runs.
+        network, augmentation, loss, distillation, optimizer: tables of their own.
         deployed_size: pixel budget at which the network will run; the model card says the nearest size that the network
             takes.
         steps: optimizer steps of the whole run.

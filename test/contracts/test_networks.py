@@ -120,7 +120,7 @@ def test_stages_to_freeze_are_named_or_refused() -> None:
     ladder = small("efficientnet_ladder")
     assert ladder.first_stages(0) == []
     assert len(ladder.first_stages(2)) == 3  # the stem and two stages
-    with pytest.raises(SettingsError, match="frozen_stages: 8 is not in 0 to 7"):
+    with pytest.raises(SettingsError, match="8 is not in 0 to 7"):
         ladder.first_stages(8)
 
 

@@ -67,6 +67,7 @@ def test_aliases_and_merges_of_honest_files_work() -> None:
         ("a: " + "9" * 5000, "not valid YAML: .*digits"),
         ("a: !!python/object/apply:os.getpid []", "not valid YAML: could not determine a constructor"),
         ("date: 2026-13-01", "not valid YAML"),
+        ("rate:\n\tpeak: 1", "not valid YAML: .*indent with spaces: YAML takes no tabs there"),
     ],
 )
 def test_what_grows_repeats_or_is_no_yaml_is_refused_by_name(text: str, message: str) -> None:

@@ -114,6 +114,10 @@ def test_what_the_network_does_not_take_is_a_fault_of_the_file(changes: dict[str
         ({"optimizer": {"ema_decay": 1}}, "optimizer.ema_decay: 1.0 is not at least 0 and below 1"),
         ({"loss": {"class_weights": {True: 2.0}}}, "loss.class_weights: True is no name; YAML reads on, off, yes"),
         ({"augmentation": {"rare_classes": [False]}}, "type text is expected; YAML reads on, off, yes and no as true"),
+        ({"steps": "1e5"}, "steps: '1e5' is not accepted; a value of type int is expected; write 100000"),
+        ({"steps": 1000.0}, "steps: 1000.0 is not accepted; a value of type int is expected; write 1000"),
+        ({"seed": 0.5}, "seed: 0.5 is not accepted; a value of type int is expected"),
+        ({"network": {"frozen_stages": 8}}, "\n  network.frozen_stages: 8 is not in 0 to 7"),
         ({"device": "gpu"}, "device: 'gpu' is not accepted; accepted: 'auto', 'cpu', 'cuda'"),
     ],
 )
