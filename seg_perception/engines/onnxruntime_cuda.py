@@ -167,6 +167,7 @@ class OnnxRuntimeCudaEngine(CheckedEngine):
         ort = self._library
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # else int8 weights become float on the CPU
         if all_on_gpu:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = {

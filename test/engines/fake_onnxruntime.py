@@ -52,6 +52,7 @@ class FakeBinding:
 class FakeSession:
     def __init__(self, library: FakeOnnxRuntime, options: FakeSessionOptions, providers: list[Any]) -> None:
         self.library = library
+        self.entries = options.entries
         if "cpu nodes" in library.fail and options.entries.get("session.disable_cpu_ep_fallback") == "1":
             raise RuntimeError("This session contains graph nodes that are assigned to the default CPU EP")
         if library.fail == "session":
@@ -72,6 +73,7 @@ class FakeSession:
         return FakeBinding()
 
     def run_with_iobinding(self, binding: FakeBinding, options: FakeRunOptions) -> None:
+        assert self.entries["session.disable_quant_qdq"] == "1"  # else the real one makes int8 weights float on the CPU
         graph = options.entries["gpu_graph_id"]
         self.library.runs.append(graph)
         if self.library.fail == "run" or (self.library.fail == "capture" and graph != "-1"):
