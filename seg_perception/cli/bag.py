@@ -261,7 +261,8 @@ def _add_select(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="images, picks.csv and contact_sheet.png"
     )
     parser.add_argument("--count", type=int, default=200, help="how many frames (default: %(default)s)")
-    parser.add_argument("--images", metavar="TOPIC", help="image topic (default: /image or the only one)")
+    help_ = "image topic (default: /image or the only one)"
+    parser.add_argument("--topic", "--images", dest="images", metavar="TOPIC", help=help_)
     parser.add_argument(
         "--second", type=Path, metavar="MODEL", help="another ONNX model, to see where the two disagree"
     )

@@ -166,10 +166,10 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (SegPerceptionError, OSError) as error:
-        print(f"{PROGRAM} {arguments.command}: {printable(str(error))}", file=sys.stderr)
+        print(f"{arguments.parser.prog}: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM} {arguments.command}: interrupted", file=sys.stderr)
+        print(f"{arguments.parser.prog}: interrupted", file=sys.stderr)
         return 130
 
 

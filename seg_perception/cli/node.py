@@ -25,7 +25,9 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--images", type=Path, metavar="DIR", help="drive a folder's images instead, by name")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="with --images: truth, 8-bit PNGs of the same names")
     parser.add_argument("--mapping", help="with --labels: from their values to our ids: camvid, ..., or a YAML file")
-    parser.add_argument("--image-topic", help="with --bag (default: /image or the only image topic)")
+    parser.add_argument(
+        "--topic", "--image-topic", dest="image_topic", help="image topic of --bag (default: /image or the only one)"
+    )
     parser.add_argument("--truth-topic", help="with --bag: mono8 class ids (default: /truth if there)")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, help="at most so many (default: 90 of the procedural drive, else all)")

@@ -88,8 +88,8 @@ def _parser_whose_command(monkeypatch: pytest.MonkeyPatch, raises: BaseException
         raise raises
 
     def build() -> argparse.ArgumentParser:
-        parser = argparse.ArgumentParser()
-        parser.set_defaults(command="walk", run=run)
+        parser = argparse.ArgumentParser("seg-perception walk")
+        parser.set_defaults(parser=parser, run=run)
         return parser
 
     monkeypatch.setattr(cli, "build_parser", build)

@@ -138,7 +138,7 @@ def test_ctrl_c_ends_the_check_without_a_traceback() -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert rest.endswith(b"seg-perception dataset: interrupted\n")
+    assert rest.endswith(b"seg-perception dataset check: interrupted\n")
     assert b"Traceback" not in rest
 
 

@@ -159,7 +159,7 @@ def _drive_of_bag(path: Path, settings: DemoSettings) -> _Drive:
     from seg_perception.bags.reader import BagReader
 
     with BagReader(path) as bag:
-        image = settings.image_topic or bag.topic_of_type(IMAGE_TYPES, "image topic (--image-topic)", IMAGE_TOPIC).name
+        image = settings.image_topic or bag.topic_of_type(IMAGE_TYPES, "image topic (--topic)", IMAGE_TOPIC).name
         there = TRUTH_TOPIC in {topic.name for topic in bag.topics}
         truth = settings.truth_topic or (TRUTH_TOPIC if there else None)
         if truth is not None:
