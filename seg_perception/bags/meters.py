@@ -131,13 +131,14 @@ class BagMeters:
             assert camera.meters.table is not None
             camera.part = stamp_ns, camera.meters.cells(answer, camera.rules), camera.meters.table
             parts = {
-                name: (c.part[1], c.part[2])
+                name: c.part
                 for name, c in self._cameras.items()
                 if c.part is not None and abs(stamp_ns - c.part[0]) <= 1e9 * self._settings.part_max_age_s
             }
-            grid = self._shared.merged(self._settings.frame, parts)
+            grid = self._shared.merged(self._settings.frame, {name: part[1:] for name, part in parts.items()})
+            newest = messages.header(max(part[0] for part in parts.values()), header.frame_id)
             for grid_row in self._grid_rows:
-                made = messages.build(grid_row.type, grid_row.make(grid), header)
+                made = messages.build(grid_row.type, grid_row.make(grid), newest)
                 yield grid_row.topic(node=self._prefix), made
 
     def _place(self, topic: str, camera: _Camera, header: Any, stamp_ns: int, size: Size) -> None:

@@ -135,6 +135,8 @@ def test_parts_of_cameras_are_joined_whichever_stamp_is_earlier(
         grids = [bag.decode(m) for m in bag.messages(["/segmentation_node/drivable_grid"])]
     last = np.asarray(grids[1].data).reshape(200, 400)
     assert (last[100, 140], last[100, 260]) == (0, cell)  # 6 m behind; 6 m ahead
+    newest = 10 * STEP if cell == 0 else 9 * STEP  # of the frames in it
+    assert [messages.stamp_ns_of(grid) for grid in grids] == [10 * STEP, newest]
 
 
 def test_without_a_source_nothing_is_added(tiny_model: Path, drive: Path, tmp_path: Path) -> None:
