@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -23,7 +24,7 @@ from seg_perception.core.grid import (
 )
 from seg_perception.core.grid_table import GridTable
 from seg_perception.core.ground import CameraPose
-from seg_perception.core.label_set import LabelSet
+from seg_perception.core.label_set import LabelClass, LabelSet
 from seg_perception.core.meters import CameraMeters, MountSettings, SharedGrid
 from seg_perception.core.optics import Calibration, CameraModel, camera_model
 from seg_perception.core.resizing import resize_image
@@ -87,7 +88,7 @@ def legend(label_set: LabelSet, height: int = 24, drivable_mark: str = "*") -> R
     Returns:
         uint8 [rows x height, W, 3], RGB.
     """
-    texts = [c.name + (f" {drivable_mark}" if c.drivable and drivable_mark else "") for c in label_set.classes]
+    texts = [_written(c) + (f" {drivable_mark}" if c.drivable and drivable_mark else "") for c in label_set.classes]
     width = 2 * height + max(_text_width(text, height) for text in texts) + height // 2
     picture = _blank(Size(width, height * len(texts)))
     for row, (c, text) in enumerate(zip(label_set.classes, texts, strict=True)):
@@ -107,7 +108,7 @@ def with_legend(picture: RgbImage, label_set: LabelSet, shares: Mapping[str, flo
     """
     named = [c for c in label_set.classes if shares is None or shares.get(c.name, 0) > 0]
     texts = [
-        c.name + (" *" if c.drivable else "") + ("" if shares is None else f" {100 * shares[c.name]:.1f} %")
+        _written(c) + (" *" if c.drivable else "") + ("" if shares is None else f" {100 * shares[c.name]:.1f} %")
         for c in named
     ]
     height = min(28, max(16, round(check_rgb(picture).shape[1] / 40)))
@@ -169,6 +170,18 @@ def contact_sheet(
     return sheet
 
 
+def _written(c: LabelClass) -> str:
+    """A class's name in the letters that there are; with its id where some are missing, for two could look alike."""
+    plain = _ascii(c.name)
+    return f"{c.id}: {plain}" if "?" in plain else plain
+
+
+def _ascii(text: str) -> str:
+    """The built-in font has no other letters: of those with an accent it has the letter."""
+    parts = unicodedata.normalize("NFKD", text.replace("ß", "ss"))
+    return "".join(part for part in parts if not unicodedata.combining(part)).encode("ascii", "replace").decode("ascii")
+
+
 def _check_labels(labels: LabelImage) -> None:
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise InputError(f"labels must be uint8 [H, W], got {labels.dtype} {list(labels.shape)}")
@@ -199,7 +212,7 @@ def _write(
     picture: NDArray[np.uint8], text: str, corner: tuple[int, int], height: int, room: int | None = None
 ) -> None:
     """Write one line into a row whose top left corner is given; shorten it to the room there is."""
-    plain = text.encode("ascii", "replace").decode("ascii")  # the built-in font has no other letters
+    plain = _ascii(text)
     while room is not None and len(plain) > 1 and _text_width(plain, height) > room:
         plain = plain[:-4] + "..." if len(plain) > 4 else plain[:-1]
     baseline = (corner[0], corner[1] + round(height * 0.72))

@@ -71,6 +71,17 @@ def test_outline_touches_only_the_border_of_the_mask() -> None:
     assert not image.any()
 
 
+def test_names_without_letters_of_the_font_can_be_told_apart() -> None:
+    def written(*names: str) -> list[np.ndarray]:
+        classes = tuple(LabelClass(i, name, (9, 9, 9)) for i, name in enumerate(names))
+        return np.split(legend(LabelSet("x", classes), height=20), len(names))
+
+    road, walk = written("道路", "行道")
+    assert not np.array_equal(road, walk)  # 0: ?? and 1: ??
+    street, plain = written("Straße é", "Strasse e")
+    assert np.array_equal(street, plain)
+
+
 def test_legend_shows_each_class_color_and_marks_the_drivable() -> None:
     picture = legend(TWO, height=24)
     assert picture.shape[0] == 48

@@ -51,7 +51,7 @@ function watch() {
   if (page.connected && silence() < SILENT_S) return;
   for (const figure of page.figures.values()) figure.element.classList.add("stale");
   if (page.connected) state("no answer", "bad");
-  alarm("");
+  alarm("", "");
 }
 
 function state(text, kind) {
@@ -64,7 +64,7 @@ function showLevel(level, tables) {
   const text = level ? `${level}: ${[...new Set(said)].join("; ") || "see State below"}` : "";
   byId("level").hidden = !text;
   byId("level").className = level === "WARN" ? "badge warn" : "badge bad";
-  if (byId("level").textContent !== text) byId("level").textContent = text;
+  fill(byId("level"), text);
 }
 
 function look() {
@@ -108,24 +108,31 @@ function onStatus(message) {
   showLatency(status.latency_ms);
   showControl(message);
   const limit = status.stale_s === undefined ? message.stale_s : status.stale_s ?? Infinity;
-  let stale = "";
+  let stale = "", ages = [];
   for (const [camera, figure] of page.figures) {
     const age = message.ages[camera];
     const old = !page.paused && (age === undefined ? figure.number === null && page.sinceOpen() > 3 : age > limit);
     figure.element.classList.toggle("stale", old);
-    if (old) stale += `${camera || "camera"}: ${age === undefined ? "no frame yet" : `no new frame for ${age.toFixed(1)} s`}. `;
+    if (old) stale += `${camera || "camera"}: ${age === undefined ? "no frame yet" : "no new frame"}. `;
+    if (old && age !== undefined) ages.push(`${age.toFixed(1)} s`);
   }
-  alarm(stale);
+  alarm(stale, ages.join(", "));
 }
 
 page.opened = performance.now();
 page.sinceOpen = () => (performance.now() - page.opened) / 1000;
 
-function alarm(text) {
-  const silent = silence() < SILENT_S ? "" : `Nothing heard for ${silence().toFixed(0)} s: what is shown is old. `;
-  const lost = page.connected ? silent : "Not connected: what is shown is old. ";
+// What is wrong, and apart from it for how long: a screen reader says an alert again whenever it changes.
+function alarm(text, ages) {
+  const silent = silence() >= SILENT_S;
+  const lost = !page.connected ? "Not connected: what is shown is old. " : silent ? "Nothing heard: what is shown is old. " : "";
   byId("alarm").hidden = !(lost + text);
-  if (byId("alarm").textContent !== lost + text) byId("alarm").textContent = lost + text;
+  fill(byId("why"), lost + text);
+  fill(byId("since"), lost && silent ? `${silence().toFixed(0)} s` : ages);
+}
+
+function fill(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
 function buildFigures() {
@@ -205,9 +212,9 @@ function showLegend(camera, shares) {
 }
 
 function showPixel(pixel) {
-  byId("pixel").textContent = pixel
+  fill(byId("pixel"), pixel
     ? `${pixel.x}, ${pixel.y}: ${pixel.class}, confidence ${pixel.confidence.toFixed(2)}${pixel.drivable ? ", drivable" : ""}`
-    : "no frame yet";
+    : "no frame yet");
 }
 
 function showState(status) {
@@ -227,9 +234,7 @@ function showState(status) {
     }));
   }
   const cells = byId("status").querySelectorAll("td:last-child");  // kept, so that a text can be marked and copied
-  tables.flatMap(([, rows]) => Object.values(rows)).forEach((value, index) => {
-    if (cells[index].textContent !== String(value)) cells[index].textContent = value;
-  });
+  tables.flatMap(([, rows]) => Object.values(rows)).forEach((value, index) => fill(cells[index], String(value)));
 }
 
 function showLatency(latency) {
