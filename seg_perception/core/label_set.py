@@ -313,14 +313,21 @@ def load_label_mapping(name_or_path: str | Path) -> LabelMapping:
             target set does not have.
     """
     path = shipped_file("config/labels", name_or_path, "label set or mapping")
-    return _read_mapping(path, path.stat().st_mtime_ns)
+    written = path.stat().st_mtime_ns
+    return _mapping(path, written, _target(path, _document(path, written)))
 
 
 @lru_cache(maxsize=32)
-def _read_mapping(path: Path, _written: int) -> LabelMapping:
+def _document(path: Path, _written: int) -> dict[str, Any]:
     document = read_yaml(path)
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: a YAML mapping is expected, got {type(document).__name__}")
+    return document
+
+
+@lru_cache(maxsize=32)
+def _mapping(path: Path, written: int, target: LabelSet) -> LabelMapping:
+    document = _document(path, written)
     faults = [f"{key}: unknown; known here: {', '.join(_KEYS)}" for key in document if key not in _KEYS]
     tables = {key: document[key] for key in ("values", "colors") if document.get(key) not in (None, {})}
     if not tables:
@@ -328,7 +335,6 @@ def _read_mapping(path: Path, _written: int) -> LabelMapping:
             f"{path}: a mapping needs 'values', a table of label value to class name or 'ignore', or 'colors', "
             'a table of "R,G,B" to the same' + ("".join(f"\n  {fault}" for fault in faults))
         )
-    target = _target(path, document)
     values = _values(tables.get("values", {}), target, faults)
     colors = _colors_of(tables.get("colors", {}), target, faults)
     faults += _commented_colors(path)

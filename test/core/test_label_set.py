@@ -269,6 +269,13 @@ def test_an_edited_file_is_read_anew(tmp_path: Path) -> None:
 
     os.utime(file, ns=(1, 1))  # a clock too coarse to tell
     assert load_label_mapping(file).classes_of_values == {0: "car"}
+    classes, drivable = tmp_path / "set.yaml", "name: set\nclasses: [{name: car, color: [1, 2, 3], drivable: %s}]"
+    file.write_text("target: set.yaml\nvalues: {0: car}")
+    classes.write_text(drivable % "true")
+    assert load_label_mapping(file).target.drivable_ids == (0,)
+    classes.write_text(drivable % "false")
+    os.utime(classes, ns=(1, 1))
+    assert load_label_mapping(file).target.drivable_ids == (), "the label set that an unchanged mapping names"
 
 
 @pytest.mark.parametrize(
