@@ -115,7 +115,7 @@ def process_bag(
     *,
     model: str | Path | None = None,
     engine: str = "auto",
-    size: Size | str | None = None,
+    size: str | Size | tuple[int, int] | None = None,
     threads: int = 0,
     overwrite: bool = False,
     on_open: Callable[[str, int], object] = lambda _text, _total: None,
@@ -129,7 +129,7 @@ def process_bag(
         settings: what to segment and write; the defaults of `ProcessSettings` unless given.
         model: ONNX file; the shipped model unless given.
         engine: what runs it, as `load`.
-        size: what the network sees, such as "640x352"; by default the camera's shape at the
+        size: what the network sees, such as "640x352" or (640, 352); by default the camera's shape at the
             model's pixel count.
         threads: CPU threads of the engine; 0 means all cores.
         overwrite: replace `out`.

@@ -249,7 +249,7 @@ def benchmark(
     models: str | Path | Sequence[str | Path] | None = None,
     pictures: str | Path | Sequence[RgbImage] | None = None,
     engines: Sequence[str] = (),
-    sizes: Sequence[str | Size] = (),
+    sizes: Sequence[str | Size | tuple[int, int]] = (),
     threads: Sequence[int] = (),
     batches: Sequence[int] = (1,),
     seconds: float = 2.0,

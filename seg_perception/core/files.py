@@ -203,11 +203,13 @@ def check_place(path: Path) -> None:
     """Refuse a name that nothing can be written under: what is written takes the place of what has its name.
 
     Raises:
-        InputError: no name at all, or that of a pipe, a device or a socket.
+        InputError: no name at all, that of a pipe, a device or a socket, or one in /dev.
         OSError: nothing can be there: below a file, or behind links in a circle.
     """
     if not path.name:
         raise InputError(f"{str(path)!r} is not the name of a file to write")
+    if real_path(path.parent) == Path("/dev"):  # /dev/stdout may lead to a regular file; it is the link that would go
+        raise InputError(f"{path}: a file would replace this name of the system's; name one outside of /dev")
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

@@ -175,9 +175,9 @@ def export_model(
     calibration: str | Path | None = None,
     agreement: float = 0.99,
     batch: int | None = None,
-    size: Size | str | None = None,
-    deployed_size: Size | str | None = None,
-    camera_size: Size | str | None = None,
+    size: str | Size | tuple[int, int] | None = None,
+    deployed_size: str | Size | tuple[int, int] | None = None,
+    camera_size: str | Size | tuple[int, int] | None = None,
     camera_encoding: CameraEncoding | str = CameraEncoding.RGB,
     temperature: float = 1.0,
     name: str | None = None,
@@ -266,7 +266,7 @@ def _check_options(precision: Precision, calibration: str | Path | None, batch: 
         raise SettingsError(f"batch {batch} is not accepted: it must be at least 1")
 
 
-def _parsed(size: Size | str | None) -> Size | None:
+def _parsed(size: str | Size | tuple[int, int] | None) -> Size | None:
     return None if size is None else Size.parse(size)
 
 

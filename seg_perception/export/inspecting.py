@@ -52,7 +52,9 @@ def inspect_file(file: str | Path | None = None) -> str:
     return _checkpoint(path) if path.suffix.lower() == _CHECKPOINT else _model(path)
 
 
-def inspect_network(name: str, size: str | Size = "480x352", classes: int = 10, **options: Any) -> str:
+def inspect_network(
+    name: str, size: str | Size | tuple[int, int] = "480x352", classes: int = 10, **options: Any
+) -> str:
     """A network's stages, parameters and arithmetic, as a table.
 
     Args:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def demo(*arguments: Any) -> subprocess.CompletedProcess[str]:
     """`seg-perception demo` in a process of its own, in this worker's ROS domain: nobody else takes that."""
     command = [sys.executable, "-m", "seg_perception.cli.main", "demo", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_demo_that_is_stopped_before_its_node_is_seen_says_so(model: Path, tmp_path: Path) -> None:
+    stop, remarks = threading.Event(), list[str]()
+    stop.set()
+    drive = sp.DemoSettings(bag=write_bag(tmp_path / "in.mcap", [picture(0)]), model=model)
+    assert sp.demo(tmp_path / "out", drive, stop=stop, on_remark=remarks.append) is None
+    assert remarks[-1].startswith("interrupted; ")
 
 
 def test_demo_in_python_is_the_command(tmp_path: Path, model: Path) -> None:

@@ -85,6 +85,8 @@ def test_no_pipe_or_device_is_replaced_by_what_is_written(tmp_path: Path) -> Non
             write(tmp_path / "circle")
     with pytest.raises(InputError, match=r"'\.' is not the name of a file to write"):
         write_atomically(Path(), b"content")
+    with pytest.raises(InputError, match="/dev/stdout: a file would replace this name of the system's"):
+        files.check_place(Path("/dev/stdout"))  # nothing is written if this should fail
     assert (tmp_path / "pipe").is_fifo()
     with pytest.raises(NotADirectoryError, match=r"a folder to write into is needed, and .* of that name.*pipe"):
         make_folder(tmp_path / "pipe")

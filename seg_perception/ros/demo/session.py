@@ -347,7 +347,9 @@ class _Session:
             self._writer.write_raw(dated.topic, record_ns, dated.data)
         self.report.interrupted = self._stop.is_set()
         self.report.lost = sum(
-            self._recorder.report.lost[t] for t, row in self._recorded.items() if row.name in self._expected
+            self._recorder.report.lost.get(t, 0)  # which was stopped before it saw the topic
+            for t, row in self._recorded.items()
+            if row.name in self._expected
         )
         on_frame(self.report.answered)
 
