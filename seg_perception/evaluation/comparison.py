@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seg_perception.core.drivable import DrivableSettings, SourceMasker, drivable_class_ids
 from seg_perception.core.errors import InputError
 from seg_perception.core.label_set import LabelSet
-from seg_perception.core.metrics import Scores
+from seg_perception.core.metrics import Scores, percent
 from seg_perception.core.types import UNLABELED, LabelImage, MaskImage, RgbImage, Segmentation
 from seg_perception.core.visual import outline, overlay
 from seg_perception.evaluation.counts import Calibration, PixelCounts
@@ -334,16 +334,24 @@ class _Work:
     ) -> None:
         """Keep pictures of the worst frames, and of some along a film."""
         last = [mean_of(iou_of(record.confusion[-1])) for record in self._records]
-        badness = 1 - self._agreement[-1] if frame.truth is None else float(np.nan_to_num(last[0] - last[1], nan=-9.0))
+        of_mask = [_mask_iou(np.asarray(record.mask[-1], np.float64)) for record in self._records]
+        same_mask = float((masks[0] == masks[1]).mean())
+        # two settings may give the same labels and other masks
+        badness = 1 - min(self._agreement[-1], same_mask)
+        if frame.truth is not None:
+            badness = float(np.nan_to_num([last[0] - last[1], of_mask[0] - of_mask[1]], nan=-9.0).max())
         wanted = len(self._gallery) < self._gallery_size or badness > self._gallery[0][0]
         on_timeline = (
             frame.stamp_ns is not None and index % self._step == 0 and len(self._timeline) < self._timeline_size
         )
         if not (self._gallery_size and wanted) and not on_timeline:
             return
-        caption = f"same label on {100 * self._agreement[-1]:.1f} % of the pixels"
+        caption = f"same label on {100 * self._agreement[-1]:.1f} % of the pixels, same mask on {100 * same_mask:.1f} %"
         if frame.truth is not None:
-            caption = f"mean IoU A {100 * last[0]:.1f} %, B {100 * last[1]:.1f} %; {caption}"
+            scores = [
+                f"{name} {percent(float(last[i]))} (mask {percent(float(of_mask[i]))})" for i, name in enumerate("AB")
+            ]
+            caption = f"mean IoU {', '.join(scores)}; {caption}"
         shown = _shown(index, frame, caption, answers, masks, self._label_set)
         if on_timeline:
             self._timeline.append(shown)

@@ -95,7 +95,20 @@ def test_scores_and_differences_by_hand(frame, sides) -> None:
     with pytest.raises(InputError, match="two has no value of sidewalk_iou, none of it is in the images"):
         Condition.parse("sidewalk_iou < 5").holds(metrics, "two")
     assert [shown.name for shown in found.gallery] == ["b wrong"]  # B is nowhere else worse
+    assert found.gallery[0].caption == (
+        "mean IoU A 100.00 % (mask 100.00 %), B 58.33 % (mask 66.67 %); "  # sky 1 of 2 rows, road 2 of 3
+        "same label on 75.0 % of the pixels, same mask on 75.0 %"
+    )
     assert found.timeline == ()
+
+
+@pytest.mark.parametrize("truth", [None, [SKY, SKY, ROAD, ROAD]])
+def test_settings_that_change_the_mask_alone_are_seen(frame, sides, truth: list[int] | None) -> None:
+    red, nothing = sides[0], Contestant("red", sides[0].segmenter, DrivableSettings(("car",)))
+    found = compare("one", [frame("mask", truth, [SKY, SKY, ROAD, ROAD], [SKY] * 4)], red, nothing)
+    assert found.agreement == (1.0,)
+    assert [shown.name for shown in found.gallery] == ["mask"]
+    assert "same mask on 50.0 %" in found.gallery[0].caption
 
 
 def test_a_difference_in_every_frame_is_sure_from_ten_frames_on(frame, sides) -> None:
