@@ -168,8 +168,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except (SegPerceptionError, OSError) as error:
         print(f"{arguments.parser.prog}: {printable(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{arguments.parser.prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"{arguments.parser.prog}: {': '.join(['interrupted', *map(str, error.args)])}", file=sys.stderr)
         return 130
 
 

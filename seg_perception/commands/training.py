@@ -40,6 +40,7 @@ def train(
         SettingsError, DatasetError: before anything is written.
         ModelError: the weights to start from, or those of the run to go on with, are damaged or do not fit.
         TrainingDivergedError: the loss became infinite or NaN.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step at hand was ended and saved.
     """
     from seg_perception.core.settings import from_mapping, load_settings, to_mapping
     from seg_perception.training.settings import TrainSettings

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 _LOOKED_AT_S: Final = 0.1
 
@@ -43,3 +45,43 @@ class StopEvent(threading.Event):
                 break
             super().wait(left)
         return self.is_set()
+
+
+class InterruptBetweenSteps:
+    """A context in which a signal that asks for an end is not heeded: who works there looks at `asked` between steps.
+
+    The second signal interrupts at once (not a SIGHUP, of which two come): by KeyboardInterrupt. Python heeds signals
+    in its main thread only; elsewhere nothing changes.
+
+    Args:
+        held: False changes nothing, either.
+    """
+
+    def __init__(self, held: bool = True) -> None:
+        self._held = held and threading.current_thread() is threading.main_thread()
+        self._at_once = False
+        self._before: dict[signal.Signals, Any] = {}
+        self.asked = False
+
+    def __enter__(self) -> InterruptBetweenSteps:
+        if self._held:
+            self._before = {number: signal.signal(number, self._ask) for number in ending_signals()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        if self._at_once or (self.asked and number != signal.SIGHUP):
+            raise KeyboardInterrupt
+        self.asked = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """For long work that nothing is lost by leaving: the first signal interrupts it."""
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False

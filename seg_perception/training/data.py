@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -340,8 +341,9 @@ def micro_batch_size(settings: TrainSettings, world: int) -> int:
     return settings.batch_size // parts
 
 
-def _one_thread_each(_worker: int) -> None:
+def _begin_worker(_worker: int) -> None:
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the process that trains says when to end
 
 
 def _collate(crops: list[Crop]) -> tuple[Tensor, ...] | Exception:
@@ -369,7 +371,7 @@ def training_batches(crops: TrainingCrops, settings: TrainSettings, first_step: 
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_one_thread_each,
+        worker_init_fn=_begin_worker,
         collate_fn=_collate,
     )
     for batch in loader:

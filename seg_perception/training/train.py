@@ -23,6 +23,7 @@ from tqdm import tqdm
 from seg_perception.core.errors import ModelError, SettingsError
 from seg_perception.core.label_set import LabelSet
 from seg_perception.core.settings import from_mapping
+from seg_perception.core.stopping import InterruptBetweenSteps
 from seg_perception.evaluation import evaluate
 from seg_perception.networks import build_network, networks
 from seg_perception.networks.base import SegmentationNetwork, TorchEngine, narrowed
@@ -150,6 +151,7 @@ def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitSt
     started, crops_seen = time.monotonic(), 0
     losses = LateLosses(run)
     _set_training_mode(network, settings.network)
+    ending = until_the_end.enter_context(InterruptBetweenSteps(held=world == 1))  # else each would end at another
     for step in steps:
         rate = learning_rate(step, settings.steps, settings.optimizer)
         set_learning_rate(optimizer, rate)
@@ -174,18 +176,25 @@ def _train(settings: TrainSettings, rank: int, world: int, until_the_end: ExitSt
         average.update(step)
 
         done = step + 1
+        asked_to_end = ending.asked
         crops_seen += settings.batch_size
         per_second = crops_seen / (time.monotonic() - started)
         losses.add(done, (loss_sums / divisor).sum(), rate, per_second)
         last = done == settings.steps
         due = rank == 0 and bool(data.validation) and (last or done % settings.validate_every == 0)
-        keep = last or done % settings.checkpoint_every == 0
+        keep = last or asked_to_end or done % settings.checkpoint_every == 0
         if (loss := losses.read(all_of_them=keep or due)) is not None:
             steps.set_postfix_str(f"loss {loss:.3f}, {per_second:.1f} crops/s", refresh=False)
         if keep:  # before validating, which can fail
             work.save(done, best_score, validated=not due)
+        if asked_to_end:
+            steps.close()
+            raise KeyboardInterrupt(
+                f"{settings.run_folder}: {done} of {settings.steps} steps are saved; start it again to go on"
+            )
         if due:
-            best_score = work.validate(done, best_score)
+            with ending.at_once():
+                best_score = work.validate(done, best_score)
             _set_training_mode(network, settings.network)  # without averaged weights, this network was validated
             if keep:
                 work.save(done, best_score, validated=True)
@@ -432,7 +441,10 @@ def plan_run(
                 checkpoint_every=steps, optimizer=replace(settings.optimizer, warmup_steps=0),
             )  # fmt: skip
             start = clock()
-            run_training(probe)
+            try:
+                run_training(probe)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None  # nothing of a probe is kept
             return clock() - start
 
     def too_short(start_s: float, step_s: float) -> SettingsError:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from seg_perception.cli._command import stop_on_signals
-from seg_perception.core.stopping import StopEvent, ending_signals
+from seg_perception.core.stopping import InterruptBetweenSteps, StopEvent, ending_signals
 
 STORM = """
 import os, signal, subprocess, sys
@@ -51,3 +53,17 @@ def test_a_terminal_that_is_gone_ends_in_order_but_not_under_nohup() -> None:
         assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_who_works_is_asked_to_end_and_the_second_signal_interrupts() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with InterruptBetweenSteps() as ending:
+        with pytest.raises(KeyboardInterrupt), ending.at_once():
+            signal.raise_signal(signal.SIGTERM)
+        assert not ending.asked
+        for _ in range(2):
+            signal.raise_signal(signal.SIGHUP)
+            assert ending.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

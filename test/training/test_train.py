@@ -61,7 +61,9 @@ def run_process(settings: TrainSettings, file: Path) -> subprocess.Popen[str]:
     file.write_text(yaml.safe_dump(to_mapping(settings)))
     command = [sys.executable, "-m", "seg_perception.cli.main", "train", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def test_it_learns_to_tell_sky_from_road(tiny: Tiny, pictures: Path) -> None:
@@ -230,6 +232,24 @@ def test_a_killed_process_resumes_to_the_losses_of_an_uninterrupted_one(tiny: Ti
             run_training(dataclasses.replace(settings, workers=0))
     assert rows(killed) == rows(whole)
     assert rows(killed)[:12] == before[:12]
+
+
+@pytest.mark.timeout(300)
+def test_a_terminal_that_interrupts_loses_no_step(tiny: Tiny, tmp_path: Path) -> None:
+    settings = tiny(steps=100_000, workers=1, checkpoint_every=100_000)
+    process = run_process(settings, tmp_path / "settings.yaml")
+    deadline = time.monotonic() + 280
+    while not (settings.run_folder / "steps.csv").is_file() or len(rows(settings)) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: the processes that read the data get it, too
+    said = process.communicate()[0]
+    assert process.returncode == 130, said
+    done = len(rows(settings)) - 1
+    assert f"{done} of 100000 steps are saved; start it again to go on" in said
+    assert "Traceback" not in said
+    assert ResumeState.load(settings.run_folder / "last.pt", torch.device("cpu")).step == done
 
 
 def test_a_finished_run_is_not_trained_again_and_says_so(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
