@@ -1,7 +1,7 @@
 """Lifecycle transitions for whoever asks: the change_state service, the page, and the node itself at its start.
 
-rclpy would answer nobody else while an engine is being built, and end the process for a transition that the state does
-not have.
+rclpy would answer nobody else while an engine is being built. For a transition that the state does not have it would
+end the process (7.1), or tell numbers (9.1).
 """
 
 from __future__ import annotations
@@ -74,13 +74,16 @@ class Transitions:
             return self._refuse(name, "while the engine is being opened")
         await self._engine.give_up_first()
         await self._open_before(name)
+        state = self._node.state
+        possible = TRANSITIONS[state]
         try:
-            return act()
-        except RCLError:  # its text names neither
-            possible = " or ".join(TRANSITIONS[self._node.state]) or "none"
-            return self._refuse(name, f"while the node is {self._node.state}; possible: {possible}")
+            if name in (*possible, f"{state}_shutdown"):
+                return act()
+        except RCLError:  # an unknown label; its text names neither
+            pass
         finally:
             self._engine.forget_again()
+        return self._refuse(name, f"while the node is {state}; possible: {' or '.join(possible) or 'none'}")
 
     def _refuse(self, name: str, why: str) -> bool:
         self._node.get_logger().error(f"transition {name} is not possible {why}")
