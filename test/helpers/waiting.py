@@ -24,3 +24,17 @@ def wait_until(condition: Callable[[], Any], what: str, saw: Callable[[], object
             raise AssertionError(f"waited {PATIENCE_S:g} s for {what}; what is there: {found[:2000]}")
         time.sleep(0.01)
     return result
+
+
+def until_answered(client: Any, request: Any, what: str) -> Any:
+    """A service's answer to a request that may be put again: DDS loses what comes while it still discovers."""
+    asked, asked_at = [client.call_async(request)], time.monotonic()
+
+    def answers() -> list[Any]:
+        nonlocal asked_at
+        if time.monotonic() - asked_at > 1.0:
+            asked.append(client.call_async(request))
+            asked_at = time.monotonic()
+        return [future.result() for future in asked if future.done()]
+
+    return wait_until(answers, what)[0]

@@ -18,7 +18,7 @@ from typing import Any
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
-from waiting import PATIENCE_S, wait_until
+from waiting import PATIENCE_S, until_answered, wait_until
 
 from seg_perception.ros.messages import message_class
 
@@ -115,23 +115,22 @@ class StandInLifecycleManager:
         self._change = node.create_client(ChangeState, f"/{name}/change_state")
         self._get = node.create_client(GetState, f"/{name}/get_state")
         self.bond: StandInBond | None = None
-
-    def _call(self, client: Any, request: Any, what: str) -> Any:
-        wait_until(client.service_is_ready, f"the service of {what}")
-        future = client.call_async(request)
-        return wait_until(lambda: future.done() and future.result(), what)
+        self.state()
+        wait_until(self._change.service_is_ready, "the service change_state")
+        harmless = ChangeState.Request(transition=Transition(id=99))  # for the others are put once
+        assert not until_answered(self._change, harmless, "an answer of change_state").success
 
     def state(self) -> str:
-        answer = self._call(self._get, GetState.Request(), "an answer of get_state")
-        return str(answer.current_state.label)
+        wait_until(self._get.service_is_ready, "the service get_state")
+        return str(until_answered(self._get, GetState.Request(), "an answer of get_state").current_state.label)
 
     def request(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self._call(self._change, request, "an answer of change_state").success)
+        answered = self.begin(transition)
+        wait_until(lambda: answered() is not None, f"the answer to transition {transition}")
+        return bool(answered())
 
     def begin(self, transition: int) -> Callable[[], bool | None]:
         """Send a request; the answer tells its success, None while there is none."""
-        wait_until(self._change.service_is_ready, "the service change_state")
         future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
         return lambda: bool(future.result().success) if future.done() else None
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bond_stand_in import StandInLifecycleManager
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
 from node_harness import RELIABLE_INPUT, Peer, image_message, level, picture, running, values, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -27,44 +25,6 @@ from seg_perception.ros.node.engine_holder import Opening, open_configured_engin
 START = 1_700_000_000_000_000_000
 
 
-class Manager:
-    """Does what a Nav2-style lifecycle manager does: the node's services, over DDS."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._change = peer.node.create_client(ChangeState, "/segmentation_node/change_state")
-        self._get = peer.node.create_client(GetState, "/segmentation_node/get_state")
-        wait_until(self._change.service_is_ready, "change_state")
-        wait_until(self._get.service_is_ready, "get_state")
-        # The first answers can be lost while the answer's topic is still being discovered, so both
-        # services are asked something harmless until they answer.
-        self._until_answered(self._get, GetState.Request())
-        assert not self._until_answered(self._change, ChangeState.Request(transition=Transition(id=99))).success
-
-    @staticmethod
-    def _until_answered(client: Any, request: Any) -> Any:
-        pending = [client.call_async(request)]
-        asked = time.monotonic()
-
-        def answered() -> list[Any]:
-            nonlocal asked
-            if time.monotonic() - asked > 1.0:
-                asked = time.monotonic()
-                pending.append(client.call_async(request))
-            return [future.result() for future in pending if future.done()]
-
-        return wait_until(answered, "an answer")[0]
-
-    def change(self, transition: int) -> bool:
-        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-        wait_until(future.done, f"transition {transition}")
-        return bool(future.result().success)
-
-    def state(self) -> str:
-        future = self._get.call_async(GetState.Request())
-        wait_until(future.done, "the state")
-        return str(future.result().current_state.label)
-
-
 PUBLISHED = {row.name for row in node_outputs.frame_outputs()} | {CAMERA_INFO.name}
 
 
@@ -75,27 +35,27 @@ def topics_of(peer: Peer) -> set[str]:
 
 def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> None:
     with running({"model": str(tiny_model), "autostart": False, **RELIABLE_INPUT}) as run:
-        manager = Manager(run.peer)
+        manager = StandInLifecycleManager(run.peer.node)
         assert manager.state() == "unconfigured"
         for _ in range(3):
-            assert manager.change(Transition.TRANSITION_CONFIGURE)
+            assert manager.request(Transition.TRANSITION_CONFIGURE)
             assert manager.state() == "inactive" == run.node.state
             wait_until(lambda: topics_of(run.peer) == PUBLISHED, "publishers")
             assert run.peer.node.count_subscribers("/image") == 0
-            assert manager.change(Transition.TRANSITION_ACTIVATE)
+            assert manager.request(Transition.TRANSITION_ACTIVATE)
             assert manager.state() == "active" == run.node.state
             labels = run.peer.subscribe(Image, "/segmentation_node/labels")
             images = run.peer.publisher(Image, "/image")
             images.publish(image_message(picture(0), START))
             wait_until(lambda seen=labels: seen, "labels")
-            assert manager.change(Transition.TRANSITION_DEACTIVATE)
+            assert manager.request(Transition.TRANSITION_DEACTIVATE)
             assert manager.state() == "inactive" == run.node.state
             wait_until(lambda p=images: p.get_subscription_count() == 0, "no subscription while inactive")
-            assert manager.change(Transition.TRANSITION_CLEANUP)
+            assert manager.request(Transition.TRANSITION_CLEANUP)
             assert manager.state() == "unconfigured" == run.node.state
             wait_until(lambda: not topics_of(run.peer), "no publishers left")
             run.peer.node.destroy_publisher(images)
-        assert not manager.change(Transition.TRANSITION_ACTIVATE)
+        assert not manager.request(Transition.TRANSITION_ACTIVATE)
         said = "transition activate is not possible while the node is unconfigured; possible: configure or shutdown"
         assert run.peer.lines(said)
         assert manager.state() == "unconfigured"
@@ -105,7 +65,7 @@ def test_a_lifecycle_manager_takes_the_node_up_and_down(tiny_model: Path) -> Non
 
 def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_model: Path) -> None:
     with running({"model": "/nowhere/driving.onnx"}) as run:
-        manager = Manager(run.peer)
+        manager = StandInLifecycleManager(run.peer.node)
         log = wait_until(lambda: run.peer.lines("configure failed"), "the reason")
         assert "/nowhere/driving.onnx" in log[0]
         assert "stays unconfigured" in log[0]
@@ -116,8 +76,8 @@ def test_a_missing_model_leaves_the_node_unconfigured_until_it_is_fixed(tiny_mod
         assert level(status) == 2
         assert not topics_of(run.peer)
         assert run.set("model", str(tiny_model)) == ""
-        assert manager.change(Transition.TRANSITION_CONFIGURE)
-        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert manager.request(Transition.TRANSITION_CONFIGURE)
+        assert manager.request(Transition.TRANSITION_ACTIVATE)
         assert run.node.state == "active"
         wait_until(lambda: level(run.peer.status(": engine")) == 0, "diagnostics OK again")
 

@@ -18,6 +18,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
+from waiting import until_answered
 
 from seg_perception.core.drivable import DrivableSettings
 from seg_perception.core.errors import SettingsError
@@ -289,9 +290,7 @@ def service(run: Running, name: str, service_type: Any, request: Any) -> Any:
     """What `ros2 param` does: calls one of the node's parameter services over DDS."""
     client = run.peer.node.create_client(service_type, f"/segmentation_node/{name}")
     assert client.wait_for_service(20.0)
-    answered = client.call_async(request)
-    wait_until(answered.done, f"an answer of {name}")
-    return answered.result()
+    return until_answered(client, request, f"an answer of {name}")
 
 
 def set_over_dds(run: Running, *parameters: Parameter) -> list[str]:
