@@ -190,7 +190,7 @@ def test_files_that_lie_are_refused_in_one_line(tmp_path: Path) -> None:
         status = int(code.split()[0])
         assert status in (0, 1, 2), run
         if status == 2:
-            (line,) = [part for part in said.splitlines() if part.startswith("seg-perception bag:")]
+            (line,) = [part for part in said.splitlines() if part.startswith("seg-perception bag ")]
             assert str(tmp_path) in line, f"{name} {command}: {line}"
         if command == "process" and name != "good.mcap":
             assert status in (1, 2), run

@@ -70,6 +70,7 @@ def test_recover_is_only_suggested_where_it_saves_something(tmp_path: Path, caps
         assert words in said
         assert "bag recover" not in said
         assert main(["bag", "recover", str(path), str(tmp_path / "saved.mcap")]) == 2
+        capsys.readouterr()
 
 
 def test_a_bag_is_made_from_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
