@@ -29,6 +29,13 @@ from seg_perception.view.board import Board, Slider, ViewSettings
 from seg_perception.view.server import MAX_PAGES, ViewServer
 
 
+async def begin_to_look(page: Any, board: Board) -> None:
+    """Frames are offered while somebody looks only."""
+    await page.send_json(LOOK)
+    while not board.watched(""):
+        await asyncio.sleep(0.01)
+
+
 async def binary(page: Any) -> tuple[dict[str, Any], np.ndarray]:
     while True:
         message = await page.receive()
@@ -65,9 +72,7 @@ def test_nothing_else_is_served(server: ViewServer, path: str) -> None:
 
 def test_a_frame_comes_as_asked_and_the_next_only_after_an_answer(server: ViewServer, board: Board) -> None:
     async def talk(page: Any) -> None:
-        await page.send_json(LOOK)
-        while not board.watched(""):
-            await asyncio.sleep(0.01)
+        await begin_to_look(page, board)
         board.offer(view_frame(1))
         head, picture = await binary(page)
         assert (head["number"], head["view"], head["stamp_ns"]) == (1, "labels", "1001")
@@ -91,9 +96,7 @@ def test_a_frame_comes_as_asked_and_the_next_only_after_an_answer(server: ViewSe
 
 def test_pixels_sliders_and_the_lifecycle(server: ViewServer, board: Board) -> None:
     async def talk(page: Any) -> None:
-        await page.send_json(LOOK)
-        while not board.watched(""):
-            await asyncio.sleep(0.01)
+        await begin_to_look(page, board)
         board.offer(view_frame(1))
         await binary(page)
         await page.send_json({"type": "pixel", "camera": "", "number": 1, "x": 0.5, "y": 0.9})
@@ -119,9 +122,7 @@ def test_pixels_sliders_and_the_lifecycle(server: ViewServer, board: Board) -> N
 
 def test_a_frame_that_is_shown_can_be_kept(server: ViewServer, board: Board) -> None:
     async def talk(page: Any) -> bytes:
-        await page.send_json(LOOK)
-        while not board.watched(""):
-            await asyncio.sleep(0.01)
+        await begin_to_look(page, board)
         board.offer(view_frame(5))
         await binary(page)
         board.offer(view_frame(6, label=1))  # a newer one does not take its place
@@ -141,9 +142,7 @@ def test_a_page_that_holds_a_frame_gets_no_other_and_may_ask_about_the_one_it_se
     server: ViewServer, board: Board
 ) -> None:
     async def talk(page: Any) -> None:
-        await page.send_json(LOOK)
-        while not board.watched(""):
-            await asyncio.sleep(0.01)
+        await begin_to_look(page, board)
         board.offer(view_frame(1))
         await binary(page)
         await page.send_json({"type": "next", "camera": ""})
@@ -225,9 +224,7 @@ def test_a_page_may_answer_as_many_frames_as_it_gets(board: Board) -> None:
     """At 60 frames a second that is more than the messages that it may send of itself."""
 
     async def talk(page: Any) -> None:
-        await page.send_json(LOOK)
-        while not board.watched(""):
-            await asyncio.sleep(0.01)
+        await begin_to_look(page, board)
         for number in range(1, 121):
             board.offer(view_frame(number))
             head, _ = await binary(page)
@@ -317,10 +314,8 @@ def test_a_page_that_does_not_read_holds_nobody(server: ViewServer, board: Board
         async with aiohttp.ClientSession() as session:
             address = f"http://127.0.0.1:{server.port}/ws"
             slow, quick = await session.ws_connect(address), await session.ws_connect(address)
-            await slow.send_json(LOOK)
-            await quick.send_json(LOOK)
-            while not board.watched(""):
-                await asyncio.sleep(0.01)
+            await begin_to_look(slow, board)
+            await begin_to_look(quick, board)
             seen = []
             for number in range(1, 6):
                 board.offer(view_frame(number))
